@@ -1,0 +1,18 @@
+//! CIFAR files: any bytes are read whole or refused. `cargo +nightly fuzz run cifar -- -max_len=10000`
+#![no_main]
+
+use adali::data::cifar::{Variant, parse_batch};
+use adali::error::InputError;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    for variant in [Variant::Cifar10, Variant::Cifar100] {
+        match parse_batch(bytes, "fuzz", variant) {
+            Ok(samples) => {
+                assert_eq!(samples.values.len(), samples.len() * samples.shape.len());
+                assert!(samples.labels.iter().all(|&label| usize::from(label) < variant.classes()));
+            }
+            Err(error) => assert!(error.is::<InputError>()),
+        }
+    }
+});

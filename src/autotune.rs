@@ -1,0 +1,476 @@
+//! From the histogram of membrane potentials to AdaLi's bounds.
+//!
+//! The paper states that the bounds can be "automatically determined from the distribution of membrane
+//! potentials"; the rule here is [ours]. Over `z = (H - theta)/theta` before the reset, all steps, sampled
+//! mini-batches, with `r` the share of `z >= 0` and `p` the target share inside the window:
+//!
+//! ```text
+//! L* = -Q((1-r)(1-p))        R* = Q((1-r) + r p)        Q: quantile, linear inside a bin
+//! L <- clamp(exp((1-m) ln L + m ln L*), floor, ceiling), likewise R
+//! ```
+
+use crate::surrogate::{Bounds, Schedule};
+use serde::{Deserialize, Serialize};
+
+/// Equal bins over `z` in `[-RANGE, RANGE)`.
+pub const BINS: usize = 512;
+/// Half the width of the histogram, in units of the threshold.
+pub const RANGE: f64 = 4.0;
+const BINS_PER_UNIT: f64 = BINS as f64 / (2.0 * RANGE);
+/// Below this firing share a layer is dead; above one minus it, saturated.
+const SILENT_SHARE: f64 = 0.001;
+/// A side with fewer samples tells too little for a quantile.
+const THIN_COUNT: u64 = 1000;
+const THIN_SHARE: f64 = 0.001;
+
+/// Counts of `z` in equal bins; integers, so that the order of counting does not matter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Histogram {
+    pub bins: Vec<u64>,
+    /// `z < -RANGE`.
+    pub underflow: u64,
+    /// `z >= RANGE`.
+    pub overflow: u64,
+    /// NaN or infinite.
+    pub non_finite: u64,
+}
+
+impl Default for Histogram {
+    fn default() -> Self {
+        Self { bins: vec![0; BINS], underflow: 0, overflow: 0, non_finite: 0 }
+    }
+}
+
+impl Histogram {
+    /// Counts one potential.
+    #[inline(always)]
+    pub fn count(&mut self, z: f32) {
+        if !z.is_finite() {
+            self.non_finite += 1;
+            return;
+        }
+        // Scaling by a power of two is exact, so z = 0 opens bin BINS/2 and no negative z falls into it.
+        let bin = (z * BINS_PER_UNIT as f32).floor() + (BINS / 2) as f32;
+        if bin < 0.0 {
+            self.underflow += 1;
+        } else if bin >= BINS as f32 {
+            self.overflow += 1;
+        } else {
+            self.bins[bin as usize] += 1;
+        }
+    }
+
+    /// Adds another histogram's counts.
+    pub fn merge(&mut self, other: &Self) {
+        for (a, b) in self.bins.iter_mut().zip(&other.bins) {
+            *a += b;
+        }
+        self.underflow += other.underflow;
+        self.overflow += other.overflow;
+        self.non_finite += other.non_finite;
+    }
+
+    /// Finite samples.
+    pub fn total(&self) -> u64 {
+        self.below() + self.spikes()
+    }
+
+    /// Samples with `z < 0`.
+    fn below(&self) -> u64 {
+        self.underflow + self.bins[..BINS / 2].iter().sum::<u64>()
+    }
+
+    /// Samples with `z >= 0`: the spikes.
+    pub fn spikes(&self) -> u64 {
+        self.overflow + self.bins[BINS / 2..].iter().sum::<u64>()
+    }
+
+    /// Share of samples that spike; 0 when nothing was sampled.
+    pub fn firing_rate(&self) -> f64 {
+        self.spikes() as f64 / self.total().max(1) as f64
+    }
+
+    /// Share of samples in `[-left, right]`, linear inside a bin; 0 when nothing was sampled.
+    pub fn share_inside(&self, left: f64, right: f64) -> f64 {
+        (self.cumulative(right) - self.cumulative(-left)).max(0.0) / self.total().max(1) as f64
+    }
+
+    /// Number of samples below `z`, linear inside a bin; counts beyond the range lie at its ends.
+    fn cumulative(&self, z: f64) -> f64 {
+        let position = ((z + RANGE) * BINS_PER_UNIT).clamp(0.0, BINS as f64);
+        let whole = position as usize;
+        let mut count = self.underflow + self.bins[..whole].iter().sum::<u64>();
+        let part = self.bins.get(whole).map_or(0.0, |&n| n as f64 * (position - whole as f64));
+        if z >= RANGE {
+            count += self.overflow;
+        }
+        count as f64 + part
+    }
+
+    /// The `z` below which the share `q` of samples lies, linear inside a bin; infinite where the counts beyond
+    /// the range hide it. `None` when nothing was sampled.
+    pub fn quantile(&self, q: f64) -> Option<f64> {
+        let total = self.total();
+        if total == 0 {
+            return None;
+        }
+        let mut wanted = q.clamp(0.0, 1.0) * total as f64 - self.underflow as f64;
+        if wanted < 0.0 {
+            return Some(f64::NEG_INFINITY);
+        }
+        for (bin, &count) in self.bins.iter().enumerate() {
+            let count = count as f64;
+            if count > 0.0 && wanted <= count {
+                return Some((bin as f64 + wanted / count) / BINS_PER_UNIT - RANGE);
+            }
+            wanted -= count;
+        }
+        Some(f64::INFINITY)
+    }
+
+    /// The `W` for which the share `p` of samples has `|z| <= W`, linear inside a bin; infinite where the
+    /// counts beyond the range hide it. `None` when nothing was sampled.
+    pub fn symmetric_quantile(&self, p: f64) -> Option<f64> {
+        let total = self.total();
+        if total == 0 {
+            return None;
+        }
+        let mut wanted = p.clamp(0.0, 1.0) * total as f64;
+        for distance in 0..BINS / 2 {
+            let count = (self.bins[BINS / 2 + distance] + self.bins[BINS / 2 - 1 - distance]) as f64;
+            if count > 0.0 && wanted <= count {
+                return Some((distance as f64 + wanted / count) / BINS_PER_UNIT);
+            }
+            wanted -= count;
+        }
+        Some(f64::INFINITY)
+    }
+}
+
+/// How the bounds are set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum BoundsMode {
+    /// From the schedule alone.
+    Manual,
+    /// The first value from the histogram before the first step, then the schedule.
+    AutoInit,
+    /// From the histogram before the first step, then followed at every update.
+    AutoTrack,
+    /// From the schedule, with `alpha = R/(L+R)` and `beta = L/(L+R)`.
+    AutoMass,
+    /// As auto-track, with one `W` for both sides: `P(|z| <= W) = p`.
+    AutoSymmetric,
+}
+
+impl BoundsMode {
+    /// Whether the bounds follow the histogram through the training.
+    pub fn tracks(self) -> bool {
+        matches!(self, Self::AutoTrack | Self::AutoSymmetric)
+    }
+}
+
+/// AdaLi's bounds as they are configured.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BoundsSpec {
+    pub mode: BoundsMode,
+    pub schedule: Schedule,
+    /// `[W0, W1]` of the left bound, in units of the threshold.
+    pub left: [f64; 2],
+    /// `[W0, W1]` of the right bound.
+    pub right: [f64; 2],
+    /// Weight of the left side; the right side's is `1 - alpha`.
+    pub alpha: f64,
+    /// `[p0, p1]`: target share of potentials inside the window, moving as the log schedule does.
+    pub target: [f64; 2],
+    /// `m`: how far one update moves the bounds, in `(0, 1]`.
+    pub momentum: f64,
+    /// Smallest automatic bound.
+    pub floor: f64,
+    /// Largest automatic bound.
+    pub ceiling: f64,
+    /// Evaluate the schedule at every step (fractional epochs), not only once an epoch.
+    pub per_step: bool,
+    /// Steps between automatic updates; 0 updates at the end of every epoch.
+    pub update_every: u32,
+    /// A histogram and bounds for every channel, not only for every layer.
+    pub per_channel: bool,
+}
+
+impl Default for BoundsSpec {
+    fn default() -> Self {
+        Self {
+            mode: BoundsMode::Manual,
+            schedule: Schedule::Log,
+            left: [1.5, 0.3],
+            right: [1.5, 0.3],
+            alpha: 0.5,
+            target: [0.4, 0.4],
+            momentum: 0.3,
+            floor: 0.25,
+            ceiling: 2.5,
+            per_step: false,
+            update_every: 0,
+            per_channel: false,
+        }
+    }
+}
+
+impl BoundsSpec {
+    /// Checks every value against its range.
+    pub fn validate(&self) -> anyhow::Result<()> {
+        let positive = |x: f64| x > 0.0 && x.is_finite();
+        let share = |x: f64| x > 0.0 && x < 1.0;
+        for (name, pair) in [("left", self.left), ("right", self.right)] {
+            if !pair.iter().all(|&w| positive(w)) {
+                crate::bail_input!("bounds {name} = {pair:?} must be finite widths above 0");
+            }
+        }
+        if !share(self.alpha) {
+            crate::bail_input!("bounds alpha {} must lie between 0 and 1", self.alpha);
+        }
+        if !self.target.iter().all(|&p| share(p)) {
+            crate::bail_input!("bounds target = {:?} must be shares between 0 and 1", self.target);
+        }
+        if !(self.momentum > 0.0 && self.momentum <= 1.0) {
+            crate::bail_input!("bounds momentum {} must be above 0 and at most 1", self.momentum);
+        }
+        if !(positive(self.floor) && positive(self.ceiling) && self.floor <= self.ceiling && self.ceiling <= RANGE) {
+            crate::bail_input!(
+                "bounds floor {} and ceiling {} must satisfy 0 < floor <= ceiling <= {RANGE}",
+                self.floor,
+                self.ceiling
+            );
+        }
+        Ok(())
+    }
+
+    /// The schedule's bounds at a (fractional) epoch; `start` replaces the first values (auto-init).
+    pub fn scheduled(&self, start: Option<Bounds>, epoch: f64, epochs: f64) -> Bounds {
+        let (left0, right0) = start.map_or((self.left[0], self.right[0]), |b| (b.left as f64, b.right as f64));
+        let left = self.schedule.at(left0, self.left[1], epoch, epochs);
+        let right = self.schedule.at(right0, self.right[1], epoch, epochs);
+        let alpha = if self.mode == BoundsMode::AutoMass { right / (left + right) } else { self.alpha };
+        Bounds::new(left, right, alpha)
+    }
+
+    /// The target share inside the window at a (fractional) epoch.
+    pub fn target_at(&self, epoch: f64, epochs: f64) -> f64 {
+        Schedule::Log.at(self.target[0], self.target[1], epoch, epochs)
+    }
+
+    /// New bounds for one layer (or channel) from its histogram.
+    ///
+    /// `previous` are the bounds to move from, or `None` at the start, where the histogram's are taken whole;
+    /// `scheduled` stands in for what the histogram cannot tell; `target` is the share wanted inside.
+    pub fn tune(
+        &self,
+        histogram: &Histogram,
+        previous: Option<Bounds>,
+        scheduled: Bounds,
+        target: f64,
+    ) -> (Bounds, Vec<Flag>) {
+        let total = histogram.total();
+        if total == 0 {
+            return (previous.unwrap_or(scheduled), vec![Flag::NotSampled]);
+        }
+        if histogram.share_inside(self.ceiling, self.ceiling) == 0.0 {
+            return (scheduled, vec![Flag::OutOfReach]);
+        }
+        let mut flags = Vec::new();
+        let spikes = histogram.spikes();
+        let rate = histogram.firing_rate();
+        let thin = |count: u64| count < THIN_COUNT || (count as f64) < THIN_SHARE * total as f64;
+        let symmetric = self.mode == BoundsMode::AutoSymmetric;
+        let both_sides = || histogram.symmetric_quantile(target);
+        let left_side = || histogram.quantile((1.0 - rate) * (1.0 - target)).map(|z| -z);
+        let right_side = || histogram.quantile((1.0 - rate) + rate * target);
+        // None: the histogram cannot tell this side's bound.
+        let (left, right) = if rate < SILENT_SHARE {
+            flags.push(Flag::Dead);
+            let told = !thin(total - spikes);
+            (told.then(if symmetric { &both_sides as &dyn Fn() -> _ } else { &left_side }).flatten(), None)
+        } else if rate > 1.0 - SILENT_SHARE {
+            flags.push(Flag::Saturated);
+            let told = !thin(spikes);
+            (None, told.then(if symmetric { &both_sides as &dyn Fn() -> _ } else { &right_side }).flatten())
+        } else if symmetric || thin(spikes) || thin(total - spikes) {
+            if !symmetric {
+                flags.push(Flag::Thin);
+            }
+            let width = if thin(total) { None } else { both_sides() };
+            (width, width)
+        } else {
+            (left_side(), right_side())
+        };
+        let mut clamp = |width: Option<f64>, previous: Option<f32>, scheduled: f32| {
+            let Some(width) = width else { return scheduled as f64 };
+            if width.is_infinite() && !flags.contains(&Flag::BeyondHistogram) {
+                flags.push(Flag::BeyondHistogram);
+            }
+            let width = width.clamp(self.floor, self.ceiling);
+            let moved = previous
+                .map_or(width, |old| ((1.0 - self.momentum) * (old as f64).ln() + self.momentum * width.ln()).exp());
+            moved.clamp(self.floor, self.ceiling)
+        };
+        let left = clamp(left, previous.map(|b| b.left), scheduled.left);
+        let right = clamp(right, previous.map(|b| b.right), scheduled.right);
+        (Bounds::new(left, right, self.alpha), flags)
+    }
+}
+
+/// What a histogram shows to be wrong with a layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Flag {
+    /// No sample: the bounds stay.
+    NotSampled,
+    /// Almost no spikes: the right bound follows the schedule.
+    Dead,
+    /// Almost only spikes: the left bound follows the schedule.
+    Saturated,
+    /// One side has too few samples for a quantile: one symmetric width for both, or the schedule.
+    Thin,
+    /// The quantile lies outside the histogram: the bound is at its ceiling.
+    BeyondHistogram,
+    /// Every potential is further from the threshold than any bound: initialisation or normalisation is at fault.
+    OutOfReach,
+}
+
+impl Flag {
+    /// The name used in metrics and in the terminal.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NotSampled => "not-sampled",
+            Self::Dead => "dead",
+            Self::Saturated => "saturated",
+            Self::Thin => "thin",
+            Self::BeyondHistogram => "beyond-histogram",
+            Self::OutOfReach => "out-of-reach",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn histogram(samples: impl IntoIterator<Item = f32>) -> Histogram {
+        let mut histogram = Histogram::default();
+        samples.into_iter().for_each(|z| histogram.count(z));
+        histogram
+    }
+
+    /// `n` values spread evenly over `[low, high)`.
+    fn uniform(low: f32, high: f32, n: usize) -> impl Iterator<Item = f32> {
+        (0..n).map(move |i| low + (high - low) * (i as f32 + 0.5) / n as f32)
+    }
+
+    fn spec(mode: BoundsMode) -> BoundsSpec {
+        BoundsSpec { mode, ..BoundsSpec::default() }
+    }
+
+    const SCHEDULED: Bounds = Bounds { left: 1.1, right: 1.2, alpha: 0.5, beta: 0.5 };
+
+    fn tune(samples: Vec<f32>) -> (Bounds, Vec<Flag>) {
+        spec(BoundsMode::AutoTrack).tune(&histogram(samples), None, SCHEDULED, 0.4)
+    }
+
+    #[test]
+    fn every_potential_lands_in_its_bin() {
+        let h = histogram([-4.0, -1e-9, 0.0, 3.999, 4.0, -4.001, f32::NAN, f32::INFINITY, f32::NEG_INFINITY]);
+        assert_eq!((h.bins[0], h.bins[255], h.bins[256], h.bins[511]), (1, 1, 1, 1));
+        assert_eq!((h.underflow, h.overflow, h.non_finite, h.total(), h.spikes()), (1, 1, 3, 6, 3));
+    }
+
+    #[test]
+    fn quantiles_of_a_uniform_distribution() {
+        let h = histogram(uniform(-2.0, 2.0, 40_000));
+        for q in [0.01, 0.25, 0.5, 0.9, 1.0] {
+            assert!((h.quantile(q).unwrap() - (4.0 * q - 2.0)).abs() < 0.005, "{q}");
+            assert!((h.symmetric_quantile(q).unwrap() - 2.0 * q).abs() < 0.005, "{q}");
+        }
+        assert!((h.share_inside(1.0, 0.5) - 0.375).abs() < 0.002);
+        assert!((h.firing_rate() - 0.5).abs() < 1e-9);
+    }
+
+    #[test]
+    fn the_rule_puts_the_target_share_inside_on_both_sides() {
+        // z uniform on [-3, 1): r = 1/4. L* = .4 of the left side's 3, R* = .4 of the right side's 1.
+        let (bounds, flags) = tune(uniform(-3.0, 1.0, 80_000).collect());
+        assert!((bounds.left - 1.2).abs() < 0.01 && (bounds.right - 0.4).abs() < 0.01, "{bounds:?}");
+        assert!(flags.is_empty());
+    }
+
+    #[test]
+    fn momentum_moves_bounds_geometrically() {
+        let h = histogram(uniform(-3.0, 1.0, 80_000));
+        let previous = Bounds::new(2.4, 0.8, 0.5);
+        let (bounds, _) = spec(BoundsMode::AutoTrack).tune(&h, Some(previous), SCHEDULED, 0.4);
+        assert!((bounds.left as f64 - 2.4f64.powf(0.7) * 1.2f64.powf(0.3)).abs() < 0.01, "{bounds:?}");
+        assert!((bounds.right as f64 - 0.8f64.powf(0.7) * 0.4f64.powf(0.3)).abs() < 0.01, "{bounds:?}");
+    }
+
+    #[test]
+    fn the_failure_table_row_by_row() {
+        // Nothing sampled: keep the bounds, say so.
+        let kept = Bounds::new(0.7, 0.6, 0.5);
+        let empty = Histogram::default();
+        assert_eq!(
+            spec(BoundsMode::AutoTrack).tune(&empty, Some(kept), SCHEDULED, 0.4),
+            (kept, vec![Flag::NotSampled])
+        );
+        // No spikes: the right side follows the schedule.
+        let (b, flags) = tune(uniform(-2.0, 0.0, 10_000).collect());
+        assert!((b.left - 0.8).abs() < 0.01 && b.right == SCHEDULED.right && flags == [Flag::Dead], "{b:?} {flags:?}");
+        // All spikes: the left side does.
+        let (b, flags) = tune(uniform(0.0, 2.0, 10_000).collect());
+        assert!((b.right - 0.8).abs() < 0.01 && b.left == SCHEDULED.left, "{b:?}");
+        assert_eq!(flags, [Flag::Saturated]);
+        // A thin side: one symmetric width.
+        let (b, flags) = tune(uniform(-2.0, 0.0, 10_000).chain(uniform(0.0, 2.0, 500)).collect());
+        assert!(b.left == b.right && (b.left - 0.8).abs() < 0.02 && flags == [Flag::Thin], "{b:?} {flags:?}");
+        // Still thin: the schedule.
+        let (b, flags) = tune(uniform(-2.0, 2.0, 500).collect());
+        assert_eq!((b, flags), (SCHEDULED, vec![Flag::Thin]));
+        // A quantile outside the histogram: the ceiling.
+        let (b, flags) = tune(uniform(-9.0, -8.0, 9_000).chain(uniform(0.0, 1.0, 9_000)).collect());
+        assert!(b.left == 2.5 && (b.right - 0.4).abs() < 0.01 && flags == [Flag::BeyondHistogram], "{b:?} {flags:?}");
+        // Everything out of reach: no bound can help.
+        let (b, flags) = tune(uniform(-9.0, -3.0, 9_000).chain(uniform(3.0, 9.0, 9_000)).collect());
+        assert_eq!((b, flags), (SCHEDULED, vec![Flag::OutOfReach]));
+    }
+
+    #[test]
+    fn symmetric_bounds_hold_the_share_inside() {
+        let h = histogram(uniform(-3.0, 1.0, 80_000));
+        let (b, flags) = spec(BoundsMode::AutoSymmetric).tune(&h, None, SCHEDULED, 0.4);
+        assert!(b.left == b.right && (b.left - 0.8).abs() < 0.01 && flags.is_empty(), "{b:?}");
+        assert!((h.share_inside(b.left as f64, b.right as f64) - 0.4).abs() < 0.002);
+    }
+
+    #[test]
+    fn mass_mode_balances_the_sides() {
+        let spec = BoundsSpec { left: [1.2, 0.6], right: [0.4, 0.2], ..spec(BoundsMode::AutoMass) };
+        let b = spec.scheduled(None, 1.0, 10.0);
+        assert!((b.alpha - 0.25).abs() < 1e-6 && (b.beta - 0.75).abs() < 1e-6, "{b:?}");
+    }
+
+    #[test]
+    fn impossible_settings_are_refused() {
+        let good = BoundsSpec::default();
+        good.validate().unwrap();
+        for bad in [
+            BoundsSpec { left: [0.0, 1.0], ..good },
+            BoundsSpec { right: [1.0, f64::NAN], ..good },
+            BoundsSpec { alpha: 1.0, ..good },
+            BoundsSpec { target: [0.4, 1.5], ..good },
+            BoundsSpec { momentum: 0.0, ..good },
+            BoundsSpec { floor: 3.0, ..good },
+            BoundsSpec { ceiling: 9.0, ..good },
+        ] {
+            assert!(bad.validate().is_err(), "{bad:?}");
+        }
+    }
+}

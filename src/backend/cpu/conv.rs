@@ -1,0 +1,371 @@
+//! Convolutions: currents, weight gradient, input gradient. Linear layers are in `linear.rs`.
+
+use super::events::{Events, add_rows, for_column_blocks, push_bits};
+use super::layout::{input_pitch, pitch, words};
+use super::product::{PANEL, Product, Start};
+use super::{CpuInput, Scratch, Weight, simd, with_scratch};
+use crate::backend::shape::{Conv, Span};
+use rayon::prelude::*;
+
+/// One sample at one step, ready to be convolved.
+pub enum Source {
+    Events(Events),
+    /// The image with its zero border.
+    Padded(Vec<f32>),
+}
+
+impl Default for Source {
+    fn default() -> Self {
+        Self::Padded(Vec::new())
+    }
+}
+
+impl Source {
+    /// Reads image `image` (counted over samples and steps) of `input`.
+    pub fn load(&mut self, conv: &Conv, input: &CpuInput, image: usize) {
+        match *input {
+            CpuInput::Spikes { bits, .. } => {
+                let len = conv.input.pixels() * words(conv.input.c);
+                let mut events = match std::mem::take(self) {
+                    Self::Events(events) => events,
+                    Self::Padded(_) => Events::default(),
+                };
+                events.collect(&bits[image * len..][..len], conv.input);
+                *self = Self::Events(events);
+            }
+            CpuInput::Dense(values) => {
+                let len = conv.input.pixels() * input_pitch(conv);
+                let mut padded = match std::mem::take(self) {
+                    Self::Padded(padded) => padded,
+                    Self::Events(_) => Vec::new(),
+                };
+                pad_input(conv, &values[image * len..][..len], &mut padded);
+                *self = Self::Padded(padded);
+            }
+        }
+    }
+}
+
+/// Width in pixels of a padded image.
+fn padded_width(conv: &Conv) -> usize {
+    conv.input.w + 2 * conv.padding.w
+}
+
+/// Copies an image into the middle of zeros.
+fn pad_input(conv: &Conv, image: &[f32], padded: &mut Vec<f32>) {
+    let pitch = input_pitch(conv);
+    let width = padded_width(conv) * pitch;
+    padded.clear();
+    padded.resize((conv.input.h + 2 * conv.padding.h) * width, 0.0);
+    for (y, row) in image.chunks_exact(conv.input.w * pitch).enumerate() {
+        padded[(y + conv.padding.h) * width + conv.padding.w * pitch..][..row.len()].copy_from_slice(row);
+    }
+}
+
+/// Currents of the output rows from `first` on, as many as `out` (`[rows][W][pitch]`) holds.
+pub fn current_rows(
+    conv: &Conv,
+    source: &Source,
+    scale: f32,
+    weight: &Weight,
+    bias: &[f32],
+    first: usize,
+    out: &mut [f32],
+) {
+    match source {
+        Source::Events(events) => event_rows(conv, events, scale, weight.forward, bias, first, out),
+        Source::Padded(padded) => padded_rows(conv, padded, weight.forward, bias, first, out),
+    }
+}
+
+fn event_rows(conv: &Conv, events: &Events, scale: f32, weight: &[f32], bias: &[f32], first: usize, out: &mut [f32]) {
+    let (pitch_in, pitch_out) = (input_pitch(conv), pitch(conv.output.c));
+    let (h, w) = (conv.input.h as isize, conv.input.w as isize);
+    simd(
+        #[inline(always)]
+        || {
+            for (i, out) in out.chunks_exact_mut(pitch_out).enumerate() {
+                let (row, column) = (first + i / conv.output.w, i % conv.output.w);
+                let y0 = (row * conv.stride.h) as isize - conv.padding.h as isize;
+                let x0 = (column * conv.stride.w) as isize - conv.padding.w as isize;
+                let (left, right) = (x0.max(0), (x0 + conv.kernel.w as isize).min(w));
+                for_column_blocks!(pitch_out, |B, k| {
+                    let mut sums = [0.0; B];
+                    for r in 0..conv.kernel.h {
+                        let y = y0 + r as isize;
+                        if y < 0 || y >= h || left >= right {
+                            continue;
+                        }
+                        let piece = events.between((y * w + left) as usize, (y * w + right) as usize);
+                        let base = (r * conv.kernel.w) as isize - x0;
+                        add_rows::<B>(&mut sums, piece, (base * pitch_in as isize) as i32, weight, pitch_out, k);
+                    }
+                    let bias: &[f32; B] = bias[k..].first_chunk().expect("a bias is as wide as a row");
+                    for (i, out) in out[k..][..B].iter_mut().enumerate() {
+                        *out = sums[i].mul_add(scale, bias[i]);
+                    }
+                });
+            }
+        },
+    );
+}
+
+fn padded_rows(conv: &Conv, padded: &[f32], weight: &[f32], bias: &[f32], first: usize, out: &mut [f32]) {
+    let (pitch_in, pitch_out) = (input_pitch(conv), pitch(conv.output.c));
+    let width = padded_width(conv) * pitch_in;
+    let positions = out.len() / pitch_out;
+    let offset = |i: usize| {
+        let (row, column) = (first + i / conv.output.w, i % conv.output.w);
+        (row * conv.stride.h * width + column * conv.stride.w * pitch_in) as u32
+    };
+    Product {
+        x: padded,
+        rows: &(0..positions).map(offset).collect::<Vec<_>>(),
+        runs: &(0..conv.kernel.h).map(|r| (r * width) as u32).collect::<Vec<_>>(),
+        run_len: conv.kernel.w * pitch_in,
+        step: 1,
+        b: weight,
+        b_row: pitch_out,
+        b_panel: PANEL,
+        start: Start::Bias(bias),
+        out,
+        pitch: pitch_out,
+    }
+    .run();
+}
+
+/// Currents of every sample and step.
+pub fn current(conv: &Conv, span: Span, input: &CpuInput, weight: &Weight, bias: &[f32], currents: &mut [f32]) {
+    let image = conv.output.pixels() * pitch(conv.output.c);
+    let scale = input.scale();
+    currents.par_chunks_mut(image).enumerate().take(span.batch * span.steps).for_each(|(i, out)| {
+        with_scratch(|scratch| {
+            let source = scratch.sources(1);
+            source[0].load(conv, input, i);
+            current_rows(conv, &source[0], scale, weight, bias, 0, out);
+        });
+    });
+}
+
+/// Extents and order of a gradient spread out so that its convolution with the flipped kernel, stride 1 and no
+/// border cases, is the input gradient: row `y` tap `r` of the input reads row `y + R-1-r` here.
+struct Spread {
+    height: usize,
+    width: usize,
+}
+
+impl Spread {
+    fn new(conv: &Conv) -> Self {
+        Self { height: conv.input.h + conv.kernel.h - 1, width: conv.input.w + conv.kernel.w - 1 }
+    }
+
+    /// Spreads one image's gradient `[P][Q][pitch]`; between strides and outside there are zeros.
+    fn fill(&self, conv: &Conv, gradient: &[f32], spread: &mut Vec<f32>) {
+        let pitch = pitch(conv.output.c);
+        spread.clear();
+        spread.resize(self.height * self.width * pitch, 0.0);
+        let place = |at: usize, stride: usize, kernel: usize, padding: usize, extent: usize| {
+            (at * stride + kernel - 1).checked_sub(padding).filter(|&to| to < extent)
+        };
+        for (p, row) in gradient.chunks_exact(conv.output.w * pitch).enumerate() {
+            let Some(y) = place(p, conv.stride.h, conv.kernel.h, conv.padding.h, self.height) else { continue };
+            for (q, pixel) in row.chunks_exact(pitch).enumerate() {
+                let Some(x) = place(q, conv.stride.w, conv.kernel.w, conv.padding.w, self.width) else { continue };
+                spread[(y * self.width + x) * pitch..][..pitch].copy_from_slice(pixel);
+            }
+        }
+    }
+}
+
+/// `[(R-1-r, S-1-s, k)][c]` in panels of 16 input channels: what [`input_grad`] multiplies by.
+pub fn pack_transposed(conv: &Conv, weight: &[f32], packed: &mut Vec<f32>) {
+    let (rows_in, filters, channels) = (input_pitch(conv), pitch(conv.output.c), pitch(conv.input.c));
+    let taps = conv.kernel.h * conv.kernel.w;
+    packed.resize(taps * filters * channels, 0.0);
+    packed.par_chunks_mut(taps * filters * PANEL).enumerate().for_each(|(panel, packed)| {
+        for (row, out) in packed.chunks_exact_mut(PANEL).enumerate() {
+            let (tap, k) = (taps - 1 - row / filters, row % filters);
+            for (i, out) in out.iter_mut().enumerate() {
+                let c = panel * PANEL + i;
+                *out = if c < rows_in { weight[(tap * rows_in + c) * filters + k] } else { 0.0 };
+            }
+        }
+    });
+}
+
+/// Gradient of the input.
+pub fn input_grad(conv: &Conv, span: Span, gradient: &[f32], weight: &Weight, out: &mut [f32]) {
+    let (filters, channels) = (pitch(conv.output.c), pitch(conv.input.c));
+    let image_in = conv.input.pixels() * channels;
+    let image_out = conv.output.pixels() * filters;
+    let spread = Spread::new(conv);
+    let rows: Vec<u32> = (0..conv.input.pixels())
+        .map(|i| ((i / conv.input.w * spread.width + i % conv.input.w) * filters) as u32)
+        .collect();
+    let runs: Vec<u32> = (0..conv.kernel.h).map(|r| (r * spread.width * filters) as u32).collect();
+    out.par_chunks_mut(image_in).enumerate().take(span.batch * span.steps).for_each(|(i, out)| {
+        with_scratch(|Scratch { values, .. }| {
+            spread.fill(conv, &gradient[i * image_out..][..image_out], values);
+            Product {
+                x: values,
+                rows: &rows,
+                runs: &runs,
+                run_len: conv.kernel.w * filters,
+                step: 1,
+                b: weight.transposed,
+                b_row: PANEL,
+                b_panel: runs.len() * conv.kernel.w * filters * PANEL,
+                start: Start::Zero,
+                out,
+                pitch: channels,
+            }
+            .run();
+        });
+    });
+}
+
+/// Most pieces a weight gradient is cut into; the pieces depend on extents alone, so that the sum's order, and with
+/// it every bit of the result, is the same for any number of threads.
+const PIECES: usize = 16;
+
+/// Gradient of the weight. Each task sums one group of samples for one block of input channels; the groups are then
+/// added in order.
+pub fn weight_grad(conv: &Conv, span: Span, input: &CpuInput, gradient: &[f32], out: &mut [f32]) {
+    let filters = pitch(conv.output.c);
+    let taps = conv.kernel.h * conv.kernel.w;
+    let (block, blocks) = match input {
+        CpuInput::Spikes { .. } => (32, words(conv.input.c)),
+        CpuInput::Dense(_) => (input_pitch(conv), 1),
+    };
+    let groups = (PIECES / blocks).clamp(1, span.batch);
+    let group = span.batch.div_ceil(groups);
+    let partials: Vec<Vec<f32>> = (0..groups * blocks)
+        .into_par_iter()
+        .map(|task| {
+            let mut partial = vec![0.0; taps * block * filters];
+            let samples = (task / blocks * group).min(span.batch)..((task / blocks + 1) * group).min(span.batch);
+            for image in samples.start * span.steps..samples.end * span.steps {
+                with_scratch(|scratch| match *input {
+                    CpuInput::Spikes { bits, .. } => {
+                        add_event_grad(conv, scratch, bits, task % blocks, image, gradient, &mut partial);
+                    }
+                    CpuInput::Dense(values) => add_dense_grad(conv, scratch, values, image, gradient, &mut partial),
+                });
+            }
+            partial
+        })
+        .collect();
+    let scale = input.scale();
+    out.par_chunks_mut(block * filters).enumerate().for_each(|(i, out)| {
+        let (tap, at) = (i / blocks, i % blocks);
+        out.fill(0.0);
+        for partial in partials.iter().skip(at).step_by(blocks) {
+            for (sum, x) in out.iter_mut().zip(&partial[tap * block * filters..]) {
+                *sum += x;
+            }
+        }
+        if scale != 1.0 {
+            out.iter_mut().for_each(|x| *x *= scale);
+        }
+    });
+}
+
+/// Adds one image's share of the weight gradient of 32 channels: for each channel and tap, the gradients at the
+/// pixels where the channel spiked.
+fn add_event_grad(
+    conv: &Conv,
+    scratch: &mut Scratch,
+    bits: &[u32],
+    word: usize,
+    image: usize,
+    gradient: &[f32],
+    partial: &mut [f32],
+) {
+    let (filters, words) = (pitch(conv.output.c), words(conv.input.c));
+    let image_out = conv.output.pixels() * filters;
+    let spread = Spread::new(conv);
+    spread.fill(conv, &gradient[image * image_out..][..image_out], &mut scratch.values);
+    let lists = channel_lists(
+        &mut scratch.lists,
+        conv,
+        &bits[image * conv.input.pixels() * words..],
+        word,
+        words,
+        spread.width,
+    );
+    let values = &scratch.values;
+    simd(
+        #[inline(always)]
+        || {
+            for (c, list) in lists.iter().enumerate().take(conv.input.c - 32 * word) {
+                for tap in 0..conv.kernel.h * conv.kernel.w {
+                    let (r, s) = (tap / conv.kernel.w, tap % conv.kernel.w);
+                    let shift = (conv.kernel.h - 1 - r) * spread.width + conv.kernel.w - 1 - s;
+                    let row = &mut partial[(tap * 32 + c) * filters..][..filters];
+                    for_column_blocks!(filters, |B, k| {
+                        let sums: &mut [f32; B] = row[k..].first_chunk_mut().expect("a row is as wide as the filters");
+                        let mut local = *sums;
+                        add_rows::<B>(&mut local, list, shift as i32, values, filters, k);
+                        *sums = local;
+                    });
+                }
+            }
+        },
+    );
+}
+
+/// For each of 32 channels, the places (in the spread gradient) of the pixels where it spiked.
+fn channel_lists<'a>(
+    lists: &'a mut Vec<Vec<u32>>,
+    conv: &Conv,
+    bits: &[u32],
+    word: usize,
+    words: usize,
+    width: usize,
+) -> &'a [Vec<u32>] {
+    lists.resize_with(32, Vec::new);
+    lists.iter_mut().for_each(Vec::clear);
+    let mut channels = Vec::with_capacity(32);
+    for y in 0..conv.input.h {
+        for x in 0..conv.input.w {
+            channels.clear();
+            push_bits(&mut channels, bits[(y * conv.input.w + x) * words + word], 0);
+            for &c in &channels {
+                lists[c as usize].push((y * width + x) as u32);
+            }
+        }
+    }
+    lists
+}
+
+/// Adds one image's share of the weight gradient from a dense input.
+fn add_dense_grad(
+    conv: &Conv,
+    scratch: &mut Scratch,
+    values: &[f32],
+    image: usize,
+    gradient: &[f32],
+    partial: &mut [f32],
+) {
+    let (pitch_in, filters) = (input_pitch(conv), pitch(conv.output.c));
+    let (image_in, image_out) = (conv.input.pixels() * pitch_in, conv.output.pixels() * filters);
+    pad_input(conv, &values[image * image_in..][..image_in], &mut scratch.values);
+    let width = padded_width(conv) * pitch_in;
+    let rows: Vec<u32> = (0..conv.kernel.h * conv.kernel.w * pitch_in)
+        .map(|i| (i / (conv.kernel.w * pitch_in) * width + i % (conv.kernel.w * pitch_in)) as u32)
+        .collect();
+    Product {
+        x: &scratch.values,
+        rows: &rows,
+        runs: &(0..conv.output.h).map(|p| (p * conv.stride.h * width) as u32).collect::<Vec<_>>(),
+        run_len: conv.output.w,
+        step: conv.stride.w * pitch_in,
+        b: &gradient[image * image_out..][..image_out],
+        b_row: filters,
+        b_panel: PANEL,
+        start: Start::Out,
+        out: partial,
+        pitch: filters,
+    }
+    .run();
+}

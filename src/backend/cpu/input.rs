@@ -1,0 +1,37 @@
+//! A batch gathered from the data set's bytes.
+
+use crate::backend::Normalisation;
+use crate::data::SampleShape;
+use crate::data::sampling::Placement;
+use rayon::prelude::*;
+
+/// See [`crate::backend::Backend::input`].
+pub fn gather(
+    set: &[u8],
+    shape: &SampleShape,
+    normalisation: &Normalisation,
+    indices: &[u32],
+    placements: &[Placement],
+    out: &mut [f32],
+) {
+    let len = shape.len();
+    // A byte has few values: look its normalised value up.
+    let table: Vec<f32> = (0..shape.channels)
+        .flat_map(|c| {
+            let n = normalisation;
+            (0..=u8::MAX).map(move |b| (b as f32 / n.full_scale - n.mean[c]) / n.deviation[c])
+        })
+        .collect();
+    out.par_chunks_mut(len).zip(indices.par_iter().zip(placements)).for_each(|(out, (&index, placement))| {
+        let sample = &set[index as usize * len..][..len];
+        for (i, out) in out.chunks_exact_mut(shape.channels).enumerate() {
+            let (line, x) = (i / shape.width, i % shape.width);
+            let (frame, y) = (line / shape.height, line % shape.height);
+            let source = placement.source(y, x, shape.height, shape.width);
+            let pixel = source.map(|(y, x)| &sample[((frame * shape.height + y) * shape.width + x) * shape.channels..]);
+            for (c, out) in out.iter_mut().enumerate() {
+                *out = table[256 * c + pixel.map_or(0, |pixel| pixel[c] as usize)];
+            }
+        }
+    });
+}

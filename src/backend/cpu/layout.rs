@@ -1,0 +1,79 @@
+//! Orders in memory on the CPU.
+//!
+//! | tensor | order | padding |
+//! |---|---|---|
+//! | activations, currents, gradients | `[N][T][H][W][C]` f32 | C to 16 |
+//! | samples | `[N][T][H][W][C]` f32 | none |
+//! | spikes, windows | `[N][T][H][W][C/32]` u32, bit b of word w is channel 32w+b | C to 32 |
+//! | weights | `[R][S][C][K]` f32 | K to 16; C as what the convolution reads |
+//! | per-channel vectors | `[C]` f32 | C to 16 |
+//!
+//! A sample's steps lie together, so that a thread owns one contiguous piece of every tensor. Padding is zero in
+//! spikes, weights and vectors, and its values never reach a real channel.
+
+use crate::backend::shape::{Conv, InputKind, Span, Volume};
+
+/// Channels of an activation with padding.
+pub fn pitch(channels: usize) -> usize {
+    channels.next_multiple_of(16)
+}
+
+/// Words of 32 channels.
+pub fn words(channels: usize) -> usize {
+    channels.div_ceil(32)
+}
+
+/// Values that one pixel of what a convolution reads takes.
+pub fn input_pitch(conv: &Conv) -> usize {
+    match conv.reads {
+        InputKind::Image => conv.input.c,
+        InputKind::Dense => pitch(conv.input.c),
+        InputKind::Spikes => 32 * words(conv.input.c),
+    }
+}
+
+/// Values of a weight.
+pub fn weight_len(conv: &Conv) -> usize {
+    conv.kernel.h * conv.kernel.w * input_pitch(conv) * pitch(conv.output.c)
+}
+
+/// Calls `f(position in file order, position in memory)` for every real value of a weight.
+fn each_weight(conv: &Conv, mut f: impl FnMut(usize, usize)) {
+    let (taps, channels) = (conv.kernel.h * conv.kernel.w, conv.input.c);
+    let (rows, filters) = (input_pitch(conv), pitch(conv.output.c));
+    for k in 0..conv.output.c {
+        for c in 0..channels {
+            for tap in 0..taps {
+                f((k * channels + c) * taps + tap, (tap * rows + c) * filters + k);
+            }
+        }
+    }
+}
+
+/// A weight in memory order from `[K, C, R, S]`.
+pub fn weight_from_file(conv: &Conv, values: &[f32]) -> Vec<f32> {
+    let mut weight = vec![0.0; weight_len(conv)];
+    each_weight(conv, |file, memory| weight[memory] = values[file]);
+    weight
+}
+
+/// A weight in `[K, C, R, S]` from memory order.
+pub fn weight_to_file(conv: &Conv, weight: &[f32]) -> Vec<f32> {
+    let mut values = vec![0.0; conv.output.c * conv.fan_in()];
+    each_weight(conv, |file, memory| values[file] = weight[memory]);
+    values
+}
+
+/// `[T, N, C, H, W]` from `[N][T][H][W][pitch]`, where `value(pixel index, channel)` reads one value.
+pub fn to_file<V>(span: Span, volume: Volume, value: impl Fn(usize, usize) -> V) -> Vec<V> {
+    let mut values = Vec::with_capacity(span.batch * span.steps * volume.len());
+    for t in 0..span.steps {
+        for n in 0..span.batch {
+            let first = (n * span.steps + t) * volume.pixels();
+            for c in 0..volume.c {
+                values.extend((0..volume.pixels()).map(|pixel| value(first + pixel, c)));
+            }
+        }
+    }
+    values
+}

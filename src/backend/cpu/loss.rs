@@ -1,0 +1,121 @@
+//! Votes, loss and its gradient.
+
+use super::layout::{pitch, words};
+use crate::backend::shape::Span;
+use crate::backend::{LossSpec, LossSums};
+
+/// Rows of `logits` are `[N][T][pitch]`; a group of `vote` outputs makes a class.
+fn each_logit(classes: usize, span: Span, logits: &mut [f32], value: impl Fn(usize, usize, usize) -> f32) {
+    let pitch = pitch(classes);
+    for (row, logits) in logits[..span.batch * span.steps * pitch].chunks_exact_mut(pitch).enumerate() {
+        for (class, logit) in logits[..classes].iter_mut().enumerate() {
+            *logit = value(row / span.steps, row % span.steps, class);
+        }
+    }
+}
+
+/// See [`crate::backend::Backend::vote_currents`].
+pub fn vote_currents(
+    classes: usize,
+    vote: usize,
+    span: Span,
+    outputs: &[f32],
+    current_steps: usize,
+    logits: &mut [f32],
+) {
+    let pitch = pitch(classes * vote);
+    each_logit(classes, span, logits, |n, t, class| {
+        let row = n * current_steps + if current_steps == 1 { 0 } else { t };
+        outputs[row * pitch + class * vote..][..vote].iter().sum::<f32>() / vote as f32
+    });
+}
+
+/// See [`crate::backend::Backend::vote_spikes`].
+pub fn vote_spikes(classes: usize, vote: usize, span: Span, outputs: &[u32], logits: &mut [f32]) {
+    let words = words(classes * vote);
+    each_logit(classes, span, logits, |n, t, class| {
+        let row = &outputs[(n * span.steps + t) * words..][..words];
+        let spikes: u32 = (class * vote..(class + 1) * vote).map(|k| row[k / 32] >> (k % 32) & 1).sum();
+        spikes as f32 / vote as f32
+    });
+}
+
+/// See [`crate::backend::Backend::vote_backward`].
+pub fn vote_backward(
+    classes: usize,
+    vote: usize,
+    span: Span,
+    logits_grad: &[f32],
+    current_steps: usize,
+    outputs_grad: &mut [f32],
+) {
+    let (pitch_in, pitch_out) = (pitch(classes), pitch(classes * vote));
+    let repeats = span.steps / current_steps;
+    for (row, out) in outputs_grad[..span.batch * current_steps * pitch_out].chunks_exact_mut(pitch_out).enumerate() {
+        out.fill(0.0);
+        for (k, out) in out[..classes * vote].iter_mut().enumerate() {
+            let logits = (0..repeats).map(|t| logits_grad[(row * repeats + t) * pitch_in + k / vote]);
+            *out = logits.sum::<f32>() / vote as f32;
+        }
+    }
+}
+
+/// See [`crate::backend::Backend::loss`].
+pub fn loss(
+    spec: &LossSpec,
+    classes: usize,
+    span: Span,
+    logits: &[f32],
+    labels: &[u16],
+    mut grad: Option<&mut [f32]>,
+) -> LossSums {
+    let pitch = pitch(classes);
+    let mut sums = LossSums::default();
+    let steps = span.steps as f64;
+    let mut gradient = vec![0.0; classes];
+    for (n, &label) in labels.iter().enumerate().take(span.batch) {
+        let sample = &logits[n * span.steps * pitch..][..span.steps * pitch];
+        let mean: Vec<f64> = (0..classes)
+            .map(|k| sample.iter().skip(k).step_by(pitch).map(|&x| x as f64).sum::<f64>() / steps)
+            .collect();
+        sums.correct += (argmax(&mean) == label as usize) as u64;
+        if !spec.tet {
+            sums.loss += sample_loss(spec, &mean, label as usize, &mut gradient);
+        }
+        for t in 0..span.steps {
+            if spec.tet {
+                let step: Vec<f64> = sample[t * pitch..][..classes].iter().map(|&x| x as f64).collect();
+                sums.loss += sample_loss(spec, &step, label as usize, &mut gradient) / steps;
+            }
+            if let Some(grad) = &mut grad {
+                let row = &mut grad[(n * span.steps + t) * pitch..][..pitch];
+                row.fill(0.0);
+                for (out, g) in row.iter_mut().zip(&gradient) {
+                    *out = (g / (steps * span.batch as f64)) as f32;
+                }
+            }
+        }
+    }
+    sums
+}
+
+/// The first of the largest values.
+fn argmax(values: &[f64]) -> usize {
+    (1..values.len()).fold(0, |best, k| if values[k] > values[best] { k } else { best })
+}
+
+/// One sample's loss on one set of logits, and its gradient: `(1 - m) CE(smoothed) + m mean((x - onehot)^2)`.
+fn sample_loss(spec: &LossSpec, logits: &[f64], label: usize, gradient: &mut [f64]) -> f64 {
+    let classes = logits.len() as f64;
+    let largest = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let total: f64 = logits.iter().map(|x| (x - largest).exp()).sum();
+    let mut loss = 0.0;
+    for (k, &x) in logits.iter().enumerate() {
+        let hot = (k == label) as u8 as f64;
+        let target = hot * (1.0 - spec.label_smoothing) + spec.label_smoothing / classes;
+        let log_share = x - largest - total.ln();
+        loss += (1.0 - spec.mse) * -target * log_share + spec.mse * (x - hot).powi(2) / classes;
+        gradient[k] = (1.0 - spec.mse) * (log_share.exp() - target) + spec.mse * 2.0 * (x - hot) / classes;
+    }
+    loss
+}

@@ -1,0 +1,623 @@
+//! The CPU backend: f32, all cores, event-driven wherever a layer reads spikes.
+//!
+//! Results are bit-identical for any number of threads: a thread owns whole samples or whole output rows, and what
+//! is summed over samples is summed in pieces whose borders depend on extents alone. No `unsafe`: `pulp` chooses
+//! the SIMD width at run time and loops over arrays of constant length become SIMD by themselves.
+
+mod conv;
+mod events;
+mod input;
+pub mod layout;
+mod lif;
+mod linear;
+mod loss;
+mod norm;
+mod optimizer;
+mod product;
+mod spike_backward;
+
+use super::shape::{Conv, Pool, Span, Volume};
+use super::*;
+use layout::{pitch, words};
+use lif::{ImageOutput, Lif};
+use rayon::prelude::*;
+use spike_backward::{ImageSaved, SpikeBackward};
+use std::cell::RefCell;
+use std::sync::Mutex;
+
+/// Runs on the threads of rayon's global pool.
+pub struct Cpu;
+
+/// A weight in the order in which its input gradient reads it; empty where none is asked for.
+pub type Transposed = Vec<f32>;
+
+/// A weight in both orders.
+struct Weight<'a> {
+    forward: &'a [f32],
+    transposed: &'a [f32],
+}
+
+type CpuWeights<'a> = super::Weights<'a, Cpu>;
+
+impl<'a> CpuWeights<'a> {
+    fn get(&self) -> Weight<'a> {
+        Weight { forward: self.value, transposed: self.packed }
+    }
+}
+
+/// What a convolution reads.
+enum CpuInput<'a> {
+    Dense(&'a [f32]),
+    Spikes { bits: &'a [u32], scale: f32 },
+}
+
+impl<'a> From<Input<'a, Cpu>> for CpuInput<'a> {
+    fn from(input: Input<'a, Cpu>) -> Self {
+        match input {
+            Input::Dense(values) => Self::Dense(values),
+            Input::Spikes { bits, scale } => Self::Spikes { bits, scale },
+        }
+    }
+}
+
+impl CpuInput<'_> {
+    fn scale(&self) -> f32 {
+        match self {
+            Self::Dense(_) => 1.0,
+            Self::Spikes { scale, .. } => *scale,
+        }
+    }
+}
+
+/// AdaLi's windows of a layer, one value a channel; padding has a window too, which no gradient passes.
+struct WindowTable {
+    left: Vec<f32>,
+    right: Vec<f32>,
+    slope_left: Vec<f32>,
+    slope_right: Vec<f32>,
+}
+
+impl WindowTable {
+    fn new(neurons: &Neurons, channels: usize) -> Self {
+        let windows: Vec<_> = (0..pitch(channels))
+            .map(|c| neurons.bounds[c.min(neurons.bounds.len() - 1)].window(neurons.neuron.threshold))
+            .collect();
+        Self {
+            left: windows.iter().map(|w| w.left).collect(),
+            right: windows.iter().map(|w| w.right).collect(),
+            slope_left: windows.iter().map(|w| w.slope_left).collect(),
+            slope_right: windows.iter().map(|w| w.slope_right).collect(),
+        }
+    }
+}
+
+/// Buffers a thread keeps between tasks.
+#[derive(Default)]
+struct Scratch {
+    values: Vec<f32>,
+    tile: Vec<f32>,
+    words: Vec<u32>,
+    lists: Vec<Vec<u32>>,
+    sources: Vec<conv::Source>,
+}
+
+impl Scratch {
+    fn sources(&mut self, count: usize) -> &mut [conv::Source] {
+        if self.sources.len() < count {
+            self.sources.resize_with(count, Default::default);
+        }
+        &mut self.sources[..count]
+    }
+}
+
+fn with_scratch<R>(f: impl FnOnce(&mut Scratch) -> R) -> R {
+    thread_local! {
+        static SCRATCH: RefCell<Scratch> = RefCell::default();
+    }
+    SCRATCH.with_borrow_mut(f)
+}
+
+/// Runs `f` compiled for the widest SIMD of this machine; `f` must be `#[inline(always)]`.
+#[inline(always)]
+fn simd<R>(f: impl FnOnce() -> R) -> R {
+    pulp::Arch::new().dispatch(f)
+}
+
+/// One piece of `values` for every sample, or as many `None`.
+fn pieces<V>(values: Option<&mut Vec<V>>, len: usize, batch: usize) -> Vec<Option<&mut [V]>> {
+    match values {
+        Some(values) => values.chunks_exact_mut(len).take(batch).map(Some).collect(),
+        None => (0..batch).map(|_| None).collect(),
+    }
+}
+
+/// Runs `task(sample, its outputs)` for every sample and gathers the histograms.
+fn each_image(volume: Volume, span: Span, out: SpikeOutput<Cpu>, task: impl Fn(usize, &mut ImageOutput) + Sync) {
+    let places = span.steps * volume.pixels();
+    let words = places * words(volume.c);
+    let windows = pieces(out.windows, words, span.batch);
+    let membranes = pieces(out.membrane, places * pitch(volume.c), span.batch);
+    let histograms = out.histogram.as_ref().map(|counts| counts.len());
+    let counts = out.histogram.map(Mutex::new);
+    out.spikes.par_chunks_exact_mut(words).zip(windows).zip(membranes).enumerate().for_each(
+        |(n, ((spikes, windows), membrane))| {
+            let histogram = histograms.map(|len| vec![Histogram::default(); len]);
+            let mut image = ImageOutput { spikes, windows, membrane, histogram };
+            task(n, &mut image);
+            if let (Some(counts), Some(histogram)) = (&counts, image.histogram) {
+                // Integers: the order in which samples arrive does not matter.
+                let mut counts = counts.lock().expect("no task panics while it counts");
+                counts.iter_mut().zip(&histogram).for_each(|(sum, h)| sum.merge(h));
+            }
+        },
+    );
+}
+
+fn lif<'a>(volume: Volume, span: Span, affine: Affine<'a, Cpu>, neurons: &Neurons, windows: bool) -> Lif<'a> {
+    Lif {
+        volume,
+        steps: span.steps,
+        neuron: neurons.neuron,
+        scale: affine.scale,
+        shift: affine.shift,
+        windows: windows.then(|| WindowTable::new(neurons, volume.c)),
+    }
+}
+
+impl Backend for Cpu {
+    type Floats = Vec<f32>;
+    type Bits = Vec<u32>;
+    type Bytes = Vec<u8>;
+    type Counts = Vec<Histogram>;
+    type Packed = Transposed;
+
+    fn describe(&self) -> String {
+        let simd = format!("{:?}", pulp::Arch::new());
+        let simd = match simd.split('(').next().unwrap_or_default() {
+            "V3" => "AVX2",
+            "V4" => "AVX-512",
+            "Neon" => "NEON",
+            _ => "no SIMD",
+        };
+        let threads = rayon::current_num_threads();
+        format!("cpu ({threads} thread{}, {simd})", if threads == 1 { "" } else { "s" })
+    }
+
+    fn activations(&self, span: Span, volume: Volume) -> Result<Vec<f32>> {
+        Ok(vec![0.0; span.batch * span.steps * volume.pixels() * pitch(volume.c)])
+    }
+
+    fn samples(&self, span: Span, volume: Volume) -> Result<Vec<f32>> {
+        Ok(vec![0.0; span.batch * span.steps * volume.len()])
+    }
+
+    fn spikes(&self, span: Span, volume: Volume) -> Result<Vec<u32>> {
+        Ok(vec![0; span.batch * span.steps * volume.pixels() * words(volume.c)])
+    }
+
+    fn vector(&self, values: &[f32]) -> Result<Vec<f32>> {
+        let mut vector = values.to_vec();
+        vector.resize(pitch(values.len()), 0.0);
+        Ok(vector)
+    }
+
+    fn weight(&self, conv: &Conv, values: &[f32]) -> Result<Vec<f32>> {
+        Ok(layout::weight_from_file(conv, values))
+    }
+
+    fn packed(&self, _: &Conv) -> Result<Transposed> {
+        Ok(Vec::new())
+    }
+
+    fn histogram(&self, count: usize) -> Result<Vec<Histogram>> {
+        Ok(vec![Histogram::default(); count])
+    }
+
+    fn bytes(&self, values: &[u8]) -> Result<Vec<u8>> {
+        Ok(values.to_vec())
+    }
+
+    fn floats_size(&self, span: Span, volume: Volume) -> usize {
+        size_of::<f32>() * span.batch * span.steps * volume.pixels() * pitch(volume.c)
+    }
+
+    fn bits_size(&self, span: Span, volume: Volume) -> usize {
+        size_of::<u32>() * span.batch * span.steps * volume.pixels() * words(volume.c)
+    }
+
+    fn read_activations(&self, floats: &Vec<f32>, span: Span, volume: Volume) -> Result<Vec<f32>> {
+        Ok(layout::to_file(span, volume, |pixel, c| floats[pixel * pitch(volume.c) + c]))
+    }
+
+    fn read_samples(&self, floats: &Vec<f32>, span: Span, volume: Volume) -> Result<Vec<f32>> {
+        Ok(layout::to_file(span, volume, |pixel, c| floats[pixel * volume.c + c]))
+    }
+
+    fn read_spikes(&self, bits: &Vec<u32>, span: Span, volume: Volume) -> Result<Vec<u8>> {
+        let words = words(volume.c);
+        Ok(layout::to_file(span, volume, |pixel, c| (bits[pixel * words + c / 32] >> (c % 32) & 1) as u8))
+    }
+
+    fn read_vector(&self, floats: &Vec<f32>, len: usize) -> Result<Vec<f32>> {
+        Ok(floats[..len].to_vec())
+    }
+
+    fn read_weight(&self, conv: &Conv, floats: &Vec<f32>) -> Result<Vec<f32>> {
+        Ok(layout::weight_to_file(conv, floats))
+    }
+
+    fn take_histogram(&self, counts: &mut Vec<Histogram>) -> Result<Vec<Histogram>> {
+        let empty = vec![Histogram::default(); counts.len()];
+        Ok(std::mem::replace(counts, empty))
+    }
+
+    fn input(
+        &self,
+        set: &Vec<u8>,
+        shape: &SampleShape,
+        normalisation: &Normalisation,
+        indices: &[u32],
+        placements: &[Placement],
+        out: &mut Vec<f32>,
+    ) -> Result<()> {
+        input::gather(set, shape, normalisation, indices, placements, out);
+        Ok(())
+    }
+
+    fn pack_weight(&self, conv: &Conv, weight: &Vec<f32>, packed: &mut Transposed) -> Result<()> {
+        if conv.is_linear() {
+            linear::pack_transposed(conv, weight, packed);
+        } else {
+            conv::pack_transposed(conv, weight, packed);
+        }
+        Ok(())
+    }
+
+    fn weight_norm_forward(
+        &self,
+        conv: &Conv,
+        weight: &Vec<f32>,
+        gain: &Vec<f32>,
+        scale: f32,
+        effective: &mut Vec<f32>,
+    ) -> Result<()> {
+        norm::weight_forward(conv, weight, gain, scale, effective);
+        Ok(())
+    }
+
+    fn weight_norm_backward(
+        &self,
+        conv: &Conv,
+        weight: &Vec<f32>,
+        gain: &Vec<f32>,
+        scale: f32,
+        weight_grad: &mut Vec<f32>,
+        gain_grad: &mut Vec<f32>,
+    ) -> Result<()> {
+        norm::weight_backward(conv, weight, gain, scale, weight_grad, gain_grad);
+        Ok(())
+    }
+
+    fn conv_current(
+        &self,
+        conv: &Conv,
+        span: Span,
+        input: Input<Self>,
+        weights: Weights<Self>,
+        bias: &Vec<f32>,
+        currents: &mut Vec<f32>,
+    ) -> Result<()> {
+        let input = input.into();
+        if conv.is_linear() {
+            linear::current(conv, span, &input, &weights.get(), bias, currents);
+        } else {
+            conv::current(conv, span, &input, &weights.get(), bias, currents);
+        }
+        Ok(())
+    }
+
+    fn conv_lif_forward(
+        &self,
+        conv: &Conv,
+        span: Span,
+        input: Input<Self>,
+        input_steps: usize,
+        weights: Weights<Self>,
+        bias: &Vec<f32>,
+        affine: Affine<Self>,
+        neurons: &Neurons,
+        out: SpikeOutput<Self>,
+    ) -> Result<()> {
+        let volume = conv.output;
+        let of_currents = Span { batch: span.batch, steps: input_steps };
+        if conv.is_linear() {
+            // One neuron a row: the weight, not the currents, is what must stay in cache.
+            let mut currents = self.activations(of_currents, volume)?;
+            self.conv_current(conv, of_currents, input, weights, bias, &mut currents)?;
+            return self.norm_lif_forward(volume, span, &currents, input_steps, affine, neurons, out);
+        }
+        let (input, weight) = (input.into(), weights.get());
+        let lif = lif(volume, span, affine, neurons, out.windows.is_some());
+        let rows = lif::rows_per_tile(volume, input_steps);
+        let row = volume.w * pitch(volume.c);
+        each_image(volume, span, out, |n, out| {
+            with_scratch(|scratch| {
+                let mut tile = std::mem::take(&mut scratch.tile);
+                let sources = scratch.sources(input_steps);
+                for (t, source) in sources.iter_mut().enumerate() {
+                    source.load(conv, &input, n * input_steps + t);
+                }
+                for first in (0..volume.h).step_by(rows) {
+                    let len = rows.min(volume.h - first) * row;
+                    tile.resize(input_steps * len, 0.0);
+                    for (source, currents) in sources.iter().zip(tile.chunks_exact_mut(len)) {
+                        conv::current_rows(conv, source, input.scale(), &weight, bias, first, currents);
+                    }
+                    lif.run(&tile, input_steps, first * volume.w, out);
+                }
+                scratch.tile = tile;
+            });
+        });
+        Ok(())
+    }
+
+    fn batch_norm_statistics(
+        &self,
+        norm: BatchNorm<Self>,
+        span: Span,
+        volume: Volume,
+        steps: usize,
+        currents: &Vec<f32>,
+        update: bool,
+    ) -> Result<NormState<Vec<f32>>> {
+        Ok(norm::statistics(norm, span, volume, steps, currents, update))
+    }
+
+    fn batch_norm_running(&self, norm: BatchNorm<Self>) -> Result<NormState<Vec<f32>>> {
+        Ok(norm::running(norm))
+    }
+
+    fn norm_lif_forward(
+        &self,
+        volume: Volume,
+        span: Span,
+        currents: &Vec<f32>,
+        current_steps: usize,
+        affine: Affine<Self>,
+        neurons: &Neurons,
+        out: SpikeOutput<Self>,
+    ) -> Result<()> {
+        let lif = lif(volume, span, affine, neurons, out.windows.is_some());
+        let image = current_steps * volume.pixels() * pitch(volume.c);
+        each_image(volume, span, out, |n, out| lif.run(&currents[n * image..][..image], current_steps, 0, out));
+        Ok(())
+    }
+
+    fn max_pool_forward(&self, pool: &Pool, span: Span, spikes: &Vec<u32>, pooled: &mut Vec<u32>) -> Result<()> {
+        let words = words(pool.input.c);
+        let (from, to) = (pool.input.pixels() * words, pool.output.pixels() * words);
+        pooled[..span.batch * span.steps * to]
+            .par_chunks_mut(to)
+            .zip(spikes.par_chunks(from))
+            .for_each(|(pooled, spikes)| spike_backward::pool::max(pool, spikes, pooled));
+        Ok(())
+    }
+
+    fn avg_pool_forward(&self, pool: &Pool, span: Span, spikes: &Vec<u32>, pooled: &mut Vec<f32>) -> Result<()> {
+        let from = pool.input.pixels() * words(pool.input.c);
+        let to = pool.output.pixels() * pitch(pool.input.c);
+        pooled[..span.batch * span.steps * to]
+            .par_chunks_mut(to)
+            .zip(spikes.par_chunks(from))
+            .for_each(|(pooled, spikes)| spike_backward::pool::avg(pool, spikes, pooled));
+        Ok(())
+    }
+
+    fn dropout_spikes(
+        &self,
+        volume: Volume,
+        span: Span,
+        probability: f32,
+        seed: u64,
+        spikes: &Vec<u32>,
+        kept: &mut Vec<u32>,
+    ) -> Result<()> {
+        let words = words(volume.c);
+        let image = volume.pixels() * words;
+        kept.par_chunks_mut(span.steps * image)
+            .zip(spikes.par_chunks(span.steps * image))
+            .enumerate()
+            .take(span.batch)
+            .for_each(|(n, (kept, spikes))| {
+                for i in 0..image {
+                    let first = 32 * (i % words);
+                    let bits = (0..32.min(volume.c - first)).filter(|b| {
+                        keeps(seed, (n * volume.len() + i / words * volume.c + first + b) as u64, probability)
+                    });
+                    let mask = bits.fold(0, |mask, b| mask | 1u32 << b);
+                    for t in 0..span.steps {
+                        kept[t * image + i] = spikes[t * image + i] & mask;
+                    }
+                }
+            });
+        Ok(())
+    }
+
+    fn dropout_floats(
+        &self,
+        volume: Volume,
+        span: Span,
+        probability: f32,
+        seed: u64,
+        values: &mut Vec<f32>,
+    ) -> Result<()> {
+        let pitch = pitch(volume.c);
+        let image = volume.pixels() * pitch;
+        let scale = 1.0 / (1.0 - probability);
+        values.par_chunks_mut(span.steps * image).enumerate().take(span.batch).for_each(|(n, values)| {
+            for pixel in 0..volume.pixels() {
+                for c in 0..volume.c {
+                    let keep = keeps(seed, (n * volume.len() + pixel * volume.c + c) as u64, probability);
+                    for t in 0..span.steps {
+                        values[t * image + pixel * pitch + c] *= if keep { scale } else { 0.0 };
+                    }
+                }
+            }
+        });
+        Ok(())
+    }
+
+    fn vote_currents(
+        &self,
+        classes: usize,
+        vote: usize,
+        span: Span,
+        outputs: &Vec<f32>,
+        current_steps: usize,
+        logits: &mut Vec<f32>,
+    ) -> Result<()> {
+        loss::vote_currents(classes, vote, span, outputs, current_steps, logits);
+        Ok(())
+    }
+
+    fn vote_spikes(
+        &self,
+        classes: usize,
+        vote: usize,
+        span: Span,
+        outputs: &Vec<u32>,
+        logits: &mut Vec<f32>,
+    ) -> Result<()> {
+        loss::vote_spikes(classes, vote, span, outputs, logits);
+        Ok(())
+    }
+
+    fn vote_backward(
+        &self,
+        classes: usize,
+        vote: usize,
+        span: Span,
+        logits_grad: &Vec<f32>,
+        current_steps: usize,
+        outputs_grad: &mut Vec<f32>,
+    ) -> Result<()> {
+        loss::vote_backward(classes, vote, span, logits_grad, current_steps, outputs_grad);
+        Ok(())
+    }
+
+    fn loss(
+        &self,
+        spec: &LossSpec,
+        classes: usize,
+        span: Span,
+        logits: &Vec<f32>,
+        labels: &[u16],
+        grad: Option<&mut Vec<f32>>,
+    ) -> Result<LossSums> {
+        Ok(loss::loss(spec, classes, span, logits, labels, grad.map(Vec::as_mut_slice)))
+    }
+
+    fn spike_backward(
+        &self,
+        volume: Volume,
+        span: Span,
+        neurons: &Neurons,
+        saved: Saved<Self>,
+        pool: Option<&Pool>,
+        spikes_grad: &Vec<f32>,
+        current_steps: usize,
+        out: &mut Vec<f32>,
+    ) -> Result<()> {
+        let task = SpikeBackward {
+            volume,
+            steps: span.steps,
+            neuron: neurons.neuron,
+            slope: neurons.surrogate.slope(neurons.neuron.threshold),
+            table: WindowTable::new(neurons, volume.c),
+            pool,
+            current_steps,
+        };
+        let (pixels, pitch) = (volume.pixels(), pitch(volume.c));
+        let bits = span.steps * pixels * words(volume.c);
+        let gradient = span.steps * pool.map_or(pixels, |pool| pool.output.pixels()) * pitch;
+        out.par_chunks_mut(current_steps * pixels * pitch).enumerate().take(span.batch).for_each(|(n, out)| {
+            let saved = match saved {
+                Saved::Bits { spikes, windows } => {
+                    ImageSaved::Bits { spikes: &spikes[n * bits..][..bits], windows: &windows[n * bits..][..bits] }
+                }
+                Saved::Currents { currents, steps, affine, spikes } => ImageSaved::Currents {
+                    currents: &currents[n * steps * pixels * pitch..][..steps * pixels * pitch],
+                    steps,
+                    scale: affine.scale,
+                    shift: affine.shift,
+                    spikes: &spikes[n * bits..][..bits],
+                },
+            };
+            with_scratch(|scratch| task.run(saved, &spikes_grad[n * gradient..][..gradient], out, scratch));
+        });
+        Ok(())
+    }
+
+    fn channel_sums(&self, volume: Volume, span: Span, floats: &Vec<f32>, sums: &mut Vec<f32>) -> Result<()> {
+        norm::channel_sums(volume, span, floats, sums);
+        Ok(())
+    }
+
+    fn batch_norm_backward(
+        &self,
+        volume: Volume,
+        span: Span,
+        steps: usize,
+        batch: bool,
+        currents: &Vec<f32>,
+        state: &NormState<Vec<f32>>,
+        grad: &mut Vec<f32>,
+        gain_grad: &mut Vec<f32>,
+        bias_grad: &mut Vec<f32>,
+    ) -> Result<()> {
+        norm::batch_backward(volume, span, steps, batch, currents, state, grad, gain_grad, bias_grad);
+        Ok(())
+    }
+
+    fn conv_weight_grad(
+        &self,
+        conv: &Conv,
+        span: Span,
+        input: Input<Self>,
+        currents_grad: &Vec<f32>,
+        weight_grad: &mut Vec<f32>,
+    ) -> Result<()> {
+        let input = input.into();
+        if conv.is_linear() {
+            linear::weight_grad(conv, span, &input, currents_grad, weight_grad);
+        } else {
+            conv::weight_grad(conv, span, &input, currents_grad, weight_grad);
+        }
+        Ok(())
+    }
+
+    fn conv_input_grad(
+        &self,
+        conv: &Conv,
+        span: Span,
+        currents_grad: &Vec<f32>,
+        weights: Weights<Self>,
+        input_grad: &mut Vec<f32>,
+    ) -> Result<()> {
+        if conv.is_linear() {
+            linear::input_grad(conv, span, currents_grad, &weights.get(), input_grad);
+        } else {
+            conv::input_grad(conv, span, currents_grad, &weights.get(), input_grad);
+        }
+        Ok(())
+    }
+
+    fn gradient_norm(&self, gradients: &[&Vec<f32>]) -> Result<f64> {
+        Ok(optimizer::norm(gradients))
+    }
+
+    fn optimizer(&self, update: &Update, parameter: Trained<Self>) -> Result<()> {
+        optimizer::update(update, parameter.value, parameter.gradient, parameter.first, parameter.second);
+        Ok(())
+    }
+}

@@ -1,0 +1,432 @@
+//! The seam between the trainer and the hardware: a small set of operations on typed tensors.
+//!
+//! One operation has one name everywhere. A tensor's order in memory is the backend's own affair; what crosses
+//! the seam as plain slices is in PyTorch's order (`[K, C, R, S]` weights, `[T, N, C, H, W]` activations).
+//! Every output is written completely unless its docs say that it is added to.
+
+pub mod cpu;
+pub mod shape;
+
+use crate::autotune::Histogram;
+use crate::data::SampleShape;
+use crate::data::sampling::{CounterRng, Placement};
+use crate::neuron::Neuron;
+use crate::surrogate::{Bounds, Surrogate};
+use anyhow::Result;
+use shape::{Conv, Pool, Span, Volume};
+
+/// What a convolution reads: samples or dense activations, or spikes times `scale` (a dropout's `1/(1-p)`).
+pub enum Input<'a, B: Backend + ?Sized> {
+    Dense(&'a B::Floats),
+    Spikes { bits: &'a B::Bits, scale: f32 },
+}
+
+impl<B: Backend + ?Sized> Input<'_, B> {
+    /// The same input once more.
+    pub fn reborrow(&self) -> Input<'_, B> {
+        match self {
+            Self::Dense(values) => Input::Dense(*values),
+            Self::Spikes { bits, scale } => Input::Spikes { bits: *bits, scale: *scale },
+        }
+    }
+}
+
+/// A weight as it is and made ready by [`Backend::pack_weight`].
+pub struct Weights<'a, B: Backend + ?Sized> {
+    pub value: &'a B::Floats,
+    pub packed: &'a B::Packed,
+}
+
+/// How bytes of a data set become input values: `(byte / full_scale - mean[c]) / deviation[c]`.
+#[derive(Clone, Debug)]
+pub struct Normalisation {
+    pub full_scale: f32,
+    pub mean: Vec<f32>,
+    pub deviation: Vec<f32>,
+}
+
+/// A layer's neurons: `H`, threshold and reset, surrogate, and AdaLi's bounds (one, or one a channel).
+pub struct Neurons<'a> {
+    pub neuron: Neuron,
+    pub surrogate: Surrogate,
+    pub bounds: &'a [Bounds],
+}
+
+impl Neurons<'_> {
+    /// Whether the spike and window bits are all that the backward pass needs; else it needs the membrane.
+    pub fn bits_suffice(&self) -> bool {
+        use crate::neuron::ResetKind;
+        !self.surrogate.needs_membrane() && (self.neuron.reset == ResetKind::Soft || self.neuron.detach)
+    }
+}
+
+/// What the current is scaled and shifted by before the neurons, per channel: batch norm as an affine map.
+pub struct Affine<'a, B: Backend + ?Sized> {
+    pub scale: &'a B::Floats,
+    pub shift: &'a B::Floats,
+}
+
+impl<B: Backend + ?Sized> Clone for Affine<'_, B> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<B: Backend + ?Sized> Copy for Affine<'_, B> {}
+
+/// Where the neurons write. Only `spikes` is always wanted.
+pub struct SpikeOutput<'a, B: Backend + ?Sized> {
+    pub spikes: &'a mut B::Bits,
+    /// Which membranes lie inside AdaLi's window.
+    pub windows: Option<&'a mut B::Bits>,
+    /// `H` before the reset.
+    pub membrane: Option<&'a mut B::Floats>,
+    /// Counts of `(H - theta)/theta`, added to.
+    pub histogram: Option<&'a mut B::Counts>,
+}
+
+/// What the backward pass of the neurons knows of the forward pass.
+pub enum Saved<'a, B: Backend + ?Sized> {
+    /// Two bits a neuron-step.
+    Bits { spikes: &'a B::Bits, windows: &'a B::Bits },
+    /// The currents, of 1 or all steps, from which the membranes are computed again.
+    Currents { currents: &'a B::Floats, steps: usize, affine: Affine<'a, B>, spikes: &'a B::Bits },
+}
+
+/// Batch norm of one layer over `T, N, H, W`, per channel.
+pub struct BatchNorm<'a, B: Backend + ?Sized> {
+    pub channels: usize,
+    pub gain: &'a B::Floats,
+    pub bias: &'a B::Floats,
+    pub running_mean: &'a mut B::Floats,
+    pub running_variance: &'a mut B::Floats,
+}
+
+/// What a batch norm's forward pass leaves: `x^ = (current - mean) * inverse_deviation` and its affine map.
+pub struct NormState<F> {
+    pub mean: F,
+    pub inverse_deviation: F,
+    pub scale: F,
+    pub shift: F,
+}
+
+/// Streams of random numbers outside the data's own; see [`crate::data::sampling::stream`].
+pub mod stream {
+    /// Initial weights.
+    pub const WEIGHTS: u64 = 16;
+    /// Dropout masks.
+    pub const DROPOUT: u64 = 17;
+}
+
+/// Which loss, and over what.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LossSpec {
+    /// Weight of the mean squared error to one-hot; the cross-entropy's is one minus it.
+    pub mse: f64,
+    /// Label smoothing of the cross-entropy.
+    pub label_smoothing: f64,
+    /// Temporal efficient training: the loss of every step's logits, averaged, not of the averaged logits.
+    pub tet: bool,
+}
+
+impl Default for LossSpec {
+    fn default() -> Self {
+        Self { mse: 0.0, label_smoothing: 0.0, tet: false }
+    }
+}
+
+/// Sums over the samples of a batch.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct LossSums {
+    pub loss: f64,
+    pub correct: u64,
+}
+
+/// How parameters follow their gradients.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum UpdateRule {
+    /// As `torch.optim.SGD`: `g += decay p; m = momentum m + g; p -= rate m`.
+    Sgd { momentum: f32 },
+    /// As `torch.optim.AdamW`; with `decoupled` false, as `torch.optim.Adam`.
+    Adam { beta1: f32, beta2: f32, epsilon: f32, decoupled: bool },
+}
+
+/// One update's numbers.
+#[derive(Clone, Copy, Debug)]
+pub struct Update {
+    pub rule: UpdateRule,
+    pub rate: f32,
+    pub decay: f32,
+    /// Gradients are scaled by this first (clipping).
+    pub gradient_scale: f32,
+    /// 1 for the first update.
+    pub count: u64,
+}
+
+/// A parameter with its gradient and the optimiser's two moments.
+pub struct Trained<'a, B: Backend + ?Sized> {
+    pub value: &'a mut B::Floats,
+    pub gradient: &'a B::Floats,
+    pub first: &'a mut B::Floats,
+    /// Empty for SGD.
+    pub second: &'a mut B::Floats,
+}
+
+/// Whether a dropout keeps element `index` (`[N][H][W][C]` order) of a mask: the same on every backend.
+pub fn keeps(mask: u64, index: u64, probability: f32) -> bool {
+    CounterRng::new(mask, stream::DROPOUT).fork(index).uniform() >= probability as f64
+}
+
+/// Hardware that can train a network.
+pub trait Backend {
+    /// Dense numbers.
+    type Floats;
+    /// Bit-packed spikes or windows.
+    type Bits;
+    /// A data set's bytes.
+    type Bytes;
+    /// Histograms of membrane potentials.
+    type Counts;
+    /// A weight made ready for the convolutions.
+    type Packed;
+
+    /// For people: which device, how many threads.
+    fn describe(&self) -> String;
+
+    // Memory. Activations are `batch x steps x volume`; vectors are per-channel values.
+    fn activations(&self, span: Span, volume: Volume) -> Result<Self::Floats>;
+    fn samples(&self, span: Span, volume: Volume) -> Result<Self::Floats>;
+    fn spikes(&self, span: Span, volume: Volume) -> Result<Self::Bits>;
+    fn vector(&self, values: &[f32]) -> Result<Self::Floats>;
+    fn weight(&self, conv: &Conv, values: &[f32]) -> Result<Self::Floats>;
+    fn packed(&self, conv: &Conv) -> Result<Self::Packed>;
+    /// One histogram, or one a channel.
+    fn histogram(&self, count: usize) -> Result<Self::Counts>;
+    fn bytes(&self, values: &[u8]) -> Result<Self::Bytes>;
+    /// Bytes of memory that activations of this extent take.
+    fn floats_size(&self, span: Span, volume: Volume) -> usize;
+    /// Bytes of memory that spikes of this extent take.
+    fn bits_size(&self, span: Span, volume: Volume) -> usize;
+
+    // Reading back, in PyTorch's order.
+    fn read_activations(&self, floats: &Self::Floats, span: Span, volume: Volume) -> Result<Vec<f32>>;
+    fn read_samples(&self, floats: &Self::Floats, span: Span, volume: Volume) -> Result<Vec<f32>>;
+    fn read_spikes(&self, bits: &Self::Bits, span: Span, volume: Volume) -> Result<Vec<u8>>;
+    fn read_vector(&self, floats: &Self::Floats, len: usize) -> Result<Vec<f32>>;
+    fn read_weight(&self, conv: &Conv, floats: &Self::Floats) -> Result<Vec<f32>>;
+    fn take_histogram(&self, counts: &mut Self::Counts) -> Result<Vec<Histogram>>;
+
+    /// Gathers, crops, flips and normalises a batch; outside the sample a byte is 0.
+    fn input(
+        &self,
+        set: &Self::Bytes,
+        shape: &SampleShape,
+        normalisation: &Normalisation,
+        indices: &[u32],
+        placements: &[Placement],
+        out: &mut Self::Floats,
+    ) -> Result<()>;
+
+    /// Makes a weight ready for the convolutions after it has changed.
+    fn pack_weight(&self, conv: &Conv, weight: &Self::Floats, packed: &mut Self::Packed) -> Result<()>;
+
+    /// `effective = gain s (W - mean) / sqrt(var fan_in + 1e-4)`, per filter.
+    fn weight_norm_forward(
+        &self,
+        conv: &Conv,
+        weight: &Self::Floats,
+        gain: &Self::Floats,
+        scale: f32,
+        effective: &mut Self::Floats,
+    ) -> Result<()>;
+
+    /// Gradients of weight and gain from the effective weight's gradient, which `weight_grad` holds on entry and
+    /// which is replaced by the weight's.
+    fn weight_norm_backward(
+        &self,
+        conv: &Conv,
+        weight: &Self::Floats,
+        gain: &Self::Floats,
+        scale: f32,
+        weight_grad: &mut Self::Floats,
+        gain_grad: &mut Self::Floats,
+    ) -> Result<()>;
+
+    /// Convolution and bias to currents. `span.steps` is 1 for a constant input.
+    fn conv_current(
+        &self,
+        conv: &Conv,
+        span: Span,
+        input: Input<Self>,
+        weights: Weights<Self>,
+        bias: &Self::Floats,
+        currents: &mut Self::Floats,
+    ) -> Result<()>;
+
+    /// Convolution, bias, affine map and neurons, with no current in memory. `input_steps` is 1 for a constant
+    /// input, else `span.steps`.
+    fn conv_lif_forward(
+        &self,
+        conv: &Conv,
+        span: Span,
+        input: Input<Self>,
+        input_steps: usize,
+        weights: Weights<Self>,
+        bias: &Self::Floats,
+        affine: Affine<Self>,
+        neurons: &Neurons,
+        out: SpikeOutput<Self>,
+    ) -> Result<()>;
+
+    /// Batch statistics of currents, the running statistics moved towards them when `update`, and the affine map.
+    /// `steps` is `T` even where the currents of one step stand for all.
+    fn batch_norm_statistics(
+        &self,
+        norm: BatchNorm<Self>,
+        span: Span,
+        volume: Volume,
+        steps: usize,
+        currents: &Self::Floats,
+        update: bool,
+    ) -> Result<NormState<Self::Floats>>;
+
+    /// The affine map from the running statistics.
+    fn batch_norm_running(&self, norm: BatchNorm<Self>) -> Result<NormState<Self::Floats>>;
+
+    /// Affine map and neurons over currents of 1 or all steps.
+    fn norm_lif_forward(
+        &self,
+        volume: Volume,
+        span: Span,
+        currents: &Self::Floats,
+        current_steps: usize,
+        affine: Affine<Self>,
+        neurons: &Neurons,
+        out: SpikeOutput<Self>,
+    ) -> Result<()>;
+
+    /// Pool of spikes to spikes (an OR).
+    fn max_pool_forward(&self, pool: &Pool, span: Span, spikes: &Self::Bits, pooled: &mut Self::Bits) -> Result<()>;
+
+    /// Pool of spikes to dense means.
+    fn avg_pool_forward(&self, pool: &Pool, span: Span, spikes: &Self::Bits, pooled: &mut Self::Floats) -> Result<()>;
+
+    /// Clears the spikes that a mask, the same at every step, drops: `seed` names the mask.
+    fn dropout_spikes(
+        &self,
+        volume: Volume,
+        span: Span,
+        probability: f32,
+        seed: u64,
+        spikes: &Self::Bits,
+        kept: &mut Self::Bits,
+    ) -> Result<()>;
+
+    /// Zeroes the values that the mask drops and scales the others by `1/(1-p)`; also its own backward pass.
+    fn dropout_floats(
+        &self,
+        volume: Volume,
+        span: Span,
+        probability: f32,
+        seed: u64,
+        values: &mut Self::Floats,
+    ) -> Result<()>;
+
+    /// Logits of every step: each class the mean of `vote` outputs.
+    fn vote_currents(
+        &self,
+        classes: usize,
+        vote: usize,
+        span: Span,
+        outputs: &Self::Floats,
+        current_steps: usize,
+        logits: &mut Self::Floats,
+    ) -> Result<()>;
+    fn vote_spikes(
+        &self,
+        classes: usize,
+        vote: usize,
+        span: Span,
+        outputs: &Self::Bits,
+        logits: &mut Self::Floats,
+    ) -> Result<()>;
+    /// Gradient of the outputs from the logits' gradient; summed over steps where `current_steps` is 1.
+    fn vote_backward(
+        &self,
+        classes: usize,
+        vote: usize,
+        span: Span,
+        logits_grad: &Self::Floats,
+        current_steps: usize,
+        outputs_grad: &mut Self::Floats,
+    ) -> Result<()>;
+
+    /// Loss and hits of a batch; the gradient of the batch's mean loss with `grad`.
+    fn loss(
+        &self,
+        spec: &LossSpec,
+        classes: usize,
+        span: Span,
+        logits: &Self::Floats,
+        labels: &[u16],
+        grad: Option<&mut Self::Floats>,
+    ) -> Result<LossSums>;
+
+    /// Un-pools the gradient of the (pooled) spikes and runs the neurons backward in time: gradient of what
+    /// entered the neurons, summed over steps where `current_steps` is 1.
+    fn spike_backward(
+        &self,
+        volume: Volume,
+        span: Span,
+        neurons: &Neurons,
+        saved: Saved<Self>,
+        pool: Option<&Pool>,
+        spikes_grad: &Self::Floats,
+        current_steps: usize,
+        out: &mut Self::Floats,
+    ) -> Result<()>;
+
+    /// Sum over samples, steps and pixels of each channel: a bias's gradient.
+    fn channel_sums(&self, volume: Volume, span: Span, floats: &Self::Floats, sums: &mut Self::Floats) -> Result<()>;
+
+    /// From the gradient of a batch norm's output to that of its input, in place, and of its gain and bias.
+    /// With `batch` the statistics were the batch's own. `span.steps` is that of the currents, `steps` is `T`.
+    fn batch_norm_backward(
+        &self,
+        volume: Volume,
+        span: Span,
+        steps: usize,
+        batch: bool,
+        currents: &Self::Floats,
+        state: &NormState<Self::Floats>,
+        grad: &mut Self::Floats,
+        gain_grad: &mut Self::Floats,
+        bias_grad: &mut Self::Floats,
+    ) -> Result<()>;
+
+    /// Gradient of the weight from that of the currents and the input.
+    fn conv_weight_grad(
+        &self,
+        conv: &Conv,
+        span: Span,
+        input: Input<Self>,
+        currents_grad: &Self::Floats,
+        weight_grad: &mut Self::Floats,
+    ) -> Result<()>;
+
+    /// Gradient of the input from that of the currents; a dropout between is `dropout_floats`' affair.
+    fn conv_input_grad(
+        &self,
+        conv: &Conv,
+        span: Span,
+        currents_grad: &Self::Floats,
+        weights: Weights<Self>,
+        input_grad: &mut Self::Floats,
+    ) -> Result<()>;
+
+    /// The 2-norm over all of them together.
+    fn gradient_norm(&self, gradients: &[&Self::Floats]) -> Result<f64>;
+
+    /// Moves one parameter.
+    fn optimizer(&self, update: &Update, parameter: Trained<Self>) -> Result<()>;
+}

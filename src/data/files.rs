@@ -1,0 +1,74 @@
+//! What the readers share: a file as bytes, with errors for people, and the order of channels.
+
+use anyhow::Result;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+/// The bytes of a regular file.
+pub(super) fn read(path: &Path) -> Result<Vec<u8>> {
+    let shown = path.display();
+    let refused = |error: std::io::Error| match error.kind() {
+        ErrorKind::NotFound => crate::input_error!("{shown} does not exist; check --data-dir"),
+        _ => crate::input_error!("{shown} cannot be read: {error}"),
+    };
+    let kind = std::fs::metadata(path).map_err(refused)?;
+    if kind.is_dir() {
+        crate::bail_input!("{shown} is a folder where a file is expected; put the data set's file there");
+    }
+    if !kind.is_file() {
+        crate::bail_input!("{shown} is not a regular file; copy the data into one");
+    }
+    std::fs::read(path).map_err(refused)
+}
+
+/// The first of `dir` and its sub-folders for which `holds` is true.
+pub(super) fn folder(dir: &Path, sub_folders: &[&str], holds: impl Fn(&Path) -> bool) -> Option<PathBuf> {
+    std::iter::once(dir.to_path_buf()).chain(sub_folders.iter().map(|sub| dir.join(sub))).find(|path| holds(path))
+}
+
+/// Appends planes `[M][channels][area]` to `out` as `[M][area][channels]`.
+pub(super) fn append_channels_last(planes: &[u8], channels: usize, area: usize, out: &mut Vec<u8>) {
+    if channels == 1 {
+        return out.extend_from_slice(planes);
+    }
+    out.reserve(planes.len());
+    for frame in planes.chunks_exact(channels * area) {
+        for position in 0..area {
+            out.extend(frame[position..].iter().step_by(area));
+        }
+    }
+}
+
+/// `"0"`, `"1"`, … for classes without names.
+pub(super) fn numbered(classes: usize) -> Vec<String> {
+    (0..classes).map(|class| class.to_string()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn channels_move_last() {
+        let mut out = vec![9];
+        // Two frames of two channels over three positions.
+        append_channels_last(&[1, 2, 3, 4, 5, 6, 11, 12, 13, 14, 15, 16], 2, 3, &mut out);
+        assert_eq!(out, [9, 1, 4, 2, 5, 3, 6, 11, 14, 12, 15, 13, 16]);
+        let mut out = Vec::new();
+        append_channels_last(&[1, 2, 3, 4], 1, 2, &mut out);
+        assert_eq!(out, [1, 2, 3, 4]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn only_a_regular_file_is_read() {
+        let mut cases = 0;
+        for (path, part) in [("/dev/zero", "not a regular file"), ("/", "is a folder"), ("/nowhere", "does not exist")]
+        {
+            let error = read(Path::new(path)).unwrap_err();
+            assert!(error.is::<crate::error::InputError>() && error.to_string().contains(part), "{error}");
+            cases += 1;
+        }
+        assert_eq!(cases, 3);
+    }
+}

@@ -1,0 +1,312 @@
+//! The MNIST family: images and labels in IDX files, plain or compressed with gzip.
+//!
+//! ```text
+//! images: u32 0x00000803, u32 N, u32 height, u32 width, u8 [N][height][width]       all big-endian
+//! labels: u32 0x00000801, u32 N, u8 [N]
+//! ```
+//! Format: Y. LeCun, C. Cortes and C. Burges, "The MNIST database".
+
+use super::{DataSource, Dataset, SampleShape, Samples, files};
+use anyhow::Result;
+use flate2::read::MultiGzDecoder;
+use std::io::{ErrorKind, Read};
+use std::path::{Path, PathBuf};
+
+/// Where Debian's package dataset-fashion-mnist puts its files.
+pub const SYSTEM_FASHION_MNIST: &str = "/usr/share/datasets/fashion-mnist";
+/// No image is higher or wider.
+pub const MAX_SIDE: u32 = 4096;
+/// No file holds more values.
+pub const MAX_VALUES: u64 = 1 << 33;
+/// Digits, or kinds of clothes.
+pub const CLASSES: usize = 10;
+
+const IMAGES_MAGIC: u32 = 0x0803;
+const LABELS_MAGIC: u32 = 0x0801;
+const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
+const FASHION: [&str; CLASSES] =
+    ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"];
+
+/// Grey images `[N][height][width]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Images {
+    /// Rows, 1 … [`MAX_SIDE`].
+    pub height: usize,
+    /// Columns, 1 … [`MAX_SIDE`].
+    pub width: usize,
+    /// `[N][height][width]`, with at least one image.
+    pub pixels: Vec<u8>,
+}
+
+impl Images {
+    /// The number of images `N`.
+    pub fn count(&self) -> usize {
+        self.pixels.len() / (self.height * self.width)
+    }
+}
+
+/// Reads the bytes of an image file, plain or gzip; `name` is the file's name in errors.
+///
+/// # Errors
+/// An [`InputError`](crate::error::InputError) when the bytes are not exactly what their header announces.
+pub fn parse_images(bytes: &[u8], name: &str) -> Result<Images> {
+    let mut source = Source::open(bytes, name);
+    let [count, height, width] = source.header(IMAGES_MAGIC)?;
+    if count == 0 {
+        crate::bail_input!("{name} holds no images; use a file with at least one");
+    }
+    if height == 0 || width == 0 || height > MAX_SIDE || width > MAX_SIDE {
+        crate::bail_input!(
+            "{name} announces images of {height}x{width}, but each side must be 1 to {MAX_SIDE}; check the file"
+        );
+    }
+    let values = u64::from(count) * u64::from(height) * u64::from(width);
+    if values > MAX_VALUES {
+        crate::bail_input!(
+            "{name} announces {count} images of {height}x{width}, {values} values, but at most {MAX_VALUES} are read; \
+             check the file"
+        );
+    }
+    Ok(Images { height: height as usize, width: width as usize, pixels: source.body(values)? })
+}
+
+/// Reads the bytes of a label file, plain or gzip; `name` is the file's name in errors.
+///
+/// # Errors
+/// An [`InputError`](crate::error::InputError) when the bytes are not exactly what their header announces, or a
+/// label is not below `classes`.
+pub fn parse_labels(bytes: &[u8], name: &str, classes: usize) -> Result<Vec<u16>> {
+    let mut source = Source::open(bytes, name);
+    let [count] = source.header(LABELS_MAGIC)?;
+    if count == 0 {
+        crate::bail_input!("{name} holds no labels; use a file with at least one");
+    }
+    let labels = source.body(count.into())?;
+    if let Some(index) = labels.iter().position(|&label| usize::from(label) >= classes) {
+        crate::bail_input!(
+            "{name} gives sample {index} the label {}, but labels must be below {classes}; use a data set of \
+             {classes} classes",
+            labels[index]
+        );
+    }
+    Ok(labels.into_iter().map(u16::from).collect())
+}
+
+/// The content of one IDX file, decompressed as it is read.
+struct Source<'a> {
+    name: &'a str,
+    content: Box<dyn Read + 'a>,
+}
+
+impl<'a> Source<'a> {
+    fn open(bytes: &'a [u8], name: &'a str) -> Self {
+        let content: Box<dyn Read> =
+            if bytes.starts_with(&GZIP_MAGIC) { Box::new(MultiGzDecoder::new(bytes)) } else { Box::new(bytes) };
+        Self { name, content }
+    }
+
+    /// The `D` extents after the magic number, which must be `magic`.
+    fn header<const D: usize>(&mut self, magic: u32) -> Result<[u32; D]> {
+        let name = self.name;
+        let bytes = self.read(4 + 4 * D as u64)?;
+        let word = |index: usize| bytes.get(4 * index..4 * index + 4)?.try_into().ok().map(u32::from_be_bytes);
+        match word(0) {
+            Some(found) if found == magic => {}
+            Some(LABELS_MAGIC) => crate::bail_input!(
+                "{name} holds labels where images are expected; the image and label files may be swapped, rename them"
+            ),
+            Some(IMAGES_MAGIC) => crate::bail_input!(
+                "{name} holds images where labels are expected; the image and label files may be swapped, rename them"
+            ),
+            Some(found) => crate::bail_input!(
+                "{name} starts with 0x{found:08x}, but an IDX file of this kind starts with 0x{magic:08x} (or gzip's \
+                 0x1f8b); fetch the file again"
+            ),
+            None => {}
+        }
+        let mut extents = [0; D];
+        for (index, extent) in extents.iter_mut().enumerate() {
+            let Some(value) = word(index + 1) else {
+                crate::bail_input!(
+                    "{name} is truncated: its content ends after {} bytes, inside the header of {} bytes; fetch the \
+                     file again",
+                    bytes.len(),
+                    4 + 4 * D
+                );
+            };
+            *extent = value;
+        }
+        Ok(extents)
+    }
+
+    /// The rest of the content, which must be `expected` bytes. Never holds more than one byte beyond them, and
+    /// never more than there are, whatever the header announces.
+    fn body(&mut self, expected: u64) -> Result<Vec<u8>> {
+        let name = self.name;
+        let bytes = self.read(expected + 1)?;
+        let found = bytes.len() as u64;
+        if found < expected {
+            crate::bail_input!(
+                "{name} is truncated: its header announces {expected} bytes of data, but {found} follow; fetch the \
+                 file again"
+            );
+        }
+        if found > expected {
+            crate::bail_input!(
+                "{name} goes on after the {expected} bytes of data that its header announces; fetch the file again"
+            );
+        }
+        Ok(bytes)
+    }
+
+    /// Up to `limit` bytes.
+    fn read(&mut self, limit: u64) -> Result<Vec<u8>> {
+        let name = self.name;
+        let mut bytes = Vec::new();
+        self.content.as_mut().take(limit).read_to_end(&mut bytes).map_err(|error| match error.kind() {
+            ErrorKind::UnexpectedEof => {
+                crate::input_error!(
+                    "{name} is truncated: its gzip data ends after {} bytes of content; fetch the file again",
+                    bytes.len()
+                )
+            }
+            ErrorKind::OutOfMemory => crate::input_error!("{name} does not fit into memory; use a smaller file"),
+            _ => crate::input_error!("{name} is not valid gzip ({error}); fetch the file again"),
+        })?;
+        Ok(bytes)
+    }
+}
+
+/// The folder of [`load`], if it holds all four files.
+pub(super) fn find(source: DataSource, dir: &Path) -> Option<PathBuf> {
+    files::folder(dir, sub_folders(source), |folder| {
+        ["train", "t10k"].iter().all(|part| KINDS.iter().all(|kind| present(folder, part, kind).is_some()))
+    })
+}
+
+/// Reads the four files from `dir` or from the sub-folder that torchvision makes there.
+pub(super) fn load(source: DataSource, dir: &Path) -> Result<Dataset> {
+    if dir.is_file() {
+        crate::bail_input!("{} is a file where a folder is expected; {}", dir.display(), source.advice());
+    }
+    let folder = files::folder(dir, sub_folders(source), |folder| present(folder, "train", KINDS[0]).is_some());
+    let folder = folder.unwrap_or_else(|| dir.to_path_buf());
+    let (train, train_file) = load_part(source, &folder, "train")?;
+    let (test, test_file) = load_part(source, &folder, "t10k")?;
+    if train.shape != test.shape {
+        crate::bail_input!(
+            "{} holds images of {}x{}, but {} of {}x{}; use two parts of one data set",
+            test_file.display(),
+            test.shape.height,
+            test.shape.width,
+            train_file.display(),
+            train.shape.height,
+            train.shape.width
+        );
+    }
+    Ok(Dataset {
+        name: source.name().into(),
+        source: folder.display().to_string(),
+        class_names: match source {
+            DataSource::FashionMnist => FASHION.map(String::from).into(),
+            _ => files::numbered(CLASSES),
+        },
+        full_scale: 255.0,
+        mean: vec![0.0],
+        deviation: vec![1.0],
+        train,
+        test,
+    })
+}
+
+/// One part's samples and the path of its image file.
+fn load_part(source: DataSource, folder: &Path, part: &str) -> Result<(Samples, PathBuf)> {
+    let [image_file, label_file] = KINDS.map(|kind| {
+        present(folder, part, kind).ok_or_else(|| {
+            crate::input_error!(
+                "{} has no {part}-{kind}-ubyte, plain or .gz, so {source} cannot be read; {}",
+                folder.display(),
+                source.advice()
+            )
+        })
+    });
+    let (image_file, label_file) = (image_file?, label_file?);
+    let images = parse_images(&files::read(&image_file)?, &image_file.display().to_string())?;
+    let labels = parse_labels(&files::read(&label_file)?, &label_file.display().to_string(), CLASSES)?;
+    if images.count() != labels.len() {
+        crate::bail_input!(
+            "{} holds {} images, but {} holds {} labels; use two files that belong together",
+            image_file.display(),
+            images.count(),
+            label_file.display(),
+            labels.len()
+        );
+    }
+    let shape = SampleShape { frames: 1, height: images.height, width: images.width, channels: 1 };
+    Ok((Samples { shape, values: images.pixels, labels }, image_file))
+}
+
+/// What the files of a part hold, as the middle of their names.
+const KINDS: [&str; 2] = ["images-idx3", "labels-idx1"];
+
+/// The file of a part and kind, under any of its usual names.
+fn present(folder: &Path, part: &str, kind: &str) -> Option<PathBuf> {
+    let dotted = kind.replace('-', ".");
+    [kind, &dotted]
+        .iter()
+        .flat_map(|kind| ["", ".gz"].map(|end| folder.join(format!("{part}-{kind}-ubyte{end}"))))
+        .find(|path| path.exists())
+}
+
+/// Where torchvision keeps the files below its root.
+fn sub_folders(source: DataSource) -> &'static [&'static str] {
+    match source {
+        DataSource::FashionMnist => &["FashionMNIST/raw"],
+        _ => &["MNIST/raw"],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::InputError;
+
+    fn images(count: u32, height: u32, width: u32, body: usize) -> Vec<u8> {
+        let words = [IMAGES_MAGIC, count, height, width].map(u32::to_be_bytes);
+        words.concat().into_iter().chain((0..body).map(|i| i as u8)).collect()
+    }
+
+    #[test]
+    fn a_plain_image_file_is_read() {
+        let read = parse_images(&images(2, 2, 3, 12), "x").unwrap();
+        assert_eq!(read, Images { height: 2, width: 3, pixels: (0..12).collect() });
+        assert_eq!(read.count(), 2);
+        let labels = [&LABELS_MAGIC.to_be_bytes()[..], &3u32.to_be_bytes(), &[7, 0, 9]].concat();
+        assert_eq!(parse_labels(&labels, "x", 10).unwrap(), [7, 0, 9]);
+    }
+
+    #[test]
+    fn a_lying_header_is_refused() {
+        let refused = [
+            (images(0, 2, 3, 0), "no images"),
+            (images(1, 0, 3, 0), "0x3"),
+            (images(1, 4097, 1, 4097), "1 to 4096"),
+            (images(u32::MAX, 28, 28, 784), "at most"),
+            (images(10_000_000, 28, 28, 784), "but 784 follow"),
+            (images(1, 2, 3, 5), "but 5 follow"),
+            (images(1, 2, 3, 7), "goes on after the 6 bytes"),
+            (images(1, 2, 3, 0)[..15].to_vec(), "inside the header of 16"),
+            (vec![], "inside the header of 16"),
+            (vec![0, 0, 13, 3, 0, 0, 0, 1], "0x00000d03"),
+            (LABELS_MAGIC.to_be_bytes().to_vec(), "swapped"),
+        ];
+        let mut cases = 0;
+        for (bytes, part) in refused {
+            let error = parse_images(&bytes, "the file").unwrap_err();
+            assert!(error.is::<InputError>(), "{error}");
+            assert!(error.to_string().contains(part) && error.to_string().contains("the file"), "{error}");
+            cases += 1;
+        }
+        assert_eq!(cases, 11);
+    }
+}

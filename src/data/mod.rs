@@ -1,0 +1,275 @@
+//! Data sets: images and event frames as bytes, in memory, ready for a backend.
+//!
+//! One file a format: [`digits`] (built in), [`idx`] (the MNIST family), [`cifar`], [`frames`] (event frames).
+//! Each has a parser that takes bytes, never panics, never allocates what a header merely claims, and answers
+//! every lie with an [`InputError`](crate::error::InputError). [`split`] holds samples out, [`sampling`] orders
+//! and shifts them.
+
+pub mod cifar;
+pub mod digits;
+mod files;
+pub mod frames;
+pub mod idx;
+pub mod sampling;
+pub mod split;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+pub use sampling::{Augmentation, CounterRng, Placement};
+
+/// The extents of one sample: `[frames][height][width][channels]`; images have one frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SampleShape {
+    /// Time steps.
+    pub frames: usize,
+    /// Rows of a frame.
+    pub height: usize,
+    /// Columns of a frame.
+    pub width: usize,
+    /// Colours, or event polarities.
+    pub channels: usize,
+}
+
+impl SampleShape {
+    /// Values in one sample.
+    pub fn len(&self) -> usize {
+        self.frames * self.height * self.width * self.channels
+    }
+
+    /// Whether a sample has no values; no data set that [`load`] returns has such samples.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl fmt::Display for SampleShape {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "{}x{}x{}x{}", self.frames, self.height, self.width, self.channels)
+    }
+}
+
+/// One part (training or test) of a data set.
+#[derive(Clone, Debug)]
+pub struct Samples {
+    /// The extents of each sample.
+    pub shape: SampleShape,
+    /// `[N][frames][height][width][channels]`, channels last whatever the file's order was.
+    pub values: Vec<u8>,
+    /// `[N]`, each below the data set's number of classes.
+    pub labels: Vec<u16>,
+}
+
+impl Samples {
+    /// The number of samples `N`.
+    pub fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// Whether there is no sample.
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty()
+    }
+
+    /// The values of one sample, `[frames][height][width][channels]`; panics when `index` is not below `N`.
+    pub fn sample(&self, index: usize) -> &[u8] {
+        let len = self.shape.len();
+        &self.values[index * len..][..len]
+    }
+}
+
+/// A data set, read and checked.
+#[derive(Clone, Debug)]
+pub struct Dataset {
+    /// The source's name, as on the command line.
+    pub name: String,
+    /// Where it came from, for people: a path, or "built in".
+    pub source: String,
+    /// One name a class; where the format has none, the class's number.
+    pub class_names: Vec<String>,
+    /// A byte `b` of channel `c` becomes `(b / full_scale - mean[c]) / deviation[c]`.
+    pub full_scale: f32,
+    /// `[channels]`, subtracted after the division by `full_scale`.
+    pub mean: Vec<f32>,
+    /// `[channels]`, divides last.
+    pub deviation: Vec<f32>,
+    /// What trains; [`split::hold_out`] takes the validation samples from it.
+    pub train: Samples,
+    /// What is measured, never trained on.
+    pub test: Samples,
+}
+
+impl Dataset {
+    /// The number of classes; labels are below it.
+    pub fn classes(&self) -> usize {
+        self.class_names.len()
+    }
+}
+
+/// A data set that adali can read, as named on the command line and in `config.toml`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, clap::ValueEnum, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DataSource {
+    /// 1797 handwritten digits of 8x8, built in.
+    #[default]
+    Digits,
+    /// MNIST, four IDX files.
+    Mnist,
+    /// Fashion-MNIST, four IDX files; found by itself where Debian's dataset-fashion-mnist is installed.
+    FashionMnist,
+    /// CIFAR-10, the binary version.
+    Cifar10,
+    /// CIFAR-100 with its fine labels, the binary version.
+    Cifar100,
+    /// Event frames from one safetensors file.
+    Frames,
+}
+
+impl DataSource {
+    /// The name on the command line and in `config.toml`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Digits => "digits",
+            Self::Mnist => "mnist",
+            Self::FashionMnist => "fashion-mnist",
+            Self::Cifar10 => "cifar10",
+            Self::Cifar100 => "cifar100",
+            Self::Frames => "frames",
+        }
+    }
+
+    /// What to do to have this data set, as the end of an error's sentence.
+    pub fn advice(self) -> &'static str {
+        match self {
+            Self::Digits => "leave out --data-dir",
+            Self::Mnist => {
+                "put train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and \
+                 t10k-labels-idx1-ubyte (plain or .gz) into one folder and name it with --data-dir"
+            }
+            Self::FashionMnist => {
+                "run `apt-get install dataset-fashion-mnist`, or name the folder of its four IDX files with --data-dir"
+            }
+            Self::Cifar10 => {
+                "unpack the binary version, cifar-10-binary.tar.gz from https://www.cs.toronto.edu/~kriz/cifar.html, \
+                 and name its folder with --data-dir"
+            }
+            Self::Cifar100 => {
+                "unpack the binary version, cifar-100-binary.tar.gz from https://www.cs.toronto.edu/~kriz/cifar.html, \
+                 and name its folder with --data-dir"
+            }
+            Self::Frames => {
+                "write train.frames, train.labels, test.frames and test.labels into one safetensors file and name it \
+                 with --data-dir"
+            }
+        }
+    }
+
+    /// `dir`, or the place where this data set is looked for without one.
+    fn place(self, dir: Option<&Path>) -> Option<&Path> {
+        dir.or((self == Self::FashionMnist).then(|| Path::new(idx::SYSTEM_FASHION_MNIST)))
+    }
+}
+
+impl fmt::Display for DataSource {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// Where a data set was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// Inside the program.
+    BuiltIn,
+    /// In this folder, or, for [`DataSource::Frames`], in this file.
+    At(PathBuf),
+}
+
+impl fmt::Display for Found {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Self::BuiltIn => f.pad("built in"),
+            Self::At(path) => path.display().fmt(f),
+        }
+    }
+}
+
+/// Reads a data set from `dir` (`--data-dir`), or from where it is found without one.
+///
+/// # Errors
+/// An [`InputError`](crate::error::InputError) for whatever is wrong with the folder or its files.
+pub fn load(source: DataSource, dir: Option<&Path>) -> anyhow::Result<Dataset> {
+    if source == DataSource::Digits {
+        return match dir {
+            None => digits::load(),
+            Some(dir) => Err(crate::input_error!(
+                "the data set digits is built in and reads no folder, but --data-dir is {}; {}",
+                dir.display(),
+                source.advice()
+            )),
+        };
+    }
+    let Some(place) = source.place(dir) else {
+        crate::bail_input!("the data set {source} is not built in; {}", source.advice());
+    };
+    if !place.exists() {
+        crate::bail_input!("{} does not exist, so {source} cannot be read; {}", place.display(), source.advice());
+    }
+    match source {
+        DataSource::Digits => digits::load(),
+        DataSource::Mnist | DataSource::FashionMnist => idx::load(source, place),
+        DataSource::Cifar10 | DataSource::Cifar100 => cifar::load(source, place),
+        DataSource::Frames => frames::load(place),
+    }
+}
+
+/// Where [`load`] would read a data set from, if all of its files are there; opens none of them.
+pub fn find(source: DataSource, dir: Option<&Path>) -> Option<Found> {
+    if source == DataSource::Digits {
+        return Some(Found::BuiltIn);
+    }
+    let place = source.place(dir)?;
+    let path = match source {
+        DataSource::Digits => None,
+        DataSource::Mnist | DataSource::FashionMnist => idx::find(source, place),
+        DataSource::Cifar10 | DataSource::Cifar100 => cifar::find(source, place),
+        DataSource::Frames => frames::find(place),
+    };
+    path.map(Found::At)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::ValueEnum;
+
+    #[test]
+    fn a_source_has_one_name_everywhere() {
+        let mut cases = 0;
+        for &source in DataSource::value_variants() {
+            let name = source.name();
+            assert_eq!(source.to_possible_value().unwrap().get_name(), name);
+            assert_eq!(serde_json::to_string(&source).unwrap(), format!("\"{name}\""));
+            assert_eq!(serde_json::from_str::<DataSource>(&format!("\"{name}\"")).unwrap(), source);
+            cases += 1;
+        }
+        assert_eq!(cases, 6);
+    }
+
+    #[test]
+    fn without_a_folder_the_error_says_what_to_do() {
+        let mut cases = 0;
+        for source in [DataSource::Mnist, DataSource::Cifar10, DataSource::Cifar100, DataSource::Frames] {
+            let error = load(source, None).unwrap_err();
+            assert_eq!(crate::error::exit_code(&error), 2);
+            assert!(error.to_string().contains(source.advice()), "{error}");
+            assert_eq!(find(source, None), None);
+            cases += 1;
+        }
+        assert_eq!(cases, 4);
+        let error = load(DataSource::FashionMnist, Some(Path::new("/nowhere"))).unwrap_err();
+        assert!(error.to_string().contains("apt-get install dataset-fashion-mnist"), "{error}");
+        assert!(load(DataSource::Digits, Some(Path::new("/"))).is_err());
+        assert_eq!(find(DataSource::Digits, None), Some(Found::BuiltIn));
+    }
+}

@@ -1,0 +1,277 @@
+//! Random numbers without a state to save: the order of an epoch and the shift of an image depend only on the
+//! seed, the epoch and the sample, so a resumed run repeats them, and so does any backend.
+
+use super::SampleShape;
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+
+/// Streams of [`CounterRng`] that this folder uses; other users take theirs from 16 on.
+pub mod stream {
+    /// The order of an epoch.
+    pub const ORDER: u64 = 1;
+    /// Shifts and flips.
+    pub const PLACEMENT: u64 = 2;
+    /// Which samples are held out.
+    pub const HOLD_OUT: u64 = 3;
+}
+
+/// SplitMix64's increment, 2^64 over the golden ratio.
+const GAMMA: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// SplitMix64's finaliser (G. Steele, D. Lea and C. Flood, OOPSLA 2014, with D. Stafford's constants "Mix13").
+fn mix(mut z: u64) -> u64 {
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// A generator whose `n`-th number is a function of its key and `n`: SplitMix64 from a hashed start.
+///
+/// Not for secrets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CounterRng {
+    state: u64,
+}
+
+impl CounterRng {
+    /// The generator of a seed and a purpose (see [`stream`]); different streams of one seed are independent.
+    pub fn new(seed: u64, stream: u64) -> Self {
+        Self { state: mix(seed.wrapping_add(GAMMA)) }.fork(stream)
+    }
+
+    /// The generator of one case, such as an epoch or a sample, among the cases of this one, which stays as it is.
+    pub fn fork(&self, case: u64) -> Self {
+        // The complement keeps this apart from the numbers that `next_u64` gives.
+        Self { state: mix(!mix(self.state.wrapping_add(case.wrapping_mul(GAMMA)))) }
+    }
+
+    /// The next number, uniform over all 64-bit numbers.
+    pub fn next_u64(&mut self) -> u64 {
+        self.state = self.state.wrapping_add(GAMMA);
+        mix(self.state)
+    }
+
+    /// The next number below `n`, each equally likely (D. Lemire, "Fast random integer generation in an interval",
+    /// 2019). Panics when `n` is 0.
+    pub fn below(&mut self, n: u64) -> u64 {
+        assert!(n > 0, "no number is below 0");
+        let rejected = n.wrapping_neg() % n;
+        loop {
+            let product = u128::from(self.next_u64()) * u128::from(n);
+            if product as u64 >= rejected {
+                return (product >> 64) as u64;
+            }
+        }
+    }
+
+    /// The next number in `[0, 1)`, a multiple of 2^-53.
+    pub fn uniform(&mut self) -> f64 {
+        (self.next_u64() >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    /// Puts `items` into an order in which each permutation is equally likely (Fisher and Yates).
+    pub fn shuffle<T>(&mut self, items: &mut [T]) {
+        for last in (1..items.len()).rev() {
+            items.swap(last, self.below(last as u64 + 1) as usize);
+        }
+    }
+}
+
+/// The order in which an epoch visits `samples`.
+pub fn epoch_order(samples: &[u32], seed: u64, epoch: u32) -> Vec<u32> {
+    let mut order = samples.to_vec();
+    CounterRng::new(seed, stream::ORDER).fork(epoch.into()).shuffle(&mut order);
+    order
+}
+
+/// How training images are varied.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Augmentation {
+    /// An image shifts by up to this many pixels each way, as a crop from the image with that much padding.
+    pub crop_padding: u32,
+    /// Half of the images are mirrored left to right.
+    pub flip: bool,
+}
+
+impl Augmentation {
+    /// Checks the padding against the images.
+    ///
+    /// # Errors
+    /// An [`InputError`](crate::error::InputError) when an image could be shifted out of sight.
+    pub fn validate(&self, shape: SampleShape) -> Result<()> {
+        let side = shape.height.min(shape.width);
+        if self.crop_padding as usize >= side {
+            crate::bail_input!(
+                "crop padding {} must be below the smaller side of the images, {side}; choose a smaller one",
+                self.crop_padding
+            );
+        }
+        Ok(())
+    }
+}
+
+/// Where an image is read for one visit; all of a sample's frames alike.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Placement {
+    /// Pixels to the right of its place at which each value is read.
+    pub dx: i32,
+    /// Pixels below its place at which each value is read.
+    pub dy: i32,
+    /// Whether the shifted image is then mirrored left to right.
+    pub flip: bool,
+}
+
+impl Placement {
+    /// The row and column of the image that row `y` and column `x` show, as `RandomCrop` followed by a flip:
+    /// `(y + dy, x' + dx)` with `x' = width - 1 - x` when flipped. Outside of the image, where bytes of 0 are
+    /// shown: `None`.
+    pub fn source(&self, y: usize, x: usize, height: usize, width: usize) -> Option<(usize, usize)> {
+        let x = if self.flip { width.checked_sub(1)?.checked_sub(x)? } else { x };
+        let row = y.checked_add_signed(self.dy as isize).filter(|&row| row < height)?;
+        let column = x.checked_add_signed(self.dx as isize).filter(|&column| column < width)?;
+        Some((row, column))
+    }
+}
+
+/// The placement of a sample in an epoch: `dx` and `dy` uniform in `-crop_padding ..= crop_padding`, a flip in half
+/// of the cases. The shift does not depend on whether flips are on, nor the flip on the padding.
+pub fn placement(augmentation: &Augmentation, seed: u64, epoch: u32, sample: u32) -> Placement {
+    let case = CounterRng::new(seed, stream::PLACEMENT).fork(epoch.into()).fork(sample.into());
+    let padding = i64::from(augmentation.crop_padding);
+    let shift = |mut rng: CounterRng| (rng.below(2 * padding as u64 + 1) as i64 - padding) as i32;
+    Placement {
+        dx: shift(case.fork(0)),
+        dy: shift(case.fork(1)),
+        flip: augmentation.flip && case.fork(2).next_u64() >> 63 == 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn the_numbers_are_split_mix_64() {
+        // The published sequences of the seeds 0 and 1234567.
+        let mut zero = CounterRng { state: 0 };
+        assert_eq!([(); 3].map(|()| zero.next_u64()), [0xe220a8397b1dcdaf, 0x6e789e6aa1b965f4, 0x06c45d188009454f]);
+        let mut other = CounterRng { state: 1234567 };
+        assert_eq!([(); 3].map(|()| other.next_u64()), [6457827717110365317, 3203168211198807973, 9817491932198370423]);
+    }
+
+    #[test]
+    fn keys_do_not_meet() {
+        let mut seen = HashSet::new();
+        for seed in 0..40 {
+            for stream in 0..20 {
+                let mut rng = CounterRng::new(seed, stream);
+                for case in 0..10 {
+                    assert!(seen.insert(rng.fork(case).next_u64()));
+                }
+                for _ in 0..10 {
+                    assert!(seen.insert(rng.next_u64()));
+                }
+            }
+        }
+        assert_eq!(seen.len(), 40 * 20 * 20);
+    }
+
+    /// Chi-square of counts that should be equal.
+    fn chi_square(counts: &[u32]) -> f64 {
+        let mean = counts.iter().sum::<u32>() as f64 / counts.len() as f64;
+        counts.iter().map(|&count| (count as f64 - mean).powi(2) / mean).sum()
+    }
+
+    #[test]
+    fn below_is_uniform_and_in_range() {
+        let mut rng = CounterRng::new(5, 99);
+        let mut counts = [0; 7];
+        for _ in 0..70_000 {
+            counts[rng.below(7) as usize] += 1;
+        }
+        // 99.9 % of samples of 6 degrees of freedom are below 22.5.
+        assert!(chi_square(&counts) < 22.5, "{counts:?}");
+        assert_eq!(rng.below(1), 0);
+        // A bound above 2^63: without rejection the lower half would be twice as likely.
+        let bound = 3 << 62;
+        let low = (0..30_000).filter(|_| rng.below(bound) < bound / 3).count();
+        assert!((9_650..10_350).contains(&low), "{low}");
+    }
+
+    #[test]
+    fn uniform_fills_the_unit_interval() {
+        let mut rng = CounterRng::new(1, 77);
+        let draws: Vec<f64> = (0..100_000).map(|_| rng.uniform()).collect();
+        assert!(draws.iter().all(|draw| (0.0..1.0).contains(draw)));
+        let mean = draws.iter().sum::<f64>() / draws.len() as f64;
+        let square = draws.iter().map(|draw| draw * draw).sum::<f64>() / draws.len() as f64;
+        assert!((mean - 0.5).abs() < 0.004 && (square - 1.0 / 3.0).abs() < 0.004, "{mean} {square}");
+    }
+
+    #[test]
+    fn an_epoch_is_a_permutation_that_repeats() {
+        let samples: Vec<u32> = (0..500).map(|i| 3 * i).collect();
+        let mut orders = HashSet::new();
+        for (seed, epoch) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+            let order = epoch_order(&samples, seed, epoch);
+            assert_eq!(order, epoch_order(&samples, seed, epoch));
+            let mut sorted = order.clone();
+            sorted.sort_unstable();
+            assert_eq!(sorted, samples);
+            orders.insert(order);
+        }
+        assert_eq!(orders.len(), 4);
+        assert!(epoch_order(&[], 0, 0).is_empty());
+        // Frozen, so that a checkpoint of one version resumes in the next.
+        assert_eq!(epoch_order(&[0, 1, 2, 3, 4, 5, 6, 7], 42, 3), [4, 3, 0, 2, 6, 7, 5, 1]);
+    }
+
+    #[test]
+    fn each_order_of_three_is_as_likely() {
+        let mut counts = [0; 6];
+        for epoch in 0..12_000 {
+            let order = epoch_order(&[0, 1, 2], 9, epoch);
+            counts[(2 * order[0] + u32::from(order[1] > order[2])) as usize] += 1;
+        }
+        assert!(chi_square(&counts) < 20.5, "{counts:?}"); // 99.9 % at 5 degrees of freedom
+    }
+
+    #[test]
+    fn shifts_and_flips_are_uniform_and_independent_of_each_other() {
+        let both = Augmentation { crop_padding: 2, flip: true };
+        let mut counts = [0; 50];
+        for sample in 0..50_000 {
+            let placed = placement(&both, 7, 1, sample);
+            assert_eq!(placed, placement(&both, 7, 1, sample));
+            let unflipped = placement(&Augmentation { flip: false, ..both }, 7, 1, sample);
+            assert_eq!(unflipped, Placement { flip: false, ..placed });
+            counts[((placed.dx + 2) * 10 + (placed.dy + 2) * 2 + i32::from(placed.flip)) as usize] += 1;
+        }
+        assert!(chi_square(&counts) < 85.4, "{counts:?}"); // 99.9 % at 49 degrees of freedom
+        assert_eq!(placement(&Augmentation::default(), 7, 1, 3), Placement::default());
+        placement(&Augmentation { crop_padding: u32::MAX, flip: true }, 7, 1, 3);
+    }
+
+    #[test]
+    fn a_placement_reads_inside_or_nothing() {
+        let shifted = Placement { dx: 2, dy: -1, flip: false };
+        assert_eq!(shifted.source(0, 0, 4, 5), None);
+        assert_eq!(shifted.source(1, 0, 4, 5), Some((0, 2)));
+        assert_eq!(shifted.source(3, 2, 4, 5), Some((2, 4)));
+        assert_eq!(shifted.source(3, 3, 4, 5), None);
+        let flipped = Placement { flip: true, ..shifted };
+        assert_eq!(flipped.source(1, 4, 4, 5), Some((0, 2)));
+        assert_eq!(flipped.source(1, 2, 4, 5), Some((0, 4)));
+        assert_eq!(flipped.source(1, 1, 4, 5), None);
+    }
+
+    #[test]
+    fn padding_must_leave_a_pixel() {
+        let shape = SampleShape { frames: 1, height: 4, width: 9, channels: 1 };
+        assert!(Augmentation { crop_padding: 3, flip: false }.validate(shape).is_ok());
+        let error = Augmentation { crop_padding: 4, flip: false }.validate(shape).unwrap_err();
+        assert!(error.is::<crate::error::InputError>());
+    }
+}

@@ -1,0 +1,25 @@
+//! What the person gave and what failed by itself are told apart here, because their exit codes differ.
+
+/// Something the person gave cannot be used: a flag, a configuration, a file. The program exits with code 2.
+///
+/// The text is one sentence that names the thing, the value, the limit, and what to do.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct InputError(pub String);
+
+/// Returns early with an [`InputError`] built as by `format!`.
+#[macro_export]
+macro_rules! bail_input {
+    ($($arg:tt)*) => { return Err($crate::error::InputError(format!($($arg)*)).into()) };
+}
+
+/// An [`InputError`] as an [`anyhow::Error`], built as by `format!`.
+#[macro_export]
+macro_rules! input_error {
+    ($($arg:tt)*) => { anyhow::Error::from($crate::error::InputError(format!($($arg)*))) };
+}
+
+/// The process's exit code for an error: 2 for what the person gave, 1 for what failed.
+pub fn exit_code(error: &anyhow::Error) -> u8 {
+    if error.chain().any(|cause| cause.is::<InputError>()) { 2 } else { 1 }
+}

@@ -1,0 +1,20 @@
+//! adali trains convolutional spiking neural networks (SNNs) with the AdaLi surrogate gradient of
+//! Hou, Wu and Zhou (Front. Neurosci. 2026, doi 10.3389/fnins.2026.1795946).
+//!
+//! Imports point one way: `cli → train → network → backend`. The mathematics that all of them share is in
+//! [`neuron`], [`surrogate`] and [`autotune`]; [`data`] reads images; [`report`] draws.
+//!
+//! In these docs **[paper]** marks what that article's abstract states, **[authors]** what its authors' public
+//! code does, and **[ours]** what this project chose.
+
+pub mod autotune;
+pub mod backend;
+pub mod data;
+pub mod error;
+pub mod network;
+pub mod neuron;
+pub mod report;
+pub mod surrogate;
+pub mod train {
+    pub mod metrics;
+}

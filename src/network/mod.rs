@@ -1,0 +1,12 @@
+//! What a network is: layers as they are configured, their shapes, presets, and the model that runs them on a
+//! backend.
+
+pub mod model;
+pub mod parameters;
+pub mod presets;
+pub mod shapes;
+pub mod spec;
+
+pub use model::Model;
+pub use shapes::{Plan, Stage, Volume};
+pub use spec::{InputMode, LayerSpec, NetworkSpec, Norm};

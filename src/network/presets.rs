@@ -1,0 +1,116 @@
+//! Networks by name.
+
+use crate::backend::shape::{Extent, Volume};
+use crate::network::spec::{InputMode, LayerSpec, NetworkSpec, Norm, Synapse};
+use crate::neuron::{NeuronModel, NeuronSpec, ResetKind};
+use crate::surrogate::{Surrogate, SurrogateKind};
+use serde::{Deserialize, Serialize};
+
+/// A network by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Preset {
+    /// Two convolutions for the built-in 8x8 digits.
+    Digits,
+    /// SpikingJelly's Fashion-MNIST network: two convolutions of 128, IF neurons, two fully connected layers, T = 4.
+    Csnn,
+    /// Two convolutions of `--channels` with LIF neurons and max-pools, a linear readout, T = 4.
+    Conv2,
+    /// VGG-11 as the AdaLi authors use it: average pools, batch norm.
+    Vgg11,
+    /// SpikingJelly's network for DVS128 Gesture: five convolutions, two fully connected layers, voting.
+    DvsGestureNet,
+}
+
+impl Preset {
+    /// The network for samples of extent `input` in `classes` classes.
+    ///
+    /// `channels` replaces the width of the convolutions of `digits` (32), `conv2` (32), `csnn` (128) and
+    /// `dvs-gesture-net` (128).
+    pub fn network(self, input: Volume, classes: usize, channels: Option<usize>) -> NetworkSpec {
+        let width = |usual: usize| channels.unwrap_or(usual);
+        let lif = NeuronSpec::default();
+        let hard = NeuronSpec { reset: ResetKind::Hard, ..lif };
+        match self {
+            Self::Digits | Self::Conv2 => {
+                let mut layers = Vec::new();
+                for _ in 0..2 {
+                    layers.extend([conv3(width(32), Norm::Batch), max_pool2()]);
+                }
+                layers.push(readout(classes, true));
+                network(4, InputMode::Direct, lif, layers)
+            }
+            Self::Csnn => {
+                let neuron = NeuronSpec { model: NeuronModel::If, ..hard };
+                let mut layers = Vec::new();
+                for _ in 0..2 {
+                    layers.extend([conv3(width(128), Norm::Batch), max_pool2()]);
+                }
+                layers.push(LayerSpec::Linear { features: 2048, synapse: no_bias() });
+                layers.push(LayerSpec::Readout { classes, spiking: true, vote: 1, synapse: no_bias() });
+                network(4, InputMode::Direct, neuron, layers)
+            }
+            Self::Vgg11 => {
+                let with_bias = Synapse { bias: Some(true), ..Synapse::with_norm(Norm::Batch) };
+                let mut layers = Vec::new();
+                for block in [&[64][..], &[128], &[256, 256], &[512, 512], &[512, 512]] {
+                    for &channels in block {
+                        let (kernel, one) = (Extent::square(3), Extent::square(1));
+                        layers.push(LayerSpec::Conv {
+                            channels,
+                            kernel,
+                            stride: one,
+                            padding: one,
+                            synapse: with_bias,
+                        });
+                    }
+                    layers.push(avg_pool(Extent::square(2)));
+                }
+                // The authors average what the last pool leaves down to one pixel: one larger pool does both.
+                let last = |extent: usize| ((extent / 16) / 2 * 2).max(2);
+                *layers.last_mut().expect("blocks were just pushed") =
+                    avg_pool(Extent { h: last(input.h), w: last(input.w) });
+                layers.push(readout(classes, true));
+                network(4, InputMode::Direct, lif, layers)
+            }
+            Self::DvsGestureNet => {
+                let mut layers = Vec::new();
+                for _ in 0..5 {
+                    layers.extend([conv3(width(128), Norm::Batch), max_pool2()]);
+                }
+                layers.push(LayerSpec::Dropout { probability: 0.5 });
+                layers.push(LayerSpec::Linear { features: 512, synapse: Synapse::default() });
+                layers.push(LayerSpec::Dropout { probability: 0.5 });
+                layers.push(LayerSpec::Readout { classes, spiking: true, vote: 10, synapse: Synapse::default() });
+                network(16, InputMode::Frames, NeuronSpec { detach_reset: true, ..hard }, layers)
+            }
+        }
+    }
+}
+
+fn network(steps: usize, input: InputMode, neuron: NeuronSpec, layers: Vec<LayerSpec>) -> NetworkSpec {
+    NetworkSpec { steps, input, neuron, surrogate: Surrogate::new(SurrogateKind::Adali), layers }
+}
+
+/// A 3x3 convolution that keeps the extent.
+fn conv3(channels: usize, norm: Norm) -> LayerSpec {
+    let (kernel, one) = (Extent::square(3), Extent::square(1));
+    LayerSpec::Conv { channels, kernel, stride: one, padding: one, synapse: Synapse::with_norm(norm) }
+}
+
+fn max_pool2() -> LayerSpec {
+    LayerSpec::MaxPool { kernel: Extent::square(2), stride: None, padding: Extent::square(0) }
+}
+
+fn avg_pool(kernel: Extent) -> LayerSpec {
+    LayerSpec::AvgPool { kernel, stride: None }
+}
+
+fn no_bias() -> Synapse {
+    Synapse { bias: Some(false), ..Synapse::default() }
+}
+
+/// A linear readout: the mean of its output over the steps.
+fn readout(classes: usize, bias: bool) -> LayerSpec {
+    LayerSpec::Readout { classes, spiking: false, vote: 1, synapse: Synapse { bias: Some(bias), ..Synapse::default() } }
+}

@@ -1,0 +1,49 @@
+//! What each epoch leaves in `metrics.jsonl`, a line an epoch.
+
+use serde::{Deserialize, Serialize};
+
+/// One epoch. Losses are means over samples, accuracies are shares in `[0, 1]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EpochMetrics {
+    /// 1 … E.
+    pub epoch: u32,
+    pub train_loss: f64,
+    pub train_accuracy: f64,
+    /// Absent without held-out samples.
+    pub validation_loss: Option<f64>,
+    pub validation_accuracy: Option<f64>,
+    /// At the epoch's last step.
+    pub learning_rate: f64,
+    /// Mean over the epoch's steps of the gradient's global 2-norm, before clipping.
+    pub gradient_norm: f64,
+    /// Training images a second, validation not counted.
+    pub images_per_second: f64,
+    /// Wall time of the epoch in seconds, validation counted.
+    pub seconds: f64,
+    /// One for each spiking layer, from the epoch's sampled steps.
+    pub layers: Vec<LayerMetrics>,
+}
+
+/// One spiking layer over an epoch.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LayerMetrics {
+    /// The layer's name, such as `layers.3`.
+    pub name: String,
+    /// AdaLi's bounds in the epoch, in units of the threshold; means over channels; absent for other surrogates.
+    pub bounds: Option<BoundsMetrics>,
+    /// Share of neuron-steps that spike.
+    pub firing_rate: f64,
+    /// Share of neuron-steps whose membrane lies inside the window; absent for other surrogates.
+    pub inside: Option<f64>,
+    /// What the histogram shows to be wrong, such as `dead`; see [`crate::autotune::Flag`].
+    pub flags: Vec<String>,
+}
+
+/// AdaLi's bounds as they are reported.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BoundsMetrics {
+    pub left: f64,
+    pub right: f64,
+    pub alpha: f64,
+    pub beta: f64,
+}

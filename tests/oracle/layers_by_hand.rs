@@ -1,0 +1,79 @@
+//! Layers of the oracle against cases done by hand; a module of `tests/oracle_checks.rs` alone.
+
+use super::checks_by_hand::assert_close;
+use super::oracle::conv::conv_forward;
+use super::oracle::norm::{batch_forward, standardise_weight, training_statistics};
+use super::oracle::pool::{Window, avg_pool_backward, avg_pool_forward, dropout, max_pool_backward, max_pool_forward};
+use super::oracle::{Filter, Input, Layer, LayerParams, Loss, Network, Norm, Params, SpikeModel, Tensor, run};
+
+/// Two channels of 2x3, kernel 2x1, stride 2, padding 1: only the products inside the image.
+#[test]
+fn convolution_by_hand() {
+    let filter = Filter { out: 1, kernel_h: 2, kernel_w: 1, stride: 2, padding: 1 };
+    let input = Tensor::new(&[1, 1, 2, 2, 3], (1..=12).map(f64::from).collect());
+    let weight = Tensor::new(&[1, 2, 2, 1], vec![1.0, 10.0, 100.0, 1000.0]);
+    // rows -1, 0 then 1, 2; columns -1, 1, 3; channel 0 holds 1..6, channel 1 holds 7..12
+    let output = conv_forward(&filter, &input, &weight);
+    assert_eq!(output.shape, [1, 1, 1, 2, 3]);
+    assert_eq!(output.data, [0.0, 20.0 + 8000.0, 0.0, 0.0, 5.0 + 1100.0, 0.0]);
+}
+
+/// A linear layer reads its columns in C, H, W order; its gradients, vote and the mean over T by hand.
+#[test]
+fn linear_vote_and_direct_input() {
+    let linear = Layer::Linear { out: 4, bias: true, norm: Norm::None, spiking: None };
+    let mut weight = vec![0.0; 16];
+    weight[..4].copy_from_slice(&[1.0, 10.0, 100.0, 1000.0]);
+    let params =
+        LayerParams { weight: Tensor::new(&[4, 4], weight), bias: vec![0.0, 1.0, 2.0, 4.0], ..LayerParams::default() };
+    let image = Tensor::new(&[1, 2, 1, 2], vec![1.0, 2.0, 3.0, 4.0]);
+    let network = Network { layers: vec![linear], vote: 2 };
+    let loss = Loss { mse: 1.0, tet: false, smoothing: 0.0 };
+    let input = Input::Direct { image, steps: 2 };
+    let trace = run(&network, &Params { layers: vec![params] }, &input, &[1], &loss, SpikeModel::Hard);
+    assert_eq!(trace.logits.data, [2161.0, 3.0]); // (4321 + 1)/2 and (2 + 4)/2
+    assert_eq!(trace.logits_per_step.data, [2161.0, 3.0, 2161.0, 3.0]);
+    assert_eq!(trace.loss, (2161.0 * 2161.0 + 4.0) / 2.0);
+    assert_eq!(trace.gradients[0].bias, [1080.5, 1080.5, 1.0, 1.0]);
+    assert_eq!(trace.gradients[0].weight.data[4..12], [1080.5, 2161.0, 3241.5, 4322.0, 1.0, 2.0, 3.0, 4.0]);
+    assert_eq!(trace.input_gradient.data, [1080.5, 10805.0, 108_050.0, 1_080_500.0]);
+}
+
+#[test]
+fn pools_and_dropout_by_hand() {
+    let spikes = Tensor::new(&[1, 1, 1, 3, 3], vec![0.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0]);
+    let above = Tensor::new(&[1, 1, 1, 2, 2], vec![1.0, 2.0, 4.0, 8.0]);
+    let (or, winners) = max_pool_forward(&Window { kernel: 2, stride: 1, padding: 0 }, &spikes);
+    assert_eq!(or.data, [1.0, 1.0, 0.0, 1.0]);
+    assert_eq!(winners, [1, 1, 3, 5]); // the third window is silent: its first position
+    let gradient = max_pool_backward(&spikes.shape, &winners, &above);
+    assert_eq!(gradient.data, [0.0, 3.0, 0.0, 4.0, 0.0, 8.0, 0.0, 0.0, 0.0]);
+    let (padded, winners) = max_pool_forward(&Window { kernel: 2, stride: 2, padding: 1 }, &spikes);
+    assert_eq!(padded.data, [0.0, 1.0, 0.0, 1.0]);
+    assert_eq!(winners, [0, 1, 3, 5]); // padding is never chosen
+
+    let window = Window { kernel: 2, stride: 1, padding: 0 };
+    assert_eq!(avg_pool_forward(&window, &spikes).data, [0.25, 0.5, 0.0, 0.25]);
+    let gradient = avg_pool_backward(&window, spikes.dims5(), &above);
+    assert_eq!(gradient.data, [0.25, 0.75, 0.5, 1.25, 3.75, 2.5, 1.0, 3.0, 2.0]);
+
+    let x = Tensor::new(&[2, 1, 2, 1, 1], vec![1.0, 2.0, 3.0, 4.0]);
+    let mask = Tensor::new(&[1, 2, 1, 1], vec![0.0, 1.0]);
+    assert_eq!(dropout(&mask, 0.5, &x).data, [0.0, 4.0, 0.0, 8.0]);
+}
+
+/// Channel 0 holds 1, 3, 5, 7 over T and N; channel 1 is constant.
+#[test]
+fn norms_by_hand() {
+    let x = Tensor::new(&[2, 2, 2, 1, 1], vec![1.0, 2.0, 3.0, 2.0, 5.0, 2.0, 7.0, 2.0]);
+    let statistics = training_statistics(&x, &[1.0, 0.0], &[2.0, 1.0]);
+    assert_eq!((&statistics.mean[..], &statistics.var[..]), (&[4.0, 2.0][..], &[5.0, 0.0][..]));
+    assert_close(&statistics.running_mean, &[0.9 + 0.4, 0.2]);
+    assert_close(&statistics.running_var, &[1.8 + 2.0 / 3.0, 0.9]); // unbiased: 20 / 3
+    let y = batch_forward(&x, &statistics, 4.0, &[3.0, 3.0], &[0.5, 0.25]);
+    assert_close(&y.data, &[-2.5, 0.25, -0.5, 0.25, 1.5, 0.25, 3.5, 0.25]);
+
+    let weight = Tensor::new(&[2, 2], vec![3.0, 1.0, 5.0, 5.0]); // var * fan_in = 2, then 0
+    let root = 2.0001_f64.sqrt();
+    assert_close(&standardise_weight(&weight, 2.5, &[2.0, 1.0]).data, &[5.0 / root, -5.0 / root, 0.0, 0.0]);
+}

@@ -1,0 +1,60 @@
+//! A dense array of f64, last axis fastest.
+
+/// A dense array; `data.len()` is the product of `shape`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Tensor {
+    /// Extents, slowest axis first.
+    pub shape: Vec<usize>,
+    /// Values in row-major order.
+    pub data: Vec<f64>,
+}
+
+impl Tensor {
+    /// Takes `data` as an array of the given shape. Panics if the sizes disagree.
+    pub fn new(shape: &[usize], data: Vec<f64>) -> Self {
+        let size: usize = shape.iter().product();
+        assert_eq!(size, data.len(), "shape {shape:?} does not fit the data");
+        Self { shape: shape.to_vec(), data }
+    }
+
+    /// All zeros.
+    pub fn zeros(shape: &[usize]) -> Self {
+        Self::new(shape, vec![0.0; shape.iter().product()])
+    }
+
+    /// The five extents of an activation `[T, N, C, H, W]`.
+    pub fn dims5(&self) -> [usize; 5] {
+        self.shape[..].try_into().expect("an activation [T, N, C, H, W]")
+    }
+
+    /// Position of `index` in `data`.
+    pub fn offset<const D: usize>(&self, index: [usize; D]) -> usize {
+        assert_eq!(D, self.shape.len());
+        let mut offset = 0;
+        for (i, extent) in index.into_iter().zip(&self.shape) {
+            assert!(i < *extent, "index {index:?} outside shape {:?}", self.shape);
+            offset = offset * extent + i;
+        }
+        offset
+    }
+
+    /// The value at `index`.
+    pub fn at<const D: usize>(&self, index: [usize; D]) -> f64 {
+        self.data[self.offset(index)]
+    }
+
+    /// Channel of the element at `offset` of an activation `[T, N, C, H, W]`.
+    pub fn channel(&self, offset: usize) -> usize {
+        let [_, _, channels, height, width] = self.dims5();
+        offset / (height * width) % channels
+    }
+
+    /// Sum over all axes but the channel, `[C]`, of an activation `[T, N, C, H, W]`.
+    pub fn sum_per_channel(&self) -> Vec<f64> {
+        let mut sum = vec![0.0; self.dims5()[2]];
+        for (offset, value) in self.data.iter().enumerate() {
+            sum[self.channel(offset)] += value;
+        }
+        sum
+    }
+}
