@@ -164,6 +164,17 @@ pub enum BoundsMode {
 }
 
 impl BoundsMode {
+    /// Its name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Manual => "manual",
+            Self::AutoInit => "auto-init",
+            Self::AutoTrack => "auto-track",
+            Self::AutoMass => "auto-mass",
+            Self::AutoSymmetric => "auto-symmetric",
+        }
+    }
+
     /// Whether the bounds follow the histogram through the training.
     pub fn tracks(self) -> bool {
         matches!(self, Self::AutoTrack | Self::AutoSymmetric)
@@ -260,6 +271,22 @@ impl BoundsSpec {
         Schedule::Log.at(self.target[0], self.target[1], epoch, epochs)
     }
 
+    /// What a histogram shows to be wrong, whatever sets the bounds.
+    pub fn diagnose(&self, histogram: &Histogram) -> Option<Flag> {
+        let rate = histogram.firing_rate();
+        if histogram.total() == 0 {
+            Some(Flag::NotSampled)
+        } else if histogram.share_inside(self.ceiling, self.ceiling) == 0.0 {
+            Some(Flag::OutOfReach)
+        } else if rate < SILENT_SHARE {
+            Some(Flag::Dead)
+        } else if rate > 1.0 - SILENT_SHARE {
+            Some(Flag::Saturated)
+        } else {
+            None
+        }
+    }
+
     /// New bounds for one layer (or channel) from its histogram.
     ///
     /// `previous` are the bounds to move from, or `None` at the start, where the histogram's are taken whole;
@@ -271,28 +298,24 @@ impl BoundsSpec {
         scheduled: Bounds,
         target: f64,
     ) -> (Bounds, Vec<Flag>) {
-        let total = histogram.total();
-        if total == 0 {
-            return (previous.unwrap_or(scheduled), vec![Flag::NotSampled]);
+        let (total, spikes, rate) = (histogram.total(), histogram.spikes(), histogram.firing_rate());
+        let flag = self.diagnose(histogram);
+        let mut flags = Vec::from_iter(flag);
+        match flag {
+            Some(Flag::NotSampled) => return (previous.unwrap_or(scheduled), flags),
+            Some(Flag::OutOfReach) => return (scheduled, flags),
+            _ => {}
         }
-        if histogram.share_inside(self.ceiling, self.ceiling) == 0.0 {
-            return (scheduled, vec![Flag::OutOfReach]);
-        }
-        let mut flags = Vec::new();
-        let spikes = histogram.spikes();
-        let rate = histogram.firing_rate();
         let thin = |count: u64| count < THIN_COUNT || (count as f64) < THIN_SHARE * total as f64;
         let symmetric = self.mode == BoundsMode::AutoSymmetric;
         let both_sides = || histogram.symmetric_quantile(target);
         let left_side = || histogram.quantile((1.0 - rate) * (1.0 - target)).map(|z| -z);
         let right_side = || histogram.quantile((1.0 - rate) + rate * target);
         // None: the histogram cannot tell this side's bound.
-        let (left, right) = if rate < SILENT_SHARE {
-            flags.push(Flag::Dead);
+        let (left, right) = if flag == Some(Flag::Dead) {
             let told = !thin(total - spikes);
             (told.then(if symmetric { &both_sides as &dyn Fn() -> _ } else { &left_side }).flatten(), None)
-        } else if rate > 1.0 - SILENT_SHARE {
-            flags.push(Flag::Saturated);
+        } else if flag == Some(Flag::Saturated) {
             let told = !thin(spikes);
             (None, told.then(if symmetric { &both_sides as &dyn Fn() -> _ } else { &right_side }).flatten())
         } else if symmetric || thin(spikes) || thin(total - spikes) {

@@ -9,12 +9,12 @@
 
 pub mod autotune;
 pub mod backend;
+pub mod cli;
 pub mod data;
 pub mod error;
 pub mod network;
 pub mod neuron;
 pub mod report;
 pub mod surrogate;
-pub mod train {
-    pub mod metrics;
-}
+pub mod tensors;
+pub mod train;

@@ -22,6 +22,19 @@ pub enum SurrogateKind {
     Rectangle,
 }
 
+impl SurrogateKind {
+    /// Its name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Adali => "adali",
+            Self::Sigmoid => "sigmoid",
+            Self::Arctan => "arctan",
+            Self::Triangle => "triangle",
+            Self::Rectangle => "rectangle",
+        }
+    }
+}
+
 /// A surrogate and its sharpness.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

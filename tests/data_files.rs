@@ -317,7 +317,11 @@ fn damaged_frames_files_are_refused() {
         ("no frames", one(("train.frames", Dtype::U8, &[], vec![])), "no tensor train.frames"),
         ("bits", one(("train.frames", Dtype::BOOL, &[3, 2, 2, 3, 4], vec![0; 144])), "must be U8"),
         ("four extents", one(("train.frames", Dtype::U8, &[3, 4, 3, 4], vec![0; 144])), "[N, T, C, H, W]"),
-        ("no samples", one(("train.frames", Dtype::U8, &[0, 2, 2, 3, 4], vec![])), "0 samples"),
+        (
+            "no samples",
+            one(("train.frames", Dtype::U8, &[0, 2, 2, 3, 4], vec![])),
+            "0 samples in train.frames, but there must",
+        ),
         ("no steps", one(("train.frames", Dtype::U8, &[3, 0, 2, 3, 4], vec![])), "0 frames (T)"),
         (
             "many samples of nothing",

@@ -23,7 +23,7 @@ from pathlib import Path
 
 T = 4
 FEATURES = {
-    "once": "first conv and BN computed once, repeated over T (same result: the image is constant)",
+    "once": "first conv and BN computed once, repeated over T (the image is constant: same but for rounding and the n/(n-1) of the running variance)",
     "channels_last": "weights and images in channels_last memory format",
     "compile": "torch.compile on the network (needs a C++ compiler)",
     "malloc": "glibc keeps freed memory instead of returning it, so pages are not faulted in again each step",
@@ -46,7 +46,7 @@ examples:
 PROGRAM prints, as its last line, a JSON object with "images_per_second" and "peak_rss_bytes"
 ("rss_after_imports_bytes" if it has one). It must do the same work: same C, batch, T, threads, training step.
 Two OpenMP programs on the same cores slow each other by ten times and more: run this on a quiet machine, and
-look at the load and at the spread of the windows before believing a round.
+believe no round in which others used more than a few per cent of a core ("others" in the output).
 The first run of a compile variant also fills the compiler's cache; that is in the warm-up, not in images/s.
 """
 
@@ -267,11 +267,19 @@ def report(result):
 # Several programs in turn
 
 
+def busy_seconds():
+    """CPU seconds spent by all programs of this machine since it started."""
+    user, nice, system, _, _, irq, softirq = map(int, Path("/proc/stat").read_text().split(maxsplit=8)[1:8])
+    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
+
+
 def child(command):
-    """Run a command, return its last line's JSON with the peak the kernel saw."""
+    """Run a command, return its last line's JSON, the peak the kernel saw, and what other programs used meanwhile."""
+    start, busy = time.perf_counter(), busy_seconds()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     lines = process.stdout.read().strip().splitlines()
     _, status, usage = os.wait4(process.pid, 0)
+    others = busy_seconds() - busy - usage.ru_utime - usage.ru_stime
     process.returncode = os.waitstatus_to_exitcode(status)
     shown = shlex.join(command)
     if process.returncode:
@@ -282,11 +290,12 @@ def child(command):
     except (IndexError, ValueError, KeyError, TypeError):
         raise SystemExit(f"last line is no JSON object with images_per_second and peak_rss_bytes, from: {shown}")
     result["kernel_peak_rss_bytes"] = usage.ru_maxrss * 1024
+    result["others_cores"] = max(0.0, others / (time.perf_counter() - start))
     return result
 
 
 def compare(args):
-    passed = ["channels", "batch", "surrogate", "reset", "threads", "steps", "warmup", "window", "epochs", "seed", "data"]
+    passed = "channels batch surrogate reset threads steps warmup window epochs seed data".split()
     options = [text for name in passed for text in (f"--{name}", str(getattr(args, name)))]
     programs = {
         variant: [sys.executable, __file__, "--variant", variant, *options] for variant in args.variant.split(",")
@@ -296,13 +305,12 @@ def compare(args):
     results = {name: [] for name in programs}
     for number in range(1, args.rounds + 1):
         for name, command in programs.items():
-            load_before = os.getloadavg()[0]
             result = child(command)
             results[name].append(result)
             low, middle, high = (
                 result.get(f"images_per_second{end}", math.nan) for end in ("_min", "", "_max"))
             print(f"round {number}: {name:32} {middle:6.0f} images/s (windows {low:.0f} to {high:.0f}), "
-                  f"load {load_before:.1f} before", flush=True)
+                  f"others {result['others_cores']:.2f} cores", flush=True)
     table(results)
     return results
 

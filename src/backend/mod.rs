@@ -202,7 +202,7 @@ pub trait Backend {
     fn packed(&self, conv: &Conv) -> Result<Self::Packed>;
     /// One histogram, or one a channel.
     fn histogram(&self, count: usize) -> Result<Self::Counts>;
-    fn bytes(&self, values: &[u8]) -> Result<Self::Bytes>;
+    fn bytes(&self, values: Vec<u8>) -> Result<Self::Bytes>;
     /// Bytes of memory that activations of this extent take.
     fn floats_size(&self, span: Span, volume: Volume) -> usize;
     /// Bytes of memory that spikes of this extent take.

@@ -8,8 +8,9 @@
 //! labels.astype("int64"), "test.frames": …, "test.labels": …}, "frames.safetensors")`.
 
 use super::{DataSource, Dataset, SampleShape, Samples, files};
+use crate::tensors::TensorFile;
 use anyhow::Result;
-use safetensors::tensor::{Dtype, Metadata, TensorInfo};
+use safetensors::tensor::Dtype;
 use std::path::{Path, PathBuf};
 
 /// No sample has more frames.
@@ -27,7 +28,7 @@ pub const FILE_NAME: &str = "frames.safetensors";
 /// An [`InputError`](crate::error::InputError) when a tensor is missing, of another type or shape, or when labels
 /// do not run from 0 to the number of classes.
 pub fn parse_frames(bytes: &[u8], name: &str) -> Result<Dataset> {
-    let file = File::open(bytes, name)?;
+    let file = TensorFile::open(bytes, name)?;
     let train = file.part("train")?;
     let test = file.part("test")?;
     if train.shape != test.shape {
@@ -75,57 +76,8 @@ fn count_classes(labels: &[u16], name: &str) -> Result<usize> {
     Ok(classes)
 }
 
-/// A safetensors file whose header was checked against its length.
-struct File<'a> {
-    name: &'a str,
-    header: Metadata,
-    data: &'a [u8],
-}
-
-impl<'a> File<'a> {
-    /// As `SafeTensors::deserialize`, which adds offsets from the file without a check and so can overflow.
-    fn open(bytes: &'a [u8], name: &'a str) -> Result<Self> {
-        let Some((len, rest)) = bytes.split_first_chunk() else {
-            crate::bail_input!(
-                "{name} has {} bytes, but a safetensors file starts with a length of 8; write it again",
-                bytes.len()
-            );
-        };
-        let len = u64::from_le_bytes(*len);
-        let Some((header, data)) = usize::try_from(len).ok().and_then(|len| rest.split_at_checked(len)) else {
-            crate::bail_input!(
-                "{name} is truncated or not a safetensors file: it announces a header of {len} bytes, but {} follow; \
-                 write it again",
-                rest.len()
-            );
-        };
-        let header: Metadata = serde_json::from_slice(header).map_err(|error| {
-            crate::input_error!("{name} has no valid safetensors header ({error}); write it with safetensors")
-        })?;
-        if header.data_len() != data.len() {
-            crate::bail_input!(
-                "{name} has {} bytes of data, but its header announces {}, so it is damaged; write it again",
-                data.len(),
-                header.data_len()
-            );
-        }
-        Ok(Self { name, header, data })
-    }
-
-    fn tensor(&self, key: &str) -> Result<(&TensorInfo, &'a [u8])> {
-        let name = self.name;
-        let missing = || {
-            let mut keys = self.header.offset_keys();
-            let count = keys.len();
-            keys.truncate(8);
-            crate::input_error!("{name} has no tensor {key} among its {count} ({}); add it", keys.join(", "))
-        };
-        let info = self.header.info(key).ok_or_else(missing)?;
-        // The header was checked to cover the data without gaps.
-        let data = self.data.get(info.data_offsets.0..info.data_offsets.1);
-        Ok((info, data.ok_or_else(missing)?))
-    }
-
+/// The two parts of a frames file.
+impl TensorFile<'_> {
     fn part(&self, part: &str) -> Result<Samples> {
         let (count, shape, values) = self.frames(&format!("{part}.frames"))?;
         let labels = self.labels(&format!("{part}.labels"))?;

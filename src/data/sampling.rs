@@ -194,10 +194,10 @@ mod tests {
         // 99.9 % of samples of 6 degrees of freedom are below 22.5.
         assert!(chi_square(&counts) < 22.5, "{counts:?}");
         assert_eq!(rng.below(1), 0);
-        // A bound above 2^63: without rejection the lower half would be twice as likely.
+        // Three quarters of 2^64: without rejection, half of the numbers would be multiples of 3.
         let bound = 3 << 62;
-        let low = (0..30_000).filter(|_| rng.below(bound) < bound / 3).count();
-        assert!((9_650..10_350).contains(&low), "{low}");
+        let multiples = (0..30_000).filter(|_| rng.below(bound).is_multiple_of(3)).count();
+        assert!((9_650..10_350).contains(&multiples), "{multiples}");
     }
 
     #[test]

@@ -166,6 +166,11 @@ impl<B: Backend> Model<B> {
         &self.backend
     }
 
+    /// The most samples that a batch may have.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
     /// Every extent of it.
     pub fn plan(&self) -> &Plan {
         &self.plan

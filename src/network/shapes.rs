@@ -42,6 +42,11 @@ impl Stage {
         format!("layers.{}", self.index)
     }
 
+    /// Whether its norm keeps running statistics.
+    pub fn has_running_statistics(&self) -> bool {
+        self.synapse.norm == Norm::Batch
+    }
+
     /// Extents of what the next stage reads.
     pub fn output(&self) -> Volume {
         self.pool.map_or(self.conv.output, |pool| pool.output)

@@ -25,7 +25,8 @@ use spike_backward::{ImageSaved, SpikeBackward};
 use std::cell::RefCell;
 use std::sync::Mutex;
 
-/// Runs on the threads of rayon's global pool.
+/// Runs on the threads of rayon's current pool.
+#[derive(Clone, Copy, Debug)]
 pub struct Cpu;
 
 /// A weight in the order in which its input gradient reads it; empty where none is asked for.
@@ -213,8 +214,8 @@ impl Backend for Cpu {
         Ok(vec![Histogram::default(); count])
     }
 
-    fn bytes(&self, values: &[u8]) -> Result<Vec<u8>> {
-        Ok(values.to_vec())
+    fn bytes(&self, values: Vec<u8>) -> Result<Vec<u8>> {
+        Ok(values)
     }
 
     fn floats_size(&self, span: Span, volume: Volume) -> usize {

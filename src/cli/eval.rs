@@ -1,0 +1,88 @@
+//! `adali eval`
+
+use super::options::{DataOptions, DeviceOptions, load_data, open_trained};
+use super::{End, say};
+use crate::backend::Backend;
+use crate::data::Samples;
+use crate::data::split::hold_out;
+use crate::network::Model;
+use crate::train::checkpoint::load_model;
+use crate::train::evaluate::{normalisation, scores};
+use crate::bail_input;
+use anyhow::Result;
+use clap::{Args, ValueEnum};
+use std::path::PathBuf;
+
+/// Which samples.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Part {
+    Test,
+    /// Held out of the training samples, as when it was trained.
+    Validation,
+    /// Trained on.
+    Training,
+}
+
+#[derive(Args)]
+pub struct EvalArguments {
+    /// Run folder, or a model.safetensors.
+    run: PathBuf,
+    /// Which samples.
+    #[arg(long, value_enum, default_value = "test")]
+    part: Part,
+    /// Samples in a batch; changes nothing but time and memory.
+    #[arg(long, default_value_t = 64)]
+    batch: usize,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    data: DataOptions,
+    #[command(flatten)]
+    device: DeviceOptions,
+}
+
+pub fn run(arguments: EvalArguments) -> Result<End> {
+    let backend = arguments.device.open()?;
+    let checkpoint = open_trained(&arguments.run)?;
+    let mut config = checkpoint.config()?;
+    config.data.source = arguments.data.data.unwrap_or(config.data.source);
+    config.data.dir = arguments.data.data_dir.or(config.data.dir);
+    if arguments.batch == 0 || arguments.batch > 1 << 16 {
+        bail_input!("batch {} must be between 1 and 65536", arguments.batch);
+    }
+    let data = load_data(config.data.source, config.data.dir.as_deref())?;
+    let plan = config.plan(&data)?;
+    let mut model = Model::new(backend, &config.network, plan, arguments.batch, config.seed)?;
+    load_model(&checkpoint, &mut model)?;
+    let normalisation = normalisation(&data);
+    let (samples, indices): (Samples, Vec<u32>) = match arguments.part {
+        Part::Test => {
+            let all = (0..data.test.len() as u32).collect();
+            (data.test, all)
+        }
+        part => {
+            let (training, validation) = hold_out(&data.train.labels, config.data.validation, config.seed)?;
+            (data.train, if part == Part::Training { training } else { validation })
+        }
+    };
+    if indices.is_empty() {
+        bail_input!("no sample was held out (validation = 0); evaluate --part test or training");
+    }
+    let set = model.backend().bytes(samples.values)?;
+    let samples = Samples { values: Vec::new(), ..samples };
+    let scores = scores(&mut model, &set, &samples, &normalisation, &indices, &config.loss)?;
+    if arguments.json {
+        say(serde_json::to_string(&scores)?)?;
+    } else {
+        say(format!(
+            "{} accuracy {:.2} % (loss {:.4}, {} samples of {})",
+            arguments.part.to_possible_value().map(|v| v.get_name().to_string()).unwrap_or_default(),
+            100.0 * scores.accuracy,
+            scores.loss,
+            scores.samples,
+            data.name
+        ))?;
+    }
+    Ok(End::Done)
+}

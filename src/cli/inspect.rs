@@ -1,0 +1,132 @@
+//! `adali inspect`
+
+use super::options::{DataOptions, DeviceOptions, load_data, open_trained};
+use super::{End, say};
+use crate::backend::Backend;
+use crate::backend::cpu::Cpu;
+use crate::data::sampling::Placement;
+use crate::network::Model;
+use crate::network::model::Pass;
+use crate::network::parameters::Part as Tensor;
+use crate::tensors::Tensors;
+use crate::train::checkpoint::load_model;
+use crate::train::evaluate::normalisation;
+use crate::train::files::write_whole;
+use crate::bail_input;
+use anyhow::Result;
+use clap::{Args, ValueEnum};
+use std::path::PathBuf;
+
+/// Which samples.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Source {
+    Test,
+    Training,
+}
+
+#[derive(Args)]
+pub struct InspectArguments {
+    /// Run folder, or a model.safetensors. Nothing in it is changed.
+    run: PathBuf,
+    /// File to write.
+    #[arg(long, default_value = "inspect.safetensors", value_name = "FILE")]
+    out: PathBuf,
+    /// Overwrite --out.
+    #[arg(long)]
+    force: bool,
+    /// Samples by number, such as 0,5,7 [default: the first 8].
+    #[arg(long, value_delimiter = ',', value_name = "N,N,…")]
+    samples: Option<Vec<u32>>,
+    /// Which samples the numbers count.
+    #[arg(long, value_enum, default_value = "test")]
+    part: Source,
+    /// Also the gradient of the mean loss for every parameter.
+    #[arg(long)]
+    grads: bool,
+    /// Batch norms use the batch's statistics, as in training (the running ones stay). Dropouts are never drawn.
+    #[arg(long)]
+    train_mode: bool,
+    #[command(flatten)]
+    data: DataOptions,
+    #[command(flatten)]
+    device: DeviceOptions,
+}
+
+pub fn run(arguments: InspectArguments) -> Result<End> {
+    let backend = arguments.device.open()?;
+    if arguments.out.exists() && !arguments.force {
+        bail_input!("{} exists; overwrite it with --force or give another --out", arguments.out.display());
+    }
+    let checkpoint = open_trained(&arguments.run)?;
+    let mut config = checkpoint.config()?;
+    config.data.source = arguments.data.data.unwrap_or(config.data.source);
+    config.data.dir = arguments.data.data_dir.or(config.data.dir);
+    let data = load_data(config.data.source, config.data.dir.as_deref())?;
+    let plan = config.plan(&data)?;
+    let normalisation = normalisation(&data);
+    let samples = match arguments.part {
+        Source::Test => data.test,
+        Source::Training => data.train,
+    };
+    let chosen = arguments.samples.unwrap_or_else(|| (0..samples.len().min(8) as u32).collect());
+    if let Some(&bad) = chosen.iter().find(|&&i| i as usize >= samples.len()) {
+        bail_input!("sample {bad} does not exist; {} has {} there, numbered from 0", data.name, samples.len());
+    }
+    if chosen.is_empty() || chosen.len() > 4096 {
+        bail_input!("{} samples were chosen; choose 1 to 4096", chosen.len());
+    }
+    let mut model = Model::new(backend, &config.network, plan, chosen.len(), config.seed)?;
+    load_model(&checkpoint, &mut model)?;
+    let set = model.backend().bytes(samples.values)?;
+    let placements = vec![Placement::default(); chosen.len()];
+    model.gather(&set, &samples.shape, &normalisation, &chosen, &placements)?;
+    let pass = Pass { batch_statistics: arguments.train_mode, backward: arguments.grads, membranes: true, ..Pass::default() };
+    model.forward(pass)?;
+    let labels: Vec<u16> = chosen.iter().map(|&i| samples.labels[i as usize]).collect();
+    let loss = model.loss(&config.loss, &labels, arguments.grads)?.loss / labels.len() as f64;
+    if arguments.grads {
+        model.backward(pass)?;
+    }
+    let mut tensors = collect(&model, &labels, loss, arguments.grads)?;
+    tensors.describe("config", config.to_toml());
+    tensors.describe("samples", format!("{chosen:?}"));
+    tensors.describe("train_mode", arguments.train_mode.to_string());
+    write_whole(&arguments.out, &tensors.to_bytes()?)?;
+    say(format!("{}: {} samples, loss {loss:.4}", arguments.out.display(), labels.len()))?;
+    Ok(End::Done)
+}
+
+/// `input`, `labels`, `logits`, `logits_per_step`, `spikes.{i}`, `membrane.{i}`, `loss`, `grad.{parameter}`.
+fn collect(model: &Model<Cpu>, labels: &[u16], loss: f64, grads: bool) -> Result<Tensors> {
+    let plan = model.plan();
+    let (steps, batch, classes) = (plan.steps, labels.len(), plan.classes);
+    let input = plan.input;
+    let mut tensors = Tensors::default();
+    let image = [batch, input.c, input.h, input.w];
+    let frames = [steps, batch, input.c, input.h, input.w];
+    tensors.push_floats("input", if plan.direct { &image } else { &frames }, &model.read_input()?);
+    tensors.push_integers("labels", &[batch], &labels.iter().map(|&label| label.into()).collect::<Vec<i64>>());
+    let per_step = model.read_logits()?;
+    let mean = |i: usize| (0..steps).map(|t| per_step[t * batch * classes + i] as f64).sum::<f64>() / steps as f64;
+    let logits: Vec<f32> = (0..batch * classes).map(|i| mean(i) as f32).collect();
+    tensors.push_floats("logits", &[batch, classes], &logits);
+    tensors.push_floats("logits_per_step", &[steps, batch, classes], &per_step);
+    tensors.push_floats("loss", &[1], &[loss as f32]);
+    for (i, stage) in model.spiking_stages() {
+        let output = stage.conv.output;
+        let shape = [steps, batch, output.c, output.h, output.w];
+        if let Some(spikes) = model.read_spikes(i)? {
+            tensors.push_bytes(format!("spikes.{}", stage.index), &shape, spikes);
+        }
+        if let Some(membrane) = model.read_membrane(i)? {
+            tensors.push_floats(format!("membrane.{}", stage.index), &shape, &membrane);
+        }
+    }
+    if grads {
+        for parameter in model.parameters() {
+            let values = parameter.read(model.backend(), Tensor::Gradient)?;
+            tensors.push_floats(format!("grad.{}", parameter.name), &parameter.shape, &values);
+        }
+    }
+    Ok(tensors)
+}

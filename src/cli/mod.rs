@@ -1,0 +1,85 @@
+//! The command line: one file a command.
+
+mod eval;
+mod info;
+mod inspect;
+mod options;
+mod progress;
+mod train;
+
+use crate::error::exit_code;
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use std::io::Write;
+use std::process::ExitCode;
+
+/// Trains convolutional spiking neural networks with the AdaLi surrogate gradient.
+#[derive(Parser)]
+#[command(name = "adali", version, about, after_help = AFTER_HELP, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const AFTER_HELP: &str = "\
+Examples:
+  adali train                                 the built-in digits, to the end, in seconds
+  adali train --data fashion-mnist --network conv2 --epochs 3
+  adali train --config runs/digits-1/config.toml --seed 1
+  adali train --resume runs/digits-1          after Ctrl-C or a kill: same bytes as without
+  adali eval runs/digits-1                    accuracy of what it left
+  adali inspect runs/digits-1 --grads         tensors of a batch, for Python
+
+Exit codes: 0 done, 1 something failed, 2 something given cannot be used, 130 interrupted (state saved).";
+
+#[derive(Subcommand)]
+enum Command {
+    /// Train a network and leave a run folder: checkpoint, metrics, pictures.
+    Train(Box<train::TrainArguments>),
+    /// Accuracy and loss of a trained network.
+    Eval(eval::EvalArguments),
+    /// Write the tensors of a batch (logits, spikes, membranes, gradients) as safetensors.
+    Inspect(inspect::InspectArguments),
+    /// Devices and data sets that this machine has.
+    Info(info::InfoArguments),
+}
+
+/// What a command came to.
+enum End {
+    Done,
+    Interrupted,
+}
+
+/// Runs the program on its arguments.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let result = match arguments.command {
+        Command::Train(arguments) => train::run(*arguments),
+        Command::Eval(arguments) => eval::run(arguments),
+        Command::Inspect(arguments) => inspect::run(arguments),
+        Command::Info(arguments) => info::run(arguments),
+    };
+    match result {
+        Ok(End::Done) => ExitCode::SUCCESS,
+        Ok(End::Interrupted) => ExitCode::from(130),
+        Err(error) => {
+            // A closed pipe (`adali info | head -1`) is how its reader says that it has seen enough.
+            let closed = error.chain().any(|cause| {
+                cause.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
+            });
+            if closed {
+                return ExitCode::SUCCESS;
+            }
+            let _ = writeln!(std::io::stderr(), "error: {error:#}");
+            ExitCode::from(exit_code(&error))
+        }
+    }
+}
+
+/// Prints a line to standard output; a full disk or closed pipe is an error, not a panic.
+fn say(line: impl std::fmt::Display) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{line}")?;
+    out.flush()?;
+    Ok(())
+}

@@ -1,0 +1,246 @@
+//! `model.safetensors` (parameters, running statistics, bounds) and `state.safetensors` (all that a resume needs).
+
+use crate::autotune::{BINS, Histogram};
+use crate::backend::Backend;
+use crate::network::Model;
+use crate::network::parameters::Part;
+use crate::surrogate::Bounds;
+use crate::train::bounds::BoundsTracker;
+use crate::tensors::{TensorFile, Tensors};
+use crate::train::config::Config;
+use crate::train::files::write_whole;
+use crate::{bail_input, input_error};
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+const MODEL_FORMAT: &str = "adali-model-1";
+const STATE_FORMAT: &str = "adali-state-1";
+/// No checkpoint of ours is larger; a file that is was taken by mistake.
+const MAX_BYTES: u64 = 1 << 36;
+
+/// A checkpoint file in memory.
+pub struct Checkpoint {
+    name: String,
+    bytes: Vec<u8>,
+}
+
+impl Checkpoint {
+    /// Reads a file whose metadata say `format`.
+    fn read(path: &Path, format: &str) -> Result<Self> {
+        let name = path.display().to_string();
+        let cannot = |e: std::io::Error| input_error!("cannot read {name}: {e}");
+        let length = std::fs::metadata(path).map_err(cannot)?.len();
+        if length > MAX_BYTES {
+            bail_input!("{name} has {length} bytes, more than any checkpoint ({MAX_BYTES})");
+        }
+        let bytes = std::fs::read(path).map_err(cannot)?;
+        let checkpoint = Self { bytes, name };
+        if checkpoint.file()?.descriptions().get("format").map(String::as_str) != Some(format) {
+            bail_input!("{} is not a checkpoint of this program: its metadata lack the format {format}", checkpoint.name);
+        }
+        Ok(checkpoint)
+    }
+
+    fn file(&self) -> Result<TensorFile<'_>> {
+        TensorFile::open(&self.bytes, &self.name)
+    }
+
+    /// A line of its metadata.
+    pub fn description(&self, key: &str) -> Result<String> {
+        let value = self.file()?.descriptions().remove(key);
+        value.ok_or_else(|| input_error!("{} lacks {key} in its metadata", self.name))
+    }
+
+    /// A line of its metadata as JSON.
+    fn json<V: for<'de> Deserialize<'de>>(&self, key: &str) -> Result<V> {
+        serde_json::from_str(&self.description(key)?)
+            .map_err(|e| input_error!("{}: {key} in its metadata cannot be read: {e}", self.name))
+    }
+
+    /// The configuration it was trained with.
+    pub fn config(&self) -> Result<Config> {
+        Config::parse(&self.description("config")?, &format!("the configuration in {}", self.name))
+    }
+}
+
+/// Adds the parameters, running statistics and bounds.
+fn push_model<B: Backend>(tensors: &mut Tensors, model: &Model<B>) -> Result<()> {
+    let backend = model.backend();
+    for (i, (stage, parameters)) in model.stage_parameters().enumerate() {
+        for p in parameters.trained() {
+            tensors.push_floats(&p.name, &p.shape, &p.read(backend, Part::Value)?);
+        }
+        let filters = stage.conv.output.c;
+        if let Some(norm) = parameters.norm.as_ref().filter(|_| stage.has_running_statistics()) {
+            for (part, floats) in [("running_mean", &norm.running_mean), ("running_var", &norm.running_variance)] {
+                let name = format!("{}.norm.{part}", stage.name());
+                tensors.push_floats(name, &[filters], &backend.read_vector(floats, filters)?);
+            }
+        }
+        if stage.spiking {
+            push_bounds(tensors, format!("{}.bounds", stage.name()), model.bounds(i));
+        }
+    }
+    Ok(())
+}
+
+/// Adds bounds: a row, or a row a channel, of left, right, alpha, beta.
+fn push_bounds(tensors: &mut Tensors, name: String, bounds: &[Bounds]) {
+    let values: Vec<f32> = bounds.iter().flat_map(|b| [b.left, b.right, b.alpha, b.beta]).collect();
+    tensors.push_floats(name, &[bounds.len(), 4], &values);
+}
+
+/// Takes the parameters, running statistics and bounds from a checkpoint.
+pub fn load_model<B: Backend + Clone>(checkpoint: &Checkpoint, model: &mut Model<B>) -> Result<()> {
+    let file = checkpoint.file()?;
+    let backend = model.backend().clone();
+    let mut bounds = Vec::new();
+    for (i, (stage, parameters)) in model.stage_parameters_mut().enumerate() {
+        for p in parameters.trained_mut() {
+            let values = file.floats(&p.name, &p.shape)?;
+            p.write(&backend, Part::Value, &values)?;
+        }
+        let filters = stage.conv.output.c;
+        if let Some(norm) = parameters.norm.as_mut().filter(|_| stage.has_running_statistics()) {
+            let get = |part: &str| file.floats(&format!("{}.norm.{part}", stage.name()), &[filters]);
+            norm.running_mean = backend.vector(&get("running_mean")?)?;
+            norm.running_variance = backend.vector(&get("running_var")?)?;
+        }
+        if stage.spiking {
+            bounds.push((i, load_bounds(&file, &format!("{}.bounds", stage.name()), filters)?));
+        }
+    }
+    bounds.into_iter().for_each(|(stage, bounds)| model.set_bounds(stage, bounds));
+    Ok(())
+}
+
+/// Bounds of a layer: one row, or one a channel.
+fn load_bounds(file: &TensorFile, name: &str, channels: usize) -> Result<Vec<Bounds>> {
+    let values = file.floats(name, &[1, 4]).or_else(|_| file.floats(name, &[channels, 4]))?;
+    let bounds: Vec<Bounds> =
+        values.as_chunks::<4>().0.iter().map(|&[left, right, alpha, beta]| Bounds { left, right, alpha, beta }).collect();
+    if bounds.iter().any(|b| b.left <= 0.0 || b.right <= 0.0) {
+        bail_input!("{}: {name} holds a width that is not above 0", file.name);
+    }
+    Ok(bounds)
+}
+
+/// Writes `model.safetensors` for evaluation and for Python; `config` makes it complete by itself.
+pub fn save_model<B: Backend>(path: &Path, model: &Model<B>, config: &str, epoch: u32) -> Result<()> {
+    let mut tensors = Tensors::default();
+    push_model(&mut tensors, model)?;
+    tensors.describe("format", MODEL_FORMAT);
+    tensors.describe("config", config);
+    tensors.describe("epoch", epoch.to_string());
+    write_whole(path, &tensors.to_bytes()?)
+}
+
+/// Opens a `model.safetensors`.
+pub fn open_model(path: &Path) -> Result<Checkpoint> {
+    Checkpoint::read(path, MODEL_FORMAT)
+}
+
+/// Where a training stands.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Progress {
+    /// Epochs done.
+    pub epoch: u32,
+    /// Steps done of the next one.
+    pub step: u64,
+    /// Sums over those steps.
+    pub loss: f64,
+    pub correct: u64,
+    pub samples: u64,
+    pub gradient_norm: f64,
+    /// Seconds spent training in those steps.
+    pub seconds: f64,
+    pub best: Option<Best>,
+    /// Of the training samples; a resume with others is refused.
+    pub fingerprint: u64,
+    /// Training images a second of each epoch done.
+    pub rates: Vec<f64>,
+}
+
+/// The epoch that did best on the held-out samples.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Best {
+    pub epoch: u32,
+    pub accuracy: f64,
+    pub loss: f64,
+}
+
+/// Writes `state.safetensors`.
+pub fn save_state<B: Backend>(path: &Path, model: &Model<B>, tracker: &BoundsTracker, progress: &Progress, config: &str) -> Result<()> {
+    let mut tensors = Tensors::default();
+    push_model(&mut tensors, model)?;
+    for p in model.parameters() {
+        for (suffix, part) in MOMENTS {
+            tensors.push_floats(format!("{}.{suffix}", p.name), &p.shape, &p.read(model.backend(), part)?);
+        }
+    }
+    for layer in &tracker.layers {
+        let name = model.plan().stages[layer.stage].name();
+        for (what, histograms) in [("epoch", &layer.epoch), ("recent", &layer.recent)] {
+            let counts: Vec<i64> = histograms.iter().flat_map(histogram_values).collect();
+            tensors.push_integers(format!("{name}.histogram.{what}"), &[histograms.len(), BINS + 2], &counts);
+        }
+        if let Some(start) = &layer.start {
+            push_bounds(&mut tensors, format!("{name}.start"), start);
+        }
+        tensors.describe(format!("{name}.flags"), serde_json::to_string(&layer.flags)?);
+    }
+    tensors.describe("format", STATE_FORMAT);
+    tensors.describe("config", config);
+    tensors.describe("progress", serde_json::to_string(progress)?);
+    write_whole(path, &tensors.to_bytes()?)
+}
+
+const MOMENTS: [(&str, Part); 2] = [("first_moment", Part::First), ("second_moment", Part::Second)];
+
+/// Opens a `state.safetensors` and says where its training stands.
+pub fn open_state(path: &Path) -> Result<(Checkpoint, Progress)> {
+    let checkpoint = Checkpoint::read(path, STATE_FORMAT)?;
+    let progress = checkpoint.json("progress")?;
+    Ok((checkpoint, progress))
+}
+
+/// Loads an opened state.
+pub fn load_state<B: Backend + Clone>(checkpoint: &Checkpoint, model: &mut Model<B>, tracker: &mut BoundsTracker) -> Result<()> {
+    load_model(checkpoint, model)?;
+    let file = checkpoint.file()?;
+    let backend = model.backend().clone();
+    for (_, parameters) in model.stage_parameters_mut() {
+        for p in parameters.trained_mut() {
+            for (suffix, part) in MOMENTS {
+                let values = file.floats(&format!("{}.{suffix}", p.name), &p.shape)?;
+                p.write(&backend, part, &values)?;
+            }
+        }
+    }
+    for layer in &mut tracker.layers {
+        let stage = &model.plan().stages[layer.stage];
+        let name = stage.name();
+        for (what, histograms) in [("epoch", &mut layer.epoch), ("recent", &mut layer.recent)] {
+            let shape = [histograms.len(), BINS + 2];
+            let counts = file.integers(&format!("{name}.histogram.{what}"), &shape)?;
+            for (histogram, counts) in histograms.iter_mut().zip(counts.chunks_exact(BINS + 2)) {
+                *histogram = histogram_from(counts);
+            }
+        }
+        let start = format!("{name}.start");
+        layer.start = file.has(&start).then(|| load_bounds(&file, &start, stage.conv.output.c)).transpose()?;
+        layer.flags = checkpoint.json(&format!("{name}.flags"))?;
+    }
+    Ok(())
+}
+
+fn histogram_values(histogram: &Histogram) -> impl Iterator<Item = i64> {
+    let ends = [histogram.underflow, histogram.overflow];
+    histogram.bins.iter().copied().chain(ends).map(|count| count as i64)
+}
+
+fn histogram_from(counts: &[i64]) -> Histogram {
+    let count = |i: usize| counts[i].max(0) as u64;
+    Histogram { bins: (0..BINS).map(count).collect(), underflow: count(BINS), overflow: count(BINS + 1), non_finite: 0 }
+}

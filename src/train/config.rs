@@ -1,0 +1,315 @@
+//! Everything a training depends on, as it is written in a run folder's `config.toml`.
+
+use crate::autotune::BoundsSpec;
+use crate::backend::{LossSpec, UpdateRule};
+use crate::data::sampling::Augmentation;
+use crate::data::{DataSource, Dataset};
+use crate::network::spec::{InputMode, NetworkSpec};
+use crate::network::{Plan, Volume};
+use crate::surrogate::{Surrogate, SurrogateKind};
+use crate::{bail_input, input_error};
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+/// A complete configuration: the same one gives the same bytes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Config {
+    /// Of weights, order of samples, held-out samples, augmentation and dropout.
+    #[serde(default)]
+    pub seed: u64,
+    #[serde(default)]
+    pub data: DataSpec,
+    #[serde(default)]
+    pub training: TrainingSpec,
+    #[serde(default)]
+    pub loss: LossSpec,
+    #[serde(default)]
+    pub bounds: BoundsSpec,
+    pub network: NetworkSpec,
+}
+
+/// Which samples.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DataSpec {
+    pub source: DataSource,
+    /// Where its files are, if not where the source usually has them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dir: Option<PathBuf>,
+    /// Share of the training samples held out to choose the epoch, in `[0, 0.5]`.
+    pub validation: f64,
+    /// Train on the first so many samples of the epoch's order only; 0 for all.
+    pub limit: usize,
+    pub augmentation: Augmentation,
+}
+
+impl Default for DataSpec {
+    fn default() -> Self {
+        Self { source: DataSource::Digits, dir: None, validation: 0.1, limit: 0, augmentation: Augmentation::default() }
+    }
+}
+
+/// How parameters are moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Optimizer {
+    /// With momentum, as PyTorch's.
+    Sgd,
+    /// As PyTorch's: weight decay is added to the gradient.
+    Adam,
+    /// As PyTorch's: weight decay is decoupled.
+    Adamw,
+}
+
+/// How the learning rate moves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum RateSchedule {
+    /// Along half a cosine to 0.
+    Cosine,
+    Constant,
+}
+
+/// Epochs, batches, optimiser.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrainingSpec {
+    pub epochs: u32,
+    /// Samples in a batch; what is left of an epoch's order behind the last whole batch is not used.
+    pub batch: usize,
+    pub optimizer: Optimizer,
+    /// At its highest.
+    pub learning_rate: f64,
+    /// SGD's.
+    pub momentum: f64,
+    /// Adam's and AdamW's.
+    pub betas: [f64; 2],
+    pub weight_decay: f64,
+    pub rate_schedule: RateSchedule,
+    /// Epochs over which the rate rises from 0.
+    pub warmup: f64,
+    /// Scale gradients down to this 2-norm; 0 for never.
+    pub clip: f64,
+    /// Steps between counts of the membrane potentials; 0 for eight an epoch.
+    pub histogram_every: u32,
+    /// Steps between checkpoints; 0 for one at the end of each epoch.
+    pub checkpoint_every: u32,
+}
+
+impl Default for TrainingSpec {
+    fn default() -> Self {
+        Self {
+            epochs: 20,
+            batch: 64,
+            optimizer: Optimizer::Sgd,
+            learning_rate: 0.1,
+            momentum: 0.9,
+            betas: [0.9, 0.999],
+            weight_decay: 1e-4,
+            rate_schedule: RateSchedule::Cosine,
+            warmup: 0.0,
+            clip: 0.0,
+            histogram_every: 0,
+            checkpoint_every: 0,
+        }
+    }
+}
+
+impl TrainingSpec {
+    /// The learning rate of step `step` (from 0) of `total`, with `epoch_steps` an epoch.
+    pub fn rate(&self, step: u64, total: u64, epoch_steps: u64) -> f64 {
+        let warmup = self.warmup * epoch_steps as f64;
+        if (step as f64) < warmup {
+            return self.learning_rate * (step + 1) as f64 / (warmup + 1.0);
+        }
+        match self.rate_schedule {
+            RateSchedule::Constant => self.learning_rate,
+            RateSchedule::Cosine => {
+                let share = (step as f64 - warmup) / (total as f64 - warmup).max(1.0);
+                self.learning_rate * 0.5 * (1.0 + (std::f64::consts::PI * share).cos())
+            }
+        }
+    }
+
+    /// The optimiser with its constants.
+    pub fn rule(&self) -> UpdateRule {
+        let [beta1, beta2] = self.betas.map(|beta| beta as f32);
+        match self.optimizer {
+            Optimizer::Sgd => UpdateRule::Sgd { momentum: self.momentum as f32 },
+            Optimizer::Adam => UpdateRule::Adam { beta1, beta2, epsilon: 1e-8, decoupled: false },
+            Optimizer::Adamw => UpdateRule::Adam { beta1, beta2, epsilon: 1e-8, decoupled: true },
+        }
+    }
+
+    fn validate(&self) -> Result<()> {
+        if self.epochs == 0 || self.epochs > 1_000_000 {
+            bail_input!("epochs {} must be between 1 and 1000000", self.epochs);
+        }
+        if self.batch == 0 || self.batch > 1 << 20 {
+            bail_input!("batch {} must be between 1 and {}", self.batch, 1 << 20);
+        }
+        if !(self.learning_rate > 0.0 && self.learning_rate.is_finite()) {
+            bail_input!("learning_rate {} must be a finite number above 0", self.learning_rate);
+        }
+        for (name, value, limit) in [
+            ("momentum", self.momentum, 1.0),
+            ("betas", self.betas[0].max(self.betas[1]), 1.0),
+            ("weight_decay", self.weight_decay, f64::INFINITY),
+            ("warmup", self.warmup, self.epochs as f64),
+            ("clip", self.clip, f64::INFINITY),
+        ] {
+            if !(value >= 0.0 && value < limit) {
+                bail_input!("{name} {value} must be at least 0 and below {limit}");
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Config {
+    /// Reads a configuration, refusing keys that mean nothing.
+    ///
+    /// # Errors
+    /// One sentence that names the file and the key or value.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(|e| input_error!("cannot read {}: {e}", path.display()))?;
+        Self::parse(&text, &path.display().to_string())
+    }
+
+    /// As [`Config::read`], from text that `name` stands for in errors.
+    pub fn parse(text: &str, name: &str) -> Result<Self> {
+        parse_strict(text, name)
+    }
+
+    /// As TOML, complete: every default is written out.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("every field has a TOML form")
+    }
+
+    /// Checks it against the data, and infers every extent of the network.
+    pub fn plan(&self, data: &Dataset) -> Result<Plan> {
+        self.training.validate()?;
+        self.bounds.validate()?;
+        let shape = data.train.shape;
+        self.data.augmentation.validate(shape)?;
+        for (name, value) in [("mse", self.loss.mse), ("label_smoothing", self.loss.label_smoothing)] {
+            if !(0.0..=1.0).contains(&value) {
+                bail_input!("loss {name} {value} must be between 0 and 1");
+            }
+        }
+        match self.network.input {
+            InputMode::Direct if shape.frames > 1 => bail_input!(
+                "{} has {} frames a sample, but the network reads one image (input = \"direct\"); set input = \"frames\"",
+                data.name,
+                shape.frames
+            ),
+            InputMode::Frames if shape.frames != self.network.steps => bail_input!(
+                "{} has {} frames a sample, but the network has {} steps and reads a frame each; set steps = {} or input = \"direct\"",
+                data.name,
+                shape.frames,
+                self.network.steps,
+                shape.frames
+            ),
+            _ => {}
+        }
+        let plan = Plan::new(&self.network, Volume { h: shape.height, w: shape.width, c: shape.channels })?;
+        if plan.classes != data.classes() {
+            bail_input!("the readout has {} classes, but {} has {}", plan.classes, data.name, data.classes());
+        }
+        Ok(plan)
+    }
+
+    /// What AdaLi's bounds follow; the rectangle's never move.
+    pub fn effective_bounds(&self) -> Option<BoundsSpec> {
+        match self.network.surrogate.kind {
+            SurrogateKind::Adali => Some(self.bounds),
+            _ => None,
+        }
+    }
+
+    /// The surrogate.
+    pub fn surrogate(&self) -> Surrogate {
+        self.network.surrogate
+    }
+}
+
+/// Parses TOML into `V` and refuses keys that `V` does not know, wherever they stand: flattened parts of a layer
+/// would swallow them.
+pub fn parse_strict<V: Serialize + for<'de> Deserialize<'de>>(text: &str, name: &str) -> Result<V> {
+    let describe = |e: toml::de::Error| input_error!("{name}: {}", e.to_string().trim_end());
+    let value: V = toml::from_str(text).map_err(describe)?;
+    let given: toml::Table = toml::from_str(text).map_err(describe)?;
+    let known = toml::Table::try_from(&value).map_err(|e| input_error!("{name}: {e}"))?;
+    if let Some(key) = unknown_key(&given, &known, "") {
+        bail_input!("{name}: nothing is called {key}; see `adali train --help` for what a configuration may hold");
+    }
+    Ok(value)
+}
+
+/// The path of the first key of `given` that `known` lacks.
+fn unknown_key(given: &toml::Table, known: &toml::Table, prefix: &str) -> Option<String> {
+    given.iter().find_map(|(key, value)| {
+        let path = format!("{prefix}{key}");
+        match (value, known.get(key)) {
+            (_, None) => Some(path),
+            (toml::Value::Table(a), Some(toml::Value::Table(b))) => unknown_key(a, b, &format!("{path}.")),
+            (toml::Value::Array(a), Some(toml::Value::Array(b))) => {
+                a.iter().zip(b).enumerate().find_map(|(i, pair)| match pair {
+                    (toml::Value::Table(a), toml::Value::Table(b)) => unknown_key(a, b, &format!("{path}[{i}].")),
+                    _ => None,
+                })
+            }
+            _ => None,
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::network::presets::Preset;
+
+    fn config() -> Config {
+        Config {
+            seed: 7,
+            data: DataSpec::default(),
+            training: TrainingSpec::default(),
+            loss: LossSpec::default(),
+            bounds: BoundsSpec::default(),
+            network: Preset::Digits.network(Volume { h: 8, w: 8, c: 1 }, 10, None),
+        }
+    }
+
+    #[test]
+    fn a_configuration_survives_its_file() {
+        for preset in [Preset::Digits, Preset::Csnn, Preset::Vgg11, Preset::DvsGestureNet] {
+            let network = preset.network(Volume { h: 128, w: 128, c: 2 }, 11, None);
+            let written = Config { network, ..config() };
+            assert_eq!(Config::parse(&written.to_toml(), "x").unwrap(), written);
+        }
+    }
+
+    #[test]
+    fn misspelt_keys_are_named() {
+        let text = config().to_toml();
+        for (good, bad, path) in [
+            ("epochs", "epoks", "epoks"),
+            ("kernel = 3", "kernel = 3\nkernal = 3", "network.layers[0].kernal"),
+            ("seed", "seeed", "seeed"),
+        ] {
+            let error = Config::parse(&text.replacen(good, bad, 1), "x.toml").unwrap_err().to_string();
+            assert!(error.contains(path) && error.contains("x.toml"), "{error}");
+        }
+    }
+
+    #[test]
+    fn rates_warm_up_and_follow_the_cosine() {
+        let spec = TrainingSpec { learning_rate: 1.0, warmup: 1.0, ..TrainingSpec::default() };
+        let rates: Vec<f64> = (0..40).map(|step| spec.rate(step, 40, 4)).collect();
+        assert!(rates[..4].windows(2).all(|w| w[0] < w[1]) && rates[3] < 1.0);
+        assert_eq!(rates[4], 1.0);
+        assert!((rates[22] - 0.5).abs() < 1e-12, "half way behind the warm-up");
+        assert!(rates[39] > 0.0 && rates[39] < 0.01);
+    }
+}

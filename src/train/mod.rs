@@ -1,0 +1,13 @@
+//! Training: configuration, loop, bounds over the epochs, checkpoints, metrics.
+
+pub mod bounds;
+pub mod checkpoint;
+pub mod config;
+pub mod evaluate;
+pub mod files;
+pub mod metrics;
+pub mod run;
+pub mod trainer;
+
+pub use config::Config;
+pub use trainer::{Observer, Outcome, Trainer};
