@@ -66,7 +66,12 @@ impl<'a> TensorFile<'a> {
     pub fn expect(&self, key: &str, dtype: Dtype, shape: &[usize]) -> Result<&'a [u8]> {
         let (info, data) = self.tensor(key)?;
         if info.shape != shape || info.dtype != dtype {
-            crate::bail_input!("{}: {key} is {:?} {:?}, but {dtype:?} {shape:?} is needed", self.name, info.dtype, info.shape);
+            crate::bail_input!(
+                "{}: {key} is {:?} {:?}, but {dtype:?} {shape:?} is needed",
+                self.name,
+                info.dtype,
+                info.shape
+            );
         }
         Ok(data)
     }

@@ -23,7 +23,7 @@ from pathlib import Path
 
 T = 4
 FEATURES = {
-    "once": "first conv and BN computed once, repeated over T (the image is constant: same but for rounding and the n/(n-1) of the running variance)",
+    "once": "first conv and BN once, repeated over T (same values, but running variance takes n/(n-1) of a smaller n)",
     "channels_last": "weights and images in channels_last memory format",
     "compile": "torch.compile on the network (needs a C++ compiler)",
     "malloc": "glibc keeps freed memory instead of returning it, so pages are not faulted in again each step",

@@ -117,6 +117,30 @@ pub mod stream {
     pub const DROPOUT: u64 = 17;
 }
 
+/// A batch norm's backward pass as an affine map, per channel: gradient of a current =
+/// `of_gradient x gradient of its normalised value + of_current x current + constant`.
+pub struct NormGradient<F> {
+    pub of_gradient: F,
+    pub of_current: F,
+    pub constant: F,
+    /// Sum of the gradient of the currents: that of a bias before the norm.
+    pub sum: F,
+}
+
+/// The gradient of a convolution's output, a batch norm's backward pass still to be applied to it.
+pub struct CurrentGradient<'a, B: Backend + ?Sized> {
+    pub gradient: &'a B::Floats,
+    /// The currents, and what is to be applied.
+    pub norm: Option<(&'a B::Floats, &'a NormGradient<B::Floats>)>,
+}
+
+impl<B: Backend + ?Sized> Clone for CurrentGradient<'_, B> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<B: Backend + ?Sized> Copy for CurrentGradient<'_, B> {}
+
 /// Which loss, and over what.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -189,6 +213,8 @@ pub trait Backend {
     type Counts;
     /// A weight made ready for the convolutions.
     type Packed;
+    /// Two partial sums a channel, gathered where the values are at hand.
+    type Sums;
 
     /// For people: which device, how many threads.
     fn describe(&self) -> String;
@@ -200,6 +226,9 @@ pub trait Backend {
     fn vector(&self, values: &[f32]) -> Result<Self::Floats>;
     fn weight(&self, conv: &Conv, values: &[f32]) -> Result<Self::Floats>;
     fn packed(&self, conv: &Conv) -> Result<Self::Packed>;
+    fn sums(&self, span: Span, volume: Volume) -> Result<Self::Sums>;
+    /// Copies a per-channel vector.
+    fn copy(&self, from: &Self::Floats, to: &mut Self::Floats) -> Result<()>;
     /// One histogram, or one a channel.
     fn histogram(&self, count: usize) -> Result<Self::Counts>;
     fn bytes(&self, values: Vec<u8>) -> Result<Self::Bytes>;
@@ -252,7 +281,7 @@ pub trait Backend {
         gain_grad: &mut Self::Floats,
     ) -> Result<()>;
 
-    /// Convolution and bias to currents. `span.steps` is 1 for a constant input.
+    /// Convolution and bias to currents, with their moments for a batch norm. `span.steps` is 1 for a constant input.
     fn conv_current(
         &self,
         conv: &Conv,
@@ -261,6 +290,7 @@ pub trait Backend {
         weights: Weights<Self>,
         bias: &Self::Floats,
         currents: &mut Self::Floats,
+        moments: Option<&mut Self::Sums>,
     ) -> Result<()>;
 
     /// Convolution, bias, affine map and neurons, with no current in memory. `input_steps` is 1 for a constant
@@ -278,7 +308,7 @@ pub trait Backend {
         out: SpikeOutput<Self>,
     ) -> Result<()>;
 
-    /// Batch statistics of currents, the running statistics moved towards them when `update`, and the affine map.
+    /// Batch statistics from the moments of the currents, the running statistics moved towards them when `update`, and the affine map.
     /// `steps` is `T` even where the currents of one step stand for all.
     fn batch_norm_statistics(
         &self,
@@ -286,7 +316,7 @@ pub trait Backend {
         span: Span,
         volume: Volume,
         steps: usize,
-        currents: &Self::Floats,
+        moments: &Self::Sums,
         update: bool,
     ) -> Result<NormState<Self::Floats>>;
 
@@ -373,7 +403,8 @@ pub trait Backend {
     ) -> Result<LossSums>;
 
     /// Un-pools the gradient of the (pooled) spikes and runs the neurons backward in time: gradient of what
-    /// entered the neurons, summed over steps where `current_steps` is 1.
+    /// entered the neurons, summed over steps where `current_steps` is 1. `sums` are of that gradient and, with the
+    /// currents and state of a `norm`, of its product with the normalised currents.
     fn spike_backward(
         &self,
         volume: Volume,
@@ -384,25 +415,30 @@ pub trait Backend {
         spikes_grad: &Self::Floats,
         current_steps: usize,
         out: &mut Self::Floats,
+        norm: Option<(&Self::Floats, &NormState<Self::Floats>)>,
+        sums: &mut Self::Sums,
     ) -> Result<()>;
 
-    /// Sum over samples, steps and pixels of each channel: a bias's gradient.
-    fn channel_sums(&self, volume: Volume, span: Span, floats: &Self::Floats, sums: &mut Self::Floats) -> Result<()>;
+    /// A bias's gradient, from the sums of [`Backend::spike_backward`].
+    fn channel_sums(&self, volume: Volume, span: Span, sums: &Self::Sums, out: &mut Self::Floats) -> Result<()>;
 
-    /// From the gradient of a batch norm's output to that of its input, in place, and of its gain and bias.
-    /// With `batch` the statistics were the batch's own. `span.steps` is that of the currents, `steps` is `T`.
+    /// A bias's gradient where no neurons follow, from the gradient itself.
+    fn bias_grad(&self, volume: Volume, span: Span, gradient: &Self::Floats, out: &mut Self::Floats) -> Result<()>;
+
+    /// Gradients of a batch norm's gain and bias, from the sums of [`Backend::spike_backward`], and what the
+    /// convolution's backward operations apply. With `batch` the statistics were the batch's own. `span.steps` is
+    /// that of the currents, `steps` is `T`.
     fn batch_norm_backward(
         &self,
         volume: Volume,
         span: Span,
         steps: usize,
         batch: bool,
-        currents: &Self::Floats,
+        sums: &Self::Sums,
         state: &NormState<Self::Floats>,
-        grad: &mut Self::Floats,
         gain_grad: &mut Self::Floats,
         bias_grad: &mut Self::Floats,
-    ) -> Result<()>;
+    ) -> Result<NormGradient<Self::Floats>>;
 
     /// Gradient of the weight from that of the currents and the input.
     fn conv_weight_grad(
@@ -410,7 +446,7 @@ pub trait Backend {
         conv: &Conv,
         span: Span,
         input: Input<Self>,
-        currents_grad: &Self::Floats,
+        gradient: CurrentGradient<Self>,
         weight_grad: &mut Self::Floats,
     ) -> Result<()>;
 
@@ -419,7 +455,7 @@ pub trait Backend {
         &self,
         conv: &Conv,
         span: Span,
-        currents_grad: &Self::Floats,
+        gradient: CurrentGradient<Self>,
         weights: Weights<Self>,
         input_grad: &mut Self::Floats,
     ) -> Result<()>;

@@ -3,12 +3,12 @@
 use super::options::{DataOptions, DeviceOptions, load_data, open_trained};
 use super::{End, say};
 use crate::backend::Backend;
+use crate::bail_input;
 use crate::data::Samples;
 use crate::data::split::hold_out;
 use crate::network::Model;
 use crate::train::checkpoint::load_model;
 use crate::train::evaluate::{normalisation, scores};
-use crate::bail_input;
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;

@@ -25,7 +25,8 @@ pub fn run(arguments: InfoArguments) -> Result<End> {
     let sources: Vec<_> = DataSource::value_variants()
         .iter()
         .map(|&source| {
-            let found = arguments.data_dir.as_deref().and_then(|dir| find(source, Some(dir))).or_else(|| find(source, None));
+            let found =
+                arguments.data_dir.as_deref().and_then(|dir| find(source, Some(dir))).or_else(|| find(source, None));
             (source, found.map(|found| found.to_string()))
         })
         .collect();

@@ -4,6 +4,7 @@ use super::options::{DataOptions, DeviceOptions, load_data, open_trained};
 use super::{End, say};
 use crate::backend::Backend;
 use crate::backend::cpu::Cpu;
+use crate::bail_input;
 use crate::data::sampling::Placement;
 use crate::network::Model;
 use crate::network::model::Pass;
@@ -12,7 +13,6 @@ use crate::tensors::Tensors;
 use crate::train::checkpoint::load_model;
 use crate::train::evaluate::normalisation;
 use crate::train::files::write_whole;
-use crate::bail_input;
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
@@ -80,7 +80,8 @@ pub fn run(arguments: InspectArguments) -> Result<End> {
     let set = model.backend().bytes(samples.values)?;
     let placements = vec![Placement::default(); chosen.len()];
     model.gather(&set, &samples.shape, &normalisation, &chosen, &placements)?;
-    let pass = Pass { batch_statistics: arguments.train_mode, backward: arguments.grads, membranes: true, ..Pass::default() };
+    let pass =
+        Pass { batch_statistics: arguments.train_mode, backward: arguments.grads, membranes: true, ..Pass::default() };
     model.forward(pass)?;
     let labels: Vec<u16> = chosen.iter().map(|&i| samples.labels[i as usize]).collect();
     let loss = model.loss(&config.loss, &labels, arguments.grads)?.loss / labels.len() as f64;

@@ -14,7 +14,11 @@ pub struct Bar {
 impl Bar {
     /// A bar, or none when `quiet` or when nobody watches.
     pub fn new(epochs: u32, quiet: bool) -> Self {
-        let bar = if quiet { ProgressBar::hidden() } else { ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr_with_hz(8)) };
+        let bar = if quiet {
+            ProgressBar::hidden()
+        } else {
+            ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr_with_hz(8))
+        };
         let style = ProgressStyle::with_template("{prefix} {bar:28} {pos}/{len}  {msg}  {eta} left");
         bar.set_style(style.expect("the template is well-formed").progress_chars("━╸─"));
         Self { bar, epochs, current: 0 }

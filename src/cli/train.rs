@@ -7,9 +7,9 @@ use crate::autotune::{BoundsMode, BoundsSpec};
 use crate::backend::cpu::Cpu;
 use crate::backend::{Backend, LossSpec};
 use crate::data::{DataSource, Dataset};
+use crate::network::Volume;
 use crate::network::presets::Preset;
 use crate::network::spec::{InputMode, NetworkSpec, Norm};
-use crate::network::Volume;
 use crate::neuron::{NeuronModel, ResetKind};
 use crate::surrogate::{Schedule, Surrogate, SurrogateKind};
 use crate::train::checkpoint::{self, Progress, load_model, load_state, open_model, open_state};
@@ -202,7 +202,10 @@ impl TrainArguments {
         let presets: Vec<_> = Preset::value_variants().iter().filter_map(|p| p.to_possible_value()).collect();
         let presets: Vec<_> = presets.iter().map(|value| value.get_name()).collect();
         let text = std::fs::read_to_string(name).map_err(|e| {
-            input_error!("--network {name} is neither a preset ({}) nor a file that can be read: {e}", presets.join(", "))
+            input_error!(
+                "--network {name} is neither a preset ({}) nor a file that can be read: {e}",
+                presets.join(", ")
+            )
         })?;
         if self.channels.is_some() {
             bail_input!("--channels chooses the width of a preset, but --network {name} is a file");
@@ -368,7 +371,8 @@ fn train(backend: Cpu, run: Run, config: Config, mut data: Dataset, arguments: &
         return Ok(End::Interrupted);
     }
     let chosen = open_model(&run.model())?;
-    let epoch: u32 = chosen.description("epoch")?.parse().map_err(|_| input_error!("{} has no epoch", run.model().display()))?;
+    let epoch: u32 =
+        chosen.description("epoch")?.parse().map_err(|_| input_error!("{} has no epoch", run.model().display()))?;
     load_model(&chosen, &mut trainer.model)?;
     let test = trainer.evaluate(data.test)?;
     let result = serde_json::json!({
@@ -406,7 +410,10 @@ fn introduce(trainer: &Trainer<Cpu>, run: &Run, source: &str) -> Result<()> {
     let (training, held_out) = trainer.split();
     let memory = trainer.model.memory();
     say(format!("device   {}", trainer.model.backend().describe()))?;
-    say(format!("data     {} ({source}): {training} to train on, {held_out} held out", trainer.config.data.source.name()))?;
+    say(format!(
+        "data     {} ({source}): {training} to train on, {held_out} held out",
+        trainer.config.data.source.name()
+    ))?;
     say(format!("network  {}, {} parameters", trainer.title(), trainer.model.plan().parameters()))?;
     say(format!(
         "memory   {}: parameters {}, spikes and windows {}, currents {}, activations {}",
@@ -457,6 +464,12 @@ impl<B: Backend> Observer<B> for Watcher<'_> {
     }
 
     fn checkpoint(&mut self, trainer: &Trainer<B>) -> Result<()> {
-        checkpoint::save_state(&self.run.state(), &trainer.model, &trainer.tracker, &trainer.progress, &trainer.config.to_toml())
+        checkpoint::save_state(
+            &self.run.state(),
+            &trainer.model,
+            &trainer.tracker,
+            &trainer.progress,
+            &trainer.config.to_toml(),
+        )
     }
 }

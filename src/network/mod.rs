@@ -1,6 +1,7 @@
 //! What a network is: layers as they are configured, their shapes, presets, and the model that runs them on a
 //! backend.
 
+mod layer;
 pub mod model;
 pub mod parameters;
 pub mod presets;

@@ -47,10 +47,8 @@ impl BoundsTracker {
         let spec = spec.unwrap_or_default();
         let per_channel = moves && spec.per_channel;
         model.set_histograms(per_channel)?;
-        let stages: Vec<(usize, usize)> = model
-            .spiking_stages()
-            .map(|(i, stage)| (i, if per_channel { stage.conv.output.c } else { 1 }))
-            .collect();
+        let stages: Vec<(usize, usize)> =
+            model.spiking_stages().map(|(i, stage)| (i, if per_channel { stage.conv.output.c } else { 1 })).collect();
         let mut layers = Vec::with_capacity(stages.len());
         for (stage, count) in stages {
             let empty = vec![Histogram::default(); count];
@@ -134,7 +132,11 @@ impl BoundsTracker {
             if self.moves && spec.mode.tracks() {
                 let scheduled = spec.scheduled(None, epoch, epochs);
                 let target = spec.target_at(epoch, epochs);
-                let tuned = layer.recent.iter().zip(model.bounds(layer.stage)).map(|(h, &old)| spec.tune(h, Some(old), scheduled, target));
+                let tuned = layer
+                    .recent
+                    .iter()
+                    .zip(model.bounds(layer.stage))
+                    .map(|(h, &old)| spec.tune(h, Some(old), scheduled, target));
                 let (bounds, flags): (Vec<Bounds>, Vec<_>) = tuned.unzip();
                 model.set_bounds(layer.stage, bounds);
                 layer.flags = merge_flags(flags);

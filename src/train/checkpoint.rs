@@ -5,8 +5,8 @@ use crate::backend::Backend;
 use crate::network::Model;
 use crate::network::parameters::Part;
 use crate::surrogate::Bounds;
-use crate::train::bounds::BoundsTracker;
 use crate::tensors::{TensorFile, Tensors};
+use crate::train::bounds::BoundsTracker;
 use crate::train::config::Config;
 use crate::train::files::write_whole;
 use crate::{bail_input, input_error};
@@ -37,7 +37,10 @@ impl Checkpoint {
         let bytes = std::fs::read(path).map_err(cannot)?;
         let checkpoint = Self { bytes, name };
         if checkpoint.file()?.descriptions().get("format").map(String::as_str) != Some(format) {
-            bail_input!("{} is not a checkpoint of this program: its metadata lack the format {format}", checkpoint.name);
+            bail_input!(
+                "{} is not a checkpoint of this program: its metadata lack the format {format}",
+                checkpoint.name
+            );
         }
         Ok(checkpoint)
     }
@@ -118,8 +121,12 @@ pub fn load_model<B: Backend + Clone>(checkpoint: &Checkpoint, model: &mut Model
 /// Bounds of a layer: one row, or one a channel.
 fn load_bounds(file: &TensorFile, name: &str, channels: usize) -> Result<Vec<Bounds>> {
     let values = file.floats(name, &[1, 4]).or_else(|_| file.floats(name, &[channels, 4]))?;
-    let bounds: Vec<Bounds> =
-        values.as_chunks::<4>().0.iter().map(|&[left, right, alpha, beta]| Bounds { left, right, alpha, beta }).collect();
+    let bounds: Vec<Bounds> = values
+        .as_chunks::<4>()
+        .0
+        .iter()
+        .map(|&[left, right, alpha, beta]| Bounds { left, right, alpha, beta })
+        .collect();
     if bounds.iter().any(|b| b.left <= 0.0 || b.right <= 0.0) {
         bail_input!("{}: {name} holds a width that is not above 0", file.name);
     }
@@ -171,7 +178,13 @@ pub struct Best {
 }
 
 /// Writes `state.safetensors`.
-pub fn save_state<B: Backend>(path: &Path, model: &Model<B>, tracker: &BoundsTracker, progress: &Progress, config: &str) -> Result<()> {
+pub fn save_state<B: Backend>(
+    path: &Path,
+    model: &Model<B>,
+    tracker: &BoundsTracker,
+    progress: &Progress,
+    config: &str,
+) -> Result<()> {
     let mut tensors = Tensors::default();
     push_model(&mut tensors, model)?;
     for p in model.parameters() {
@@ -206,7 +219,11 @@ pub fn open_state(path: &Path) -> Result<(Checkpoint, Progress)> {
 }
 
 /// Loads an opened state.
-pub fn load_state<B: Backend + Clone>(checkpoint: &Checkpoint, model: &mut Model<B>, tracker: &mut BoundsTracker) -> Result<()> {
+pub fn load_state<B: Backend + Clone>(
+    checkpoint: &Checkpoint,
+    model: &mut Model<B>,
+    tracker: &mut BoundsTracker,
+) -> Result<()> {
     load_model(checkpoint, model)?;
     let file = checkpoint.file()?;
     let backend = model.backend().clone();

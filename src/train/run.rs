@@ -57,7 +57,10 @@ impl Run {
 
     /// The first of `runs/NAME-1`, `runs/NAME-2`, … that is free.
     pub fn free_folder(name: &str) -> PathBuf {
-        (1..).map(|i| Path::new("runs").join(format!("{name}-{i}"))).find(|path| !path.exists()).expect("numbers do not end")
+        (1..)
+            .map(|i| Path::new("runs").join(format!("{name}-{i}")))
+            .find(|path| !path.exists())
+            .expect("numbers do not end")
     }
 
     /// The folder itself.
@@ -105,7 +108,8 @@ impl Run {
     /// in between repeats the epoch and writes the same bytes.
     pub fn save_epoch<B: Backend>(&self, trainer: &Trainer<B>, epochs: &[EpochMetrics]) -> Result<()> {
         let last = epochs.last().expect("an epoch has just ended");
-        let lines: String = epochs.iter().map(|e| serde_json::to_string(e).map(|line| line + "\n")).collect::<Result<_, _>>()?;
+        let lines: String =
+            epochs.iter().map(|e| serde_json::to_string(e).map(|line| line + "\n")).collect::<Result<_, _>>()?;
         write_whole(&self.metrics(), lines.as_bytes())?;
         let title = format!("{} on {}", trainer.title(), trainer.config.data.source.name());
         write_whole(&self.folder.join("curves.svg"), curves(&title, epochs)?.as_bytes())?;

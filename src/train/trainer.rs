@@ -243,7 +243,8 @@ impl<B: Backend> Trainer<B> {
         let Self { model, set, samples, normalisation, validation, config, .. } = self;
         let now = evaluate::scores(model, set, samples, normalisation, validation, &config.loss)?;
         self.held_out = Some(now);
-        let better = |best: Best| now.accuracy > best.accuracy || (now.accuracy == best.accuracy && now.loss < best.loss);
+        let better =
+            |best: Best| now.accuracy > best.accuracy || (now.accuracy == best.accuracy && now.loss < best.loss);
         let improved = self.progress.best.is_none_or(better);
         if improved {
             self.progress.best = Some(Best { epoch, accuracy: now.accuracy, loss: now.loss });
@@ -303,7 +304,12 @@ impl<B: Backend> Trainer<B> {
         let mean = |get: fn(&crate::surrogate::Bounds) -> f32| {
             bounds.iter().map(|b| get(b) as f64).sum::<f64>() / bounds.len() as f64
         };
-        Some(BoundsMetrics { left: mean(|b| b.left), right: mean(|b| b.right), alpha: mean(|b| b.alpha), beta: mean(|b| b.beta) })
+        Some(BoundsMetrics {
+            left: mean(|b| b.left),
+            right: mean(|b| b.right),
+            alpha: mean(|b| b.alpha),
+            beta: mean(|b| b.beta),
+        })
     }
 
     /// Loss and accuracy on other samples of the same data set.
@@ -318,7 +324,9 @@ impl<B: Backend> Trainer<B> {
 /// FNV-1a over labels and values.
 fn fingerprint(samples: &Samples) -> u64 {
     let labels = samples.labels.iter().flat_map(|label| label.to_le_bytes());
-    labels.chain(samples.values.iter().copied()).fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ byte as u64).wrapping_mul(0x100_0000_01b3))
+    labels
+        .chain(samples.values.iter().copied())
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ byte as u64).wrapping_mul(0x100_0000_01b3))
 }
 
 /// Adds two batches' sums.

@@ -2,8 +2,9 @@
 
 use super::events::{Events, add_rows, for_column_blocks, push_bits};
 use super::layout::{input_pitch, pitch, words};
+use super::norm::moments;
 use super::product::{PANEL, Product, Start};
-use super::{CpuInput, Scratch, Weight, simd, with_scratch};
+use super::{CpuInput, Gradient, Scratch, Weight, simd, split, with_scratch};
 use crate::backend::shape::{Conv, Span};
 use rayon::prelude::*;
 
@@ -134,16 +135,27 @@ fn padded_rows(conv: &Conv, padded: &[f32], weight: &[f32], bias: &[f32], first:
     .run();
 }
 
-/// Currents of every sample and step.
-pub fn current(conv: &Conv, span: Span, input: &CpuInput, weight: &Weight, bias: &[f32], currents: &mut [f32]) {
-    let image = conv.output.pixels() * pitch(conv.output.c);
-    let scale = input.scale();
-    currents.par_chunks_mut(image).enumerate().take(span.batch * span.steps).for_each(|(i, out)| {
+/// Currents of every sample and step, with the moments of each, `[2][pitch]`, while it is in cache.
+pub fn current(
+    conv: &Conv,
+    span: Span,
+    input: &CpuInput,
+    weight: &Weight,
+    bias: &[f32],
+    currents: &mut [f32],
+    sums: Option<&mut Vec<f32>>,
+) {
+    let (pitch, pieces) = (pitch(conv.output.c), span.batch * span.steps);
+    let sums = split(sums, 2 * pitch, pieces);
+    currents.par_chunks_mut(conv.output.pixels() * pitch).zip(sums).enumerate().for_each(|(i, (out, sums))| {
         with_scratch(|scratch| {
             let source = scratch.sources(1);
             source[0].load(conv, input, i);
-            current_rows(conv, &source[0], scale, weight, bias, 0, out);
+            current_rows(conv, &source[0], input.scale(), weight, bias, 0, out);
         });
+        if let Some(sums) = sums {
+            moments(out, sums);
+        }
     });
 }
 
@@ -159,21 +171,29 @@ impl Spread {
         Self { height: conv.input.h + conv.kernel.h - 1, width: conv.input.w + conv.kernel.w - 1 }
     }
 
-    /// Spreads one image's gradient `[P][Q][pitch]`; between strides and outside there are zeros.
-    fn fill(&self, conv: &Conv, gradient: &[f32], spread: &mut Vec<f32>) {
+    /// Spreads one image's gradient; between strides and outside there are zeros.
+    fn fill(&self, conv: &Conv, gradient: &Gradient, image: usize, spread: &mut Vec<f32>) {
         let pitch = pitch(conv.output.c);
+        let len = conv.output.pixels() * pitch;
         spread.clear();
         spread.resize(self.height * self.width * pitch, 0.0);
         let place = |at: usize, stride: usize, kernel: usize, padding: usize, extent: usize| {
             (at * stride + kernel - 1).checked_sub(padding).filter(|&to| to < extent)
         };
-        for (p, row) in gradient.chunks_exact(conv.output.w * pitch).enumerate() {
-            let Some(y) = place(p, conv.stride.h, conv.kernel.h, conv.padding.h, self.height) else { continue };
-            for (q, pixel) in row.chunks_exact(pitch).enumerate() {
-                let Some(x) = place(q, conv.stride.w, conv.kernel.w, conv.padding.w, self.width) else { continue };
-                spread[(y * self.width + x) * pitch..][..pitch].copy_from_slice(pixel);
-            }
-        }
+        simd(
+            #[inline(always)]
+            || {
+                for pixel in 0..conv.output.pixels() {
+                    let (p, q) = (pixel / conv.output.w, pixel % conv.output.w);
+                    let y = place(p, conv.stride.h, conv.kernel.h, conv.padding.h, self.height);
+                    let x = place(q, conv.stride.w, conv.kernel.w, conv.padding.w, self.width);
+                    if let (Some(y), Some(x)) = (y, x) {
+                        gradient
+                            .read(image * len + pixel * pitch, &mut spread[(y * self.width + x) * pitch..][..pitch]);
+                    }
+                }
+            },
+        );
     }
 }
 
@@ -194,10 +214,9 @@ pub fn pack_transposed(conv: &Conv, weight: &[f32], packed: &mut Vec<f32>) {
 }
 
 /// Gradient of the input.
-pub fn input_grad(conv: &Conv, span: Span, gradient: &[f32], weight: &Weight, out: &mut [f32]) {
+pub fn input_grad(conv: &Conv, span: Span, gradient: &Gradient, weight: &Weight, out: &mut [f32]) {
     let (filters, channels) = (pitch(conv.output.c), pitch(conv.input.c));
     let image_in = conv.input.pixels() * channels;
-    let image_out = conv.output.pixels() * filters;
     let spread = Spread::new(conv);
     let rows: Vec<u32> = (0..conv.input.pixels())
         .map(|i| ((i / conv.input.w * spread.width + i % conv.input.w) * filters) as u32)
@@ -205,7 +224,7 @@ pub fn input_grad(conv: &Conv, span: Span, gradient: &[f32], weight: &Weight, ou
     let runs: Vec<u32> = (0..conv.kernel.h).map(|r| (r * spread.width * filters) as u32).collect();
     out.par_chunks_mut(image_in).enumerate().take(span.batch * span.steps).for_each(|(i, out)| {
         with_scratch(|Scratch { values, .. }| {
-            spread.fill(conv, &gradient[i * image_out..][..image_out], values);
+            spread.fill(conv, gradient, i, values);
             Product {
                 x: values,
                 rows: &rows,
@@ -230,7 +249,7 @@ const PIECES: usize = 16;
 
 /// Gradient of the weight. Each task sums one group of samples for one block of input channels; the groups are then
 /// added in order.
-pub fn weight_grad(conv: &Conv, span: Span, input: &CpuInput, gradient: &[f32], out: &mut [f32]) {
+pub fn weight_grad(conv: &Conv, span: Span, input: &CpuInput, gradient: &Gradient, out: &mut [f32]) {
     let filters = pitch(conv.output.c);
     let taps = conv.kernel.h * conv.kernel.w;
     let (block, blocks) = match input {
@@ -278,13 +297,12 @@ fn add_event_grad(
     bits: &[u32],
     word: usize,
     image: usize,
-    gradient: &[f32],
+    gradient: &Gradient,
     partial: &mut [f32],
 ) {
     let (filters, words) = (pitch(conv.output.c), words(conv.input.c));
-    let image_out = conv.output.pixels() * filters;
     let spread = Spread::new(conv);
-    spread.fill(conv, &gradient[image * image_out..][..image_out], &mut scratch.values);
+    spread.fill(conv, gradient, image, &mut scratch.values);
     let lists = channel_lists(
         &mut scratch.lists,
         conv,
@@ -344,12 +362,13 @@ fn add_dense_grad(
     scratch: &mut Scratch,
     values: &[f32],
     image: usize,
-    gradient: &[f32],
+    gradient: &Gradient,
     partial: &mut [f32],
 ) {
     let (pitch_in, filters) = (input_pitch(conv), pitch(conv.output.c));
     let (image_in, image_out) = (conv.input.pixels() * pitch_in, conv.output.pixels() * filters);
     pad_input(conv, &values[image * image_in..][..image_in], &mut scratch.values);
+    gradient.image(image, image_out, filters, &mut scratch.tile);
     let width = padded_width(conv) * pitch_in;
     let rows: Vec<u32> = (0..conv.kernel.h * conv.kernel.w * pitch_in)
         .map(|i| (i / (conv.kernel.w * pitch_in) * width + i % (conv.kernel.w * pitch_in)) as u32)
@@ -360,7 +379,7 @@ fn add_dense_grad(
         runs: &(0..conv.output.h).map(|p| (p * conv.stride.h * width) as u32).collect::<Vec<_>>(),
         run_len: conv.output.w,
         step: conv.stride.w * pitch_in,
-        b: &gradient[image * image_out..][..image_out],
+        b: &scratch.tile,
         b_row: filters,
         b_panel: PANEL,
         start: Start::Out,

@@ -19,9 +19,10 @@ mod spike_backward;
 use super::shape::{Conv, Pool, Span, Volume};
 use super::*;
 use layout::{pitch, words};
-use lif::{ImageOutput, Lif};
+use lif::{ImageOutput, Lif, lanes};
 use rayon::prelude::*;
 use spike_backward::{ImageSaved, SpikeBackward};
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::sync::Mutex;
 
@@ -66,6 +67,65 @@ impl CpuInput<'_> {
         match self {
             Self::Dense(_) => 1.0,
             Self::Spikes { scale, .. } => *scale,
+        }
+    }
+}
+
+/// The gradient of a convolution's output; a batch norm's backward pass is applied as it is read.
+struct Gradient<'a> {
+    values: &'a [f32],
+    norm: Option<(&'a [f32], &'a NormGradient<Vec<f32>>)>,
+}
+
+impl<'a> From<CurrentGradient<'a, Cpu>> for Gradient<'a> {
+    fn from(gradient: CurrentGradient<'a, Cpu>) -> Self {
+        let norm = gradient.norm.map(|(currents, norm)| (currents.as_slice(), norm));
+        Self { values: gradient.gradient, norm }
+    }
+}
+
+impl Gradient<'_> {
+    /// Reads all channels of one pixel, whose values start at `at`.
+    #[inline(always)]
+    fn read(&self, at: usize, to: &mut [f32]) {
+        let Some((currents, norm)) = self.norm else {
+            to.copy_from_slice(&self.values[at..][..to.len()]);
+            return;
+        };
+        for (first, to) in to.as_chunks_mut::<16>().0.iter_mut().enumerate() {
+            let first = 16 * first;
+            let (g, y) = (lanes::<16>(self.values, at + first), lanes::<16>(currents, at + first));
+            let (of_gradient, of_current) =
+                (lanes::<16>(&norm.of_gradient, first), lanes::<16>(&norm.of_current, first));
+            let constant = lanes::<16>(&norm.constant, first);
+            for i in 0..16 {
+                to[i] = of_gradient[i].mul_add(g[i], of_current[i].mul_add(y[i], constant[i]));
+            }
+        }
+    }
+
+    /// Reads image `image`, `len` values of `pitch` a pixel.
+    fn image(&self, image: usize, len: usize, pitch: usize, to: &mut Vec<f32>) {
+        to.resize(len, 0.0);
+        simd(
+            #[inline(always)]
+            || {
+                for (pixel, to) in to.chunks_exact_mut(pitch).enumerate() {
+                    self.read(image * len + pixel * pitch, to);
+                }
+            },
+        );
+    }
+
+    /// All of it, for the linear layers, which read it more than once.
+    fn whole(&self, len: usize, pitch: usize) -> Cow<'_, [f32]> {
+        match self.norm {
+            None => Cow::Borrowed(self.values),
+            Some(_) => {
+                let mut values = Vec::new();
+                self.image(0, len, pitch, &mut values);
+                Cow::Owned(values)
+            }
         }
     }
 }
@@ -124,8 +184,8 @@ fn simd<R>(f: impl FnOnce() -> R) -> R {
     pulp::Arch::new().dispatch(f)
 }
 
-/// One piece of `values` for every sample, or as many `None`.
-fn pieces<V>(values: Option<&mut Vec<V>>, len: usize, batch: usize) -> Vec<Option<&mut [V]>> {
+/// Pieces of `len` values, or as many `None`.
+fn split<V>(values: Option<&mut Vec<V>>, len: usize, batch: usize) -> Vec<Option<&mut [V]>> {
     match values {
         Some(values) => values.chunks_exact_mut(len).take(batch).map(Some).collect(),
         None => (0..batch).map(|_| None).collect(),
@@ -136,8 +196,8 @@ fn pieces<V>(values: Option<&mut Vec<V>>, len: usize, batch: usize) -> Vec<Optio
 fn each_image(volume: Volume, span: Span, out: SpikeOutput<Cpu>, task: impl Fn(usize, &mut ImageOutput) + Sync) {
     let places = span.steps * volume.pixels();
     let words = places * words(volume.c);
-    let windows = pieces(out.windows, words, span.batch);
-    let membranes = pieces(out.membrane, places * pitch(volume.c), span.batch);
+    let windows = split(out.windows, words, span.batch);
+    let membranes = split(out.membrane, places * pitch(volume.c), span.batch);
     let histograms = out.histogram.as_ref().map(|counts| counts.len());
     let counts = out.histogram.map(Mutex::new);
     out.spikes.par_chunks_exact_mut(words).zip(windows).zip(membranes).enumerate().for_each(
@@ -171,6 +231,8 @@ impl Backend for Cpu {
     type Bytes = Vec<u8>;
     type Counts = Vec<Histogram>;
     type Packed = Transposed;
+    /// `[N or N T][2][pitch]`: a piece is a sample, or a sample's step.
+    type Sums = Vec<f32>;
 
     fn describe(&self) -> String {
         let simd = format!("{:?}", pulp::Arch::new());
@@ -208,6 +270,15 @@ impl Backend for Cpu {
 
     fn packed(&self, _: &Conv) -> Result<Transposed> {
         Ok(Vec::new())
+    }
+
+    fn sums(&self, span: Span, volume: Volume) -> Result<Vec<f32>> {
+        Ok(vec![0.0; span.batch * span.steps * 2 * pitch(volume.c)])
+    }
+
+    fn copy(&self, from: &Vec<f32>, to: &mut Vec<f32>) -> Result<()> {
+        to.copy_from_slice(from);
+        Ok(())
     }
 
     fn histogram(&self, count: usize) -> Result<Vec<Histogram>> {
@@ -307,12 +378,20 @@ impl Backend for Cpu {
         weights: Weights<Self>,
         bias: &Vec<f32>,
         currents: &mut Vec<f32>,
+        moments: Option<&mut Vec<f32>>,
     ) -> Result<()> {
         let input = input.into();
         if conv.is_linear() {
             linear::current(conv, span, &input, &weights.get(), bias, currents);
+            if let Some(moments) = moments {
+                let pitch = pitch(conv.output.c);
+                currents
+                    .chunks_exact(pitch)
+                    .zip(moments.chunks_exact_mut(2 * pitch))
+                    .for_each(|(row, out)| norm::moments(row, out));
+            }
         } else {
-            conv::current(conv, span, &input, &weights.get(), bias, currents);
+            conv::current(conv, span, &input, &weights.get(), bias, currents, moments);
         }
         Ok(())
     }
@@ -334,7 +413,7 @@ impl Backend for Cpu {
         if conv.is_linear() {
             // One neuron a row: the weight, not the currents, is what must stay in cache.
             let mut currents = self.activations(of_currents, volume)?;
-            self.conv_current(conv, of_currents, input, weights, bias, &mut currents)?;
+            self.conv_current(conv, of_currents, input, weights, bias, &mut currents, None)?;
             return self.norm_lif_forward(volume, span, &currents, input_steps, affine, neurons, out);
         }
         let (input, weight) = (input.into(), weights.get());
@@ -368,10 +447,10 @@ impl Backend for Cpu {
         span: Span,
         volume: Volume,
         steps: usize,
-        currents: &Vec<f32>,
+        moments: &Vec<f32>,
         update: bool,
     ) -> Result<NormState<Vec<f32>>> {
-        Ok(norm::statistics(norm, span, volume, steps, currents, update))
+        Ok(norm::statistics(norm, span, volume, steps, moments, update))
     }
 
     fn batch_norm_running(&self, norm: BatchNorm<Self>) -> Result<NormState<Vec<f32>>> {
@@ -528,6 +607,8 @@ impl Backend for Cpu {
         spikes_grad: &Vec<f32>,
         current_steps: usize,
         out: &mut Vec<f32>,
+        norm: Option<(&Vec<f32>, &NormState<Vec<f32>>)>,
+        sums: &mut Vec<f32>,
     ) -> Result<()> {
         let task = SpikeBackward {
             volume,
@@ -541,7 +622,9 @@ impl Backend for Cpu {
         let (pixels, pitch) = (volume.pixels(), pitch(volume.c));
         let bits = span.steps * pixels * words(volume.c);
         let gradient = span.steps * pool.map_or(pixels, |pool| pool.output.pixels()) * pitch;
-        out.par_chunks_mut(current_steps * pixels * pitch).enumerate().take(span.batch).for_each(|(n, out)| {
+        let image = current_steps * pixels * pitch;
+        let sums = sums.par_chunks_mut(2 * pitch).take(span.batch);
+        out.par_chunks_mut(image).zip(sums).enumerate().for_each(|(n, (out, sums))| {
             let saved = match saved {
                 Saved::Bits { spikes, windows } => {
                     ImageSaved::Bits { spikes: &spikes[n * bits..][..bits], windows: &windows[n * bits..][..bits] }
@@ -555,12 +638,24 @@ impl Backend for Cpu {
                 },
             };
             with_scratch(|scratch| task.run(saved, &spikes_grad[n * gradient..][..gradient], out, scratch));
+            match norm {
+                Some((currents, state)) => norm::norm_gradient_sums(out, &currents[n * image..][..image], state, sums),
+                None => norm::gradient_sums(out, sums),
+            }
         });
         Ok(())
     }
 
-    fn channel_sums(&self, volume: Volume, span: Span, floats: &Vec<f32>, sums: &mut Vec<f32>) -> Result<()> {
-        norm::channel_sums(volume, span, floats, sums);
+    fn channel_sums(&self, _: Volume, span: Span, sums: &Vec<f32>, out: &mut Vec<f32>) -> Result<()> {
+        norm::channel_sums(sums, span.batch, out);
+        Ok(())
+    }
+
+    fn bias_grad(&self, volume: Volume, span: Span, gradient: &Vec<f32>, out: &mut Vec<f32>) -> Result<()> {
+        let pitch = pitch(volume.c);
+        let mut sums = vec![0.0; 2 * pitch];
+        norm::gradient_sums(&gradient[..span.batch * span.steps * volume.pixels() * pitch], &mut sums);
+        out.copy_from_slice(&sums[..pitch]);
         Ok(())
     }
 
@@ -570,14 +665,12 @@ impl Backend for Cpu {
         span: Span,
         steps: usize,
         batch: bool,
-        currents: &Vec<f32>,
+        sums: &Vec<f32>,
         state: &NormState<Vec<f32>>,
-        grad: &mut Vec<f32>,
         gain_grad: &mut Vec<f32>,
         bias_grad: &mut Vec<f32>,
-    ) -> Result<()> {
-        norm::batch_backward(volume, span, steps, batch, currents, state, grad, gain_grad, bias_grad);
-        Ok(())
+    ) -> Result<NormGradient<Vec<f32>>> {
+        Ok(norm::batch_backward(volume, span, steps, batch, sums, state, gain_grad, bias_grad))
     }
 
     fn conv_weight_grad(
@@ -585,14 +678,21 @@ impl Backend for Cpu {
         conv: &Conv,
         span: Span,
         input: Input<Self>,
-        currents_grad: &Vec<f32>,
+        gradient: CurrentGradient<Self>,
         weight_grad: &mut Vec<f32>,
     ) -> Result<()> {
-        let input = input.into();
+        let (input, gradient) = (input.into(), Gradient::from(gradient));
         if conv.is_linear() {
-            linear::weight_grad(conv, span, &input, currents_grad, weight_grad);
+            let pitch = pitch(conv.output.c);
+            linear::weight_grad(
+                conv,
+                span,
+                &input,
+                &gradient.whole(span.batch * span.steps * pitch, pitch),
+                weight_grad,
+            );
         } else {
-            conv::weight_grad(conv, span, &input, currents_grad, weight_grad);
+            conv::weight_grad(conv, span, &input, &gradient, weight_grad);
         }
         Ok(())
     }
@@ -601,14 +701,22 @@ impl Backend for Cpu {
         &self,
         conv: &Conv,
         span: Span,
-        currents_grad: &Vec<f32>,
+        gradient: CurrentGradient<Self>,
         weights: Weights<Self>,
         input_grad: &mut Vec<f32>,
     ) -> Result<()> {
+        let gradient = Gradient::from(gradient);
         if conv.is_linear() {
-            linear::input_grad(conv, span, currents_grad, &weights.get(), input_grad);
+            let pitch = pitch(conv.output.c);
+            linear::input_grad(
+                conv,
+                span,
+                &gradient.whole(span.batch * span.steps * pitch, pitch),
+                &weights.get(),
+                input_grad,
+            );
         } else {
-            conv::input_grad(conv, span, currents_grad, &weights.get(), input_grad);
+            conv::input_grad(conv, span, &gradient, &weights.get(), input_grad);
         }
         Ok(())
     }

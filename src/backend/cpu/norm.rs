@@ -1,10 +1,10 @@
 //! Batch norm and weight norm.
 
 use super::layout::{input_pitch, pitch};
+use super::lif::lanes;
 use super::simd;
 use crate::backend::shape::{Conv, Span, Volume};
-use crate::backend::{BatchNorm, NormState};
-use rayon::prelude::*;
+use crate::backend::{BatchNorm, NormGradient, NormState};
 
 /// Added to the variance, as PyTorch does.
 const BATCH_EPSILON: f32 = 1e-5;
@@ -13,79 +13,132 @@ const BATCH_MOMENTUM: f32 = 0.1;
 /// Added to a filter's summed variance, as in scaled weight standardisation.
 const WEIGHT_EPSILON: f32 = 1e-4;
 
-/// Per channel, `[piece][2][pitch]`: two sums over the pixels of each sample, from `f(pixel values) -> two terms`.
-/// Pieces are whole samples, so that their order does not depend on the number of threads.
-fn image_sums<'a>(
-    floats: &'a [f32],
-    image: usize,
-    pitch: usize,
-    add: impl Fn(usize, &'a [f32], &mut [f32], &mut [f32]) + Sync,
-) -> Vec<Vec<f32>> {
-    floats
-        .par_chunks(image)
-        .enumerate()
-        .map(|(n, values)| {
-            let mut sums = vec![0.0; 2 * pitch];
-            let (first, second) = sums.split_at_mut(pitch);
-            add(n, values, first, second);
-            sums
-        })
-        .collect()
+/// Channels that a loop over pixels keeps in registers.
+const LANES: usize = 16;
+
+/// Runs `f(first channel) -> two sums` for every 16 channels and puts them into `out`, `[2][pitch]`.
+fn each_lanes(out: &mut [f32], f: impl Fn(usize) -> [[f32; LANES]; 2]) {
+    let pitch = out.len() / 2;
+    simd(
+        #[inline(always)]
+        || {
+            for first in (0..pitch).step_by(LANES) {
+                let [a, b] = f(first);
+                out[first..][..LANES].copy_from_slice(&a);
+                out[pitch + first..][..LANES].copy_from_slice(&b);
+            }
+        },
+    );
 }
 
-/// Mean and biased variance of each channel: every sample's own first, then put together (Chan et al.), because
-/// a difference of large sums would cancel.
-fn moments(floats: &[f32], image: usize, pitch: usize) -> (Vec<f64>, Vec<f64>) {
-    let count = (image / pitch) as f64;
-    let images = image_sums(floats, image, pitch, |_, values, mean, squares| {
-        simd(
-            #[inline(always)]
-            || {
-                for pixel in values.chunks_exact(pitch) {
-                    for (sum, x) in mean.iter_mut().zip(pixel) {
-                        *sum += x;
-                    }
+/// Mean and summed squared distance from it of each channel of one piece, `[pixels][pitch]`.
+pub fn moments(values: &[f32], out: &mut [f32]) {
+    let pitch = out.len() / 2;
+    let count = (values.len() / pitch) as f32;
+    each_lanes(
+        out,
+        #[inline(always)]
+        |first| {
+            let (mut mean, mut squares) = ([0.0; LANES], [0.0; LANES]);
+            for pixel in values.chunks_exact(pitch) {
+                let x = lanes::<LANES>(pixel, first);
+                for i in 0..LANES {
+                    mean[i] += x[i];
                 }
-                mean.iter_mut().for_each(|sum| *sum /= count as f32);
-                for pixel in values.chunks_exact(pitch) {
-                    for (c, x) in pixel.iter().enumerate() {
-                        let d = x - mean[c];
-                        squares[c] = d.mul_add(d, squares[c]);
-                    }
+            }
+            for i in 0..LANES {
+                mean[i] /= count;
+            }
+            for pixel in values.chunks_exact(pitch) {
+                let x = lanes::<LANES>(pixel, first);
+                for i in 0..LANES {
+                    let d = x[i] - mean[i];
+                    squares[i] = d.mul_add(d, squares[i]);
                 }
-            },
-        );
-    });
-    let (mut mean, mut squares) = (vec![0.0; pitch], vec![0.0; pitch]);
-    for (n, sums) in images.iter().enumerate() {
-        let before = n as f64 * count;
-        for c in 0..pitch {
-            let delta = sums[c] as f64 - mean[c];
-            mean[c] += delta * count / (before + count);
-            squares[c] += sums[pitch + c] as f64 + delta * delta * before * count / (before + count);
+            }
+            [mean, squares]
+        },
+    );
+}
+
+/// Sum of each channel of one piece's gradient.
+pub fn gradient_sums(gradient: &[f32], out: &mut [f32]) {
+    let pitch = out.len() / 2;
+    each_lanes(
+        out,
+        #[inline(always)]
+        |first| {
+            let mut sums = [0.0; LANES];
+            for pixel in gradient.chunks_exact(pitch) {
+                let g = lanes::<LANES>(pixel, first);
+                for i in 0..LANES {
+                    sums[i] += g[i];
+                }
+            }
+            [sums, [0.0; LANES]]
+        },
+    );
+}
+
+/// Sums of the gradient and of its product with the normalised currents, per channel of one piece.
+pub fn norm_gradient_sums(gradient: &[f32], currents: &[f32], state: &NormState<Vec<f32>>, out: &mut [f32]) {
+    let pitch = out.len() / 2;
+    each_lanes(
+        out,
+        #[inline(always)]
+        |first| {
+            let (mut sums, mut products) = ([0.0; LANES], [0.0; LANES]);
+            let (mean, inverse) = (lanes::<LANES>(&state.mean, first), lanes::<LANES>(&state.inverse_deviation, first));
+            for (pixel, current) in gradient.chunks_exact(pitch).zip(currents.chunks_exact(pitch)) {
+                let (g, y) = (lanes::<LANES>(pixel, first), lanes::<LANES>(current, first));
+                for i in 0..LANES {
+                    sums[i] += g[i];
+                    products[i] = g[i].mul_add((y[i] - mean[i]) * inverse[i], products[i]);
+                }
+            }
+            [sums, products]
+        },
+    );
+}
+
+/// Both sums over all pieces, in order.
+fn totals(sums: &[f32], pitch: usize) -> [Vec<f64>; 2] {
+    let mut totals = [vec![0.0; pitch], vec![0.0; pitch]];
+    for piece in sums.chunks_exact(2 * pitch) {
+        for (total, part) in totals.iter_mut().zip(piece.chunks_exact(pitch)) {
+            total.iter_mut().zip(part).for_each(|(total, &x)| *total += x as f64);
         }
     }
-    let total = images.len() as f64 * count;
-    squares.iter_mut().for_each(|s| *s /= total);
-    (mean, squares)
+    totals
 }
 
-/// See [`crate::backend::Backend::batch_norm_statistics`].
+/// See [`crate::backend::Backend::batch_norm_statistics`]: the pieces' moments put together (Chan et al.), because
+/// a difference of large sums would cancel.
 pub fn statistics(
     norm: BatchNorm<super::Cpu>,
     span: Span,
     volume: Volume,
     steps: usize,
-    currents: &[f32],
+    sums: &[f32],
     update: bool,
 ) -> NormState<Vec<f32>> {
     let pitch = pitch(volume.c);
-    let image = span.steps * volume.pixels() * pitch;
-    let (mean, variance) = moments(&currents[..span.batch * image], image, pitch);
-    let count = (span.batch * steps * volume.pixels()) as f64;
+    let count = volume.pixels() as f64;
+    let (mut mean, mut variance) = (vec![0.0; pitch], vec![0.0; pitch]);
+    let pieces = span.batch * span.steps;
+    for (n, piece) in sums.chunks_exact(2 * pitch).take(pieces).enumerate() {
+        let before = n as f64 * count;
+        for c in 0..pitch {
+            let delta = piece[c] as f64 - mean[c];
+            mean[c] += delta * count / (before + count);
+            variance[c] += piece[pitch + c] as f64 + delta * delta * before * count / (before + count);
+        }
+    }
+    variance.iter_mut().for_each(|v| *v /= pieces as f64 * count);
+    let samples = (span.batch * steps * volume.pixels()) as f64;
     if update {
         for c in 0..norm.channels {
-            let unbiased = variance[c] * count / (count - 1.0).max(1.0);
+            let unbiased = variance[c] * samples / (samples - 1.0).max(1.0);
             norm.running_mean[c] += BATCH_MOMENTUM * (mean[c] as f32 - norm.running_mean[c]);
             norm.running_variance[c] += BATCH_MOMENTUM * (unbiased as f32 - norm.running_variance[c]);
         }
@@ -108,19 +161,9 @@ fn affine(gain: &[f32], bias: &[f32], mean: Vec<f32>, variance: &[f32]) -> NormS
 }
 
 /// See [`crate::backend::Backend::channel_sums`].
-pub fn channel_sums(volume: Volume, span: Span, floats: &[f32], sums: &mut [f32]) {
-    let pitch = pitch(volume.c);
-    let image = span.steps * volume.pixels() * pitch;
-    let images = image_sums(&floats[..span.batch * image], image, pitch, |_, values, first, _| {
-        for pixel in values.chunks_exact(pitch) {
-            for (sum, x) in first.iter_mut().zip(pixel) {
-                *sum += x;
-            }
-        }
-    });
-    for (c, sum) in sums.iter_mut().enumerate() {
-        *sum = images.iter().map(|image| image[c] as f64).sum::<f64>() as f32;
-    }
+pub fn channel_sums(sums: &[f32], pieces: usize, out: &mut [f32]) {
+    let [first, _] = totals(&sums[..2 * out.len() * pieces], out.len());
+    out.iter_mut().zip(first).for_each(|(out, sum)| *out = sum as f32);
 }
 
 /// See [`crate::backend::Backend::batch_norm_backward`].
@@ -129,51 +172,32 @@ pub fn batch_backward(
     span: Span,
     steps: usize,
     batch: bool,
-    currents: &[f32],
+    sums: &[f32],
     state: &NormState<Vec<f32>>,
-    grad: &mut [f32],
     gain_grad: &mut [f32],
     bias_grad: &mut [f32],
-) {
+) -> NormGradient<Vec<f32>> {
     let pitch = pitch(volume.c);
-    let image = span.steps * volume.pixels() * pitch;
-    let grad = &mut grad[..span.batch * image];
-    let (mean, inverse) = (&state.mean, &state.inverse_deviation);
-    let images = image_sums(grad, image, pitch, |n, values, sums, products| {
-        let currents = &currents[n * image..][..image];
-        simd(
-            #[inline(always)]
-            || {
-                for (pixel, current) in values.chunks_exact(pitch).zip(currents.chunks_exact(pitch)) {
-                    for c in 0..pitch {
-                        sums[c] += pixel[c];
-                        products[c] = pixel[c].mul_add((current[c] - mean[c]) * inverse[c], products[c]);
-                    }
-                }
-            },
-        );
-    });
-    for c in 0..pitch {
-        bias_grad[c] = images.iter().map(|image| image[c] as f64).sum::<f64>() as f32;
-        gain_grad[c] = images.iter().map(|image| image[pitch + c] as f64).sum::<f64>() as f32;
-    }
+    let [first, second] = totals(&sums[..2 * pitch * span.batch], pitch);
     // A current that stands for T steps takes the mean's share T times.
     let share = if batch { (steps / span.steps) as f64 / (span.batch * steps * volume.pixels()) as f64 } else { 0.0 };
-    let mean_grad: Vec<f32> = bias_grad.iter().map(|&g| (g as f64 * share) as f32).collect();
-    let slope: Vec<f32> = gain_grad.iter().map(|&g| (g as f64 * share) as f32).collect();
-    grad.par_chunks_mut(image).zip(currents.par_chunks(image)).for_each(|(grad, currents)| {
-        simd(
-            #[inline(always)]
-            || {
-                for (pixel, current) in grad.chunks_exact_mut(pitch).zip(currents.chunks_exact(pitch)) {
-                    for c in 0..pitch {
-                        let normalised = (current[c] - mean[c]) * inverse[c];
-                        pixel[c] = state.scale[c] * (-normalised).mul_add(slope[c], pixel[c] - mean_grad[c]);
-                    }
-                }
-            },
-        );
-    });
+    let zeros = vec![0.0; pitch];
+    let mut gradient = NormGradient {
+        of_gradient: state.scale.clone(),
+        of_current: zeros.clone(),
+        constant: zeros.clone(),
+        sum: zeros,
+    };
+    for c in 0..pitch {
+        (bias_grad[c], gain_grad[c]) = (first[c] as f32, second[c] as f32);
+        let [scale, inverse, mean] = [state.scale[c], state.inverse_deviation[c], state.mean[c]].map(f64::from);
+        let slope = scale * second[c] * share * inverse;
+        gradient.of_current[c] = -slope as f32;
+        // A bias in front shifts the batch's mean along: it changes nothing.
+        gradient.sum[c] = if batch { 0.0 } else { (scale * first[c]) as f32 };
+        gradient.constant[c] = (slope * mean - scale * first[c] * share) as f32;
+    }
+    gradient
 }
 
 /// Mean of each filter and `1 / sqrt(var fan_in + 1e-4)` [ours: the population variance, as scaled weight

@@ -36,10 +36,11 @@ trait LaneSlope {
 impl<S: MembraneSlope> LaneSlope for S {
     #[inline(always)]
     fn at<const L: usize>(&self, _: usize, d: &[f32; L]) -> [f32; L] {
-        d.map(
-            #[inline(always)]
-            |d| MembraneSlope::at(*self, d),
-        )
+        let mut g = [0.0; L];
+        for i in 0..L {
+            g[i] = MembraneSlope::at(*self, d[i]);
+        }
+        g
     }
 }
 
@@ -48,14 +49,13 @@ impl LaneSlope for &WindowTable {
     fn at<const L: usize>(&self, channel: usize, d: &[f32; L]) -> [f32; L] {
         let (left, right) = (lanes::<L>(&self.left, channel), lanes::<L>(&self.right, channel));
         let (low, high) = (lanes::<L>(&self.slope_left, channel), lanes::<L>(&self.slope_right, channel));
-        std::array::from_fn(
-            #[inline(always)]
-            |i| match d[i] >= -left[i] && d[i] <= right[i] {
-                true if d[i] >= 0.0 => high[i],
-                true => low[i],
-                false => 0.0,
-            },
-        )
+        let mut g = [0.0; L];
+        for i in 0..L {
+            let inside = d[i] >= -left[i] && d[i] <= right[i];
+            let side = if d[i] >= 0.0 { high[i] } else { low[i] };
+            g[i] = if inside { side } else { 0.0 };
+        }
+        g
     }
 }
 

@@ -1,0 +1,75 @@
+//! Short names for configured layers and neurons.
+
+use crate::oracle::Rng;
+use adali::backend::shape::Extent;
+use adali::network::spec::{LayerSpec, Synapse};
+use adali::network::{InputMode, NetworkSpec, Norm};
+use adali::neuron::{NeuronModel, NeuronSpec, ResetKind};
+use adali::surrogate::{Surrogate, SurrogateKind};
+
+/// A convolution of square kernel.
+pub fn conv(channels: usize, kernel: usize, stride: usize, padding: usize, norm: Norm) -> LayerSpec {
+    conv_of(channels, [kernel, kernel], stride, padding, Synapse::with_norm(norm))
+}
+
+/// A convolution with everything said.
+pub fn conv_of(channels: usize, [h, w]: [usize; 2], stride: usize, padding: usize, synapse: Synapse) -> LayerSpec {
+    let (stride, padding) = (Extent::square(stride), Extent::square(padding));
+    LayerSpec::Conv { channels, kernel: Extent { h, w }, stride, padding, synapse }
+}
+
+/// A hidden linear layer.
+pub fn linear(features: usize, norm: Norm) -> LayerSpec {
+    LayerSpec::Linear { features, synapse: Synapse::with_norm(norm) }
+}
+
+/// A max-pool.
+pub fn max_pool(kernel: usize, stride: usize, padding: usize) -> LayerSpec {
+    let [kernel, stride, padding] = [kernel, stride, padding].map(Extent::square);
+    LayerSpec::MaxPool { kernel, stride: Some(stride), padding }
+}
+
+/// An average pool.
+pub fn avg_pool(kernel: usize, stride: usize) -> LayerSpec {
+    LayerSpec::AvgPool { kernel: Extent::square(kernel), stride: Some(Extent::square(stride)) }
+}
+
+/// A dropout.
+pub fn dropout(probability: f32) -> LayerSpec {
+    LayerSpec::Dropout { probability }
+}
+
+/// A linear readout.
+pub fn readout(classes: usize) -> LayerSpec {
+    LayerSpec::Readout { classes, spiking: false, vote: 1, synapse: Synapse::default() }
+}
+
+/// A spiking readout with votes.
+pub fn spiking_readout(classes: usize, vote: usize, norm: Norm) -> LayerSpec {
+    LayerSpec::Readout { classes, spiking: true, vote, synapse: Synapse::with_norm(norm) }
+}
+
+/// A network of AdaLi neurons with the usual constants, fed frames.
+pub fn network(steps: usize, layers: Vec<LayerSpec>) -> NetworkSpec {
+    let surrogate = Surrogate::new(SurrogateKind::Adali);
+    NetworkSpec { steps, input: InputMode::Frames, neuron: NeuronSpec::default(), surrogate, layers }
+}
+
+/// Direct or frames.
+pub fn random_input(rng: &mut Rng) -> InputMode {
+    if rng.below(2) == 0 { InputMode::Direct } else { InputMode::Frames }
+}
+
+/// A neuron with a reset as given and all other constants random.
+pub fn random_neuron(reset: ResetKind, detach_reset: bool, rng: &mut Rng) -> NeuronSpec {
+    let sign = if rng.below(2) == 0 { 1.0 } else { -1.0 };
+    NeuronSpec {
+        model: if rng.below(3) == 0 { NeuronModel::If } else { NeuronModel::Lif },
+        tau: rng.uniform(1.0, 4.0) as f32,
+        decay_input: rng.below(2) == 0,
+        threshold: rng.uniform(0.5, 1.4) as f32,
+        reset,
+        v_reset: (sign * rng.uniform(0.05, 0.35)) as f32,
+        detach_reset,
+    }
+}

@@ -1,0 +1,10 @@
+//! What the tests of the network and of the backend's operations share: random networks with their parameters
+//! and data ([`draw`]), run on the CPU and compared with the oracle ([`compare`]).
+#![allow(dead_code, unused_imports)]
+
+pub mod compare;
+pub mod draw;
+pub mod layers;
+
+pub use compare::{Outcome, check, run_model};
+pub use draw::{Case, Drawn, draw};
