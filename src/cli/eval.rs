@@ -53,7 +53,8 @@ pub fn run(arguments: EvalArguments) -> Result<End> {
     }
     let data = load_data(config.data.source, config.data.dir.as_deref())?;
     let plan = config.plan(&data)?;
-    let mut model = Model::new(backend, &config.network, plan, arguments.batch, config.seed)?;
+    let batch = arguments.batch.min(data.train.len().max(data.test.len()));
+    let mut model = Model::new(backend, &config.network, plan, batch, config.seed)?;
     load_model(&checkpoint, &mut model)?;
     let normalisation = normalisation(&data);
     let (samples, indices): (Samples, Vec<u32>) = match arguments.part {

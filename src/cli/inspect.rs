@@ -54,10 +54,16 @@ pub struct InspectArguments {
 
 pub fn run(arguments: InspectArguments) -> Result<End> {
     let backend = arguments.device.open()?;
-    if arguments.out.exists() && !arguments.force {
+    if arguments.out.is_file() && !arguments.force {
         bail_input!("{} exists; overwrite it with --force or give another --out", arguments.out.display());
     }
+    if arguments.out.is_dir() || arguments.out.file_name().is_none() {
+        bail_input!("--out {} is a folder; name a file to write", arguments.out.display());
+    }
     let checkpoint = open_trained(&arguments.run)?;
+    if checkpoint.is_at(&arguments.out) {
+        bail_input!("--out {} is the model itself; give another file", arguments.out.display());
+    }
     let mut config = checkpoint.config()?;
     config.data.source = arguments.data.data.unwrap_or(config.data.source);
     config.data.dir = arguments.data.data_dir.or(config.data.dir);

@@ -8,7 +8,7 @@ mod progress;
 mod train;
 
 use crate::error::exit_code;
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use std::io::Write;
 use std::process::ExitCode;
@@ -79,7 +79,5 @@ pub fn main() -> ExitCode {
 /// Prints a line to standard output; a full disk or closed pipe is an error, not a panic.
 fn say(line: impl std::fmt::Display) -> Result<()> {
     let mut out = std::io::stdout().lock();
-    writeln!(out, "{line}")?;
-    out.flush()?;
-    Ok(())
+    writeln!(out, "{line}").and_then(|()| out.flush()).context("cannot write to standard output")
 }

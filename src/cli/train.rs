@@ -29,6 +29,49 @@ const RUN: &str = "Run";
 const NETWORK: &str = "Network";
 const SURROGATE: &str = "Surrogate and AdaLi's bounds (in units of the threshold)";
 const TRAINING: &str = "Training";
+/// All that a run's own configuration says: given beside `--resume`, it would be ignored.
+const NOT_WITH_RESUME: &[&str] = &[
+    "data",
+    "config",
+    "out",
+    "force",
+    "seed",
+    "network",
+    "channels",
+    "steps",
+    "norm",
+    "neuron",
+    "tau",
+    "threshold",
+    "reset",
+    "detach_reset",
+    "surrogate",
+    "sharpness",
+    "bounds",
+    "bounds_schedule",
+    "left",
+    "right",
+    "alpha",
+    "target",
+    "per_channel",
+    "epochs",
+    "batch",
+    "optimizer",
+    "learning_rate",
+    "weight_decay",
+    "momentum",
+    "rate_schedule",
+    "warmup",
+    "clip",
+    "mse",
+    "label_smoothing",
+    "tet",
+    "crop",
+    "flip",
+    "validation",
+    "limit",
+    "checkpoint_every",
+];
 
 #[derive(Args)]
 pub struct TrainArguments {
@@ -47,7 +90,7 @@ pub struct TrainArguments {
     #[arg(long, help_heading = RUN)]
     force: bool,
     /// Continue an interrupted run from its folder; everything else comes from there.
-    #[arg(long, value_name = "FOLDER", help_heading = RUN, conflicts_with_all = ["config", "out", "force", "network", "seed", "epochs"])]
+    #[arg(long, value_name = "FOLDER", help_heading = RUN, conflicts_with_all = NOT_WITH_RESUME)]
     resume: Option<PathBuf>,
     /// Of weights, order of samples, held-out samples, augmentation and dropout [default: 0].
     #[arg(long, help_heading = RUN)]
@@ -315,17 +358,21 @@ fn preset_network(preset: Preset, data: &Dataset, channels: Option<usize>) -> Re
 
 pub fn run(arguments: TrainArguments) -> Result<End> {
     let backend = arguments.device.open()?;
-    let (run, config, data) = match &arguments.resume {
-        Some(folder) => resumed(folder.clone(), &arguments)?,
+    let (run, trainer, data) = match &arguments.resume {
+        Some(folder) => {
+            let (run, config, mut data) = resumed(folder.clone(), &arguments)?;
+            (run, Trainer::new(backend, config, &mut data)?, data)
+        }
         None => {
-            let (config, data) = arguments.configure()?;
-            config.plan(&data)?;
+            let (config, mut data) = arguments.configure()?;
             let name = config.data.source.name();
             let folder = arguments.out.clone().unwrap_or_else(|| Run::free_folder(name));
-            (Run::create(folder, arguments.force)?, config, data)
+            // Everything is checked before a folder is made, or emptied of an older run.
+            let trainer = Trainer::new(backend, config, &mut data)?;
+            (Run::create(folder, arguments.force)?, trainer, data)
         }
     };
-    train(backend, run, config, data, &arguments)
+    train(trainer, run, data, &arguments)
 }
 
 /// A run to be continued: its folder, configuration and data.
@@ -339,18 +386,18 @@ fn resumed(folder: PathBuf, arguments: &TrainArguments) -> Result<(Run, Config, 
     Ok((run, config, data))
 }
 
-fn train(backend: Cpu, run: Run, config: Config, mut data: Dataset, arguments: &TrainArguments) -> Result<End> {
+fn train(mut trainer: Trainer<Cpu>, run: Run, data: Dataset, arguments: &TrainArguments) -> Result<End> {
     let stop = Arc::new(AtomicBool::new(false));
     let seen = stop.clone();
     ctrlc::set_handler(move || seen.store(true, Ordering::Relaxed)).context("cannot watch for Ctrl-C")?;
     let source = data.source.clone();
-    let mut trainer = Trainer::new(backend, config, &mut data)?;
     let mut epochs = Vec::new();
     if arguments.resume.is_some() && run.state().exists() {
         let (state, progress) = open_state(&run.state())?;
         if progress.fingerprint != trainer.progress.fingerprint {
             bail_input!("{} was trained on other samples than {source} holds now", run.folder().display());
         }
+        trainer.check_progress(&progress, &run.state())?;
         load_state(&state, &mut trainer.model, &mut trainer.tracker)?;
         epochs = run.read_metrics(progress.epoch)?;
         trainer.progress = progress;
@@ -386,7 +433,7 @@ fn train(backend: Cpu, run: Run, config: Config, mut data: Dataset, arguments: &
         "images_per_second": median(&trainer.progress.rates),
         "peak_rss_bytes": peak_memory(),
         "device": trainer.model.backend().describe(),
-        "run": run.folder(),
+        "run": run.folder().display().to_string(),
     });
     write_whole(&run.result(), (serde_json::to_string_pretty(&result)? + "\n").as_bytes())?;
     if !quiet {

@@ -10,7 +10,7 @@ use crate::train::bounds::BoundsTracker;
 use crate::train::config::Config;
 use crate::train::files::write_whole;
 use crate::{bail_input, input_error};
-use anyhow::Result;
+use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -30,7 +30,11 @@ impl Checkpoint {
     fn read(path: &Path, format: &str) -> Result<Self> {
         let name = path.display().to_string();
         let cannot = |e: std::io::Error| input_error!("cannot read {name}: {e}");
-        let length = std::fs::metadata(path).map_err(cannot)?.len();
+        let found = std::fs::metadata(path).map_err(cannot)?;
+        if !found.is_file() {
+            bail_input!("{name} is not a regular file; name a checkpoint");
+        }
+        let length = found.len();
         if length > MAX_BYTES {
             bail_input!("{name} has {length} bytes, more than any checkpoint ({MAX_BYTES})");
         }
@@ -43,6 +47,12 @@ impl Checkpoint {
             );
         }
         Ok(checkpoint)
+    }
+
+    /// Whether this path leads to the file it was read from.
+    pub fn is_at(&self, path: &Path) -> bool {
+        let place = |path: &Path| path.canonicalize().ok();
+        place(path).is_some_and(|here| Some(here) == place(Path::new(&self.name)))
     }
 
     fn file(&self) -> Result<TensorFile<'_>> {
@@ -67,18 +77,27 @@ impl Checkpoint {
     }
 }
 
+/// Adds a tensor of which every value must be finite: the file it would replace is worth more than a broken one.
+fn push_finite(tensors: &mut Tensors, name: String, shape: &[usize], values: &[f32]) -> Result<()> {
+    if let Some(i) = values.iter().position(|v| !v.is_finite()) {
+        bail!("{name} holds {} at {i}; lower the learning rate or clip gradients", values[i]);
+    }
+    tensors.push_floats(name, shape, values);
+    Ok(())
+}
+
 /// Adds the parameters, running statistics and bounds.
 fn push_model<B: Backend>(tensors: &mut Tensors, model: &Model<B>) -> Result<()> {
     let backend = model.backend();
     for (i, (stage, parameters)) in model.stage_parameters().enumerate() {
         for p in parameters.trained() {
-            tensors.push_floats(&p.name, &p.shape, &p.read(backend, Part::Value)?);
+            push_finite(tensors, p.name.clone(), &p.shape, &p.read(backend, Part::Value)?)?;
         }
         let filters = stage.conv.output.c;
         if let Some(norm) = parameters.norm.as_ref().filter(|_| stage.has_running_statistics()) {
             for (part, floats) in [("running_mean", &norm.running_mean), ("running_var", &norm.running_variance)] {
                 let name = format!("{}.norm.{part}", stage.name());
-                tensors.push_floats(name, &[filters], &backend.read_vector(floats, filters)?);
+                push_finite(tensors, name, &[filters], &backend.read_vector(floats, filters)?)?;
             }
         }
         if stage.spiking {
@@ -108,19 +127,25 @@ pub fn load_model<B: Backend + Clone>(checkpoint: &Checkpoint, model: &mut Model
         if let Some(norm) = parameters.norm.as_mut().filter(|_| stage.has_running_statistics()) {
             let get = |part: &str| file.floats(&format!("{}.norm.{part}", stage.name()), &[filters]);
             norm.running_mean = backend.vector(&get("running_mean")?)?;
-            norm.running_variance = backend.vector(&get("running_var")?)?;
+            let variance = get("running_var")?;
+            if variance.iter().any(|&v| v < 0.0) {
+                bail_input!("{}: {}.norm.running_var holds a variance below 0", file.name, stage.name());
+            }
+            norm.running_variance = backend.vector(&variance)?;
         }
         if stage.spiking {
-            bounds.push((i, load_bounds(&file, &format!("{}.bounds", stage.name()), filters)?));
+            bounds.push((i, load_bounds(&file, &format!("{}.bounds", stage.name()), &[1, filters])?));
         }
     }
     bounds.into_iter().for_each(|(stage, bounds)| model.set_bounds(stage, bounds));
     Ok(())
 }
 
-/// Bounds of a layer: one row, or one a channel.
-fn load_bounds(file: &TensorFile, name: &str, channels: usize) -> Result<Vec<Bounds>> {
-    let values = file.floats(name, &[1, 4]).or_else(|_| file.floats(name, &[channels, 4]))?;
+/// Bounds of a layer: as many rows as `counts` allows, one for the layer or one a channel.
+fn load_bounds(file: &TensorFile, name: &str, counts: &[usize]) -> Result<Vec<Bounds>> {
+    let found = file.tensor(name)?.0.shape.first().copied();
+    let rows = counts.iter().copied().find(|&rows| found == Some(rows)).unwrap_or(counts[0]);
+    let values = file.floats(name, &[rows, 4])?;
     let bounds: Vec<Bounds> = values
         .as_chunks::<4>()
         .0
@@ -136,7 +161,7 @@ fn load_bounds(file: &TensorFile, name: &str, channels: usize) -> Result<Vec<Bou
 /// Writes `model.safetensors` for evaluation and for Python; `config` makes it complete by itself.
 pub fn save_model<B: Backend>(path: &Path, model: &Model<B>, config: &str, epoch: u32) -> Result<()> {
     let mut tensors = Tensors::default();
-    push_model(&mut tensors, model)?;
+    push_model(&mut tensors, model).with_context(|| format!("the network cannot be saved after epoch {epoch}"))?;
     tensors.describe("format", MODEL_FORMAT);
     tensors.describe("config", config);
     tensors.describe("epoch", epoch.to_string());
@@ -186,12 +211,8 @@ pub fn save_state<B: Backend>(
     config: &str,
 ) -> Result<()> {
     let mut tensors = Tensors::default();
-    push_model(&mut tensors, model)?;
-    for p in model.parameters() {
-        for (suffix, part) in MOMENTS {
-            tensors.push_floats(format!("{}.{suffix}", p.name), &p.shape, &p.read(model.backend(), part)?);
-        }
-    }
+    push_moving(&mut tensors, model)
+        .with_context(|| format!("the state cannot be saved after epoch {}, step {}", progress.epoch, progress.step))?;
     for layer in &tracker.layers {
         let name = model.plan().stages[layer.stage].name();
         for (what, histograms) in [("epoch", &layer.epoch), ("recent", &layer.recent)] {
@@ -207,6 +228,18 @@ pub fn save_state<B: Backend>(
     tensors.describe("config", config);
     tensors.describe("progress", serde_json::to_string(progress)?);
     write_whole(path, &tensors.to_bytes()?)
+}
+
+/// Adds the model and the optimiser's moments.
+fn push_moving<B: Backend>(tensors: &mut Tensors, model: &Model<B>) -> Result<()> {
+    push_model(tensors, model)?;
+    for p in model.parameters() {
+        for (suffix, part) in MOMENTS {
+            let values = p.read(model.backend(), part)?;
+            push_finite(tensors, format!("{}.{suffix}", p.name), &p.shape, &values)?;
+        }
+    }
+    Ok(())
 }
 
 const MOMENTS: [(&str, Part); 2] = [("first_moment", Part::First), ("second_moment", Part::Second)];
@@ -242,11 +275,17 @@ pub fn load_state<B: Backend + Clone>(
             let shape = [histograms.len(), BINS + 2];
             let counts = file.integers(&format!("{name}.histogram.{what}"), &shape)?;
             for (histogram, counts) in histograms.iter_mut().zip(counts.chunks_exact(BINS + 2)) {
-                *histogram = histogram_from(counts);
+                *histogram = histogram_from(counts).ok_or_else(|| {
+                    input_error!(
+                        "{}: {name}.histogram.{what} holds counts that cannot be, such as {:?}",
+                        file.name,
+                        counts.iter().min()
+                    )
+                })?;
             }
         }
         let start = format!("{name}.start");
-        layer.start = file.has(&start).then(|| load_bounds(&file, &start, stage.conv.output.c)).transpose()?;
+        layer.start = file.has(&start).then(|| load_bounds(&file, &start, &[layer.epoch.len()])).transpose()?;
         layer.flags = checkpoint.json(&format!("{name}.flags"))?;
     }
     Ok(())
@@ -257,7 +296,11 @@ fn histogram_values(histogram: &Histogram) -> impl Iterator<Item = i64> {
     histogram.bins.iter().copied().chain(ends).map(|count| count as i64)
 }
 
-fn histogram_from(counts: &[i64]) -> Histogram {
-    let count = |i: usize| counts[i].max(0) as u64;
-    Histogram { bins: (0..BINS).map(count).collect(), underflow: count(BINS), overflow: count(BINS + 1), non_finite: 0 }
+/// `None` where a count is negative or the sum would not fit.
+fn histogram_from(counts: &[i64]) -> Option<Histogram> {
+    const MOST: u64 = i64::MAX as u64 >> 16;
+    let counts: Vec<u64> = counts.iter().map(|&count| u64::try_from(count).ok()).collect::<Option<_>>()?;
+    counts.iter().try_fold(0u64, |sum, &count| sum.checked_add(count).filter(|&sum| sum <= MOST))?;
+    let (bins, ends) = counts.split_at(BINS);
+    Some(Histogram { bins: bins.to_vec(), underflow: ends[0], overflow: ends[1], non_finite: 0 })
 }

@@ -154,7 +154,8 @@ impl TrainingSpec {
         }
         for (name, value, limit) in [
             ("momentum", self.momentum, 1.0),
-            ("betas", self.betas[0].max(self.betas[1]), 1.0),
+            ("betas", self.betas[0], 1.0),
+            ("betas", self.betas[1], 1.0),
             ("weight_decay", self.weight_decay, f64::INFINITY),
             ("warmup", self.warmup, self.epochs as f64),
             ("clip", self.clip, f64::INFINITY),
@@ -191,6 +192,7 @@ impl Config {
     pub fn plan(&self, data: &Dataset) -> Result<Plan> {
         self.training.validate()?;
         self.bounds.validate()?;
+        self.check_writable()?;
         let shape = data.train.shape;
         self.data.augmentation.validate(shape)?;
         for (name, value) in [("mse", self.loss.mse), ("label_smoothing", self.loss.label_smoothing)] {
@@ -220,6 +222,24 @@ impl Config {
         Ok(plan)
     }
 
+    /// Refuses what would be lost in `config.toml` or in the f32 of a checkpoint.
+    fn check_writable(&self) -> Result<()> {
+        for (name, value) in [("seed", self.seed), ("limit", self.data.limit as u64)] {
+            if value > i64::MAX as u64 {
+                bail_input!("{name} {value} must be at most {}, the largest number of TOML", i64::MAX);
+            }
+        }
+        if let Some(dir) = self.data.dir.as_ref().filter(|dir| dir.to_str().is_none()) {
+            bail_input!("the data's path {} is not UTF-8, so config.toml cannot hold it; rename it", dir.display());
+        }
+        for (name, pair) in [("left", self.bounds.left), ("right", self.bounds.right)] {
+            if !pair.iter().all(|&width| (width as f32).is_normal()) {
+                bail_input!("bounds {name} = {pair:?} must be between {} and {}", f32::MIN_POSITIVE, f32::MAX);
+            }
+        }
+        Ok(())
+    }
+
     /// What AdaLi's bounds follow; the rectangle's never move.
     pub fn effective_bounds(&self) -> Option<BoundsSpec> {
         match self.network.surrogate.kind {
@@ -237,7 +257,11 @@ impl Config {
 /// Parses TOML into `V` and refuses keys that `V` does not know, wherever they stand: flattened parts of a layer
 /// would swallow them.
 pub fn parse_strict<V: Serialize + for<'de> Deserialize<'de>>(text: &str, name: &str) -> Result<V> {
-    let describe = |e: toml::de::Error| input_error!("{name}: {}", e.to_string().trim_end());
+    let describe = |e: toml::de::Error| {
+        let line = e.span().map(|span| 1 + text.bytes().take(span.start).filter(|&byte| byte == b'\n').count());
+        let line = line.map(|line| format!("line {line}: ")).unwrap_or_default();
+        input_error!("{name}: {line}{}", e.message().trim_end().replace('\n', "; "))
+    };
     let value: V = toml::from_str(text).map_err(describe)?;
     let given: toml::Table = toml::from_str(text).map_err(describe)?;
     let known = toml::Table::try_from(&value).map_err(|e| input_error!("{name}: {e}"))?;

@@ -1,5 +1,6 @@
 //! Files that are either whole or not there.
 
+use crate::bail_input;
 use anyhow::{Context, Result};
 use std::fs::{self, File};
 use std::io::Write;
@@ -8,7 +9,10 @@ use std::path::Path;
 /// Writes `bytes` to `path`: to a temporary file beside it, synced, then renamed. Whatever happens, `path` holds the
 /// old bytes or the new ones.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
-    let mut name = path.file_name().expect("a file has a name").to_os_string();
+    let Some(name) = path.file_name() else {
+        bail_input!("{} does not name a file that could be written", path.display());
+    };
+    let mut name = name.to_os_string();
     name.push(".tmp");
     let temporary = path.with_file_name(name);
     let written = (|| {

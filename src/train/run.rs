@@ -29,18 +29,17 @@ impl Run {
     /// Makes a new folder; one that already holds a run is refused unless `force`, which empties it of its run.
     pub fn create(folder: PathBuf, force: bool) -> Result<Self> {
         let run = Self { folder };
-        if run.config().exists() {
+        // The configuration last: without it, what a kill leaves here is no run.
+        let pictures = [run.curves(), run.membranes()];
+        let files = [run.state(), run.model(), run.metrics(), run.result()].into_iter().chain(pictures);
+        for file in files.chain([run.config()]).filter(|file| file.exists()) {
             if !force {
                 bail_input!(
                     "{} already holds a run; give another --out, continue it with --resume, or overwrite it with --force",
                     run.folder.display()
                 );
             }
-            for file in [run.state(), run.model(), run.metrics(), run.result(), run.config()] {
-                if file.exists() {
-                    fs::remove_file(&file).with_context(|| format!("cannot remove {}", file.display()))?;
-                }
-            }
+            fs::remove_file(&file).with_context(|| format!("cannot remove {}", file.display()))?;
         }
         fs::create_dir_all(&run.folder).map_err(|e| input_error!("cannot make {}: {e}", run.folder.display()))?;
         Ok(run)
@@ -93,6 +92,16 @@ impl Run {
         self.folder.join("result.json")
     }
 
+    /// `curves.svg`.
+    pub fn curves(&self) -> PathBuf {
+        self.folder.join("curves.svg")
+    }
+
+    /// `membranes.svg`.
+    pub fn membranes(&self) -> PathBuf {
+        self.folder.join("membranes.svg")
+    }
+
     /// The epochs in `metrics.jsonl` up to `epoch`; a last line cut short by a kill is left out.
     pub fn read_metrics(&self, epoch: u32) -> Result<Vec<EpochMetrics>> {
         let text = match fs::read_to_string(self.metrics()) {
@@ -112,7 +121,7 @@ impl Run {
             epochs.iter().map(|e| serde_json::to_string(e).map(|line| line + "\n")).collect::<Result<_, _>>()?;
         write_whole(&self.metrics(), lines.as_bytes())?;
         let title = format!("{} on {}", trainer.title(), trainer.config.data.source.name());
-        write_whole(&self.folder.join("curves.svg"), curves(&title, epochs)?.as_bytes())?;
+        write_whole(&self.curves(), curves(&title, epochs)?.as_bytes())?;
         let histograms: Vec<_> = trainer.tracker.layers.iter().map(|layer| layer.histogram()).collect();
         let panels: Vec<MembranePanel> = last
             .layers
@@ -127,7 +136,7 @@ impl Run {
             .collect();
         if !panels.is_empty() {
             let title = format!("Membrane potentials, epoch {}: {title}", last.epoch);
-            write_whole(&self.folder.join("membranes.svg"), membranes(&title, &panels)?.as_bytes())?;
+            write_whole(&self.membranes(), membranes(&title, &panels)?.as_bytes())?;
         }
         Ok(())
     }

@@ -13,6 +13,7 @@ use crate::train::evaluate::{self, Scores};
 use crate::train::metrics::{BoundsMetrics, EpochMetrics, LayerMetrics};
 use crate::{backend, bail_input};
 use anyhow::{Result, bail};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
@@ -90,6 +91,30 @@ impl<B: Backend> Trainer<B> {
             validation,
             held_out: None,
         })
+    }
+
+    /// Refuses a place in the training that this configuration never reaches; `path` is the state's.
+    ///
+    /// # Errors
+    /// Where the configuration was changed behind the state, or the state is damaged.
+    pub fn check_progress(&self, progress: &Progress, path: &Path) -> Result<()> {
+        let p = progress;
+        let (steps, samples) = (self.epoch_steps(), p.step.checked_mul(self.config.training.batch as u64));
+        if p.epoch > self.config.training.epochs
+            || p.step >= steps
+            || samples != Some(p.samples)
+            || p.correct > p.samples
+        {
+            bail_input!(
+                "{} stands behind epoch {}, step {} ({} samples), where this configuration ({} epochs of {steps} steps) never is; put the old config.toml back",
+                path.display(),
+                p.epoch,
+                p.step,
+                p.samples,
+                self.config.training.epochs
+            );
+        }
+        Ok(())
     }
 
     /// The network in a few words.
@@ -242,6 +267,13 @@ impl<B: Backend> Trainer<B> {
         }
         let Self { model, set, samples, normalisation, validation, config, .. } = self;
         let now = evaluate::scores(model, set, samples, normalisation, validation, &config.loss)?;
+        if !now.loss.is_finite() {
+            bail!(
+                "the loss on held-out samples is {} after epoch {epoch} (step {} in all); lower the learning rate or clip gradients",
+                now.loss,
+                epoch as u64 * self.epoch_steps()
+            );
+        }
         self.held_out = Some(now);
         let better =
             |best: Best| now.accuracy > best.accuracy || (now.accuracy == best.accuracy && now.loss < best.loss);

@@ -1,7 +1,7 @@
 //! One training step of a drawn network on the CPU backend, every quantity compared with the oracle's.
 
-use super::draw::{Case, Drawn, draw};
-use crate::oracle::{LayerGradients, LayerTrace, Rng, Tensor, backward, loss_and_gradient};
+use super::draw::{Case, Drawn, amplification, draw};
+use crate::oracle::{LayerGradients, LayerParams, LayerTrace, Rng, Tensor, backward, loss_and_gradient};
 use adali::backend::LossSums;
 use adali::backend::cpu::Cpu;
 use adali::data::Placement;
@@ -9,13 +9,12 @@ use adali::network::Model;
 use adali::network::model::Pass;
 use adali::network::parameters::{Parameter, Part, StageParameters};
 
-/// Of membranes and logits, relative above 1; below the margin that the drawing keeps.
-const VALUE_TOLERANCE: f64 = 3e-5;
-/// Of a gradient, in the 2-norm.
-const GRADIENT_TOLERANCE: f64 = 1e-4;
+/// Of membranes, logits and the loss, in units of the largest of them (or 1), because a membrane that falls far and
+/// comes back brings the rounding of its way along, and of a batch norm's amplification of rounding errors.
+const VALUE_TOLERANCE: f64 = 2e-5;
 /// Of a gradient, in units of the sum of the absolute gradients of the layer's outputs: where these cancel, as in
 /// front of a batch norm, nothing but rounding is left.
-const CANCELLED: f64 = 1e-6;
+const CANCELLED: f64 = 3e-6;
 
 /// What was compared.
 #[derive(Clone, Copy, Debug, Default)]
@@ -28,7 +27,7 @@ pub struct Outcome {
     pub gradients: usize,
     /// Gradients of whole parameters that are not all zero, of how many.
     pub live: [usize; 2],
-    /// Largest errors seen: of a membrane, of a gradient in the 2-norm.
+    /// Largest errors seen: of a membrane, in units of the layer's largest; of a gradient, in the 2-norm.
     pub largest: [f64; 2],
 }
 
@@ -52,7 +51,7 @@ impl Outcome {
         assert_eq!(self.cases, cases, "{name}: cases");
         let rate = self.spikes as f64 / self.membranes as f64;
         assert!((0.05..0.95).contains(&rate), "{name}: firing rate {rate}");
-        assert!(self.live[0] * 10 >= self.live[1] * 9, "{name}: too many gradients are zero: {:?}", self.live);
+        assert!(self.live[0] * 4 >= self.live[1] * 3, "{name}: too many gradients are zero: {:?}", self.live);
     }
 }
 
@@ -112,14 +111,16 @@ pub fn check(case: &Case, rng: &mut Rng) -> Outcome {
         compare_forward(&model, case, &drawn, &mut outcome);
         let mean = sums.loss / case.batch as f64;
         assert!((mean - loss).abs() <= VALUE_TOLERANCE * loss.abs().max(1.0), "loss {mean}, not {loss}: {case:?}");
-        assert_eq!(sums.correct, hits(&drawn), "hits: {case:?}");
+        let [sure, possible] = hits(&drawn);
+        assert!((sure..=possible).contains(&sums.correct), "{} hits, not {sure} to {possible}: {case:?}", sums.correct);
     }
     let mut squares = 0.0;
     for ((_, stage), &layer) in model.stage_parameters().zip(&drawn.stages) {
-        squares += compare_stage(stage, case, &drawn.forward.layers[layer], &gradients[layer], &mut outcome);
+        let (trace, params) = (&drawn.forward.layers[layer], &drawn.params.layers[layer]);
+        squares += compare_stage(stage, case, trace, params, &gradients[layer], &mut outcome);
     }
     let (norm, want) = (model.gradient_norm().expect("a norm"), squares.sqrt());
-    assert!((norm - want).abs() <= GRADIENT_TOLERANCE * want + 1e-7, "gradient norm {norm}, not {want}: {case:?}");
+    assert!((norm - want).abs() <= case.gradient_tolerance * want + 1e-7, "gradient norm {norm}, not {want}: {case:?}");
     outcome
 }
 
@@ -127,12 +128,15 @@ fn exactly(got: &[f32], want: &Tensor) -> bool {
     got.len() == want.data.len() && got.iter().zip(&want.data).all(|(&a, &b)| f64::from(a) == b)
 }
 
-/// Samples whose first largest logit is the label's.
-fn hits(drawn: &Drawn) -> u64 {
+/// Samples whose largest logit is the label's: surely, and where rounding may break a tie (votes of spikes often tie).
+fn hits(drawn: &Drawn) -> [u64; 2] {
     let logits = &drawn.forward.logits;
-    let rows = logits.data.chunks(logits.shape[1]);
-    let first_largest = |row: &[f64]| (1..row.len()).fold(0, |best, k| if row[k] > row[best] { k } else { best });
-    rows.zip(&drawn.labels).filter(|(row, label)| first_largest(row) == **label).count() as u64
+    let rows = logits.data.chunks(logits.shape[1]).zip(&drawn.labels);
+    let leads = rows.map(|(row, &label)| {
+        let others = row.iter().enumerate().filter(|(class, _)| *class != label);
+        row[label] - others.fold(f64::NEG_INFINITY, |largest, (_, logit)| largest.max(*logit))
+    });
+    leads.fold([0, 0], |[sure, possible], lead| [sure + u64::from(lead > 1e-5), possible + u64::from(lead > -1e-5)])
 }
 
 fn compare_forward(model: &Model<Cpu>, case: &Case, drawn: &Drawn, outcome: &mut Outcome) {
@@ -142,7 +146,8 @@ fn compare_forward(model: &Model<Cpu>, case: &Case, drawn: &Drawn, outcome: &mut
             continue;
         };
         let membrane = model.read_membrane(stage).expect("a membrane").expect("asked for");
-        let error = values(&format!("membranes of stage {stage}"), case, &membrane, &neuron.membrane.data);
+        let unit = largest(&amplification(&drawn.forward.layers[layer]));
+        let error = values(&format!("membranes of stage {stage}"), case, unit, &membrane, &neuron.membrane.data);
         outcome.largest[0] = outcome.largest[0].max(error);
         let spikes = model.read_spikes(stage).expect("spikes").expect("a stage with neurons");
         let equal = spikes.iter().zip(&neuron.spikes.data).all(|(&a, &b)| f64::from(a) == b);
@@ -150,19 +155,24 @@ fn compare_forward(model: &Model<Cpu>, case: &Case, drawn: &Drawn, outcome: &mut
         outcome.membranes += membrane.len();
         outcome.spikes += spikes.iter().filter(|&&s| s == 1).count();
     }
-    values("logits", case, &model.read_logits().expect("logits"), &drawn.forward.logits_per_step.data);
+    values("logits", case, 1.0, &model.read_logits().expect("logits"), &drawn.forward.logits_per_step.data);
 }
 
-/// Compares value by value and returns the largest error.
-fn values(what: &str, case: &Case, got: &[f32], want: &[f64]) -> f64 {
+/// Compares value by value, in units of the largest one and at least `unit`, and returns the largest error.
+fn values(what: &str, case: &Case, unit: f64, got: &[f32], want: &[f64]) -> f64 {
     assert_eq!(got.len(), want.len(), "{what}: {case:?}");
-    let mut largest = 0.0f64;
+    let unit = unit.max(largest(want)).max(1.0);
+    let mut worst = 0.0f64;
     for (i, (&a, &b)) in got.iter().zip(want).enumerate() {
-        let error = (f64::from(a) - b).abs() / b.abs().max(1.0);
+        let error = (f64::from(a) - b).abs() / unit;
         assert!(error <= VALUE_TOLERANCE, "{what}: value {i} is {a}, not {b}: {case:?}");
-        largest = largest.max(error);
+        worst = worst.max(error);
     }
-    largest
+    worst
+}
+
+fn largest(values: &[f64]) -> f64 {
+    values.iter().fold(0.0, |largest, x| largest.max(x.abs()))
 }
 
 /// Compares a stage's gradients and running statistics, and returns the sum of the gradients' squares.
@@ -170,18 +180,19 @@ fn compare_stage(
     stage: &StageParameters<Cpu>,
     case: &Case,
     trace: &LayerTrace,
+    params: &LayerParams,
     wanted: &LayerGradients,
     outcome: &mut Outcome,
 ) -> f64 {
     let affine = trace.affine.as_ref().expect("a stage has weights");
-    let floor = CANCELLED * before_cancelling(trace, wanted);
+    let floor = CANCELLED * before_cancelling(trace, params, wanted);
     let mut compare = |parameter: &Parameter<Cpu>, want: &[f64]| {
         outcome.live[1] += 1;
         let got = parameter.read(&Cpu, Part::Gradient).expect("a gradient");
         assert_eq!(got.len(), want.len(), "{}", parameter.name);
         let norm = want.iter().map(|g| g * g).sum::<f64>();
         let error = got.iter().zip(want).map(|(&a, b)| (f64::from(a) - b).powi(2)).sum::<f64>().sqrt();
-        let (name, limit) = (&parameter.name, GRADIENT_TOLERANCE * norm.sqrt() + floor);
+        let (name, limit) = (&parameter.name, case.gradient_tolerance * norm.sqrt() + floor);
         assert!(error <= limit, "gradient of {name} is off by {error:e} of {:e}: {case:?}", norm.sqrt());
         if norm.sqrt() > 100.0 * floor {
             outcome.live[0] += 1;
@@ -200,19 +211,27 @@ fn compare_stage(
         squares += compare(&norm.gain, &wanted.norm_weight) + compare(&norm.bias, &wanted.norm_bias);
         if let Some(batch) = &affine.batch {
             let channels = batch.mean.len();
-            values("running mean", case, &norm.running_mean[..channels], &batch.running_mean);
-            values("running variance", case, &norm.running_variance[..channels], &batch.running_var);
+            values("running mean", case, 1.0, &norm.running_mean[..channels], &batch.running_mean);
+            values("running variance", case, 1.0, &norm.running_variance[..channels], &batch.running_var);
         }
     }
     squares
 }
 
-/// Sum of the absolute gradients of a layer's currents, scaled as a batch norm scales them.
-fn before_cancelling(trace: &LayerTrace, wanted: &LayerGradients) -> f64 {
+/// Sum of the absolute gradients of a layer's currents, enlarged as a norm enlarges them.
+fn before_cancelling(trace: &LayerTrace, params: &LayerParams, wanted: &LayerGradients) -> f64 {
     let affine = trace.affine.as_ref().expect("a stage has weights");
-    let scale = affine.batch.as_ref().map_or(1.0, |batch| {
-        let smallest = batch.var.iter().copied().fold(f64::INFINITY, f64::min);
-        1.0 / (smallest + 1e-5).sqrt()
-    });
-    scale.max(1.0) * wanted.current.data.iter().map(|g| g.abs()).sum::<f64>()
+    let deviations = affine.batch.iter().flat_map(|batch| &batch.var).map(|var| 1.0 / (var + 1e-5).sqrt());
+    let enlarged = deviations.fold(largest(&amplification(trace)), f64::max);
+    // A weight norm is a stretch of each filter about its mean.
+    let fan_in = params.weight.data.len() / params.weight.shape[0];
+    let spread = |filter: &[f64]| {
+        let mean = filter.iter().sum::<f64>() / fan_in as f64;
+        (filter.iter().map(|w| (w - mean).powi(2)).sum::<f64>() + 1e-4).sqrt()
+    };
+    let stretched = match (&affine.batch, params.norm_weight.is_empty()) {
+        (None, false) => params.weight.data.chunks(fan_in).map(|filter| 5.0 / spread(filter)).fold(1.0, f64::max),
+        _ => 1.0,
+    };
+    enlarged * stretched * wanted.current.data.iter().map(|g| g.abs()).sum::<f64>()
 }

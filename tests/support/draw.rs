@@ -2,7 +2,7 @@
 
 use crate::oracle::network::{Input, Layer, LayerParams, Network, Params};
 use crate::oracle::neuron::slope_of;
-use crate::oracle::{Forward, Loss, Neuron, Reset, Rng, Slope, SpikeModel, Tensor, forward};
+use crate::oracle::{Forward, LayerTrace, Loss, Neuron, Reset, Rng, Slope, SpikeModel, Tensor, forward};
 use adali::backend::cpu::Cpu;
 use adali::backend::shape::Extent;
 use adali::backend::{LossSpec, Normalisation, keeps};
@@ -37,6 +37,8 @@ pub struct Case {
     pub dropout: Option<u64>,
     /// Bounds for each channel.
     pub per_channel: bool,
+    /// Relative, in the 2-norm.
+    pub gradient_tolerance: f64,
 }
 
 impl Case {
@@ -51,6 +53,7 @@ impl Case {
             batch_statistics: true,
             dropout: Some(77),
             per_channel: false,
+            gradient_tolerance: 1e-4,
         }
     }
 
@@ -263,14 +266,16 @@ fn near_an_edge(network: &Network, pass: &Forward) -> Option<(usize, Vec<usize>)
         let (Layer::Conv { spiking, .. } | Layer::Linear { spiking, .. }) = layer else { return None };
         let (neuron, slopes) = spiking.as_ref()?;
         let membrane = &pass.layers[index].neuron.as_ref()?.membrane;
+        let amplification = amplification(&pass.layers[index]);
         let mut filters: Vec<usize> = (0..membrane.data.len())
             .filter(|&offset| {
+                let margin = MARGIN.max(1e-5 * amplification[membrane.channel(offset)]);
                 let z = neuron.z(membrane.data[offset]);
                 let at_edge = match *slope_of(slopes, membrane.channel(offset)) {
-                    Slope::Adali { left, right, .. } => (z + left).abs().min((z - right).abs()) < MARGIN,
+                    Slope::Adali { left, right, .. } => (z + left).abs().min((z - right).abs()) < margin,
                     _ => false,
                 };
-                at_edge || z.abs() < MARGIN
+                at_edge || z.abs() < margin
             })
             .map(|offset| membrane.channel(offset))
             .collect();
@@ -279,6 +284,20 @@ fn near_an_edge(network: &Network, pass: &Forward) -> Option<(usize, Vec<usize>)
         (!filters.is_empty()).then_some((index, filters))
     };
     network.layers.iter().enumerate().find_map(of_layer)
+}
+
+/// By how much a batch norm enlarges relative rounding errors of its input, per channel: 1 without one.
+pub fn amplification(trace: &LayerTrace) -> Vec<f64> {
+    let affine = trace.affine.as_ref().expect("a layer with weights");
+    let x = &affine.conv_output;
+    let mut factors = vec![1.0f64; x.dims5()[2]];
+    if let Some(batch) = &affine.batch {
+        for (offset, value) in x.data.iter().enumerate() {
+            let c = x.channel(offset);
+            factors[c] = factors[c].max(2.0 * value.abs() / (batch.var[c] + BATCH_EPS).sqrt());
+        }
+    }
+    factors
 }
 
 fn values_mut(params: &mut LayerParams) -> [&mut Vec<f64>; 6] {

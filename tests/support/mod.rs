@@ -5,6 +5,8 @@
 pub mod compare;
 pub mod draw;
 pub mod layers;
+pub mod loops;
+pub mod structures;
 
 pub use compare::{Outcome, check, run_model};
 pub use draw::{Case, Drawn, draw};

@@ -47,59 +47,53 @@ impl Lif<'_> {
         let pixels = currents.len() / current_steps / pitch;
         let stride = if current_steps == 1 { 0 } else { pixels * pitch };
         for pixel in 0..pixels {
-            for word in 0..words(self.volume.c) {
-                let at = pixel * pitch + 32 * word;
-                if pitch - 32 * word >= 32 {
-                    self.word::<32, HARD>(&currents[at..], stride, first + pixel, word, out);
-                } else {
-                    self.word::<16, HARD>(&currents[at..], stride, first + pixel, word, out);
-                }
+            for channel in (0..pitch).step_by(LANES) {
+                let currents = &currents[pixel * pitch + channel..];
+                self.lanes::<HARD>(currents, stride, first + pixel, channel, out);
             }
         }
     }
 
-    /// `L` channels of one pixel over all steps.
+    /// Neighbouring channels of one pixel over all steps.
     #[inline(always)]
-    fn word<const L: usize, const HARD: bool>(
+    fn lanes<const HARD: bool>(
         &self,
         currents: &[f32],
         stride: usize,
         pixel: usize,
-        word: usize,
+        channel: usize,
         out: &mut ImageOutput,
     ) {
-        let (neuron, channel, words) = (&self.neuron, 32 * word, words(self.volume.c));
-        let scale = lanes::<L>(self.scale, channel);
-        let shift = lanes::<L>(self.shift, channel);
-        let mut v = [0.0; L];
+        let neuron = &self.neuron;
+        let (scale, shift) = (lanes(self.scale, channel), lanes(self.shift, channel));
+        let mut v = [0.0; LANES];
         for t in 0..self.steps {
-            let current = lanes::<L>(currents, t * stride);
-            let mut h = [0.0; L];
-            for i in 0..L {
-                h[i] = neuron.charge(v[i], scale[i].mul_add(current[i], shift[i]));
-            }
+            let current = lanes(currents, t * stride);
+            let mut h = [0.0; LANES];
             let mut spikes = 0;
-            for i in 0..L {
+            for i in 0..LANES {
+                h[i] = neuron.charge(v[i], scale[i].mul_add(current[i], shift[i]));
                 spikes |= ((h[i] >= neuron.threshold) as u32) << i;
                 v[i] = neuron.reset::<HARD>(h[i], h[i] >= neuron.threshold);
             }
             let place = t * self.volume.pixels() + pixel;
-            out.spikes[place * words + word] = spikes;
+            let word = place * words(self.volume.c) + channel / 32;
+            put_bits(&mut out.spikes[word], spikes, channel);
             if let (Some(table), Some(windows)) = (&self.windows, &mut out.windows) {
-                let (left, right) = (lanes::<L>(&table.left, channel), lanes::<L>(&table.right, channel));
+                let (left, right) = (lanes(&table.left, channel), lanes(&table.right, channel));
                 let mut inside = 0;
-                for i in 0..L {
+                for i in 0..LANES {
                     let d = h[i] - neuron.threshold;
                     inside |= ((d >= -left[i] && d <= right[i]) as u32) << i;
                 }
-                windows[place * words + word] = inside;
+                put_bits(&mut windows[word], inside, channel);
             }
             if let Some(membrane) = &mut out.membrane {
-                membrane[place * pitch(self.volume.c) + channel..][..L].copy_from_slice(&h);
+                membrane[place * pitch(self.volume.c) + channel..][..LANES].copy_from_slice(&h);
             }
             if let Some(histogram) = &mut out.histogram {
                 let each = (histogram.len() > 1) as usize;
-                for i in 0..L.min(self.volume.c - channel) {
+                for i in 0..LANES.min(self.volume.c - channel) {
                     histogram[(channel + i) * each].count((h[i] - neuron.threshold) / neuron.threshold);
                 }
             }
@@ -107,9 +101,22 @@ impl Lif<'_> {
     }
 }
 
-/// `L` values from `start` on.
+/// Puts the bits of 16 channels from `channel` on into their word; the first half clears the second.
 #[inline(always)]
-pub fn lanes<const L: usize>(values: &[f32], start: usize) -> &[f32; L] {
+fn put_bits(word: &mut u32, bits: u32, channel: usize) {
+    if channel.is_multiple_of(32) {
+        *word = bits;
+    } else {
+        *word |= bits << 16;
+    }
+}
+
+/// Channels that loops keep in registers: half a word, two vectors of 8.
+pub const LANES: usize = 16;
+
+/// [`LANES`] values from `start` on.
+#[inline(always)]
+pub fn lanes(values: &[f32], start: usize) -> &[f32; LANES] {
     values[start..].first_chunk().expect("channels are padded to whole lanes")
 }
 

@@ -13,13 +13,15 @@ mod linear;
 mod loss;
 mod norm;
 mod optimizer;
+mod pool;
 mod product;
 mod spike_backward;
 
 use super::shape::{Conv, Pool, Span, Volume};
 use super::*;
 use layout::{pitch, words};
-use lif::{ImageOutput, Lif, lanes};
+use lif::{ImageOutput, LANES, Lif, lanes};
+use pool::Windows;
 use rayon::prelude::*;
 use spike_backward::{ImageSaved, SpikeBackward};
 use std::borrow::Cow;
@@ -92,13 +94,12 @@ impl Gradient<'_> {
             to.copy_from_slice(&self.values[at..][..to.len()]);
             return;
         };
-        for (first, to) in to.as_chunks_mut::<16>().0.iter_mut().enumerate() {
-            let first = 16 * first;
-            let (g, y) = (lanes::<16>(self.values, at + first), lanes::<16>(currents, at + first));
-            let (of_gradient, of_current) =
-                (lanes::<16>(&norm.of_gradient, first), lanes::<16>(&norm.of_current, first));
-            let constant = lanes::<16>(&norm.constant, first);
-            for i in 0..16 {
+        for (first, to) in to.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
+            let first = LANES * first;
+            let (g, y) = (lanes(self.values, at + first), lanes(currents, at + first));
+            let (of_gradient, of_current) = (lanes(&norm.of_gradient, first), lanes(&norm.of_current, first));
+            let constant = lanes(&norm.constant, first);
+            for i in 0..LANES {
                 to[i] = of_gradient[i].mul_add(g[i], of_current[i].mul_add(y[i], constant[i]));
             }
         }
@@ -476,20 +477,22 @@ impl Backend for Cpu {
     fn max_pool_forward(&self, pool: &Pool, span: Span, spikes: &Vec<u32>, pooled: &mut Vec<u32>) -> Result<()> {
         let words = words(pool.input.c);
         let (from, to) = (pool.input.pixels() * words, pool.output.pixels() * words);
+        let windows = Windows::new(pool);
         pooled[..span.batch * span.steps * to]
             .par_chunks_mut(to)
             .zip(spikes.par_chunks(from))
-            .for_each(|(pooled, spikes)| spike_backward::pool::max(pool, spikes, pooled));
+            .for_each(|(pooled, spikes)| windows.max(spikes, pooled, words));
         Ok(())
     }
 
     fn avg_pool_forward(&self, pool: &Pool, span: Span, spikes: &Vec<u32>, pooled: &mut Vec<f32>) -> Result<()> {
         let from = pool.input.pixels() * words(pool.input.c);
         let to = pool.output.pixels() * pitch(pool.input.c);
+        let windows = Windows::new(pool);
         pooled[..span.batch * span.steps * to]
             .par_chunks_mut(to)
             .zip(spikes.par_chunks(from))
-            .for_each(|(pooled, spikes)| spike_backward::pool::avg(pool, spikes, pooled));
+            .for_each(|(pooled, spikes)| windows.avg(spikes, pooled, pool.input.c));
         Ok(())
     }
 
@@ -618,6 +621,7 @@ impl Backend for Cpu {
             table: WindowTable::new(neurons, volume.c),
             pool,
             current_steps,
+            windows: pool.map(Windows::new),
         };
         let (pixels, pitch) = (volume.pixels(), pitch(volume.c));
         let bits = span.steps * pixels * words(volume.c);

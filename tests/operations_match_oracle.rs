@@ -1,0 +1,370 @@
+//! What the network's comparison with the oracle leaves out: histograms, running statistics over several updates,
+//! optimisers, crops and flips of the input, and convolutions and pools whose two axes differ.
+
+mod oracle;
+mod support;
+
+use adali::autotune::{BINS, Histogram, RANGE};
+use adali::backend::cpu::Cpu;
+use adali::backend::cpu::layout::pitch;
+use adali::backend::shape::{Conv, Extent, InputKind, Pool, PoolKind, Span, Volume};
+use adali::backend::{Backend, CurrentGradient, Input, Neurons, Saved, Update, UpdateRule, Weights};
+use adali::data::{Placement, SampleShape};
+use adali::network::Norm;
+use adali::network::model::Pass;
+use adali::network::parameters::{Parameter, Part};
+use adali::neuron::{Neuron, ResetKind};
+use adali::surrogate::{Bounds, Surrogate, SurrogateKind};
+use oracle::{AdamW, AdamWState, Rng, Sgd, norm};
+use support::compare::pass;
+use support::layers::{conv, linear, max_pool, network, random_input, readout};
+use support::loops::{Sliding, convolve, pool, to_bits, to_floats};
+use support::structures::{SURROGATES, vary};
+use support::{Case, draw, run_model};
+
+/// Every count lies between those of the membranes that surely fall into a bin and those that may.
+#[track_caller]
+fn assert_counts(got: &Histogram, potentials: &[f64]) {
+    let (mut sure, mut possible) = (vec![0u64; BINS + 2], vec![0u64; BINS + 2]);
+    for &z in potentials {
+        let bin = |z: f64| ((z + RANGE) * BINS as f64 / (2.0 * RANGE)).floor().clamp(-1.0, BINS as f64) as isize + 1;
+        let error = 1e-5 * z.abs().max(1.0);
+        let (low, high) = (bin(z - error) as usize, bin(z + error) as usize);
+        sure[low] += u64::from(low == high);
+        (low..=high).for_each(|bin| possible[bin] += 1);
+    }
+    let counts: Vec<u64> = [got.underflow].into_iter().chain(got.bins.iter().copied()).chain([got.overflow]).collect();
+    for (bin, count) in counts.iter().enumerate() {
+        assert!((sure[bin]..=possible[bin]).contains(count), "bin {bin}: {count}, {} to {}", sure[bin], possible[bin]);
+    }
+    assert_eq!(got.total(), potentials.len() as u64);
+    assert_eq!(got.non_finite, 0);
+    assert_eq!(got.spikes(), potentials.iter().filter(|z| **z >= 0.0).count() as u64);
+}
+
+#[test]
+fn histograms_count_the_membranes() {
+    let mut rng = Rng::fresh("histograms");
+    let mut compared = 0;
+    for norm in [Norm::None, Norm::Batch, Norm::Weight] {
+        for kind in SURROGATES {
+            for per_channel in [false, true] {
+                let layers = vec![conv(33, 3, 1, 1, norm), max_pool(2, 2, 0), linear(17, norm), readout(3)];
+                let mut spec = vary(network(4, layers), &mut rng);
+                spec.surrogate = Surrogate::new(kind);
+                let mut case = Case::new(spec, [3, 5, 7], 5);
+                case.capacity = 6;
+                let drawn = draw(&case, &mut rng);
+                let mut model = drawn.model(&case);
+                model.set_histograms(per_channel).expect("histograms");
+                // Counts are added up over passes, those without `histogram` left out.
+                for histogram in [true, false, true] {
+                    run_model(&mut model, &case, &drawn, Pass { histogram, update_running: false, ..pass(&case) });
+                }
+                for (stage, &layer) in drawn.stages.iter().enumerate().take(2) {
+                    let trace = &drawn.forward.layers[layer].neuron.as_ref().expect("neurons").membrane;
+                    let theta = f64::from(case.spec.neuron.threshold);
+                    let counted = model.take_histogram(stage).expect("counts");
+                    assert_eq!(counted.len(), if per_channel { trace.dims5()[2] } else { 1 });
+                    for (c, histogram) in counted.iter().enumerate() {
+                        let mine = (0..trace.data.len()).filter(|&i| !per_channel || trace.channel(i) == c);
+                        let once: Vec<f64> = mine.map(|i| (trace.data[i] - theta) / theta).collect();
+                        assert_counts(histogram, &once.repeat(2));
+                        compared += 1;
+                    }
+                    let left = model.take_histogram(stage).expect("counts");
+                    assert!(left.iter().all(|h| h.total() == 0), "taking empties");
+                }
+            }
+        }
+    }
+    assert_eq!(compared, 3 * 5 * (2 + 33 + 17));
+}
+
+/// Running statistics after several passes, and the norm that they make.
+#[test]
+fn running_statistics_follow_the_batches() {
+    let mut rng = Rng::fresh("running statistics");
+    let mut compared = 0;
+    for batch in [1, 3, 5] {
+        for steps in [1, 4] {
+            let mut spec = network(steps, vec![conv(17, 3, 1, 1, Norm::Batch), readout(3)]);
+            spec.input = random_input(&mut rng);
+            let case = Case::new(spec, [3, 5, 7], batch);
+            let drawn = draw(&case, &mut rng);
+            let mut model = drawn.model(&case);
+            let params = &drawn.params.layers[0];
+            let x = &drawn.forward.layers[0].affine.as_ref().expect("weights").conv_output;
+            let (mut mean, mut var) = (params.running_mean.clone(), params.running_var.clone());
+            for _ in 0..6 {
+                run_model(&mut model, &case, &drawn, pass(&case));
+                let statistics = norm::training_statistics(x, &mean, &var);
+                (mean, var) = (statistics.running_mean, statistics.running_var);
+            }
+            let evaluate = Pass { membranes: true, ..Pass::evaluate() };
+            run_model(&mut model, &case, &drawn, evaluate);
+            let (_, stage) = model.stage_parameters().next().expect("a stage");
+            let own = stage.norm.as_ref().expect("a norm");
+            for c in 0..17 {
+                assert!((f64::from(own.running_mean[c]) - mean[c]).abs() < 1e-5);
+                assert!((f64::from(own.running_variance[c]) - var[c]).abs() < 1e-5 * var[c].max(1.0));
+                compared += 1;
+            }
+            // Membranes of the first step: no spike has moved them yet.
+            let statistics = norm::BatchStatistics { running_mean: vec![], running_var: vec![], mean, var };
+            let y = norm::batch_forward(x, &statistics, 1e-5, &params.norm_weight, &params.norm_bias);
+            let membrane = model.read_membrane(0).expect("a membrane").expect("asked for");
+            for (h, current) in membrane.iter().zip(&y.data).take(y.data.len() / steps) {
+                assert!((f64::from(*h) - 0.5 * current).abs() < 2e-5 * current.abs().max(1.0), "{h} from {current}");
+                compared += 1;
+            }
+        }
+    }
+    assert_eq!(compared, 6 * 17 + 2 * (1 + 3 + 5) * 17 * 35);
+}
+
+/// The oracle's optimiser of one parameter.
+struct Mirror {
+    value: Vec<f64>,
+    velocity: Vec<f64>,
+    adam: AdamWState,
+}
+
+fn read(parameter: &Parameter<Cpu>, part: Part) -> Vec<f64> {
+    parameter.read(&Cpu, part).expect("values").into_iter().map(f64::from).collect()
+}
+
+#[track_caller]
+fn assert_near(name: &str, got: &[f64], want: &[f64]) {
+    assert_eq!(got.len(), want.len());
+    for (a, b) in got.iter().zip(want) {
+        assert!((a - b).abs() <= 2e-6 * b.abs().max(0.1), "{name}: {a}, not {b}");
+    }
+}
+
+/// Updates of a training network: each optimiser is fed the model's own gradients.
+#[test]
+fn optimisers_match() {
+    const UPDATES: u64 = 8;
+    let mut rng = Rng::fresh("optimisers");
+    let mut compared = 0;
+    let adam = |decoupled| UpdateRule::Adam { beta1: 0.9, beta2: 0.99, epsilon: 1e-4, decoupled };
+    let rules = [UpdateRule::Sgd { momentum: 0.0 }, UpdateRule::Sgd { momentum: 0.9 }, adam(true), adam(false)];
+    for rule in rules {
+        for decay in [0.0, 0.03] {
+            for gradient_scale in [1.0, 0.3] {
+                let layers = vec![conv(17, 3, 1, 1, Norm::Batch), linear(33, Norm::Weight), readout(3)];
+                let case = Case::new(network(2, layers), [2, 4, 5], 3);
+                let drawn = draw(&case, &mut rng);
+                let mut model = drawn.model(&case);
+                let mirror = |p| Mirror { value: p, velocity: vec![], adam: AdamWState::new(0) };
+                let mut mirrors: Vec<Mirror> = model.parameters().map(|p| mirror(read(p, Part::Value))).collect();
+                for m in &mut mirrors {
+                    (m.velocity, m.adam) = (vec![0.0; m.value.len()], AdamWState::new(m.value.len()));
+                }
+                for count in 1..=UPDATES {
+                    run_model(&mut model, &case, &drawn, pass(&case));
+                    let rate = 0.05 / count as f32;
+                    let update = Update { rule, rate, decay, gradient_scale, count };
+                    for (parameter, m) in model.parameters().zip(&mut mirrors) {
+                        m.follow(&update, &read(parameter, Part::Gradient));
+                    }
+                    model.update(&update).expect("an update");
+                    for (parameter, m) in model.parameters().zip(&mirrors) {
+                        assert_near(&format!("{rule:?} {}", parameter.name), &read(parameter, Part::Value), &m.value);
+                        let moment = if matches!(rule, UpdateRule::Sgd { .. }) { &m.velocity } else { &m.adam.mean };
+                        assert_near("first moment", &read(parameter, Part::First), moment);
+                        compared += 1;
+                    }
+                }
+            }
+        }
+    }
+    assert_eq!(compared, 4 * 2 * 2 * UPDATES * 8);
+}
+
+impl Mirror {
+    fn follow(&mut self, update: &Update, gradient: &[f64]) {
+        let [rate, decay, scale] = [update.rate, update.decay, update.gradient_scale].map(f64::from);
+        let mut gradient: Vec<f64> = gradient.iter().map(|g| scale * g).collect();
+        match update.rule {
+            UpdateRule::Sgd { momentum } => {
+                let sgd = Sgd { rate, momentum: f64::from(momentum), weight_decay: decay };
+                sgd.step(&mut self.value, &gradient, &mut self.velocity);
+            }
+            UpdateRule::Adam { beta1, beta2, epsilon, decoupled } => {
+                if !decoupled {
+                    gradient.iter_mut().zip(&self.value).for_each(|(g, p)| *g += decay * p);
+                }
+                let [beta1, beta2, eps] = [beta1, beta2, epsilon].map(f64::from);
+                let weight_decay = if decoupled { decay } else { 0.0 };
+                AdamW { rate, beta1, beta2, eps, weight_decay }.step(&mut self.value, &gradient, &mut self.adam);
+            }
+        }
+    }
+}
+
+/// Shifts and flips, frame by frame: `[T, N, C, H, W]` of bytes 0 outside.
+#[test]
+fn crops_and_flips_match() {
+    let mut rng = Rng::fresh("crops and flips");
+    let (frames, c, h, w) = (2, 3, 5, 4);
+    let case = Case::new(network(frames, vec![readout(2)]), [c, h, w], 4);
+    let drawn = draw(&case, &mut rng);
+    let mut model = drawn.model(&case);
+    let mut compared = 0;
+    for round in 0..30 {
+        let shift = |rng: &mut Rng| rng.below(7) as i32 - 3;
+        let placements: Vec<Placement> = (0..4)
+            .map(|n| Placement { dx: shift(&mut rng), dy: shift(&mut rng), flip: (round + n) % 2 == 0 })
+            .collect();
+        let indices: Vec<u32> = (0..4).map(|_| rng.below(8) as u32).collect();
+        let shape = SampleShape { frames, height: h, width: w, channels: c };
+        assert_eq!(shape, drawn.shape);
+        model.gather(&drawn.bytes, &shape, &drawn.normalisation, &indices, &placements).expect("a batch");
+        for (place, value) in model.read_input().expect("input").into_iter().enumerate() {
+            let (x, y, channel) = (place % w, place / w % h, place / (w * h) % c);
+            let (n, t) = (place / (w * h * c) % 4, place / (w * h * c * 4));
+            let at = &placements[n];
+            let column = (if at.flip { w - 1 - x } else { x }) as i32 + at.dx;
+            let row = y as i32 + at.dy;
+            let inside = (0..w as i32).contains(&column) && (0..h as i32).contains(&row);
+            let pixel = ((indices[n] as usize * frames + t) * h + row.max(0) as usize) * w + column.max(0) as usize;
+            let byte = if inside { drawn.bytes[pixel * c + channel] } else { 0 };
+            let scale = &drawn.normalisation;
+            assert_eq!(value, (f32::from(byte) / 128.0 - scale.mean[channel]) / scale.deviation[channel]);
+            compared += 1;
+        }
+    }
+    assert_eq!(compared, 30 * 4 * frames * c * h * w);
+}
+
+fn random_extent(rng: &mut Rng, low: usize, high: usize) -> Extent {
+    let mut side = || low + rng.below(high + 1 - low);
+    Extent { h: side(), w: side() }
+}
+
+#[track_caller]
+fn assert_all_near(what: &str, got: &[f32], want: &[f64]) {
+    assert_eq!(got.len(), want.len(), "{what}");
+    let unit = want.iter().fold(1.0f64, |unit, x| unit.max(x.abs()));
+    for (i, (a, b)) in got.iter().zip(want).enumerate() {
+        assert!((f64::from(*a) - b).abs() < 1e-5 * unit, "{what}: value {i} is {a}, not {b}");
+    }
+}
+
+/// Convolutions over images, spikes and dense activations, with everything different along the two axes.
+#[test]
+fn convolutions_of_any_extents_match() {
+    let mut rng = Rng::fresh("convolutions of any extents");
+    let mut compared = 0;
+    while compared < 300 {
+        let reads = [InputKind::Image, InputKind::Spikes, InputKind::Dense][compared % 3];
+        let input = Volume { h: 1 + rng.below(8), w: 1 + rng.below(8), c: 1 + rng.below(40) };
+        let kernel = random_extent(&mut rng, 1, 5);
+        let (stride, padding) = (random_extent(&mut rng, 1, 4), random_extent(&mut rng, 0, 4));
+        let filters = 1 + rng.below(40);
+        let sliding = Sliding { input, kernel, stride, padding };
+        let Some(conv) = sliding.conv(reads, filters) else { continue };
+        check_convolution(&conv, &sliding, &mut rng);
+        compared += 1;
+    }
+    assert_eq!(compared, 300);
+}
+
+fn check_convolution(conv: &Conv, sliding: &Sliding, rng: &mut Rng) {
+    let span = Span { batch: 1 + rng.below(3), steps: 1 + rng.below(3) };
+    let (images, scale) = (span.batch * span.steps, if conv.reads == InputKind::Spikes { 1.25 } else { 1.0 });
+    let rounded = |values: Vec<f64>| -> Vec<f64> { values.into_iter().map(|x| f64::from(x as f32)).collect() };
+    let mut draw = |count| rounded(rng.uniform_vec(count, -1.0, 1.0));
+    let mut x = draw(images * conv.input.len());
+    if conv.reads == InputKind::Spikes {
+        x.iter_mut().for_each(|x| *x = f64::from(u8::from(*x > 0.4)));
+    }
+    let (weight, bias) = (draw(conv.output.c * conv.fan_in()), draw(conv.output.c));
+    let above = draw(images * conv.output.len());
+    let scaled: Vec<f64> = x.iter().map(|x| scale * x).collect();
+    let [y, of_weight, of_x] = convolve(sliding, conv.output.c, images, [&scaled, &weight, &bias, &above]);
+
+    let bits = to_bits(span, conv.input, &x);
+    let width = if conv.reads == InputKind::Image { conv.input.c } else { pitch(conv.input.c) };
+    let dense = to_floats(span, conv.input, width, &x);
+    let input = || -> Input<Cpu> {
+        match conv.reads {
+            InputKind::Spikes => Input::Spikes { bits: &bits, scale: scale as f32 },
+            _ => Input::Dense(&dense),
+        }
+    };
+    let value = Cpu.weight(conv, &support::draw::floats(&weight)).expect("a weight");
+    let mut packed = Cpu.packed(conv).expect("a weight");
+    Cpu.pack_weight(conv, &value, &mut packed).expect("a weight");
+    let weights = || Weights { value: &value, packed: &packed };
+    let bias = Cpu.vector(&support::draw::floats(&bias)).expect("a bias");
+    let mut currents = vec![f32::NAN; images * conv.output.pixels() * pitch(conv.output.c)];
+    Cpu.conv_current(conv, span, input(), weights(), &bias, &mut currents, None).expect("currents");
+    let got = Cpu.read_activations(&currents, span, conv.output).expect("currents");
+    assert_all_near(&format!("currents of {conv:?}"), &got, &y);
+
+    let above = to_floats(span, conv.output, pitch(conv.output.c), &above);
+    let gradient: CurrentGradient<Cpu> = CurrentGradient { gradient: &above, norm: None };
+    let mut weight_grad = vec![f32::NAN; value.len()];
+    Cpu.conv_weight_grad(conv, span, input(), gradient, &mut weight_grad).expect("a gradient");
+    let got = Cpu.read_weight(conv, &weight_grad).expect("a gradient");
+    assert_all_near(&format!("weight gradient of {conv:?}"), &got, &of_weight);
+    if conv.reads != InputKind::Image {
+        let mut input_grad = vec![f32::NAN; images * conv.input.pixels() * pitch(conv.input.c)];
+        Cpu.conv_input_grad(conv, span, gradient, weights(), &mut input_grad).expect("a gradient");
+        let got = Cpu.read_activations(&input_grad, span, conv.input).expect("a gradient");
+        assert_all_near(&format!("input gradient of {conv:?}"), &got, &of_x);
+    }
+}
+
+/// Pools with everything different along the two axes; the neurons' slope is 1 everywhere, nothing carries over.
+#[test]
+fn pools_of_any_extents_match() {
+    let mut rng = Rng::fresh("pools of any extents");
+    let mut compared = 0;
+    while compared < 200 {
+        let kind = if compared % 2 == 0 { PoolKind::Max } else { PoolKind::Avg };
+        let input = Volume { h: 1 + rng.below(9), w: 1 + rng.below(9), c: 1 + rng.below(40) };
+        let (kernel, stride) = (random_extent(&mut rng, 1, 4), random_extent(&mut rng, 1, 4));
+        let half = |side: usize, rng: &mut Rng| if kind == PoolKind::Max { rng.below(side / 2 + 1) } else { 0 };
+        let padding = Extent { h: half(kernel.h, &mut rng), w: half(kernel.w, &mut rng) };
+        let Some(pool) = (Sliding { input, kernel, stride, padding }).pool(kind) else { continue };
+        check_pool(&pool, &mut rng);
+        compared += 1;
+    }
+    assert_eq!(compared, 200);
+}
+
+fn check_pool(shape: &Pool, rng: &mut Rng) {
+    let span = Span { batch: 1 + rng.below(3), steps: 1 + rng.below(3) };
+    let images = span.batch * span.steps;
+    let x: Vec<f64> = (0..images * shape.input.len()).map(|_| f64::from(u8::from(rng.below(3) == 0))).collect();
+    let above = rng.uniform_vec(images * shape.output.len(), -1.0, 1.0);
+    let [y, of_x] = pool(shape, images, &x, &above);
+    let spikes = to_bits(span, shape.input, &x);
+    let what = format!("{shape:?}");
+    if shape.kind == PoolKind::Max {
+        let mut pooled = vec![u32::MAX; to_bits(span, shape.output, &y).len()];
+        Cpu.max_pool_forward(shape, span, &spikes, &mut pooled).expect("a pool");
+        assert_eq!(pooled, to_bits(span, shape.output, &y), "{what}");
+    } else {
+        let mut pooled = vec![f32::NAN; images * shape.output.pixels() * pitch(shape.input.c)];
+        Cpu.avg_pool_forward(shape, span, &spikes, &mut pooled).expect("a pool");
+        assert_all_near(&what, &Cpu.read_activations(&pooled, span, shape.output).expect("means"), &y);
+    }
+    let (reset, v_reset) = (ResetKind::Soft, 0.0);
+    let neuron = Neuron { leak: 0.0, gain: 1.0, threshold: 1.0, reset, v_reset, detach: true };
+    let bounds = [Bounds::RECTANGLE];
+    let neurons = Neurons { neuron, surrogate: Surrogate::new(SurrogateKind::Rectangle), bounds: &bounds };
+    let windows = vec![u32::MAX; spikes.len()];
+    let saved: Saved<Cpu> = Saved::Bits { spikes: &spikes, windows: &windows };
+    let above = to_floats(span, shape.output, pitch(shape.input.c), &above);
+    let mut out = vec![f32::NAN; images * shape.input.pixels() * pitch(shape.input.c)];
+    let mut sums = Cpu.sums(span, shape.input).expect("sums");
+    let (volume, steps) = (shape.input, span.steps);
+    Cpu.spike_backward(volume, span, &neurons, saved, Some(shape), &above, steps, &mut out, None, &mut sums)
+        .expect("a gradient");
+    assert_all_near(&what, &Cpu.read_activations(&out, span, shape.input).expect("a gradient"), &of_x);
+}
