@@ -1,7 +1,9 @@
 //! One training step of a drawn network on the CPU backend, every quantity compared with the oracle's.
 
-use super::draw::{Case, Drawn, amplification, draw};
-use crate::oracle::{LayerGradients, LayerParams, LayerTrace, Rng, Tensor, backward, loss_and_gradient};
+use super::draw::{Case, Drawn, amplification, draw, values_mut};
+use crate::oracle::{
+    LayerGradients, LayerParams, LayerTrace, Rng, SpikeModel, Tensor, backward, forward, loss_and_gradient,
+};
 use adali::backend::LossSums;
 use adali::backend::cpu::Cpu;
 use adali::data::Placement;
@@ -12,9 +14,14 @@ use adali::network::parameters::{Parameter, Part, StageParameters};
 /// Of membranes, logits and the loss, in units of the largest of them (or 1), because a membrane that falls far and
 /// comes back brings the rounding of its way along, and of a batch norm's amplification of rounding errors.
 const VALUE_TOLERANCE: f64 = 2e-5;
+/// Of a gradient, in the 2-norm.
+const GRADIENT_TOLERANCE: f64 = 1e-4;
 /// Of a gradient, in units of the sum of the absolute gradients of the layer's outputs: where these cancel, as in
 /// front of a batch norm, nothing but rounding is left.
 const CANCELLED: f64 = 3e-6;
+/// Of a gradient that misses both: in units of what one rounding of every parameter does to it in f64. In 3 of 20000
+/// random networks the CPU was off by up to 12 of these.
+const ROUNDINGS: f64 = 40.0;
 
 /// What was compared.
 #[derive(Clone, Copy, Debug, Default)]
@@ -27,6 +34,8 @@ pub struct Outcome {
     pub gradients: usize,
     /// Gradients of whole parameters that are not all zero, of how many.
     pub live: [usize; 2],
+    /// Gradients that only [`ROUNDINGS`] excuses.
+    pub excused: usize,
     /// Largest errors seen: of a membrane, in units of the layer's largest; of a gradient, in the 2-norm.
     pub largest: [f64; 2],
 }
@@ -38,6 +47,7 @@ impl Outcome {
         self.membranes += other.membranes;
         self.spikes += other.spikes;
         self.gradients += other.gradients;
+        self.excused += other.excused;
         for i in 0..2 {
             self.live[i] += other.live[i];
             self.largest[i] = self.largest[i].max(other.largest[i]);
@@ -52,6 +62,7 @@ impl Outcome {
         let rate = self.spikes as f64 / self.membranes as f64;
         assert!((0.05..0.95).contains(&rate), "{name}: firing rate {rate}");
         assert!(self.live[0] * 4 >= self.live[1] * 3, "{name}: too many gradients are zero: {:?}", self.live);
+        assert!(self.excused * 500 <= self.live[1], "{name}: {} gradients are mostly rounding", self.excused);
     }
 }
 
@@ -114,13 +125,23 @@ pub fn check(case: &Case, rng: &mut Rng) -> Outcome {
         let [sure, possible] = hits(&drawn);
         assert!((sure..=possible).contains(&sums.correct), "{} hits, not {sure} to {possible}: {case:?}", sums.correct);
     }
-    let mut squares = 0.0;
+    let (mut squares, mut missed) = (0.0, Vec::new());
     for ((_, stage), &layer) in model.stage_parameters().zip(&drawn.stages) {
         let (trace, params) = (&drawn.forward.layers[layer], &drawn.params.layers[layer]);
-        squares += compare_stage(stage, case, trace, params, &gradients[layer], &mut outcome);
+        let (of_stage, missed_here) = compare_stage(stage, case, trace, params, &gradients[layer], &mut outcome);
+        squares += of_stage;
+        missed.extend(missed_here.into_iter().map(|miss| (layer, miss)));
+    }
+    if !missed.is_empty() {
+        let moved = moved_by_rounding(case, &drawn, &gradients, rng);
+        for (layer, Miss { kind, name, error, norm }) in missed {
+            let limit = ROUNDINGS * moved[layer][kind];
+            assert!(error <= limit, "gradient of {name} is off by {error:e} of {norm:e}: {case:?}");
+            outcome.excused += 1;
+        }
     }
     let (norm, want) = (model.gradient_norm().expect("a norm"), squares.sqrt());
-    assert!((norm - want).abs() <= case.gradient_tolerance * want + 1e-7, "gradient norm {norm}, not {want}: {case:?}");
+    assert!((norm - want).abs() <= GRADIENT_TOLERANCE * want + 1e-7, "gradient norm {norm}, not {want}: {case:?}");
     outcome
 }
 
@@ -175,7 +196,8 @@ fn largest(values: &[f64]) -> f64 {
     values.iter().fold(0.0, |largest, x| largest.max(x.abs()))
 }
 
-/// Compares a stage's gradients and running statistics, and returns the sum of the gradients' squares.
+/// Compares a stage's gradients and running statistics, and returns the sum of the gradients' squares
+/// and what misses the tolerances.
 fn compare_stage(
     stage: &StageParameters<Cpu>,
     case: &Case,
@@ -183,17 +205,20 @@ fn compare_stage(
     params: &LayerParams,
     wanted: &LayerGradients,
     outcome: &mut Outcome,
-) -> f64 {
+) -> (f64, Vec<Miss>) {
     let affine = trace.affine.as_ref().expect("a stage has weights");
     let floor = CANCELLED * before_cancelling(trace, params, wanted);
-    let mut compare = |parameter: &Parameter<Cpu>, want: &[f64]| {
+    let mut missed = Vec::new();
+    let mut compare = |kind: usize, parameter: &Parameter<Cpu>, want: &[f64]| {
         outcome.live[1] += 1;
         let got = parameter.read(&Cpu, Part::Gradient).expect("a gradient");
         assert_eq!(got.len(), want.len(), "{}", parameter.name);
         let norm = want.iter().map(|g| g * g).sum::<f64>();
         let error = got.iter().zip(want).map(|(&a, b)| (f64::from(a) - b).powi(2)).sum::<f64>().sqrt();
-        let (name, limit) = (&parameter.name, case.gradient_tolerance * norm.sqrt() + floor);
-        assert!(error <= limit, "gradient of {name} is off by {error:e} of {:e}: {case:?}", norm.sqrt());
+        let (name, limit) = (&parameter.name, GRADIENT_TOLERANCE * norm.sqrt() + floor);
+        if error.is_nan() || error > limit {
+            missed.push(Miss { kind, name: name.clone(), error, norm: norm.sqrt() });
+        }
         if norm.sqrt() > 100.0 * floor {
             outcome.live[0] += 1;
             outcome.largest[1] = outcome.largest[1].max(error / norm.sqrt());
@@ -201,21 +226,55 @@ fn compare_stage(
         outcome.gradients += got.len();
         norm
     };
-    let mut squares = compare(&stage.weight, &wanted.weight.data);
+    let mut squares = compare(0, &stage.weight, &wanted.weight.data);
     assert_eq!(stage.bias.is_some(), !wanted.bias.is_empty(), "a bias: {case:?}");
     if let Some(bias) = &stage.bias {
-        squares += compare(bias, &wanted.bias);
+        squares += compare(1, bias, &wanted.bias);
     }
     assert_eq!(stage.norm.is_some(), !wanted.norm_weight.is_empty(), "a norm: {case:?}");
     if let Some(norm) = &stage.norm {
-        squares += compare(&norm.gain, &wanted.norm_weight) + compare(&norm.bias, &wanted.norm_bias);
+        squares += compare(2, &norm.gain, &wanted.norm_weight) + compare(3, &norm.bias, &wanted.norm_bias);
         if let Some(batch) = &affine.batch {
             let channels = batch.mean.len();
             values("running mean", case, 1.0, &norm.running_mean[..channels], &batch.running_mean);
             values("running variance", case, 1.0, &norm.running_variance[..channels], &batch.running_var);
         }
     }
-    squares
+    (squares, missed)
+}
+
+/// A gradient beyond the tolerances; `kind` is its place in [`kinds`].
+struct Miss {
+    kind: usize,
+    name: String,
+    error: f64,
+    norm: f64,
+}
+
+/// A layer's gradients by kind.
+fn kinds(gradients: &LayerGradients) -> [&[f64]; 4] {
+    [&gradients.weight.data, &gradients.bias, &gradients.norm_weight, &gradients.norm_bias]
+}
+
+/// How far the oracle's gradients of each layer and kind move when every parameter moves by one rounding in f32.
+fn moved_by_rounding(case: &Case, drawn: &Drawn, gradients: &[LayerGradients], rng: &mut Rng) -> Vec<[f64; 4]> {
+    let mut moved = vec![[0.0f64; 4]; gradients.len()];
+    for _ in 0..4 {
+        let mut params = drawn.params.clone();
+        for value in params.layers.iter_mut().flat_map(values_mut).flatten() {
+            *value *= 1.0 + rng.uniform(-1.2e-7, 1.2e-7);
+        }
+        let pass = forward(&drawn.network, &params, &drawn.input, SpikeModel::Hard, None);
+        let (_, above) = loss_and_gradient(&case.oracle_loss(), &pass.logits_per_step, &drawn.labels);
+        let (others, _) = backward(&drawn.network, &params, &drawn.input, &pass, &above);
+        for (moved, (a, b)) in moved.iter_mut().zip(others.iter().zip(gradients)) {
+            for (moved, (a, b)) in moved.iter_mut().zip(kinds(a).into_iter().zip(kinds(b))) {
+                let distance = a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum::<f64>().sqrt();
+                *moved = moved.max(distance);
+            }
+        }
+    }
+    moved
 }
 
 /// Sum of the absolute gradients of a layer's currents, enlarged as a norm enlarges them.

@@ -37,8 +37,6 @@ pub struct Case {
     pub dropout: Option<u64>,
     /// Bounds for each channel.
     pub per_channel: bool,
-    /// Relative, in the 2-norm.
-    pub gradient_tolerance: f64,
 }
 
 impl Case {
@@ -53,7 +51,6 @@ impl Case {
             batch_statistics: true,
             dropout: Some(77),
             per_channel: false,
-            gradient_tolerance: 1e-4,
         }
     }
 
@@ -300,7 +297,8 @@ pub fn amplification(trace: &LayerTrace) -> Vec<f64> {
     factors
 }
 
-fn values_mut(params: &mut LayerParams) -> [&mut Vec<f64>; 6] {
+/// Every kind of values of a layer.
+pub fn values_mut(params: &mut LayerParams) -> [&mut Vec<f64>; 6] {
     let LayerParams { weight, bias, norm_weight, norm_bias, running_mean, running_var } = params;
     [&mut weight.data, bias, norm_weight, norm_bias, running_mean, running_var]
 }

@@ -1,10 +1,10 @@
 //! Convolutions: currents, weight gradient, input gradient. Linear layers are in `linear.rs`.
 
-use super::events::{Events, add_rows, for_column_blocks, push_bits};
+use super::events::{Events, add_rows, push_bits};
 use super::layout::{input_pitch, pitch, words};
 use super::norm::moments;
 use super::product::{PANEL, Product, Start};
-use super::{CpuInput, Gradient, Scratch, Weight, simd, split, with_scratch};
+use super::{CpuInput, Gradient, Scratch, Weight, each_lanes, simd, split, with_scratch};
 use crate::backend::shape::{Conv, Span};
 use rayon::prelude::*;
 
@@ -90,7 +90,7 @@ fn event_rows(conv: &Conv, events: &Events, scale: f32, weight: &[f32], bias: &[
                 let y0 = (row * conv.stride.h) as isize - conv.padding.h as isize;
                 let x0 = (column * conv.stride.w) as isize - conv.padding.w as isize;
                 let (left, right) = (x0.max(0), (x0 + conv.kernel.w as isize).min(w));
-                for_column_blocks!(pitch_out, |B, k| {
+                each_lanes!(pitch_out, |B, k| {
                     let mut sums = [0.0; B];
                     for r in 0..conv.kernel.h {
                         let y = y0 + r as isize;
@@ -320,7 +320,7 @@ fn add_event_grad(
                     let (r, s) = (tap / conv.kernel.w, tap % conv.kernel.w);
                     let shift = (conv.kernel.h - 1 - r) * spread.width + conv.kernel.w - 1 - s;
                     let row = &mut partial[(tap * 32 + c) * filters..][..filters];
-                    for_column_blocks!(filters, |B, k| {
+                    each_lanes!(filters, |B, k| {
                         let sums: &mut [f32; B] = row[k..].first_chunk_mut().expect("a row is as wide as the filters");
                         let mut local = *sums;
                         add_rows::<B>(&mut local, list, shift as i32, values, filters, k);

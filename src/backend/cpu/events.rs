@@ -79,20 +79,3 @@ pub fn add_rows<const B: usize>(sums: &mut [f32; B], events: &[u32], base: i32, 
         sums[i] += odd[i];
     }
 }
-
-/// Runs `$body` with the constant `$B` being 32 or 16, over all of `0..$pitch` in steps of it, `$k` the first column.
-macro_rules! for_column_blocks {
-    ($pitch:expr, |$B:ident, $k:ident| $body:block) => {
-        let mut $k = 0;
-        while $k + 32 <= $pitch {
-            const $B: usize = 32;
-            $body
-            $k += 32;
-        }
-        if $k < $pitch {
-            const $B: usize = 16;
-            $body
-        }
-    };
-}
-pub(super) use for_column_blocks;

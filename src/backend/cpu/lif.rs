@@ -1,7 +1,7 @@
 //! Neurons forward: currents of a layer to spikes, all steps of a neuron at once, its membrane in registers.
 
 use super::layout::{pitch, words};
-use super::{WindowTable, simd};
+use super::{WindowTable, each_lanes, simd};
 use crate::autotune::Histogram;
 use crate::backend::shape::Volume;
 use crate::neuron::{Neuron, ResetKind};
@@ -47,16 +47,16 @@ impl Lif<'_> {
         let pixels = currents.len() / current_steps / pitch;
         let stride = if current_steps == 1 { 0 } else { pixels * pitch };
         for pixel in 0..pixels {
-            for channel in (0..pitch).step_by(LANES) {
+            each_lanes!(pitch, |L, channel| {
                 let currents = &currents[pixel * pitch + channel..];
-                self.lanes::<HARD>(currents, stride, first + pixel, channel, out);
-            }
+                self.lanes::<L, HARD>(currents, stride, first + pixel, channel, out);
+            });
         }
     }
 
     /// Neighbouring channels of one pixel over all steps.
     #[inline(always)]
-    fn lanes<const HARD: bool>(
+    fn lanes<const L: usize, const HARD: bool>(
         &self,
         currents: &[f32],
         stride: usize,
@@ -65,35 +65,35 @@ impl Lif<'_> {
         out: &mut ImageOutput,
     ) {
         let neuron = &self.neuron;
-        let (scale, shift) = (lanes(self.scale, channel), lanes(self.shift, channel));
-        let mut v = [0.0; LANES];
+        let (scale, shift) = (lanes::<L>(self.scale, channel), lanes::<L>(self.shift, channel));
+        let mut v = [0.0; L];
         for t in 0..self.steps {
-            let current = lanes(currents, t * stride);
-            let mut h = [0.0; LANES];
+            let current = lanes::<L>(currents, t * stride);
+            let mut h = [0.0; L];
             let mut spikes = 0;
-            for i in 0..LANES {
+            for i in 0..L {
                 h[i] = neuron.charge(v[i], scale[i].mul_add(current[i], shift[i]));
                 spikes |= ((h[i] >= neuron.threshold) as u32) << i;
                 v[i] = neuron.reset::<HARD>(h[i], h[i] >= neuron.threshold);
             }
             let place = t * self.volume.pixels() + pixel;
             let word = place * words(self.volume.c) + channel / 32;
-            put_bits(&mut out.spikes[word], spikes, channel);
+            out.spikes[word] = spikes;
             if let (Some(table), Some(windows)) = (&self.windows, &mut out.windows) {
-                let (left, right) = (lanes(&table.left, channel), lanes(&table.right, channel));
+                let (left, right) = (lanes::<L>(&table.left, channel), lanes::<L>(&table.right, channel));
                 let mut inside = 0;
-                for i in 0..LANES {
+                for i in 0..L {
                     let d = h[i] - neuron.threshold;
                     inside |= ((d >= -left[i] && d <= right[i]) as u32) << i;
                 }
-                put_bits(&mut windows[word], inside, channel);
+                windows[word] = inside;
             }
             if let Some(membrane) = &mut out.membrane {
-                membrane[place * pitch(self.volume.c) + channel..][..LANES].copy_from_slice(&h);
+                membrane[place * pitch(self.volume.c) + channel..][..L].copy_from_slice(&h);
             }
             if let Some(histogram) = &mut out.histogram {
                 let each = (histogram.len() > 1) as usize;
-                for i in 0..LANES.min(self.volume.c - channel) {
+                for i in 0..L.min(self.volume.c - channel) {
                     histogram[(channel + i) * each].count((h[i] - neuron.threshold) / neuron.threshold);
                 }
             }
@@ -101,22 +101,9 @@ impl Lif<'_> {
     }
 }
 
-/// Puts the bits of 16 channels from `channel` on into their word; the first half clears the second.
+/// `L` values from `start` on.
 #[inline(always)]
-fn put_bits(word: &mut u32, bits: u32, channel: usize) {
-    if channel.is_multiple_of(32) {
-        *word = bits;
-    } else {
-        *word |= bits << 16;
-    }
-}
-
-/// Channels that loops keep in registers: half a word, two vectors of 8.
-pub const LANES: usize = 16;
-
-/// [`LANES`] values from `start` on.
-#[inline(always)]
-pub fn lanes(values: &[f32], start: usize) -> &[f32; LANES] {
+pub fn lanes<const L: usize>(values: &[f32], start: usize) -> &[f32; L] {
     values[start..].first_chunk().expect("channels are padded to whole lanes")
 }
 

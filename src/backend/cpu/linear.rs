@@ -3,10 +3,10 @@
 //! A thread takes a stretch of rows and walks over the weight once, a block of columns at a time, so that the block
 //! stays in cache while its rows pass. Rows do not touch one another: any stretch gives the same bits.
 
-use super::events::{Events, add_rows, for_column_blocks, push_bits};
+use super::events::{Events, add_rows, push_bits};
 use super::layout::{input_pitch, pitch};
 use super::product::{PANEL, Product, Start};
-use super::{CpuInput, Weight, simd};
+use super::{CpuInput, Weight, each_lanes, simd};
 use crate::backend::shape::{Conv, Span, Volume};
 use rayon::prelude::*;
 
@@ -58,7 +58,7 @@ fn event_outputs(conv: &Conv, bits: &[u32], scale: f32, weight: &Weight, bias: &
     simd(
         #[inline(always)]
         || {
-            for_column_blocks!(filters, |B, k| {
+            each_lanes!(filters, |B, k| {
                 let bias: &[f32; B] = bias[k..].first_chunk().expect("a bias is as wide as a row");
                 for (events, out) in events.iter().zip(out.chunks_exact_mut(filters)) {
                     let mut sums = [0.0; B];
@@ -128,7 +128,7 @@ pub fn weight_grad(conv: &Conv, span: Span, input: &CpuInput, gradient: &[f32], 
             simd(
                 #[inline(always)]
                 || {
-                    for_column_blocks!(filters, |B, k| {
+                    each_lanes!(filters, |B, k| {
                         for (list, out) in lists.iter().zip(out.chunks_exact_mut(filters)) {
                             let mut sums = [0.0; B];
                             add_rows::<B>(&mut sums, list, 0, gradient, filters, k);

@@ -1,7 +1,7 @@
 //! Batch norm and weight norm.
 
 use super::layout::{input_pitch, pitch};
-use super::lif::{LANES, lanes};
+use super::lif::lanes;
 use super::simd;
 use crate::backend::shape::{Conv, Span, Volume};
 use crate::backend::{BatchNorm, NormGradient, NormState};
@@ -12,6 +12,9 @@ const BATCH_EPSILON: f32 = 1e-5;
 const BATCH_MOMENTUM: f32 = 0.1;
 /// Added to a filter's summed variance, as in scaled weight standardisation.
 const WEIGHT_EPSILON: f32 = 1e-4;
+
+/// Channels that a loop over pixels keeps in registers.
+const LANES: usize = 16;
 
 /// Runs `f(first channel) -> two sums` for every 16 channels and puts them into `out`, `[2][pitch]`.
 fn each_lanes(out: &mut [f32], f: impl Fn(usize) -> [[f32; LANES]; 2]) {
@@ -38,7 +41,7 @@ pub fn moments(values: &[f32], out: &mut [f32]) {
         |first| {
             let (mut mean, mut squares) = ([0.0; LANES], [0.0; LANES]);
             for pixel in values.chunks_exact(pitch) {
-                let x = lanes(pixel, first);
+                let x = lanes::<LANES>(pixel, first);
                 for i in 0..LANES {
                     mean[i] += x[i];
                 }
@@ -47,7 +50,7 @@ pub fn moments(values: &[f32], out: &mut [f32]) {
                 mean[i] /= count;
             }
             for pixel in values.chunks_exact(pitch) {
-                let x = lanes(pixel, first);
+                let x = lanes::<LANES>(pixel, first);
                 for i in 0..LANES {
                     let d = x[i] - mean[i];
                     squares[i] = d.mul_add(d, squares[i]);
@@ -67,7 +70,7 @@ pub fn gradient_sums(gradient: &[f32], out: &mut [f32]) {
         |first| {
             let mut sums = [0.0; LANES];
             for pixel in gradient.chunks_exact(pitch) {
-                let g = lanes(pixel, first);
+                let g = lanes::<LANES>(pixel, first);
                 for i in 0..LANES {
                     sums[i] += g[i];
                 }
@@ -85,9 +88,9 @@ pub fn norm_gradient_sums(gradient: &[f32], currents: &[f32], state: &NormState<
         #[inline(always)]
         |first| {
             let (mut sums, mut products) = ([0.0; LANES], [0.0; LANES]);
-            let (mean, inverse) = (lanes(&state.mean, first), lanes(&state.inverse_deviation, first));
+            let (mean, inverse) = (lanes::<LANES>(&state.mean, first), lanes::<LANES>(&state.inverse_deviation, first));
             for (pixel, current) in gradient.chunks_exact(pitch).zip(currents.chunks_exact(pitch)) {
-                let (g, y) = (lanes(pixel, first), lanes(current, first));
+                let (g, y) = (lanes::<LANES>(pixel, first), lanes::<LANES>(current, first));
                 for i in 0..LANES {
                     sums[i] += g[i];
                     products[i] = g[i].mul_add((y[i] - mean[i]) * inverse[i], products[i]);

@@ -1,7 +1,7 @@
 //! Pools: which pixels each window covers, OR and mean over them, and where a gradient goes back.
 
 use super::layout::{pitch, words};
-use super::lif::{LANES, lanes};
+use super::lif::lanes;
 use crate::backend::shape::{Pool, PoolKind};
 
 /// The pixels of every window, looked up once an operation.
@@ -122,32 +122,32 @@ impl Upstream<'_> {
         }
     }
 
-    /// The gradient of neighbouring channels of a pixel's spikes at step `t`.
+    /// The gradient of `L` channels of a pixel's spikes at step `t`.
     #[inline(always)]
-    pub fn read(&self, t: usize, pixel: usize, channel: usize) -> [f32; LANES] {
+    pub fn read<const L: usize>(&self, t: usize, pixel: usize, channel: usize, sum: &mut [f32; L]) {
         let (pitch, words) = (pitch(self.channels), words(self.channels));
         let Some((pool, windows)) = self.pool else {
-            return *lanes(self.gradient, (t * self.pixels + pixel) * pitch + channel);
+            *sum = *lanes(self.gradient, (t * self.pixels + pixel) * pitch + channel);
+            return;
         };
-        let mut sum = [0.0; LANES];
+        *sum = [0.0; L];
         for &(window, place) in &self.covering {
             let window = t * pool.output.pixels() + window;
-            let gradient = lanes(self.gradient, window * pitch + channel);
+            let gradient = lanes::<L>(self.gradient, window * pitch + channel);
             match pool.kind {
                 PoolKind::Max => {
-                    let route = self.routes[(window * windows.places + place) * words + channel / 32] >> (channel % 32);
-                    for i in 0..LANES {
+                    let route = self.routes[(window * windows.places + place) * words + channel / 32];
+                    for i in 0..L {
                         sum[i] += if route >> i & 1 == 1 { gradient[i] } else { 0.0 };
                     }
                 }
                 PoolKind::Avg => {
                     let share = 1.0 / windows.places as f32;
-                    for i in 0..LANES {
+                    for i in 0..L {
                         sum[i] = gradient[i].mul_add(share, sum[i]);
                     }
                 }
             }
         }
-        sum
     }
 }

@@ -57,24 +57,18 @@ impl Product<'_> {
         };
         let extent = (self.run_len - 1) * self.step + 1;
         let panel = &self.b[k / PANEL * self.b_panel + k % PANEL..];
-        for (i, &run) in self.runs.iter().enumerate() {
+        let mut j = 0;
+        for &run in self.runs {
             let x: [&[f32]; P] = std::array::from_fn(|p| &self.x[rows[p] + run as usize..][..extent]);
-            let b = &panel[i * self.run_len * self.b_row..];
-            if self.step == 1 {
-                // Said apart, so that the compiler sees that no index leaves its row.
-                for j in 0..extent {
-                    let b = pair::<S>(&b[j * self.b_row..][..width]);
-                    for p in 0..P {
-                        sums[p] = add(simd, sums[p], x[p][j], b);
-                    }
+            let mut at = 0;
+            for _ in 0..self.run_len {
+                let b = pair::<S>(&panel[j..][..width]);
+                for p in 0..P {
+                    let a = simd.splat_f32s(x[p][at]);
+                    sums[p] = [simd.mul_add_e_f32s(a, b[0], sums[p][0]), simd.mul_add_e_f32s(a, b[1], sums[p][1])];
                 }
-            } else {
-                for j in 0..self.run_len {
-                    let b = pair::<S>(&b[j * self.b_row..][..width]);
-                    for p in 0..P {
-                        sums[p] = add(simd, sums[p], x[p][j * self.step], b);
-                    }
-                }
+                at += self.step;
+                j += self.b_row;
             }
         }
         for p in 0..P {
@@ -82,13 +76,6 @@ impl Product<'_> {
             out.copy_from_slice(&sums[p]);
         }
     }
-}
-
-/// `sums + a b`.
-#[inline(always)]
-fn add<S: Simd>(simd: S, sums: [S::f32s; 2], a: f32, b: [S::f32s; 2]) -> [S::f32s; 2] {
-    let a = simd.splat_f32s(a);
-    [simd.mul_add_e_f32s(a, b[0], sums[0]), simd.mul_add_e_f32s(a, b[1], sums[1])]
 }
 
 #[inline(always)]

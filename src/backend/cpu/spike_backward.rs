@@ -1,9 +1,9 @@
 //! Neurons backward: gradient of (pooled) spikes to gradient of currents, from the last step to the first.
 
 use super::layout::{pitch, words};
-use super::lif::{LANES, lanes};
+use super::lif::lanes;
 use super::pool::{Upstream, Windows};
-use super::{Scratch, WindowTable, simd};
+use super::{Scratch, WindowTable, each_lanes, simd};
 use crate::backend::shape::{Pool, Volume};
 use crate::neuron::{Neuron, ResetKind};
 use crate::surrogate::{MembraneSlope, Slope};
@@ -33,14 +33,14 @@ pub struct SpikeBackward<'a> {
 
 /// Slopes of neighbouring channels from their membranes.
 trait LaneSlope {
-    fn at(&self, channel: usize, d: &[f32; LANES]) -> [f32; LANES];
+    fn at<const L: usize>(&self, channel: usize, d: &[f32; L]) -> [f32; L];
 }
 
 impl<S: MembraneSlope> LaneSlope for S {
     #[inline(always)]
-    fn at(&self, _: usize, d: &[f32; LANES]) -> [f32; LANES] {
-        let mut g = [0.0; LANES];
-        for i in 0..LANES {
+    fn at<const L: usize>(&self, _: usize, d: &[f32; L]) -> [f32; L] {
+        let mut g = [0.0; L];
+        for i in 0..L {
             g[i] = MembraneSlope::at(*self, d[i]);
         }
         g
@@ -49,11 +49,11 @@ impl<S: MembraneSlope> LaneSlope for S {
 
 impl LaneSlope for &WindowTable {
     #[inline(always)]
-    fn at(&self, channel: usize, d: &[f32; LANES]) -> [f32; LANES] {
-        let (left, right) = (lanes(&self.left, channel), lanes(&self.right, channel));
-        let (low, high) = (lanes(&self.slope_left, channel), lanes(&self.slope_right, channel));
-        let mut g = [0.0; LANES];
-        for i in 0..LANES {
+    fn at<const L: usize>(&self, channel: usize, d: &[f32; L]) -> [f32; L] {
+        let (left, right) = (lanes::<L>(&self.left, channel), lanes::<L>(&self.right, channel));
+        let (low, high) = (lanes::<L>(&self.slope_left, channel), lanes::<L>(&self.slope_right, channel));
+        let mut g = [0.0; L];
+        for i in 0..L {
             let inside = d[i] >= -left[i] && d[i] <= right[i];
             let side = if d[i] >= 0.0 { high[i] } else { low[i] };
             g[i] = if inside { side } else { 0.0 };
@@ -116,19 +116,19 @@ impl SpikeBackward<'_> {
         out: &mut [f32],
         (gradients, membranes): (&mut Vec<f32>, &mut Vec<f32>),
     ) {
-        gradients.resize(self.steps * LANES, 0.0);
-        membranes.resize(self.steps * LANES, 0.0);
+        gradients.resize(self.steps * 32, 0.0);
+        membranes.resize(self.steps * 32, 0.0);
         for pixel in 0..self.volume.pixels() {
             upstream.find(pixel);
-            for channel in (0..pitch(self.volume.c)).step_by(LANES) {
-                self.lanes::<HARD, DETACH, S>(&slope, saved, upstream, pixel, channel, out, gradients, membranes);
-            }
+            each_lanes!(pitch(self.volume.c), |L, channel| {
+                self.lanes::<L, HARD, DETACH, S>(&slope, saved, upstream, pixel, channel, out, gradients, membranes);
+            });
         }
     }
 
     /// Neighbouring channels of one pixel over all steps.
     #[inline(always)]
-    fn lanes<const HARD: bool, const DETACH: bool, S: LaneSlope>(
+    fn lanes<const L: usize, const HARD: bool, const DETACH: bool, S: LaneSlope>(
         &self,
         slope: &S,
         saved: ImageSaved,
@@ -142,68 +142,68 @@ impl SpikeBackward<'_> {
         let neuron = &self.neuron;
         let (pitch, words, pixels) = (pitch(self.volume.c), words(self.volume.c), self.volume.pixels());
         for t in 0..self.steps {
-            gradients[LANES * t..][..LANES].copy_from_slice(&upstream.read(t, pixel, channel));
+            upstream.read::<L>(t, pixel, channel, gradients[32 * t..].first_chunk_mut().expect("one row a step"));
         }
         if let ImageSaved::Currents { currents, steps, scale, shift, .. } = saved {
             let stride = if steps == 1 { 0 } else { pixels * pitch };
-            let (scale, shift) = (lanes(scale, channel), lanes(shift, channel));
-            let mut v = [0.0; LANES];
+            let (scale, shift) = (lanes::<L>(scale, channel), lanes::<L>(shift, channel));
+            let mut v = [0.0; L];
             for t in 0..self.steps {
-                let current = lanes(currents, t * stride + pixel * pitch + channel);
-                let h: &mut [f32; LANES] = membranes[LANES * t..].first_chunk_mut().expect("one row a step");
-                for i in 0..LANES {
+                let current = lanes::<L>(currents, t * stride + pixel * pitch + channel);
+                let h: &mut [f32; L] = membranes[32 * t..].first_chunk_mut().expect("one row a step");
+                for i in 0..L {
                     h[i] = neuron.charge(v[i], scale[i].mul_add(current[i], shift[i]));
                     v[i] = neuron.reset::<HARD>(h[i], h[i] >= neuron.threshold);
                 }
             }
         }
-        let mut g_v = [0.0; LANES];
-        let mut sum = [0.0; LANES];
+        let mut g_v = [0.0; L];
+        let mut sum = [0.0; L];
         for t in (0..self.steps).rev() {
-            let g_s = lanes(gradients, LANES * t);
+            let g_s = lanes::<L>(gradients, 32 * t);
             let place = t * pixels + pixel;
-            let mut g = [0.0; LANES];
-            let mut h = [0.0; LANES];
-            let mut spike = [0.0; LANES];
+            let mut g = [0.0; L];
+            let mut h = [0.0; L];
+            let mut spike = [0.0; L];
             match saved {
                 ImageSaved::Bits { spikes, windows } => {
                     let word = place * words + channel / 32;
-                    let (spikes, windows) = (spikes[word] >> (channel % 32), windows[word] >> (channel % 32));
-                    let low = lanes(&self.table.slope_left, channel);
-                    let high = lanes(&self.table.slope_right, channel);
-                    for i in 0..LANES {
+                    let (spikes, windows) = (spikes[word], windows[word]);
+                    let low = lanes::<L>(&self.table.slope_left, channel);
+                    let high = lanes::<L>(&self.table.slope_right, channel);
+                    for i in 0..L {
                         let side = if spikes >> i & 1 == 1 { high[i] } else { low[i] };
                         g[i] = if windows >> i & 1 == 1 { side } else { 0.0 };
                         spike[i] = (spikes >> i & 1) as f32;
                     }
                 }
                 ImageSaved::Currents { .. } => {
-                    h = *lanes(membranes, LANES * t);
+                    h = *lanes::<L>(membranes, 32 * t);
                     let mut d = h;
-                    for i in 0..LANES {
+                    for i in 0..L {
                         spike[i] = if h[i] >= neuron.threshold { 1.0 } else { 0.0 };
                         d[i] -= neuron.threshold;
                     }
-                    g = slope.at(channel, &d);
+                    g = slope.at::<L>(channel, &d);
                 }
             }
-            let mut g_i = [0.0; LANES];
-            for i in 0..LANES {
+            let mut g_i = [0.0; L];
+            for i in 0..L {
                 let through_reset = g_v[i] * neuron.reset_derivative::<HARD, DETACH>(h[i], spike[i] != 0.0, g[i]);
                 let g_h = g_s[i].mul_add(g[i], through_reset);
                 g_i[i] = neuron.gain * g_h;
                 g_v[i] = neuron.leak * g_h;
             }
             if self.current_steps == 1 {
-                for i in 0..LANES {
+                for i in 0..L {
                     sum[i] += g_i[i];
                 }
             } else {
-                out[place * pitch + channel..][..LANES].copy_from_slice(&g_i);
+                out[place * pitch + channel..][..L].copy_from_slice(&g_i);
             }
         }
         if self.current_steps == 1 {
-            out[pixel * pitch + channel..][..LANES].copy_from_slice(&sum);
+            out[pixel * pitch + channel..][..L].copy_from_slice(&sum);
         }
     }
 }
