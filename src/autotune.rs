@@ -1,7 +1,7 @@
 //! From the histogram of membrane potentials to AdaLi's bounds.
 //!
 //! The paper states that the bounds can be "automatically determined from the distribution of membrane
-//! potentials"; the rule here is [ours]. Over `z = (H - theta)/theta` before the reset, all steps, sampled
+//! potentials"; the rule here is \[ours\]. Over `z = (H - theta)/theta` before the reset, all steps, sampled
 //! mini-batches, with `r` the share of `z >= 0` and `p` the target share inside the window:
 //!
 //! ```text

@@ -4,8 +4,8 @@
 //! Imports point one way: `cli → train → network → backend`. The mathematics that all of them share is in
 //! [`neuron`], [`surrogate`] and [`autotune`]; [`data`] reads images; [`report`] draws.
 //!
-//! In these docs **[paper]** marks what that article's abstract states, **[authors]** what its authors' public
-//! code does, and **[ours]** what this project chose.
+//! In these docs **\[paper\]** marks what that article's abstract states, **\[authors\]** what its authors' public
+//! code does, and **\[ours\]** what this project chose.
 
 pub mod autotune;
 pub mod backend;

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum SurrogateKind {
-    /// `alpha/L` on `[-L, 0)`, `beta/R` on `[0, R]`, 0 elsewhere [authors].
+    /// `alpha/L` on `[-L, 0)`, `beta/R` on `[0, R]`, 0 elsewhere \[authors\].
     Adali,
     /// `k s(kz)(1 - s(kz))` with the logistic function `s`.
     Sigmoid,
@@ -140,7 +140,7 @@ fn exp_of_negative(x: f32) -> f32 {
     let x = x.min(87.0);
     // -x = n ln 2 + r with n rounded down, so 0 <= r < ln 2; ln 2 in two parts keeps r exact.
     let n = (x * -std::f32::consts::LOG2_E).floor();
-    let r = (-n).mul_add(-1.428_606_8e-6, (-n).mul_add(0.693_145_75, -x));
+    let r = (-n).mul_add(1.428_606_8e-6, (-n).mul_add(0.693_145_75, -x));
     // Taylor series of exp on [0, ln 2): its next term is below 2e-7 relative after centring at r/2 twice.
     let h = 0.5 * r;
     let mut p = h.mul_add(1.0 / 720.0, 1.0 / 120.0);
@@ -190,11 +190,11 @@ pub struct Window {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Schedule {
-    /// `W0 (W1/W0)^(ln e / ln E)` [authors].
+    /// `W0 (W1/W0)^(ln e / ln E)` \[authors\].
     Log,
-    /// `W0 + (W1 - W0)(e - 1)/(E - 1)` [authors].
+    /// `W0 + (W1 - W0)(e - 1)/(E - 1)` \[authors\].
     Linear,
-    /// `W0 + (W1 - W0)(sqrt e - 1)/(sqrt E - 1)` [ours: the authors' form misses the endpoint].
+    /// `W0 + (W1 - W0)(sqrt e - 1)/(sqrt E - 1)` \[ours: the authors' form misses the endpoint\].
     Sqrt,
     /// `W0`.
     Constant,

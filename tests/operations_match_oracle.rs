@@ -277,12 +277,12 @@ fn check_convolution(conv: &Conv, sliding: &Sliding, rng: &mut Rng) {
     let (images, scale) = (span.batch * span.steps, if conv.reads == InputKind::Spikes { 1.25 } else { 1.0 });
     let rounded = |values: Vec<f64>| -> Vec<f64> { values.into_iter().map(|x| f64::from(x as f32)).collect() };
     let mut draw = |count| rounded(rng.uniform_vec(count, -1.0, 1.0));
-    let mut x = draw(images * conv.input.len());
+    let mut x = draw(images * conv.input.values());
     if conv.reads == InputKind::Spikes {
         x.iter_mut().for_each(|x| *x = f64::from(u8::from(*x > 0.4)));
     }
     let (weight, bias) = (draw(conv.output.c * conv.fan_in()), draw(conv.output.c));
-    let above = draw(images * conv.output.len());
+    let above = draw(images * conv.output.values());
     let scaled: Vec<f64> = x.iter().map(|x| scale * x).collect();
     let [y, of_weight, of_x] = convolve(sliding, conv.output.c, images, [&scaled, &weight, &bias, &above]);
 
@@ -340,8 +340,8 @@ fn pools_of_any_extents_match() {
 fn check_pool(shape: &Pool, rng: &mut Rng) {
     let span = Span { batch: 1 + rng.below(3), steps: 1 + rng.below(3) };
     let images = span.batch * span.steps;
-    let x: Vec<f64> = (0..images * shape.input.len()).map(|_| f64::from(u8::from(rng.below(3) == 0))).collect();
-    let above = rng.uniform_vec(images * shape.output.len(), -1.0, 1.0);
+    let x: Vec<f64> = (0..images * shape.input.values()).map(|_| f64::from(u8::from(rng.below(3) == 0))).collect();
+    let above = rng.uniform_vec(images * shape.output.values(), -1.0, 1.0);
     let [y, of_x] = pool(shape, images, &x, &above);
     let spikes = to_bits(span, shape.input, &x);
     let what = format!("{shape:?}");

@@ -219,6 +219,9 @@ pub trait Backend {
     /// For people: which device, how many threads.
     fn describe(&self) -> String;
 
+    /// Bytes of memory that can still be had; `None` where the system does not say.
+    fn available_memory(&self) -> Option<usize>;
+
     // Memory. Activations are `batch x steps x volume`; vectors are per-channel values.
     fn activations(&self, span: Span, volume: Volume) -> Result<Self::Floats>;
     fn samples(&self, span: Span, volume: Volume) -> Result<Self::Floats>;

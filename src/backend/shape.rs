@@ -60,7 +60,7 @@ impl Volume {
     }
 
     /// Values at one step.
-    pub fn len(&self) -> usize {
+    pub fn values(&self) -> usize {
         self.pixels() * self.c
     }
 }

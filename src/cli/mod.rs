@@ -6,6 +6,7 @@ mod inspect;
 mod options;
 mod progress;
 mod train;
+mod train_options;
 
 use crate::error::exit_code;
 use anyhow::{Context, Result};
@@ -15,7 +16,7 @@ use std::process::ExitCode;
 
 /// Trains convolutional spiking neural networks with the AdaLi surrogate gradient.
 #[derive(Parser)]
-#[command(name = "adali", version, about, after_help = AFTER_HELP, max_term_width = 100)]
+#[command(name = "adali", version, about, after_help = AFTER_HELP, max_term_width = 100, allow_negative_numbers = true)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,

@@ -21,9 +21,9 @@ pub struct StageState<B: Backend> {
     /// Of the currents in the forward pass, of their gradient in the backward pass.
     sums: B::Sums,
     pub neurons: NeuronState<B>,
-    pub pooled: Pooled<B>,
+    pooled: Pooled<B>,
     /// Spikes that a dropout kept.
-    pub kept: Option<B::Bits>,
+    kept: Option<B::Bits>,
     /// What the spikes count in the next stage: a dropout's `1/(1-p)`, else 1.
     scale: f32,
 }
@@ -46,14 +46,14 @@ pub struct NeuronState<B: Backend> {
     /// `None` for a readout without neurons.
     pub spikes: Option<B::Bits>,
     /// Where the bits are all that the backward pass needs.
-    pub windows: Option<B::Bits>,
+    windows: Option<B::Bits>,
     /// Only after a pass that asked for it.
     pub membrane: Option<B::Floats>,
     pub counts: B::Counts,
 }
 
 /// What a pool makes of the spikes.
-pub enum Pooled<B: Backend> {
+enum Pooled<B: Backend> {
     None,
     Spikes(B::Bits),
     Floats(B::Floats),

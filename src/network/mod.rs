@@ -2,6 +2,7 @@
 //! backend.
 
 mod layer;
+pub mod memory;
 pub mod model;
 pub mod parameters;
 pub mod presets;

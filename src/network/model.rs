@@ -5,7 +5,8 @@ use crate::backend::shape::{Span, Volume};
 use crate::backend::{Backend, Input, LossSpec, LossSums, Neurons, Normalisation, Trained, Update};
 use crate::data::SampleShape;
 use crate::data::sampling::Placement;
-use crate::network::layer::{Layer, Pooled, StageState};
+use crate::network::layer::{Layer, StageState};
+use crate::network::memory::Memory;
 use crate::network::parameters::{Parameter, StageParameters};
 use crate::network::shapes::{Plan, Stage};
 use crate::network::spec::NetworkSpec;
@@ -67,26 +68,7 @@ pub struct Model<B: Backend> {
     batch: usize,
     /// The most that a batch may have.
     capacity: usize,
-}
-
-/// Memory by kind, in bytes.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Memory {
-    /// Weights, gradients and moments.
-    pub parameters: usize,
-    /// Spikes and windows.
-    pub bits: usize,
-    /// Currents kept for the backward pass.
-    pub currents: usize,
-    /// Input, gradients of activations, pooled means.
-    pub activations: usize,
-}
-
-impl Memory {
-    /// All of it.
-    pub fn total(&self) -> usize {
-        self.parameters + self.bits + self.currents + self.activations
-    }
+    memory: Memory,
 }
 
 impl<B: Backend> Model<B> {
@@ -95,6 +77,8 @@ impl<B: Backend> Model<B> {
         let span = Span { batch: capacity, steps: plan.steps };
         let neuron = spec.neuron.neuron()?;
         let neurons = Neurons { neuron, surrogate: spec.surrogate, bounds: &[] };
+        let memory = Memory::plan(&backend, &plan, &neurons, capacity);
+        memory.check(&backend, &plan, &neurons, capacity)?;
         let mut stages = Vec::with_capacity(plan.stages.len());
         for (i, stage) in plan.stages.iter().enumerate() {
             let of_currents = Span { batch: capacity, steps: plan.current_steps(i) };
@@ -126,6 +110,7 @@ impl<B: Backend> Model<B> {
             backend,
             batch: 0,
             capacity,
+            memory,
         })
     }
 
@@ -180,27 +165,7 @@ impl<B: Backend> Model<B> {
 
     /// Memory of its buffers.
     pub fn memory(&self) -> Memory {
-        let span = Span { batch: self.capacity, steps: self.plan.steps };
-        let once = |i| Span { batch: self.capacity, steps: self.plan.current_steps(i) };
-        let mut memory = Memory { parameters: 4 * size_of::<f32>() * self.plan.parameters(), ..Memory::default() };
-        let (mut outputs, mut currents) = (0, 0);
-        for (i, (stage, state)) in self.plan.stages.iter().zip(&self.stages).enumerate() {
-            let bits = |volume| self.backend.bits_size(span, volume);
-            let planes = state.neurons.spikes.is_some() as usize + state.neurons.windows.is_some() as usize;
-            memory.bits += planes * bits(stage.conv.output) + state.kept.is_some() as usize * bits(stage.output());
-            match state.pooled {
-                Pooled::None => {}
-                Pooled::Spikes(_) => memory.bits += bits(stage.output()),
-                Pooled::Floats(_) => memory.activations += self.backend.floats_size(span, stage.output()),
-            }
-            let current = self.backend.floats_size(once(i), stage.conv.output);
-            memory.currents += if state.currents.is_some() { current } else { 0 };
-            outputs = outputs.max(self.backend.floats_size(span, stage.output()));
-            currents = currents.max(current);
-        }
-        memory.activations +=
-            outputs + currents + size_of::<f32>() * self.capacity * once(0).steps * self.plan.input.len();
-        memory
+        self.memory
     }
 
     /// Gathers a batch of at most the capacity.

@@ -51,7 +51,7 @@ impl<B: Backend> Parameter<B> {
     }
 
     /// Number of values.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.shape.iter().product()
     }
 
@@ -65,13 +65,13 @@ impl<B: Backend> Parameter<B> {
         };
         match &self.conv {
             Some(conv) => backend.read_weight(conv, floats),
-            None => backend.read_vector(floats, self.len()),
+            None => backend.read_vector(floats, self.count()),
         }
     }
 
     /// Replaces one of its tensors by values in file order.
     pub fn write(&mut self, backend: &B, part: Part, values: &[f32]) -> Result<()> {
-        debug_assert_eq!(values.len(), self.len());
+        debug_assert_eq!(values.len(), self.count());
         let floats = match &self.conv {
             Some(conv) => backend.weight(conv, values)?,
             None => backend.vector(values)?,

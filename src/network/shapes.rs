@@ -91,7 +91,7 @@ impl Plan {
         {
             bail_input!("surrogate sharpness {k} must be a finite number above 0");
         }
-        if input.len() == 0 {
+        if input.values() == 0 {
             bail_input!("input {input} is empty");
         }
         let mut stages: Vec<Stage> = Vec::new();
@@ -198,7 +198,7 @@ fn linear(
     let kernel = Extent { h: input.h, w: input.w };
     let output = Volume { h: 1, w: 1, c: features };
     let conv = Conv { reads, input, kernel, stride: Extent::square(1), padding: Extent::square(0), output };
-    check_size(index, Volume { h: 1, w: input.len(), c: features })?;
+    check_size(index, Volume { h: 1, w: input.values(), c: features })?;
     Ok(Stage { index, conv, synapse, linear: true, spiking: true, pool: None, dropout: None })
 }
 

@@ -116,7 +116,7 @@ pub struct Synapse {
     pub weight_scale: f32,
 }
 
-/// The weight norm's scale `s` [ours: the value of the first trials].
+/// The weight norm's scale `s` \[ours: the value of the first trials\].
 pub const WEIGHT_SCALE: f32 = 2.5;
 
 impl Default for Synapse {

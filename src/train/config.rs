@@ -183,6 +183,12 @@ impl Config {
         parse_strict(text, name)
     }
 
+    /// Whether both train the same; where the data lie does not matter.
+    pub fn same_training(&self, other: &Self) -> bool {
+        let here = DataSpec { dir: other.data.dir.clone(), ..self.data.clone() };
+        Self { data: here, ..self.clone() } == *other
+    }
+
     /// As TOML, complete: every default is written out.
     pub fn to_toml(&self) -> String {
         toml::to_string(self).expect("every field has a TOML form")

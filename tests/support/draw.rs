@@ -369,6 +369,6 @@ fn padded(values: &[f64]) -> Vec<f32> {
 }
 
 fn write(parameter: &mut Parameter<Cpu>, values: &[f64]) {
-    assert_eq!(parameter.len(), values.len(), "{}", parameter.name);
+    assert_eq!(parameter.count(), values.len(), "{}", parameter.name);
     parameter.write(&Cpu, Part::Value, &floats(values)).expect("memory");
 }

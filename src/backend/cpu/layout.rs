@@ -66,7 +66,7 @@ pub fn weight_to_file(conv: &Conv, weight: &[f32]) -> Vec<f32> {
 
 /// `[T, N, C, H, W]` from `[N][T][H][W][pitch]`, where `value(pixel index, channel)` reads one value.
 pub fn to_file<V>(span: Span, volume: Volume, value: impl Fn(usize, usize) -> V) -> Vec<V> {
-    let mut values = Vec::with_capacity(span.batch * span.steps * volume.len());
+    let mut values = Vec::with_capacity(span.batch * span.steps * volume.values());
     for t in 0..span.steps {
         for n in 0..span.batch {
             let first = (n * span.steps + t) * volume.pixels();

@@ -266,12 +266,18 @@ impl Backend for Cpu {
         format!("cpu ({threads} thread{}, {simd})", if threads == 1 { "" } else { "s" })
     }
 
+    fn available_memory(&self) -> Option<usize> {
+        let meminfo = std::fs::read_to_string("/proc/meminfo").ok()?;
+        let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+        line.trim().strip_suffix("kB")?.trim().parse::<usize>().ok().map(|kilobytes| kilobytes * 1024)
+    }
+
     fn activations(&self, span: Span, volume: Volume) -> Result<Vec<f32>> {
         Ok(vec![0.0; span.batch * span.steps * volume.pixels() * pitch(volume.c)])
     }
 
     fn samples(&self, span: Span, volume: Volume) -> Result<Vec<f32>> {
-        Ok(vec![0.0; span.batch * span.steps * volume.len()])
+        Ok(vec![0.0; span.batch * span.steps * volume.values()])
     }
 
     fn spikes(&self, span: Span, volume: Volume) -> Result<Vec<u32>> {
@@ -534,7 +540,7 @@ impl Backend for Cpu {
                 for i in 0..image {
                     let first = 32 * (i % words);
                     let bits = (0..32.min(volume.c - first)).filter(|b| {
-                        keeps(seed, (n * volume.len() + i / words * volume.c + first + b) as u64, probability)
+                        keeps(seed, (n * volume.values() + i / words * volume.c + first + b) as u64, probability)
                     });
                     let mask = bits.fold(0, |mask, b| mask | 1u32 << b);
                     for t in 0..span.steps {
@@ -559,7 +565,7 @@ impl Backend for Cpu {
         values.par_chunks_mut(span.steps * image).enumerate().take(span.batch).for_each(|(n, values)| {
             for pixel in 0..volume.pixels() {
                 for c in 0..volume.c {
-                    let keep = keeps(seed, (n * volume.len() + pixel * volume.c + c) as u64, probability);
+                    let keep = keeps(seed, (n * volume.values() + pixel * volume.c + c) as u64, probability);
                     for t in 0..span.steps {
                         values[t * image + pixel * pitch + c] *= if keep { scale } else { 0.0 };
                     }

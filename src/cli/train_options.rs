@@ -1,0 +1,349 @@
+//! Options of `adali train` and the configuration they make.
+
+use super::options::{DataOptions, DeviceOptions, load_data};
+use crate::autotune::{BoundsMode, BoundsSpec};
+use crate::backend::LossSpec;
+use crate::data::{DataSource, Dataset};
+use crate::network::Volume;
+use crate::network::presets::Preset;
+use crate::network::spec::{InputMode, NetworkSpec, Norm};
+use crate::neuron::{NeuronModel, ResetKind};
+use crate::surrogate::{Schedule, Surrogate, SurrogateKind};
+use crate::train::Config;
+use crate::train::config::{DataSpec, Optimizer, RateSchedule, TrainingSpec, parse_strict};
+use crate::{bail_input, input_error};
+use anyhow::Result;
+use clap::{Args, ValueEnum};
+use std::path::PathBuf;
+
+const RUN: &str = "Run";
+const NETWORK: &str = "Network";
+const SURROGATE: &str = "Surrogate and AdaLi's bounds (in units of the threshold)";
+const TRAINING: &str = "Training";
+/// All that a run's own configuration says: given beside `--resume`, it would be ignored.
+const NOT_WITH_RESUME: &[&str] = &[
+    "data",
+    "config",
+    "out",
+    "force",
+    "seed",
+    "network",
+    "channels",
+    "steps",
+    "norm",
+    "neuron",
+    "tau",
+    "threshold",
+    "reset",
+    "detach_reset",
+    "surrogate",
+    "sharpness",
+    "bounds",
+    "bounds_schedule",
+    "left",
+    "right",
+    "alpha",
+    "target",
+    "per_channel",
+    "epochs",
+    "batch",
+    "optimizer",
+    "learning_rate",
+    "weight_decay",
+    "momentum",
+    "rate_schedule",
+    "warmup",
+    "clip",
+    "mse",
+    "label_smoothing",
+    "tet",
+    "crop",
+    "flip",
+    "validation",
+    "limit",
+    "checkpoint_every",
+];
+
+#[derive(Args)]
+pub struct TrainArguments {
+    #[command(flatten)]
+    pub data: DataOptions,
+    #[command(flatten)]
+    pub device: DeviceOptions,
+
+    /// Start from this configuration (TOML); other options change it. A run folder's config.toml reruns exactly.
+    #[arg(long, value_name = "FILE", help_heading = RUN)]
+    config: Option<PathBuf>,
+    /// Run folder to write [default: runs/DATA-1, -2, …].
+    #[arg(long, value_name = "FOLDER", help_heading = RUN)]
+    pub out: Option<PathBuf>,
+    /// Overwrite the run in --out.
+    #[arg(long, help_heading = RUN)]
+    pub force: bool,
+    /// Continue an interrupted run from its folder; everything else comes from there.
+    #[arg(long, value_name = "FOLDER", help_heading = RUN, conflicts_with_all = NOT_WITH_RESUME)]
+    pub resume: Option<PathBuf>,
+    /// Of weights, order of samples, held-out samples, augmentation and dropout [default: 0].
+    #[arg(long, help_heading = RUN)]
+    seed: Option<u64>,
+    /// No progress and no lines for each epoch.
+    #[arg(long, short, help_heading = RUN)]
+    pub quiet: bool,
+    /// Print the result as JSON in the last line.
+    #[arg(long, help_heading = RUN)]
+    pub json: bool,
+
+    /// Preset (digits, csnn, conv2, vgg11, dvs-gesture-net) or a TOML file with steps, input and layers
+    /// [default: digits for digits, conv2 for other images, dvs-gesture-net for frames].
+    #[arg(long, value_name = "PRESET|FILE", help_heading = NETWORK)]
+    network: Option<String>,
+    /// Width of the preset's convolutions.
+    #[arg(long, value_name = "C", help_heading = NETWORK)]
+    channels: Option<usize>,
+    /// Time steps T.
+    #[arg(long, value_name = "T", help_heading = NETWORK)]
+    steps: Option<usize>,
+    /// Norm of every convolution.
+    #[arg(long, value_enum, help_heading = NETWORK)]
+    norm: Option<Norm>,
+    /// Neuron model.
+    #[arg(long, value_enum, help_heading = NETWORK)]
+    neuron: Option<NeuronModel>,
+    /// Time constant of LIF neurons, in steps.
+    #[arg(long, help_heading = NETWORK)]
+    tau: Option<f32>,
+    /// Firing threshold.
+    #[arg(long, help_heading = NETWORK)]
+    threshold: Option<f32>,
+    /// What a spike does to the membrane.
+    #[arg(long, value_enum, help_heading = NETWORK)]
+    reset: Option<ResetKind>,
+    /// Treat the reset as a constant in the backward pass.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", help_heading = NETWORK)]
+    detach_reset: Option<bool>,
+
+    /// Slope that stands in for the spike's derivative [default: adali].
+    #[arg(long, value_enum, help_heading = SURROGATE)]
+    surrogate: Option<SurrogateKind>,
+    /// Sharpness k of sigmoid (4), arctan (2) or triangle (1).
+    #[arg(long, value_name = "K", help_heading = SURROGATE)]
+    sharpness: Option<f32>,
+    /// Who sets AdaLi's bounds.
+    #[arg(long, value_enum, help_heading = SURROGATE)]
+    bounds: Option<BoundsMode>,
+    /// How manual bounds move from W0 to W1.
+    #[arg(long, value_enum, help_heading = SURROGATE)]
+    bounds_schedule: Option<Schedule>,
+    /// Left bound, first and last.
+    #[arg(long, num_args = 2, value_names = ["W0", "W1"], help_heading = SURROGATE)]
+    left: Option<Vec<f64>>,
+    /// Right bound, first and last.
+    #[arg(long, num_args = 2, value_names = ["W0", "W1"], help_heading = SURROGATE)]
+    right: Option<Vec<f64>>,
+    /// Weight of the left side; the right side's is one minus it.
+    #[arg(long, help_heading = SURROGATE)]
+    alpha: Option<f64>,
+    /// Share of membrane potentials that automatic bounds keep inside, first and last.
+    #[arg(long, num_args = 2, value_names = ["P0", "P1"], help_heading = SURROGATE)]
+    target: Option<Vec<f64>>,
+    /// Bounds for every channel, not only for every layer.
+    #[arg(long, help_heading = SURROGATE)]
+    per_channel: bool,
+
+    /// Epochs.
+    #[arg(long, help_heading = TRAINING)]
+    epochs: Option<u32>,
+    /// Samples in a batch.
+    #[arg(long, help_heading = TRAINING)]
+    batch: Option<usize>,
+    /// Optimiser.
+    #[arg(long, value_enum, help_heading = TRAINING)]
+    optimizer: Option<Optimizer>,
+    /// Learning rate at its highest [default: 0.1 for sgd, 0.001 for adam and adamw].
+    #[arg(long, value_name = "RATE", help_heading = TRAINING)]
+    learning_rate: Option<f64>,
+    /// Weight decay.
+    #[arg(long, help_heading = TRAINING)]
+    weight_decay: Option<f64>,
+    /// Momentum of SGD.
+    #[arg(long, help_heading = TRAINING)]
+    momentum: Option<f64>,
+    /// How the learning rate moves.
+    #[arg(long, value_enum, help_heading = TRAINING)]
+    rate_schedule: Option<RateSchedule>,
+    /// Epochs over which the learning rate rises.
+    #[arg(long, value_name = "EPOCHS", help_heading = TRAINING)]
+    warmup: Option<f64>,
+    /// Scale gradients down to this norm; 0 for never.
+    #[arg(long, value_name = "NORM", help_heading = TRAINING)]
+    clip: Option<f64>,
+    /// Weight of the mean squared error in the loss.
+    #[arg(long, value_name = "SHARE", help_heading = TRAINING)]
+    mse: Option<f64>,
+    /// Label smoothing of the cross-entropy.
+    #[arg(long, value_name = "SHARE", help_heading = TRAINING)]
+    label_smoothing: Option<f64>,
+    /// Temporal efficient training: the loss of every step, averaged.
+    #[arg(long, help_heading = TRAINING)]
+    tet: bool,
+    /// Shift training images by up to this many pixels.
+    #[arg(long, value_name = "PIXELS", help_heading = TRAINING)]
+    crop: Option<u32>,
+    /// Mirror half of the training images.
+    #[arg(long, help_heading = TRAINING)]
+    flip: bool,
+    /// Share of the training samples held out to choose the epoch.
+    #[arg(long, value_name = "SHARE", help_heading = TRAINING)]
+    validation: Option<f64>,
+    /// Train on so many samples only; 0 for all.
+    #[arg(long, value_name = "N", help_heading = TRAINING)]
+    limit: Option<usize>,
+    /// Steps between checkpoints, besides the one after each epoch.
+    #[arg(long, value_name = "STEPS", help_heading = TRAINING)]
+    checkpoint_every: Option<u32>,
+}
+
+/// The part of a network file that `--network FILE` reads.
+type NetworkFile = NetworkSpec;
+
+impl TrainArguments {
+    /// The configuration to start from, and its data.
+    pub fn configure(&self) -> Result<(Config, Dataset)> {
+        let given = self.config.as_deref().map(Config::read).transpose()?;
+        let mut spec = given.as_ref().map(|c| c.data.clone()).unwrap_or_default();
+        if let Some(source) = self.data.data {
+            spec = DataSpec { source, dir: None, ..spec };
+        }
+        // Absolute, so that the configuration works from any folder.
+        spec.dir = self.data.data_dir.as_ref().map(|dir| dir.canonicalize().unwrap_or(dir.clone())).or(spec.dir);
+        let data = load_data(spec.source, spec.dir.as_deref())?;
+        let mut config = match given {
+            Some(config) => Config { data: spec, ..config },
+            None => defaults(spec, &data, self.channels)?,
+        };
+        if let Some(network) = &self.network {
+            config.network = self.network(network, &data)?;
+        } else if self.channels.is_some() && self.config.is_some() {
+            bail_input!("--channels chooses the width of a preset; name the preset with --network");
+        }
+        self.change(&mut config);
+        Ok((config, data))
+    }
+
+    fn network(&self, name: &str, data: &Dataset) -> Result<NetworkSpec> {
+        if let Ok(preset) = Preset::from_str(name, true) {
+            return preset_network(preset, data, self.channels);
+        }
+        let presets: Vec<_> = Preset::value_variants().iter().filter_map(|p| p.to_possible_value()).collect();
+        let presets: Vec<_> = presets.iter().map(|value| value.get_name()).collect();
+        let text = std::fs::read_to_string(name).map_err(|e| {
+            input_error!(
+                "--network {name} is neither a preset ({}) nor a file that can be read: {e}",
+                presets.join(", ")
+            )
+        })?;
+        if self.channels.is_some() {
+            bail_input!("--channels chooses the width of a preset, but --network {name} is a file");
+        }
+        parse_strict::<NetworkFile>(&text, name)
+    }
+
+    /// Applies every option that was given.
+    fn change(&self, config: &mut Config) {
+        fn set<V: Clone>(target: &mut V, given: &Option<V>) {
+            if let Some(value) = given {
+                *target = value.clone();
+            }
+        }
+        fn set_pair(target: &mut [f64; 2], given: &Option<Vec<f64>>) {
+            if let Some(&[first, last]) = given.as_deref() {
+                *target = [first, last];
+            }
+        }
+        set(&mut config.seed, &self.seed);
+        let network = &mut config.network;
+        set(&mut network.steps, &self.steps);
+        if let Some(norm) = self.norm {
+            network.set_conv_norm(norm);
+        }
+        let neuron = &mut network.neuron;
+        set(&mut neuron.model, &self.neuron);
+        set(&mut neuron.tau, &self.tau);
+        set(&mut neuron.threshold, &self.threshold);
+        set(&mut neuron.reset, &self.reset);
+        set(&mut neuron.detach_reset, &self.detach_reset);
+        if let Some(kind) = self.surrogate {
+            network.surrogate = Surrogate::new(kind);
+        }
+        if self.sharpness.is_some() {
+            network.surrogate.sharpness = self.sharpness;
+        }
+        let bounds = &mut config.bounds;
+        set(&mut bounds.mode, &self.bounds);
+        set(&mut bounds.schedule, &self.bounds_schedule);
+        set_pair(&mut bounds.left, &self.left);
+        set_pair(&mut bounds.right, &self.right);
+        set(&mut bounds.alpha, &self.alpha);
+        set_pair(&mut bounds.target, &self.target);
+        bounds.per_channel |= self.per_channel;
+        let training = &mut config.training;
+        set(&mut training.epochs, &self.epochs);
+        set(&mut training.batch, &self.batch);
+        if let Some(optimizer) = self.optimizer.filter(|&o| o != training.optimizer) {
+            training.optimizer = optimizer;
+            training.learning_rate = usual_rate(optimizer);
+        }
+        set(&mut training.learning_rate, &self.learning_rate);
+        set(&mut training.weight_decay, &self.weight_decay);
+        set(&mut training.momentum, &self.momentum);
+        set(&mut training.rate_schedule, &self.rate_schedule);
+        set(&mut training.warmup, &self.warmup);
+        set(&mut training.clip, &self.clip);
+        set(&mut training.checkpoint_every, &self.checkpoint_every);
+        set(&mut config.loss.mse, &self.mse);
+        set(&mut config.loss.label_smoothing, &self.label_smoothing);
+        config.loss.tet |= self.tet;
+        set(&mut config.data.augmentation.crop_padding, &self.crop);
+        config.data.augmentation.flip |= self.flip;
+        set(&mut config.data.validation, &self.validation);
+        set(&mut config.data.limit, &self.limit);
+    }
+}
+
+fn usual_rate(optimizer: Optimizer) -> f64 {
+    match optimizer {
+        Optimizer::Sgd => 0.1,
+        Optimizer::Adam | Optimizer::Adamw => 0.001,
+    }
+}
+
+/// What is trained when nothing is said.
+fn defaults(data: DataSpec, set: &Dataset, channels: Option<usize>) -> Result<Config> {
+    let preset = match data.source {
+        DataSource::Digits => Preset::Digits,
+        DataSource::Frames => Preset::DvsGestureNet,
+        _ => Preset::Conv2,
+    };
+    let training = match data.source {
+        DataSource::Digits => TrainingSpec { batch: 32, ..TrainingSpec::default() },
+        _ => TrainingSpec::default(),
+    };
+    let network = preset_network(preset, set, channels)?;
+    Ok(Config { seed: 0, data, training, loss: LossSpec::default(), bounds: BoundsSpec::default(), network })
+}
+
+/// A preset fitted to the data: frames set the input and the steps.
+fn preset_network(preset: Preset, data: &Dataset, channels: Option<usize>) -> Result<NetworkSpec> {
+    if channels.is_some() && preset == Preset::Vgg11 {
+        bail_input!("--channels does not apply to vgg11, whose widths are fixed");
+    }
+    let shape = data.train.shape;
+    let volume = Volume { h: shape.height, w: shape.width, c: shape.channels };
+    let mut network = preset.network(volume, data.classes(), channels);
+    if shape.frames > 1 {
+        (network.input, network.steps) = (InputMode::Frames, shape.frames);
+    } else {
+        network.input = InputMode::Direct;
+    }
+    Ok(network)
+}
