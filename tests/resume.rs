@@ -166,11 +166,11 @@ fn what_cannot_be_continued_is_refused_and_left_as_it_is() {
     for (from, to, parts) in [
         ("dir = \"images\"", "dir = \"moved\"\nepoks = 3", &["epoks", "line "][..]),
         ("seed = 0", "seed = ", &["line 1"]),
-        ("epochs = 2", "epochs = 1", &["behind epoch 2", "1 epochs"]),
-        ("channels = 8", "channels = 9", &["layers.0.weight", "[8, 1, 3, 3]"]),
+        ("epochs = 2", "epochs = 1", &["was changed since"]),
+        ("channels = 8", "channels = 9", &["was changed since"]),
         ("kernel = 2", "kernel = 99", &["layer 1", "99"]),
         ("kind = \"adali\"", "kind = \"adaly\"", &["adaly"]),
-        ("per_channel = false", "per_channel = true", &["histogram"]),
+        ("per_channel = false", "per_channel = true", &["was changed since"]),
     ] {
         assert!(config.contains(from), "{from}");
         let changed = config.replacen(from, to, 1).replace("\"images\"", "\"moved\"");

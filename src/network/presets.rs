@@ -67,7 +67,7 @@ impl Preset {
                     layers.push(avg_pool(Extent::square(2)));
                 }
                 // The authors average what the last pool leaves down to one pixel: one larger pool does both.
-                let last = |extent: usize| ((extent / 16) / 2 * 2).max(2);
+                let last = |extent: usize| (extent / 16 / 2 * 2).max(1);
                 *layers.last_mut().expect("blocks were just pushed") =
                     avg_pool(Extent { h: last(input.h), w: last(input.w) });
                 layers.push(readout(classes, true));

@@ -31,20 +31,21 @@ WEIGHT_NORM_EPS = 1e-4
 def read_config(path):
     """The parts of config.toml that define the function, with defaults filled in."""
     text = tomllib.loads(Path(path).read_text())
+    network = text["network"]
     neuron = {"model": "lif", "tau": 2.0, "decay_input": True, "threshold": 1.0, "reset": "soft", "v_reset": 0.0,
-              "detach_reset": False} | text.get("neuron", {})
-    surrogate = {"kind": "adali"} | text.get("surrogate", {})
+              "detach_reset": False} | network.get("neuron", {})
+    surrogate = {"kind": "adali"} | network.get("surrogate", {})
     leaky = neuron["model"] == "lif"
     neuron["lambda"] = 1 - 1 / neuron["tau"] if leaky else 1.0
     neuron["kappa"] = 1 / neuron["tau"] if leaky and neuron["decay_input"] else 1.0
-    surrogate.setdefault("k", SHARPNESS.get(surrogate["kind"]))
+    surrogate["k"] = surrogate.get("sharpness", SHARPNESS.get(surrogate["kind"]))
     return {
-        "steps": text["steps"],
-        "direct": text["input"]["mode"] == "direct",
+        "steps": network["steps"],
+        "direct": network["input"] == "direct",
         "neuron": neuron,
         "surrogate": surrogate,
         "loss": {"mse": 0.0, "label_smoothing": 0.0, "tet": False} | text.get("loss", {}),
-        "layers": text["layers"],
+        "layers": network["layers"],
     }
 
 

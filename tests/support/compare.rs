@@ -256,13 +256,21 @@ fn kinds(gradients: &LayerGradients) -> [&[f64]; 4] {
     [&gradients.weight.data, &gradients.bias, &gradients.norm_weight, &gradients.norm_bias]
 }
 
-/// How far the oracle's gradients of each layer and kind move when every parameter moves by one rounding in f32.
+/// How far the oracle's gradients of each layer and kind move when every parameter and every
+/// normalised current moves by one rounding in f32.
 fn moved_by_rounding(case: &Case, drawn: &Drawn, gradients: &[LayerGradients], rng: &mut Rng) -> Vec<[f64; 4]> {
     let mut moved = vec![[0.0f64; 4]; gradients.len()];
     for _ in 0..4 {
         let mut params = drawn.params.clone();
         for value in params.layers.iter_mut().flat_map(values_mut).flatten() {
             *value *= 1.0 + rng.uniform(-1.2e-7, 1.2e-7);
+        }
+        // A batch norm's currents by one that it has amplified; else a channel of variance 0 would seem exact.
+        for &layer in &drawn.stages {
+            let amplified = amplification(&drawn.forward.layers[layer]);
+            for (bias, factor) in params.layers[layer].norm_bias.iter_mut().zip(amplified) {
+                *bias += factor * rng.uniform(-1.2e-7, 1.2e-7);
+            }
         }
         let pass = forward(&drawn.network, &params, &drawn.input, SpikeModel::Hard, None);
         let (_, above) = loss_and_gradient(&case.oracle_loss(), &pass.logits_per_step, &drawn.labels);
