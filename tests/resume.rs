@@ -164,7 +164,7 @@ fn what_cannot_be_continued_is_refused_and_left_as_it_is() {
     adali(home.path(), "train --quiet --resume run --data-dir moved").done();
     let config = String::from_utf8(bytes(home.path().join("run/config.toml"))).unwrap();
     for (from, to, parts) in [
-        ("dir = \"images\"", "dir = \"moved\"\nepoks = 3", &["epoks", "line "][..]),
+        ("[data]", "[data]\nepoks = 3", &["epoks", "line "][..]),
         ("seed = 0", "seed = ", &["line 1"]),
         ("epochs = 2", "epochs = 1", &["was changed since"]),
         ("channels = 8", "channels = 9", &["was changed since"]),
@@ -173,7 +173,7 @@ fn what_cannot_be_continued_is_refused_and_left_as_it_is() {
         ("per_channel = false", "per_channel = true", &["was changed since"]),
     ] {
         assert!(config.contains(from), "{from}");
-        let changed = config.replacen(from, to, 1).replace("\"images\"", "\"moved\"");
+        let changed = config.replacen(from, to, 1).replace("/images\"", "/moved\"");
         fs::write(home.path().join("run/config.toml"), changed).unwrap();
         refused("run", parts);
     }
