@@ -141,7 +141,7 @@ fn introduce(trainer: &Trainer<Cpu>, run: &Run, source: &str) -> Result<()> {
     ))?;
     let resumed = match (trainer.progress.epoch, trainer.progress.step) {
         (0, 0) => String::new(),
-        (epoch, step) => format!(" (continued behind epoch {epoch}, step {step})"),
+        (epoch, step) => format!(" (continued after epoch {epoch}, step {step})"),
     };
     say(format!("run      {}{resumed}", run.folder().display()))
 }

@@ -135,7 +135,8 @@ impl Run {
             })
             .collect();
         if !panels.is_empty() {
-            let title = format!("Membrane potentials, epoch {}: {title}", last.epoch);
+            let data = trainer.config.data.source.name();
+            let title = format!("Membranes in epoch {}: {} on {data}", last.epoch, trainer.surrogate());
             write_whole(&self.membranes(), membranes(&title, &panels)?.as_bytes())?;
         }
         Ok(())

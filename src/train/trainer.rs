@@ -119,13 +119,16 @@ impl<B: Backend> Trainer<B> {
 
     /// The network in a few words.
     pub fn title(&self) -> String {
-        let network = &self.config.network;
-        let kind = network.surrogate.kind.name();
-        let mode = match self.config.effective_bounds() {
-            Some(bounds) => format!(" ({})", bounds.mode.name()),
-            None => String::new(),
-        };
-        format!("{} spiking layers, T = {}, {kind}{mode}", self.tracker.layers.len(), network.steps)
+        format!("{} spiking layers, T = {}, {}", self.tracker.layers.len(), self.config.network.steps, self.surrogate())
+    }
+
+    /// The surrogate in a few words.
+    pub fn surrogate(&self) -> String {
+        let kind = self.config.surrogate().kind.name();
+        match self.config.effective_bounds() {
+            Some(bounds) => format!("{kind} ({})", bounds.mode.name()),
+            None => kind.to_string(),
+        }
     }
 
     /// Steps in an epoch.
