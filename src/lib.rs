@@ -12,6 +12,7 @@ pub mod backend;
 pub mod cli;
 pub mod data;
 pub mod error;
+pub mod histogram;
 pub mod network;
 pub mod neuron;
 pub mod report;

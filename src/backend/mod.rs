@@ -5,109 +5,15 @@
 //! Every output is written completely unless its docs say that it is added to.
 
 pub mod cpu;
+mod operands;
 pub mod shape;
 
 use crate::autotune::Histogram;
 use crate::data::SampleShape;
 use crate::data::sampling::{CounterRng, Placement};
-use crate::neuron::Neuron;
-use crate::surrogate::{Bounds, Surrogate};
 use anyhow::Result;
+pub use operands::*;
 use shape::{Conv, Pool, Span, Volume};
-
-/// What a convolution reads: samples or dense activations, or spikes times `scale` (a dropout's `1/(1-p)`).
-pub enum Input<'a, B: Backend + ?Sized> {
-    Dense(&'a B::Floats),
-    Spikes { bits: &'a B::Bits, scale: f32 },
-}
-
-impl<B: Backend + ?Sized> Input<'_, B> {
-    /// The same input once more.
-    pub fn reborrow(&self) -> Input<'_, B> {
-        match self {
-            Self::Dense(values) => Input::Dense(*values),
-            Self::Spikes { bits, scale } => Input::Spikes { bits: *bits, scale: *scale },
-        }
-    }
-}
-
-/// A weight as it is and made ready by [`Backend::pack_weight`].
-pub struct Weights<'a, B: Backend + ?Sized> {
-    pub value: &'a B::Floats,
-    pub packed: &'a B::Packed,
-}
-
-/// How bytes of a data set become input values: `(byte / full_scale - mean[c]) / deviation[c]`.
-#[derive(Clone, Debug)]
-pub struct Normalisation {
-    pub full_scale: f32,
-    pub mean: Vec<f32>,
-    pub deviation: Vec<f32>,
-}
-
-/// A layer's neurons: `H`, threshold and reset, surrogate, and AdaLi's bounds (one, or one a channel).
-pub struct Neurons<'a> {
-    pub neuron: Neuron,
-    pub surrogate: Surrogate,
-    pub bounds: &'a [Bounds],
-}
-
-impl Neurons<'_> {
-    /// Whether the spike and window bits are all that the backward pass needs; else it needs the membrane.
-    pub fn bits_suffice(&self) -> bool {
-        use crate::neuron::ResetKind;
-        !self.surrogate.needs_membrane() && (self.neuron.reset == ResetKind::Soft || self.neuron.detach)
-    }
-}
-
-/// What the current is scaled and shifted by before the neurons, per channel: batch norm as an affine map.
-pub struct Affine<'a, B: Backend + ?Sized> {
-    pub scale: &'a B::Floats,
-    pub shift: &'a B::Floats,
-}
-
-impl<B: Backend + ?Sized> Clone for Affine<'_, B> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-impl<B: Backend + ?Sized> Copy for Affine<'_, B> {}
-
-/// Where the neurons write. Only `spikes` is always wanted.
-pub struct SpikeOutput<'a, B: Backend + ?Sized> {
-    pub spikes: &'a mut B::Bits,
-    /// Which membranes lie inside AdaLi's window.
-    pub windows: Option<&'a mut B::Bits>,
-    /// `H` before the reset.
-    pub membrane: Option<&'a mut B::Floats>,
-    /// Counts of `(H - theta)/theta`, added to.
-    pub histogram: Option<&'a mut B::Counts>,
-}
-
-/// What the backward pass of the neurons knows of the forward pass.
-pub enum Saved<'a, B: Backend + ?Sized> {
-    /// Two bits a neuron-step.
-    Bits { spikes: &'a B::Bits, windows: &'a B::Bits },
-    /// The currents, of 1 or all steps, from which the membranes are computed again.
-    Currents { currents: &'a B::Floats, steps: usize, affine: Affine<'a, B>, spikes: &'a B::Bits },
-}
-
-/// Batch norm of one layer over `T, N, H, W`, per channel.
-pub struct BatchNorm<'a, B: Backend + ?Sized> {
-    pub channels: usize,
-    pub gain: &'a B::Floats,
-    pub bias: &'a B::Floats,
-    pub running_mean: &'a mut B::Floats,
-    pub running_variance: &'a mut B::Floats,
-}
-
-/// What a batch norm's forward pass leaves: `x^ = (current - mean) * inverse_deviation` and its affine map.
-pub struct NormState<F> {
-    pub mean: F,
-    pub inverse_deviation: F,
-    pub scale: F,
-    pub shift: F,
-}
 
 /// Streams of random numbers outside the data's own; see [`crate::data::sampling::stream`].
 pub mod stream {
@@ -115,85 +21,6 @@ pub mod stream {
     pub const WEIGHTS: u64 = 16;
     /// Dropout masks.
     pub const DROPOUT: u64 = 17;
-}
-
-/// A batch norm's backward pass as an affine map, per channel: gradient of a current =
-/// `of_gradient x gradient of its normalised value + of_current x current + constant`.
-pub struct NormGradient<F> {
-    pub of_gradient: F,
-    pub of_current: F,
-    pub constant: F,
-    /// Sum of the gradient of the currents: that of a bias before the norm.
-    pub sum: F,
-}
-
-/// The gradient of a convolution's output, a batch norm's backward pass still to be applied to it.
-pub struct CurrentGradient<'a, B: Backend + ?Sized> {
-    pub gradient: &'a B::Floats,
-    /// The currents, and what is to be applied.
-    pub norm: Option<(&'a B::Floats, &'a NormGradient<B::Floats>)>,
-}
-
-impl<B: Backend + ?Sized> Clone for CurrentGradient<'_, B> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-impl<B: Backend + ?Sized> Copy for CurrentGradient<'_, B> {}
-
-/// Which loss, and over what.
-#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct LossSpec {
-    /// Weight of the mean squared error to one-hot; the cross-entropy's is one minus it.
-    pub mse: f64,
-    /// Label smoothing of the cross-entropy.
-    pub label_smoothing: f64,
-    /// Temporal efficient training: the loss of every step's logits, averaged, not of the averaged logits.
-    pub tet: bool,
-}
-
-impl Default for LossSpec {
-    fn default() -> Self {
-        Self { mse: 0.0, label_smoothing: 0.0, tet: false }
-    }
-}
-
-/// Sums over the samples of a batch.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct LossSums {
-    pub loss: f64,
-    pub correct: u64,
-}
-
-/// How parameters follow their gradients.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum UpdateRule {
-    /// As `torch.optim.SGD`: `g += decay p; m = momentum m + g; p -= rate m`.
-    Sgd { momentum: f32 },
-    /// As `torch.optim.AdamW`; with `decoupled` false, as `torch.optim.Adam`.
-    Adam { beta1: f32, beta2: f32, epsilon: f32, decoupled: bool },
-}
-
-/// One update's numbers.
-#[derive(Clone, Copy, Debug)]
-pub struct Update {
-    pub rule: UpdateRule,
-    pub rate: f32,
-    pub decay: f32,
-    /// Gradients are scaled by this first (clipping).
-    pub gradient_scale: f32,
-    /// 1 for the first update.
-    pub count: u64,
-}
-
-/// A parameter with its gradient and the optimiser's two moments.
-pub struct Trained<'a, B: Backend + ?Sized> {
-    pub value: &'a mut B::Floats,
-    pub gradient: &'a B::Floats,
-    pub first: &'a mut B::Floats,
-    /// Empty for SGD.
-    pub second: &'a mut B::Floats,
 }
 
 /// Whether a dropout keeps element `index` (`[N][H][W][C]` order) of a mask: the same on every backend.

@@ -3,8 +3,9 @@
 use super::events::{Events, add_rows, push_bits};
 use super::layout::{input_pitch, pitch, words};
 use super::norm::moments;
+use super::operands::{CpuInput, Gradient, Weight};
 use super::product::{PANEL, Product, Start};
-use super::{CpuInput, Gradient, Scratch, Weight, each_lanes, simd, split, with_scratch};
+use super::threads::{Scratch, each_lanes, simd, split, with_scratch};
 use crate::backend::shape::{Conv, Span};
 use rayon::prelude::*;
 

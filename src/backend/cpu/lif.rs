@@ -1,10 +1,15 @@
 //! Neurons forward: currents of a layer to spikes, all steps of a neuron at once, its membrane in registers.
 
+use super::Cpu;
 use super::layout::{pitch, words};
-use super::{WindowTable, each_lanes, simd};
+use super::operands::WindowTable;
+use super::threads::{each_lanes, simd, split};
 use crate::autotune::Histogram;
-use crate::backend::shape::Volume;
+use crate::backend::shape::{Span, Volume};
+use crate::backend::{Affine, Neurons, SpikeOutput};
 use crate::neuron::{Neuron, ResetKind};
+use rayon::prelude::*;
+use std::sync::Mutex;
 
 /// A layer's neurons, per-channel constants spread out to the padded width.
 pub struct Lif<'a> {
@@ -28,7 +33,19 @@ pub struct ImageOutput<'a> {
     pub histogram: Option<Vec<Histogram>>,
 }
 
-impl Lif<'_> {
+impl<'a> Lif<'a> {
+    /// The neurons of a layer behind an affine map; `windows` says whether window bits are wanted.
+    pub fn new(volume: Volume, span: Span, affine: Affine<'a, Cpu>, neurons: &Neurons, windows: bool) -> Self {
+        Self {
+            volume,
+            steps: span.steps,
+            neuron: neurons.neuron,
+            scale: affine.scale,
+            shift: affine.shift,
+            windows: windows.then(|| WindowTable::new(neurons, volume.c)),
+        }
+    }
+
     /// Runs the neurons of `currents.len() / (steps there) / pitch` pixels from `first` on. `currents` is
     /// `[steps or 1][pixels][pitch]`.
     pub fn run(&self, currents: &[f32], current_steps: usize, first: usize, out: &mut ImageOutput) {
@@ -111,4 +128,26 @@ pub fn lanes<const L: usize>(values: &[f32], start: usize) -> &[f32; L] {
 pub fn rows_per_tile(output: Volume, steps: usize) -> usize {
     const VALUES: usize = 64 * 1024;
     (VALUES / (steps * output.w * pitch(output.c))).clamp(1, output.h)
+}
+
+/// Runs `task(sample, its outputs)` for every sample and gathers the histograms.
+pub fn each_image(volume: Volume, span: Span, out: SpikeOutput<Cpu>, task: impl Fn(usize, &mut ImageOutput) + Sync) {
+    let places = span.steps * volume.pixels();
+    let words = places * words(volume.c);
+    let windows = split(out.windows, words, span.batch);
+    let membranes = split(out.membrane, places * pitch(volume.c), span.batch);
+    let histograms = out.histogram.as_ref().map(|counts| counts.len());
+    let counts = out.histogram.map(Mutex::new);
+    out.spikes.par_chunks_exact_mut(words).zip(windows).zip(membranes).enumerate().for_each(
+        |(n, ((spikes, windows), membrane))| {
+            let histogram = histograms.map(|len| vec![Histogram::default(); len]);
+            let mut image = ImageOutput { spikes, windows, membrane, histogram };
+            task(n, &mut image);
+            if let (Some(counts), Some(histogram)) = (&counts, image.histogram) {
+                // Integers: the order in which samples arrive does not matter.
+                let mut counts = counts.lock().expect("no task panics while it counts");
+                counts.iter_mut().zip(&histogram).for_each(|(sum, h)| sum.merge(h));
+            }
+        },
+    );
 }

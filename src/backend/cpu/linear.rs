@@ -5,8 +5,9 @@
 
 use super::events::{Events, add_rows, push_bits};
 use super::layout::{input_pitch, pitch};
+use super::operands::{CpuInput, Weight};
 use super::product::{PANEL, Product, Start};
-use super::{CpuInput, Weight, each_lanes, simd};
+use super::threads::{each_lanes, simd};
 use crate::backend::shape::{Conv, Span, Volume};
 use rayon::prelude::*;
 

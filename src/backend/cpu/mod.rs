@@ -5,6 +5,7 @@
 //! the SIMD width at run time and loops over arrays of constant length become SIMD by themselves.
 
 mod conv;
+mod dropout;
 mod events;
 mod input;
 pub mod layout;
@@ -12,21 +13,22 @@ mod lif;
 mod linear;
 mod loss;
 mod norm;
+mod operands;
 mod optimizer;
 mod pool;
 mod product;
 mod spike_backward;
+mod threads;
 
 use super::shape::{Conv, Pool, Span, Volume};
 use super::*;
 use layout::{pitch, words};
-use lif::{ImageOutput, Lif, lanes};
+use lif::{Lif, each_image};
+use operands::{Gradient, WindowTable};
 use pool::Windows;
 use rayon::prelude::*;
 use spike_backward::{ImageSaved, SpikeBackward};
-use std::borrow::Cow;
-use std::cell::RefCell;
-use std::sync::Mutex;
+use threads::with_scratch;
 
 /// Runs on the threads of rayon's current pool.
 #[derive(Clone, Copy, Debug)]
@@ -34,216 +36,6 @@ pub struct Cpu;
 
 /// A weight in the order in which its input gradient reads it; empty where none is asked for.
 pub type Transposed = Vec<f32>;
-
-/// A weight in both orders.
-struct Weight<'a> {
-    forward: &'a [f32],
-    transposed: &'a [f32],
-}
-
-type CpuWeights<'a> = super::Weights<'a, Cpu>;
-
-impl<'a> CpuWeights<'a> {
-    fn get(&self) -> Weight<'a> {
-        Weight { forward: self.value, transposed: self.packed }
-    }
-}
-
-/// What a convolution reads.
-enum CpuInput<'a> {
-    Dense(&'a [f32]),
-    Spikes { bits: &'a [u32], scale: f32 },
-}
-
-impl<'a> From<Input<'a, Cpu>> for CpuInput<'a> {
-    fn from(input: Input<'a, Cpu>) -> Self {
-        match input {
-            Input::Dense(values) => Self::Dense(values),
-            Input::Spikes { bits, scale } => Self::Spikes { bits, scale },
-        }
-    }
-}
-
-impl CpuInput<'_> {
-    fn scale(&self) -> f32 {
-        match self {
-            Self::Dense(_) => 1.0,
-            Self::Spikes { scale, .. } => *scale,
-        }
-    }
-}
-
-/// The gradient of a convolution's output; a batch norm's backward pass is applied as it is read.
-struct Gradient<'a> {
-    values: &'a [f32],
-    norm: Option<(&'a [f32], &'a NormGradient<Vec<f32>>)>,
-}
-
-impl<'a> From<CurrentGradient<'a, Cpu>> for Gradient<'a> {
-    fn from(gradient: CurrentGradient<'a, Cpu>) -> Self {
-        let norm = gradient.norm.map(|(currents, norm)| (currents.as_slice(), norm));
-        Self { values: gradient.gradient, norm }
-    }
-}
-
-impl Gradient<'_> {
-    /// Reads all channels of one pixel, whose values start at `at`.
-    #[inline(always)]
-    fn read(&self, at: usize, to: &mut [f32]) {
-        let Some((currents, norm)) = self.norm else {
-            to.copy_from_slice(&self.values[at..][..to.len()]);
-            return;
-        };
-        for (first, to) in to.as_chunks_mut::<16>().0.iter_mut().enumerate() {
-            let first = 16 * first;
-            let (g, y) = (lanes::<16>(self.values, at + first), lanes::<16>(currents, at + first));
-            let (of_gradient, of_current) =
-                (lanes::<16>(&norm.of_gradient, first), lanes::<16>(&norm.of_current, first));
-            let constant = lanes::<16>(&norm.constant, first);
-            for i in 0..16 {
-                to[i] = of_gradient[i].mul_add(g[i], of_current[i].mul_add(y[i], constant[i]));
-            }
-        }
-    }
-
-    /// Reads image `image`, `len` values of `pitch` a pixel.
-    fn image(&self, image: usize, len: usize, pitch: usize, to: &mut Vec<f32>) {
-        to.resize(len, 0.0);
-        simd(
-            #[inline(always)]
-            || {
-                for (pixel, to) in to.chunks_exact_mut(pitch).enumerate() {
-                    self.read(image * len + pixel * pitch, to);
-                }
-            },
-        );
-    }
-
-    /// All of it, for the linear layers, which read it more than once.
-    fn whole(&self, len: usize, pitch: usize) -> Cow<'_, [f32]> {
-        match self.norm {
-            None => Cow::Borrowed(self.values),
-            Some(_) => {
-                let mut values = Vec::new();
-                self.image(0, len, pitch, &mut values);
-                Cow::Owned(values)
-            }
-        }
-    }
-}
-
-/// AdaLi's windows of a layer, one value a channel; padding has a window too, which no gradient passes.
-struct WindowTable {
-    left: Vec<f32>,
-    right: Vec<f32>,
-    slope_left: Vec<f32>,
-    slope_right: Vec<f32>,
-}
-
-impl WindowTable {
-    fn new(neurons: &Neurons, channels: usize) -> Self {
-        let windows: Vec<_> = (0..pitch(channels))
-            .map(|c| neurons.bounds[c.min(neurons.bounds.len() - 1)].window(neurons.neuron.threshold))
-            .collect();
-        Self {
-            left: windows.iter().map(|w| w.left).collect(),
-            right: windows.iter().map(|w| w.right).collect(),
-            slope_left: windows.iter().map(|w| w.slope_left).collect(),
-            slope_right: windows.iter().map(|w| w.slope_right).collect(),
-        }
-    }
-}
-
-/// Buffers a thread keeps between tasks.
-#[derive(Default)]
-struct Scratch {
-    values: Vec<f32>,
-    tile: Vec<f32>,
-    words: Vec<u32>,
-    lists: Vec<Vec<u32>>,
-    sources: Vec<conv::Source>,
-}
-
-impl Scratch {
-    fn sources(&mut self, count: usize) -> &mut [conv::Source] {
-        if self.sources.len() < count {
-            self.sources.resize_with(count, Default::default);
-        }
-        &mut self.sources[..count]
-    }
-}
-
-fn with_scratch<R>(f: impl FnOnce(&mut Scratch) -> R) -> R {
-    thread_local! {
-        static SCRATCH: RefCell<Scratch> = RefCell::default();
-    }
-    SCRATCH.with_borrow_mut(f)
-}
-
-/// Runs `$body` with the constant `$L` being 32 or 16, over all of `0..$pitch` in steps of it, `$first` the first
-/// channel. 32 at a time is what compilers vectorise best: a loop of 16 they unroll first.
-macro_rules! each_lanes {
-    ($pitch:expr, |$L:ident, $first:ident| $body:block) => {
-        let mut $first = 0;
-        while $first + 32 <= $pitch {
-            const $L: usize = 32;
-            $body
-            $first += 32;
-        }
-        if $first < $pitch {
-            const $L: usize = 16;
-            $body
-        }
-    };
-}
-use each_lanes;
-
-/// Runs `f` compiled for the widest SIMD of this machine; `f` must be `#[inline(always)]`.
-#[inline(always)]
-fn simd<R>(f: impl FnOnce() -> R) -> R {
-    pulp::Arch::new().dispatch(f)
-}
-
-/// Pieces of `len` values, or as many `None`.
-fn split<V>(values: Option<&mut Vec<V>>, len: usize, batch: usize) -> Vec<Option<&mut [V]>> {
-    match values {
-        Some(values) => values.chunks_exact_mut(len).take(batch).map(Some).collect(),
-        None => (0..batch).map(|_| None).collect(),
-    }
-}
-
-/// Runs `task(sample, its outputs)` for every sample and gathers the histograms.
-fn each_image(volume: Volume, span: Span, out: SpikeOutput<Cpu>, task: impl Fn(usize, &mut ImageOutput) + Sync) {
-    let places = span.steps * volume.pixels();
-    let words = places * words(volume.c);
-    let windows = split(out.windows, words, span.batch);
-    let membranes = split(out.membrane, places * pitch(volume.c), span.batch);
-    let histograms = out.histogram.as_ref().map(|counts| counts.len());
-    let counts = out.histogram.map(Mutex::new);
-    out.spikes.par_chunks_exact_mut(words).zip(windows).zip(membranes).enumerate().for_each(
-        |(n, ((spikes, windows), membrane))| {
-            let histogram = histograms.map(|len| vec![Histogram::default(); len]);
-            let mut image = ImageOutput { spikes, windows, membrane, histogram };
-            task(n, &mut image);
-            if let (Some(counts), Some(histogram)) = (&counts, image.histogram) {
-                // Integers: the order in which samples arrive does not matter.
-                let mut counts = counts.lock().expect("no task panics while it counts");
-                counts.iter_mut().zip(&histogram).for_each(|(sum, h)| sum.merge(h));
-            }
-        },
-    );
-}
-
-fn lif<'a>(volume: Volume, span: Span, affine: Affine<'a, Cpu>, neurons: &Neurons, windows: bool) -> Lif<'a> {
-    Lif {
-        volume,
-        steps: span.steps,
-        neuron: neurons.neuron,
-        scale: affine.scale,
-        shift: affine.shift,
-        windows: windows.then(|| WindowTable::new(neurons, volume.c)),
-    }
-}
 
 impl Backend for Cpu {
     type Floats = Vec<f32>;
@@ -443,7 +235,7 @@ impl Backend for Cpu {
             return self.norm_lif_forward(volume, span, &currents, input_steps, affine, neurons, out);
         }
         let (input, weight) = (input.into(), weights.get());
-        let lif = lif(volume, span, affine, neurons, out.windows.is_some());
+        let lif = Lif::new(volume, span, affine, neurons, out.windows.is_some());
         let rows = lif::rows_per_tile(volume, input_steps);
         let row = volume.w * pitch(volume.c);
         each_image(volume, span, out, |n, out| {
@@ -493,7 +285,7 @@ impl Backend for Cpu {
         neurons: &Neurons,
         out: SpikeOutput<Self>,
     ) -> Result<()> {
-        let lif = lif(volume, span, affine, neurons, out.windows.is_some());
+        let lif = Lif::new(volume, span, affine, neurons, out.windows.is_some());
         let image = current_steps * volume.pixels() * pitch(volume.c);
         each_image(volume, span, out, |n, out| lif.run(&currents[n * image..][..image], current_steps, 0, out));
         Ok(())
@@ -530,24 +322,7 @@ impl Backend for Cpu {
         spikes: &Vec<u32>,
         kept: &mut Vec<u32>,
     ) -> Result<()> {
-        let words = words(volume.c);
-        let image = volume.pixels() * words;
-        kept.par_chunks_mut(span.steps * image)
-            .zip(spikes.par_chunks(span.steps * image))
-            .enumerate()
-            .take(span.batch)
-            .for_each(|(n, (kept, spikes))| {
-                for i in 0..image {
-                    let first = 32 * (i % words);
-                    let bits = (0..32.min(volume.c - first)).filter(|b| {
-                        keeps(seed, (n * volume.values() + i / words * volume.c + first + b) as u64, probability)
-                    });
-                    let mask = bits.fold(0, |mask, b| mask | 1u32 << b);
-                    for t in 0..span.steps {
-                        kept[t * image + i] = spikes[t * image + i] & mask;
-                    }
-                }
-            });
+        dropout::spikes(volume, span, probability, seed, spikes, kept);
         Ok(())
     }
 
@@ -559,19 +334,7 @@ impl Backend for Cpu {
         seed: u64,
         values: &mut Vec<f32>,
     ) -> Result<()> {
-        let pitch = pitch(volume.c);
-        let image = volume.pixels() * pitch;
-        let scale = 1.0 / (1.0 - probability);
-        values.par_chunks_mut(span.steps * image).enumerate().take(span.batch).for_each(|(n, values)| {
-            for pixel in 0..volume.pixels() {
-                for c in 0..volume.c {
-                    let keep = keeps(seed, (n * volume.values() + pixel * volume.c + c) as u64, probability);
-                    for t in 0..span.steps {
-                        values[t * image + pixel * pitch + c] *= if keep { scale } else { 0.0 };
-                    }
-                }
-            }
-        });
+        dropout::floats(volume, span, probability, seed, values);
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 
 use super::layout::{input_pitch, pitch};
 use super::lif::lanes;
-use super::simd;
+use super::threads::simd;
 use crate::backend::shape::{Conv, Span, Volume};
 use crate::backend::{BatchNorm, NormGradient, NormState};
 

@@ -1,6 +1,6 @@
 //! Parameters follow their gradients, value by value.
 
-use super::simd;
+use super::threads::simd;
 use crate::backend::{Update, UpdateRule};
 use rayon::prelude::*;
 

@@ -2,8 +2,9 @@
 
 use super::layout::{pitch, words};
 use super::lif::lanes;
+use super::operands::WindowTable;
 use super::pool::{Upstream, Windows};
-use super::{Scratch, WindowTable, each_lanes, simd};
+use super::threads::{Scratch, each_lanes, simd};
 use crate::backend::shape::{Pool, Volume};
 use crate::neuron::{Neuron, ResetKind};
 use crate::surrogate::{MembraneSlope, Slope};

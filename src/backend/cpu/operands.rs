@@ -1,0 +1,127 @@
+//! Operands as the CPU's operations read them.
+
+use super::Cpu;
+use super::layout::pitch;
+use super::lif::lanes;
+use super::threads::simd;
+use crate::backend::{CurrentGradient, Input, Neurons, NormGradient};
+use std::borrow::Cow;
+
+/// A weight in both orders.
+pub struct Weight<'a> {
+    pub forward: &'a [f32],
+    pub transposed: &'a [f32],
+}
+
+pub type CpuWeights<'a> = super::Weights<'a, Cpu>;
+
+impl<'a> CpuWeights<'a> {
+    pub fn get(&self) -> Weight<'a> {
+        Weight { forward: self.value, transposed: self.packed }
+    }
+}
+
+/// What a convolution reads.
+pub enum CpuInput<'a> {
+    Dense(&'a [f32]),
+    Spikes { bits: &'a [u32], scale: f32 },
+}
+
+impl<'a> From<Input<'a, Cpu>> for CpuInput<'a> {
+    fn from(input: Input<'a, Cpu>) -> Self {
+        match input {
+            Input::Dense(values) => Self::Dense(values),
+            Input::Spikes { bits, scale } => Self::Spikes { bits, scale },
+        }
+    }
+}
+
+impl CpuInput<'_> {
+    pub fn scale(&self) -> f32 {
+        match self {
+            Self::Dense(_) => 1.0,
+            Self::Spikes { scale, .. } => *scale,
+        }
+    }
+}
+
+/// The gradient of a convolution's output; a batch norm's backward pass is applied as it is read.
+pub struct Gradient<'a> {
+    pub values: &'a [f32],
+    pub norm: Option<(&'a [f32], &'a NormGradient<Vec<f32>>)>,
+}
+
+impl<'a> From<CurrentGradient<'a, Cpu>> for Gradient<'a> {
+    fn from(gradient: CurrentGradient<'a, Cpu>) -> Self {
+        let norm = gradient.norm.map(|(currents, norm)| (currents.as_slice(), norm));
+        Self { values: gradient.gradient, norm }
+    }
+}
+
+impl Gradient<'_> {
+    /// Reads all channels of one pixel, whose values start at `at`.
+    #[inline(always)]
+    pub fn read(&self, at: usize, to: &mut [f32]) {
+        let Some((currents, norm)) = self.norm else {
+            to.copy_from_slice(&self.values[at..][..to.len()]);
+            return;
+        };
+        for (first, to) in to.as_chunks_mut::<16>().0.iter_mut().enumerate() {
+            let first = 16 * first;
+            let (g, y) = (lanes::<16>(self.values, at + first), lanes::<16>(currents, at + first));
+            let (of_gradient, of_current) =
+                (lanes::<16>(&norm.of_gradient, first), lanes::<16>(&norm.of_current, first));
+            let constant = lanes::<16>(&norm.constant, first);
+            for i in 0..16 {
+                to[i] = of_gradient[i].mul_add(g[i], of_current[i].mul_add(y[i], constant[i]));
+            }
+        }
+    }
+
+    /// Reads image `image`, `len` values of `pitch` a pixel.
+    pub fn image(&self, image: usize, len: usize, pitch: usize, to: &mut Vec<f32>) {
+        to.resize(len, 0.0);
+        simd(
+            #[inline(always)]
+            || {
+                for (pixel, to) in to.chunks_exact_mut(pitch).enumerate() {
+                    self.read(image * len + pixel * pitch, to);
+                }
+            },
+        );
+    }
+
+    /// All of it, for the linear layers, which read it more than once.
+    pub fn whole(&self, len: usize, pitch: usize) -> Cow<'_, [f32]> {
+        match self.norm {
+            None => Cow::Borrowed(self.values),
+            Some(_) => {
+                let mut values = Vec::new();
+                self.image(0, len, pitch, &mut values);
+                Cow::Owned(values)
+            }
+        }
+    }
+}
+
+/// AdaLi's windows of a layer, one value a channel; padding has a window too, which no gradient passes.
+pub struct WindowTable {
+    pub left: Vec<f32>,
+    pub right: Vec<f32>,
+    pub slope_left: Vec<f32>,
+    pub slope_right: Vec<f32>,
+}
+
+impl WindowTable {
+    pub fn new(neurons: &Neurons, channels: usize) -> Self {
+        let windows: Vec<_> = (0..pitch(channels))
+            .map(|c| neurons.bounds[c.min(neurons.bounds.len() - 1)].window(neurons.neuron.threshold))
+            .collect();
+        Self {
+            left: windows.iter().map(|w| w.left).collect(),
+            right: windows.iter().map(|w| w.right).collect(),
+            slope_left: windows.iter().map(|w| w.slope_left).collect(),
+            slope_right: windows.iter().map(|w| w.slope_right).collect(),
+        }
+    }
+}
