@@ -132,6 +132,8 @@ pub fn check(case: &Case, rng: &mut Rng) -> Outcome {
         squares += of_stage;
         missed.extend(missed_here.into_iter().map(|miss| (layer, miss)));
     }
+    // A norm differs by at most the norm of the difference.
+    let excused: f64 = missed.iter().map(|(_, miss)| miss.error).sum();
     if !missed.is_empty() {
         let moved = moved_by_rounding(case, &drawn, &gradients, rng);
         for (layer, Miss { kind, name, error, norm }) in missed {
@@ -141,7 +143,15 @@ pub fn check(case: &Case, rng: &mut Rng) -> Outcome {
         }
     }
     let (norm, want) = (model.gradient_norm().expect("a norm"), squares.sqrt());
-    assert!((norm - want).abs() <= GRADIENT_TOLERANCE * want + 1e-7, "gradient norm {norm}, not {want}: {case:?}");
+    let read = |p: &Parameter<Cpu>| p.read(model.backend(), Part::Gradient).expect("a gradient");
+    let held: f64 = model.parameters().flat_map(read).map(|g| f64::from(g).powi(2)).sum();
+    assert!(
+        (norm - held.sqrt()).abs() <= 1e-9 * norm,
+        "padding holds a gradient: {norm}, not {}: {case:?}",
+        held.sqrt()
+    );
+    let limit = GRADIENT_TOLERANCE * want + excused + 1e-7;
+    assert!((norm - want).abs() <= limit, "gradient norm {norm}, not {want}: {case:?}");
     outcome
 }
 

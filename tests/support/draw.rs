@@ -106,7 +106,7 @@ pub fn draw(case: &Case, rng: &mut Rng) -> Drawn {
     let mut rounds = 0;
     let forward = loop {
         let pass = forward(&network, &params, &input, SpikeModel::Hard, None);
-        let Some((layer, filters)) = near_an_edge(&network, &pass) else { break pass };
+        let Some((layer, filters)) = near_an_edge(&network, &params, &pass) else { break pass };
         rounds += 1;
         assert!(rounds <= MAX_ROUNDS, "layer {layer} keeps membranes near an edge: {case:?}");
         let fresh = rounded(Params::random(&network, case.input, rng));
@@ -257,8 +257,9 @@ fn draw_input(case: &Case, rng: &mut Rng) -> (Vec<u8>, SampleShape, Normalisatio
     (bytes, shape, Normalisation { full_scale: 128.0, mean, deviation }, input)
 }
 
-/// The first layer with membranes near an edge, and the filters that made them.
-fn near_an_edge(network: &Network, pass: &Forward) -> Option<(usize, Vec<usize>)> {
+/// The first layer with membranes near an edge, and the filters that made them; filters whose weights are all but
+/// equal, of which a weight norm makes something with few digits, are among them.
+fn near_an_edge(network: &Network, params: &Params, pass: &Forward) -> Option<(usize, Vec<usize>)> {
     let of_layer = |(index, layer): (usize, &Layer)| {
         let (Layer::Conv { spiking, .. } | Layer::Linear { spiking, .. }) = layer else { return None };
         let (neuron, slopes) = spiking.as_ref()?;
@@ -276,11 +277,27 @@ fn near_an_edge(network: &Network, pass: &Forward) -> Option<(usize, Vec<usize>)
             })
             .map(|offset| membrane.channel(offset))
             .collect();
+        filters.extend(all_but_equal(layer, &params.layers[index]));
         filters.sort_unstable();
         filters.dedup();
         (!filters.is_empty()).then_some((index, filters))
     };
     network.layers.iter().enumerate().find_map(of_layer)
+}
+
+/// Filters of a weight norm that vary by less than a twentieth of their largest weight.
+fn all_but_equal(layer: &Layer, params: &LayerParams) -> Vec<usize> {
+    let (Layer::Conv { norm, .. } | Layer::Linear { norm, .. }) = layer else { return Vec::new() };
+    let fan_in = params.weight.data.len() / params.weight.shape[0];
+    if !matches!(norm, crate::oracle::Norm::Weight { .. }) || fan_in == 1 {
+        return Vec::new();
+    }
+    let close = |filter: &[f64]| {
+        let mean = filter.iter().sum::<f64>() / fan_in as f64;
+        let largest = filter.iter().fold(0.0f64, |largest, w| largest.max(w.abs()));
+        filter.iter().map(|w| (w - mean).powi(2)).sum::<f64>().sqrt() < 0.05 * largest
+    };
+    params.weight.data.chunks(fan_in).enumerate().filter(|(_, filter)| close(filter)).map(|(k, _)| k).collect()
 }
 
 /// By how much a batch norm enlarges relative rounding errors of its input, per channel: 1 without one.
@@ -322,6 +339,12 @@ fn replace_filter(params: &mut LayerParams, fresh: &LayerParams, filter: usize) 
 }
 
 impl Drawn {
+    /// Whether a batch norm has a channel that hardly varies: its gradients are then nothing but rounding.
+    pub fn is_degenerate(&self) -> bool {
+        let factors = self.stages.iter().flat_map(|&layer| amplification(&self.forward.layers[layer]));
+        factors.fold(1.0, f64::max) > 50.0
+    }
+
     /// The model with these parameters, bounds and batch.
     pub fn model(&self, case: &Case) -> Model<Cpu> {
         let mut model = Model::new(Cpu, &case.spec, case.plan(), case.capacity, 1).expect("a model");
