@@ -78,7 +78,9 @@ pub fn loss(
         let mean: Vec<f64> = (0..classes)
             .map(|k| sample.iter().skip(k).step_by(pitch).map(|&x| x as f64).sum::<f64>() / steps)
             .collect();
-        sums.correct += (argmax(&mean) == label as usize) as u64;
+        // In f32, so that votes that are equal stay equal: their shares of spikes are rounded before they are summed.
+        let rounded: Vec<f32> = mean.iter().map(|&x| x as f32).collect();
+        sums.correct += (argmax(&rounded) == label as usize) as u64;
         if !spec.tet {
             sums.loss += sample_loss(spec, &mean, label as usize, &mut gradient);
         }
@@ -100,7 +102,7 @@ pub fn loss(
 }
 
 /// The first of the largest values.
-fn argmax(values: &[f64]) -> usize {
+fn argmax(values: &[f32]) -> usize {
     (1..values.len()).fold(0, |best, k| if values[k] > values[best] { k } else { best })
 }
 
@@ -118,4 +120,32 @@ fn sample_loss(spec: &LossSpec, logits: &[f64], label: usize, gradient: &mut [f6
         gradient[k] = (1.0 - spec.mse) * (log_share.exp() - target) + spec.mse * 2.0 * (x - hot) / classes;
     }
     loss
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_votes_go_to_the_first_class() {
+        // Of 10 votes over 4 steps both classes get 4 spikes, 1 + 3 + 0 + 0 and 2 + 2 + 0 + 0.
+        let mut logits = vec![0.0; 4 * pitch(2)];
+        for (t, [first, second]) in [[1, 2], [3, 2]].into_iter().enumerate() {
+            logits[t * pitch(2)] = first as f32 / 10.0;
+            logits[t * pitch(2) + 1] = second as f32 / 10.0;
+        }
+        let span = Span { batch: 1, steps: 4 };
+        for swap in [false, true] {
+            if swap {
+                logits.chunks_exact_mut(pitch(2)).for_each(|row| row.swap(0, 1));
+            }
+            for (label, correct) in [(0, 1), (1, 0)] {
+                assert_eq!(
+                    loss(&LossSpec::default(), 2, span, &logits, &[label], None).correct,
+                    correct,
+                    "swap {swap}"
+                );
+            }
+        }
+    }
 }

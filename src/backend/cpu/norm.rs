@@ -11,7 +11,7 @@ const BATCH_EPSILON: f32 = 1e-5;
 /// How far a batch moves the running statistics, as PyTorch does.
 const BATCH_MOMENTUM: f32 = 0.1;
 /// Added to a filter's summed variance, as in scaled weight standardisation.
-const WEIGHT_EPSILON: f32 = 1e-4;
+const WEIGHT_EPSILON: f64 = 1e-4;
 
 /// Channels that a loop over pixels keeps in registers.
 const LANES: usize = 16;
@@ -200,19 +200,18 @@ pub fn batch_backward(
     gradient
 }
 
-/// Mean of each filter and `1 / sqrt(var fan_in + 1e-4)` [ours: the population variance, as scaled weight
-/// standardisation has it].
-fn filters(conv: &Conv, weight: &[f32]) -> (Vec<f32>, Vec<f32>) {
+/// Mean of each filter and `1 / sqrt(var fan_in + 1e-4)` (ours: the population variance, as scaled weight
+/// standardisation has it). In f64: weights that differ little from their mean, or that cancel, keep their digits.
+fn filters(conv: &Conv, weight: &[f32]) -> [Vec<f64>; 2] {
     let pitch = pitch(conv.output.c);
-    let fan_in = conv.fan_in() as f64;
     let mut mean = vec![0.0; pitch];
-    real_rows(conv, weight, |row| row.iter().enumerate().for_each(|(k, &w)| mean[k] += w as f64 / fan_in));
+    real_rows(conv, weight, |row| row.iter().enumerate().for_each(|(k, &w)| mean[k] += w as f64));
+    mean.iter_mut().for_each(|m| *m /= conv.fan_in() as f64);
     let mut squares = vec![0.0; pitch];
     real_rows(conv, weight, |row| {
         row.iter().enumerate().for_each(|(k, &w)| squares[k] += (w as f64 - mean[k]).powi(2))
     });
-    let inverse = squares.iter().map(|s| (1.0 / (s + WEIGHT_EPSILON as f64).sqrt()) as f32).collect();
-    (mean.iter().map(|&m| m as f32).collect(), inverse)
+    [mean, squares.iter().map(|s| 1.0 / (s + WEIGHT_EPSILON).sqrt()).collect()]
 }
 
 /// Calls `f` on every row (one tap and input channel, all filters) that is not padding.
@@ -233,10 +232,10 @@ fn change_real_rows(conv: &Conv, weight: &mut [f32], other: &[f32], mut f: impl 
 
 /// See [`crate::backend::Backend::weight_norm_forward`].
 pub fn weight_forward(conv: &Conv, weight: &[f32], gain: &[f32], scale: f32, effective: &mut [f32]) {
-    let (mean, inverse) = filters(conv, weight);
+    let [mean, inverse] = filters(conv, weight);
     change_real_rows(conv, effective, weight, |out, row| {
         for (k, out) in out.iter_mut().enumerate() {
-            *out = gain[k] * scale * inverse[k] * (row[k] - mean[k]);
+            *out = ((gain[k] * scale) as f64 * inverse[k] * (row[k] as f64 - mean[k])) as f32;
         }
     });
 }
@@ -246,13 +245,13 @@ pub fn weight_forward(conv: &Conv, weight: &[f32], gain: &[f32], scale: f32, eff
 /// With `u = (W - mean) i`, `i = 1/sqrt(sum (W - mean)^2 + 1e-4)` and `G` the effective weight's gradient:
 /// `dgain = s sum G u` and `dW = gain s i (G - mean(G) - u sum(G u))`.
 pub fn weight_backward(conv: &Conv, weight: &[f32], gain: &[f32], scale: f32, grad: &mut [f32], gain_grad: &mut [f32]) {
-    let (mean, inverse) = filters(conv, weight);
+    let [mean, inverse] = filters(conv, weight);
     let pitch = pitch(conv.output.c);
-    let (mut sums, mut products) = (vec![0.0f64; pitch], vec![0.0f64; pitch]);
+    let (mut sums, mut products) = (vec![0.0; pitch], vec![0.0; pitch]);
     change_real_rows(conv, grad, weight, |grad, row| {
         for k in 0..pitch {
             sums[k] += grad[k] as f64;
-            products[k] += (grad[k] * (row[k] - mean[k]) * inverse[k]) as f64;
+            products[k] += grad[k] as f64 * (row[k] as f64 - mean[k]) * inverse[k];
         }
     });
     for k in 0..pitch {
@@ -261,8 +260,9 @@ pub fn weight_backward(conv: &Conv, weight: &[f32], gain: &[f32], scale: f32, gr
     }
     change_real_rows(conv, grad, weight, |grad, row| {
         for k in 0..pitch {
-            let u = (row[k] - mean[k]) * inverse[k];
-            grad[k] = gain[k] * scale * inverse[k] * (grad[k] - sums[k] as f32 - u * products[k] as f32);
+            let u = (row[k] as f64 - mean[k]) * inverse[k];
+            let stretch = (gain[k] * scale) as f64 * inverse[k];
+            grad[k] = (stretch * (grad[k] as f64 - sums[k] - u * products[k])) as f32;
         }
     });
 }
