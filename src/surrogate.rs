@@ -96,6 +96,13 @@ pub struct SigmoidSlope {
     rate: f32,
 }
 
+impl SigmoidSlope {
+    /// What the distance from the threshold is scaled by, a constant of the formula.
+    pub fn rate(self) -> f32 {
+        self.rate
+    }
+}
+
 impl MembraneSlope for SigmoidSlope {
     #[inline(always)]
     fn at(self, d: f32) -> f32 {
@@ -112,6 +119,18 @@ pub struct ArctanSlope {
     rate: f32,
 }
 
+impl ArctanSlope {
+    /// Its value at the threshold, a constant of the formula.
+    pub fn height(self) -> f32 {
+        self.height
+    }
+
+    /// What the distance from the threshold is scaled by, a constant of the formula.
+    pub fn rate(self) -> f32 {
+        self.rate
+    }
+}
+
 impl MembraneSlope for ArctanSlope {
     #[inline(always)]
     fn at(self, d: f32) -> f32 {
@@ -125,6 +144,18 @@ impl MembraneSlope for ArctanSlope {
 pub struct TriangleSlope {
     height: f32,
     rate: f32,
+}
+
+impl TriangleSlope {
+    /// Its value at the threshold, a constant of the formula.
+    pub fn height(self) -> f32 {
+        self.height
+    }
+
+    /// What the distance from the threshold is scaled by, a constant of the formula.
+    pub fn rate(self) -> f32 {
+        self.rate
+    }
 }
 
 impl MembraneSlope for TriangleSlope {

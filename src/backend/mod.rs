@@ -5,6 +5,7 @@
 //! Every output is written completely unless its docs say that it is added to.
 
 pub mod cpu;
+pub mod gpu;
 mod operands;
 pub mod shape;
 

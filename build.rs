@@ -1,0 +1,375 @@
+//! Compiles the CUDA kernels with nvcc into fatbins that `src/kernels.rs` embeds, with what ptxas reports about
+//! them; and, for the feature `emulator`, the same kernels as C++ for the CPU.
+//!
+//! Environment: `CUDA_HOME`, `NVCC_CCBIN` (nvcc's host compiler), `ADALI_CUDA_ARCHS` (default `80,90`),
+//! `ADALI_REQUIRE_CUDA=1` (no nvcc is an error).
+
+use std::collections::BTreeMap;
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, exit};
+use std::sync::Mutex;
+
+const KERNELS: &str = "kernels";
+/// No fast-math: the CPU reference and the kernels round alike.
+const FLAGS: &str = "-fatbin -O3 -std=c++17 -fmad=false --expt-relaxed-constexpr -lineinfo -Xptxas -v -Xptxas --warn-on-spills -I kernels";
+/// A kernel with this in its name may spill and keep arrays on its stack.
+const MAY_SPILL: &str = "_naive";
+
+fn main() {
+    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed={KERNELS}");
+    for variable in ["PATH", "CUDA_HOME", "NVCC_CCBIN", "ADALI_CUDA_ARCHS", "ADALI_REQUIRE_CUDA"] {
+        println!("cargo::rerun-if-env-changed={variable}");
+    }
+    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
+    match Nvcc::find() {
+        Some(nvcc) => build_cuda(&nvcc, &out),
+        None => without_cuda(&out),
+    }
+    #[cfg(feature = "emulator")]
+    emulator::build(&out);
+}
+
+/// Ends the build with a message for the person.
+fn fail(message: impl AsRef<str>) -> ! {
+    for line in message.as_ref().trim_end().lines() {
+        println!("cargo::error={line}");
+    }
+    exit(1)
+}
+
+fn without_cuda(out: &Path) {
+    let missing = "nvcc is neither in $CUDA_HOME/bin, PATH, /usr/local/cuda/bin nor .cuda/bin";
+    let advice = "run `make cuda` (fetches it from PyPI) and build again";
+    if env::var("ADALI_REQUIRE_CUDA").is_ok_and(|value| value == "1") {
+        fail(format!("ADALI_REQUIRE_CUDA=1, but {missing}: {advice}"));
+    }
+    println!("cargo::warning=built without CUDA kernels: {missing}. For CUDA, {advice}.");
+    write_table(out, None, &[]);
+}
+
+fn build_cuda(nvcc: &Nvcc, out: &Path) {
+    let sources = files(KERNELS, &["cu"]);
+    let modules = in_parallel(&sources, |source| nvcc.compile(source, out));
+    let spilling: Vec<String> = modules.iter().flat_map(Module::spills).collect();
+    if !spilling.is_empty() {
+        fail(format!(
+            "{}\nkernels must keep to registers: smaller tiles, wider launch bounds or constant indices; \
+             only names with `{MAY_SPILL}` may spill",
+            spilling.join("\n")
+        ));
+    }
+    write_table(out, Some(&nvcc.version), &modules);
+}
+
+// ---- nvcc ----------------------------------------------------------------------------------------------------
+
+struct Nvcc {
+    path: PathBuf,
+    /// Such as `nvcc 13.0.88`.
+    version: String,
+    /// `-gencode` and the rest of [`FLAGS`].
+    flags: Vec<String>,
+}
+
+impl Nvcc {
+    fn find() -> Option<Nvcc> {
+        let home = env::var_os("CUDA_HOME").map(|home| Path::new(&home).join("bin"));
+        let path = env::var_os("PATH").unwrap_or_default();
+        let project = env::current_dir().expect("cargo sets the folder").join(".cuda/bin");
+        let folders = home.into_iter().chain(env::split_paths(&path)).chain(["/usr/local/cuda/bin".into(), project]);
+        let path = folders.map(|folder| folder.join("nvcc")).find(|path| path.is_file())?;
+        println!("cargo::rerun-if-changed={}", path.display());
+        let output = match Command::new(&path).arg("--version").output() {
+            Ok(output) if output.status.success() => output,
+            Ok(output) => fail(format!("{} --version: {}", path.display(), String::from_utf8_lossy(&output.stderr))),
+            Err(error) => fail(format!("{} does not run: {error}", path.display())),
+        };
+        let text = String::from_utf8_lossy(&output.stdout);
+        let version = text.split(", V").nth(1).and_then(|rest| rest.split_whitespace().next()).unwrap_or("unknown");
+        let flags = FLAGS.split(' ').map(str::to_string).chain(architecture_flags()).collect();
+        Some(Nvcc { path, version: format!("nvcc {version}"), flags })
+    }
+
+    /// `kernels/x.cu` to `x.fatbin` and `x.log` in `out`, unless what they came from (`x.key`) is the same.
+    fn compile(&self, source: &Path, out: &Path) -> Result<Module, String> {
+        let name = source.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let (fatbin, log) = (out.join(format!("{name}.fatbin")), out.join(format!("{name}.log")));
+        let ccbin = env::var("NVCC_CCBIN").unwrap_or_default();
+        let settings = format!("{} {} {ccbin} {:?}", self.path.display(), self.version, self.flags);
+        let key = Key::new(out.join(format!("{name}.key")), &settings, source, &[KERNELS]);
+        key.unless_current(&[&fatbin, &log], || {
+            let keep = out.join(format!("{name}.keep"));
+            let _ = fs::remove_dir_all(&keep);
+            fs::create_dir_all(&keep).map_err(|error| format!("{}: {error}", keep.display()))?;
+            let mut command = Command::new(&self.path);
+            command.args(&self.flags).arg("--keep").arg("--keep-dir").arg(&keep);
+            let output = command.arg("-o").arg(&fatbin).arg(source).output().map_err(|error| error.to_string())?;
+            let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+            if !output.status.success() {
+                let said: Vec<_> = said.lines().filter(|line| !line.starts_with("ptxas info")).collect();
+                return Err(format!("nvcc cannot compile {}:\n{}", source.display(), said.join("\n")));
+            }
+            write(&log, &(said.into_owned() + &ptx_bounds(&keep)));
+            let _ = fs::remove_dir_all(&keep);
+            Ok(())
+        })?;
+        let report = fs::read_to_string(&log).map_err(|error| format!("{}: {error}", log.display()))?;
+        Ok(Module { resources: parse_report(&report), name })
+    }
+}
+
+/// Native code for each of `ADALI_CUDA_ARCHS`, and PTX of the lowest for cards that came later. `90a` means the
+/// instructions that only that very generation has, so its PTX would be of no use to a later one.
+fn architecture_flags() -> Vec<String> {
+    let list = env::var("ADALI_CUDA_ARCHS").unwrap_or("80,90".into());
+    let number = |name: &str| name.trim_end_matches(|c: char| c.is_ascii_lowercase()).parse::<u32>().ok();
+    let names: Vec<&str> = list.split(',').map(str::trim).collect();
+    let Some(lowest) = names.iter().map(|name| number(name)).min().flatten() else {
+        fail(format!("ADALI_CUDA_ARCHS={list:?} is not a list such as 80,90a"));
+    };
+    let native = names.iter().map(|name| format!("arch=compute_{name},code=sm_{name}"));
+    let floor = format!("arch=compute_{lowest},code=compute_{lowest}");
+    native.chain([floor]).flat_map(|code| ["-gencode".to_string(), code]).collect()
+}
+
+/// The lines of the PTX files in `folder` that say how many threads a block of each kernel may have.
+fn ptx_bounds(folder: &Path) -> String {
+    let told = [".target", ".visible .entry", ".entry", ".maxntid", ".reqntid"];
+    let mut lines = String::new();
+    for file in files(folder, &["ptx"]) {
+        let ptx = fs::read_to_string(file).unwrap_or_default();
+        for line in ptx.lines().filter(|line| told.iter().any(|start| line.trim_start().starts_with(start))) {
+            lines += line.trim();
+            lines += "\n";
+        }
+    }
+    lines
+}
+
+// ---- What ptxas reports --------------------------------------------------------------------------------------
+
+struct Module {
+    name: String,
+    /// By kernel and architecture.
+    resources: BTreeMap<(String, String), Resources>,
+}
+
+/// The fields of `kernels::Resources`.
+#[derive(Default)]
+struct Resources {
+    registers: u32,
+    stack: u32,
+    spill_stores: u32,
+    spill_loads: u32,
+    shared: u32,
+    constant: u32,
+    threads: Option<u32>,
+}
+
+impl Module {
+    /// A sentence for each kernel that leaves the registers.
+    fn spills(&self) -> Vec<String> {
+        let bad = self.resources.iter().filter(|((kernel, _), r)| {
+            !kernel.contains(MAY_SPILL) && (r.stack > 0 || r.spill_stores > 0 || r.spill_loads > 0)
+        });
+        bad.map(|((kernel, arch), r)| {
+            format!(
+                "{KERNELS}/{}.cu: {kernel} on sm_{arch}: stack frame {} bytes, spill stores {} bytes, spill loads {} \
+                 bytes, {} registers",
+                self.name, r.stack, r.spill_stores, r.spill_loads, r.registers
+            )
+        })
+        .collect()
+    }
+}
+
+/// Reads what `ptxas -v` said, followed by [`ptx_bounds`]. Functions that were not inlined are reported after the
+/// kernel that calls them and count as its own.
+fn parse_report(text: &str) -> BTreeMap<(String, String), Resources> {
+    let mut resources = BTreeMap::<_, Resources>::new();
+    let (mut kernel, mut arch) = (String::new(), String::new());
+    for line in text.lines().filter(|line| !line.starts_with("ptxas warning")) {
+        if let Some((_, rest)) = line.split_once("Compiling entry function '") {
+            let mut quoted = rest.split('\'');
+            kernel = quoted.next().unwrap_or_default().to_string();
+            arch = quoted.nth(1).unwrap_or_default().trim_start_matches("sm_").to_string();
+            resources.entry((kernel.clone(), arch.clone())).or_default();
+        } else if let Some(target) = line.strip_prefix(".target ") {
+            arch = target.trim_start_matches("sm_").split(',').next().unwrap_or_default().to_string();
+        } else if let Some((_, name)) = line.split_once(".entry ") {
+            kernel = name.split('(').next().unwrap_or_default().trim().to_string();
+        } else if let Some(found) = resources.get_mut(&(kernel.clone(), arch.clone())) {
+            found.read(line);
+        }
+    }
+    resources
+}
+
+impl Resources {
+    /// Reads a line of the kernel's report, such as `Used 17 registers, used 1 barriers, 1024 bytes smem`.
+    fn read(&mut self, line: &str) {
+        if let Some(bounds) = line.strip_prefix(".maxntid").or(line.strip_prefix(".reqntid")) {
+            self.threads = bounds.split(',').map(|extent| extent.trim().parse::<u32>().ok()).product();
+            return;
+        }
+        for part in line.rsplit_once(" : ").map_or(line, |(_, part)| part).split(',') {
+            let mut words = part.trim().trim_start_matches("Used ").splitn(2, ' ');
+            let Some(Ok(value)) = words.next().map(str::parse::<u32>) else { continue };
+            match words.next().unwrap_or_default() {
+                "registers" => self.registers = value,
+                "bytes stack frame" | "bytes cumulative stack size" => self.stack = self.stack.max(value),
+                "bytes spill stores" => self.spill_stores += value,
+                "bytes spill loads" => self.spill_loads += value,
+                "bytes smem" => self.shared = value,
+                what if what.starts_with("bytes cmem") => self.constant += value,
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Writes what `src/kernels.rs` includes.
+fn write_table(out: &Path, compiler: Option<&str>, modules: &[Module]) {
+    let mut text = format!("pub static COMPILER: Option<&str> = {compiler:?};\n\n");
+    text += "pub static MODULES: &[Module] = &[\n";
+    for Module { name, .. } in modules {
+        let fatbin = format!("include_bytes!(concat!(env!(\"OUT_DIR\"), \"/{name}.fatbin\"))");
+        text += &format!("    Module {{ name: {name:?}, fatbin: {fatbin} }},\n");
+    }
+    text += "];\n\npub static REPORT: &[Resources] = &[\n";
+    for Module { name, resources } in modules {
+        for ((kernel, arch), r) in resources {
+            let Resources { registers, stack, spill_stores, spill_loads, shared, constant, threads } = r;
+            text += &format!(
+                "    Resources {{ kernel: {kernel:?}, module: {name:?}, arch: {arch:?}, registers: {registers}, \
+                 stack: {stack}, spill_stores: {spill_stores}, spill_loads: {spill_loads}, shared: {shared}, \
+                 constant: {constant}, threads: {threads:?} }},\n"
+            );
+        }
+    }
+    text += "];\n";
+    write(&out.join("kernels.rs"), &text);
+}
+
+// ---- The emulator --------------------------------------------------------------------------------------------
+
+#[cfg(feature = "emulator")]
+mod emulator {
+    use super::*;
+
+    const PLAIN: &str = "-fno-exceptions -fno-strict-aliasing";
+    /// `-fsanitize=thread` makes the compiler announce every memory access; the emulator's own hooks listen, and
+    /// libtsan is not linked.
+    const KERNEL: &str =
+        "-fno-exceptions -fno-strict-aliasing -fsanitize=thread -ffp-contract=off -Wno-unknown-pragmas -x c++";
+
+    /// One static library a source, each made again only if something it includes has changed.
+    pub fn build(out: &Path) {
+        let emulator = Path::new(KERNELS).join("emulator");
+        let mut sources = files(KERNELS, &["cu"]);
+        sources.extend(files(emulator.join("tests"), &["cu"]));
+        sources.extend(files(&emulator, &["cpp"]));
+        in_parallel(&sources, |source| compile(source, out));
+        println!("cargo::rustc-link-search=native={}", out.display());
+        for source in &sources {
+            // Whole: kernels register themselves in static initialisers that nothing refers to.
+            println!("cargo::rustc-link-lib=static:+whole-archive={}", library(source));
+        }
+        let apple = env::var("CARGO_CFG_TARGET_VENDOR").is_ok_and(|vendor| vendor == "apple");
+        println!("cargo::rustc-link-lib={}", if apple { "c++" } else { "stdc++" });
+    }
+
+    /// `kernels/emulator/tests/race.cu` becomes `emulated_emulator_tests_race`.
+    fn library(source: &Path) -> String {
+        let path = source.with_extension("");
+        let parts: Vec<_> = path.iter().skip(1).map(|part| part.to_string_lossy()).collect();
+        format!("emulated_{}", parts.join("_"))
+    }
+
+    fn compile(source: &Path, out: &Path) -> Result<(), String> {
+        let name = library(source);
+        let mut build = cc::Build::new();
+        build.cpp(true).std("c++17").opt_level(2).warnings(false).cargo_metadata(false).out_dir(out);
+        build.include(KERNELS).define("ADALI_EMULATOR", "1").file(source);
+        let is_kernel = source.extension().is_some_and(|extension| extension == "cu");
+        build.flags(if is_kernel { KERNEL } else { PLAIN }.split(' '));
+        let compiler = build.try_get_compiler().map_err(|error| error.to_string())?;
+        let settings = format!("{:?} {:?}", compiler.path(), compiler.args());
+        let emulator = format!("{KERNELS}/emulator");
+        let key = Key::new(out.join(format!("{name}.key")), &settings, source, &[KERNELS, &emulator]);
+        key.unless_current(&[&out.join(format!("lib{name}.a"))], || {
+            build.try_compile(&name).map_err(|error| format!("{}: {error}", source.display()))
+        })
+    }
+}
+
+// ---- Files and threads ---------------------------------------------------------------------------------------
+
+/// All that an output depends on: settings, source and headers, as text beside it.
+struct Key {
+    path: PathBuf,
+    text: String,
+}
+
+impl Key {
+    fn new(path: PathBuf, settings: &str, source: &Path, include: &[&str]) -> Key {
+        let headers = include.iter().flat_map(|folder| files(folder, &["cuh", "h", "hpp"]));
+        let mut text = settings.to_string();
+        for file in [source.to_path_buf()].into_iter().chain(headers) {
+            text += &format!("\n{}\n", file.display());
+            text += &fs::read_to_string(&file).unwrap_or_else(|error| fail(format!("{}: {error}", file.display())));
+        }
+        Key { path, text }
+    }
+
+    /// Makes the outputs, unless they are there and came from the same.
+    fn unless_current(&self, outputs: &[&Path], make: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
+        let same = fs::read_to_string(&self.path).is_ok_and(|old| old == self.text);
+        if same && outputs.iter().all(|output| output.is_file()) {
+            return Ok(());
+        }
+        let _ = fs::remove_file(&self.path); // so that a build cut short is not taken for a whole one
+        make()?;
+        write(&self.path, &self.text);
+        Ok(())
+    }
+}
+
+fn write(path: &Path, text: &str) {
+    fs::write(path, text).unwrap_or_else(|error| fail(format!("cannot write {}: {error}", path.display())));
+}
+
+/// The files of a folder that have one of these extensions, sorted; none if there is no such folder.
+fn files(folder: impl AsRef<Path>, extensions: &[&str]) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    let mut files: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
+    files.retain(|file| file.extension().is_some_and(|extension| extensions.iter().any(|e| extension == *e)));
+    files.sort();
+    files
+}
+
+/// Runs `work` on every item, on as many threads as cargo allows. Ends the build with all errors, if any.
+fn in_parallel<R: Send>(items: &[PathBuf], work: impl Fn(&Path) -> Result<R, String> + Sync) -> Vec<R> {
+    let threads = env::var("NUM_JOBS").ok().and_then(|jobs| jobs.parse().ok()).unwrap_or(1);
+    let (queue, results) = (Mutex::new(items.iter()), Mutex::new(BTreeMap::new()));
+    let next = || queue.lock().expect("no thread panics").next();
+    std::thread::scope(|scope| {
+        for _ in 0..items.len().min(threads) {
+            scope.spawn(|| {
+                while let Some(item) = next() {
+                    let result = work(item);
+                    results.lock().expect("no thread panics").insert(item, result);
+                }
+            });
+        }
+    });
+    let results = results.into_inner().expect("no thread panics");
+    let errors: Vec<_> = results.values().filter_map(|result| result.as_ref().err().map(String::as_str)).collect();
+    if !errors.is_empty() {
+        fail(errors.join("\n"));
+    }
+    results.into_values().filter_map(Result::ok).collect()
+}

@@ -1,0 +1,76 @@
+// Surrogate slopes g at d = H - threshold: the only CUDA copy, operation for operation that of src/surrogate.rs.
+#pragma once
+#include "device.cuh"
+
+// AdaLi's window [-left, right] around the threshold in units of the membrane, and the slope on each side.
+struct alignas(16) Window {
+    float left, right, slope_left, slope_right;
+};
+
+DEVICE bool inside(const Window& w, float d) { return d >= -w.left && d <= w.right; }
+
+enum SlopeKind : uint32_t { ADALI, SIGMOID, ARCTAN, TRIANGLE };
+
+// A slope's constants in units of the membrane; adali has its windows instead.
+struct SlopeConstants {
+    float height, rate;
+};
+
+// A spike and window bit say all that AdaLi's slope depends on.
+struct Adali {
+    static constexpr bool needs_membrane = false;
+    static DEVICE float at(SlopeConstants, const Window& w, float d) { return of_bits(w, inside(w, d), d >= 0.0f); }
+    static DEVICE float of_bits(const Window& w, bool inside, bool spike) {
+        const float side = spike ? w.slope_right : w.slope_left;
+        return inside ? side : 0.0f;
+    }
+};
+
+// exp(-x) for x >= 0 within 2e-7 relative.
+DEVICE float exp_of_negative(float x) {
+    x = fminf(x, 87.0f);
+    // -x = n ln 2 + r with n rounded down, so 0 <= r < ln 2; ln 2 in two parts keeps r exact.
+    const float n = floorf(x * -1.44269504088896341f);
+    const float r = fmaf(-n, 1.4286068e-6f, fmaf(-n, 0.69314575f, -x));
+    const float h = 0.5f * r;
+    float p = fmaf(h, 1.0f / 720.0f, 1.0f / 120.0f);
+    p = fmaf(h, p, 1.0f / 24.0f);
+    p = fmaf(h, p, 1.0f / 6.0f);
+    p = fmaf(h, p, 0.5f);
+    p = fmaf(h, p, 1.0f);
+    p = fmaf(h, p, 1.0f);
+    return p * p * __uint_as_float(static_cast<uint32_t>(static_cast<int>(n) + 127) << 23);
+}
+
+struct Sigmoid {
+    static constexpr bool needs_membrane = true;
+    static DEVICE float at(SlopeConstants c, const Window&, float d) {
+        const float e = exp_of_negative(fabsf(c.rate * d));
+        return c.rate * e / ((1.0f + e) * (1.0f + e));
+    }
+};
+
+struct Arctan {
+    static constexpr bool needs_membrane = true;
+    static DEVICE float at(SlopeConstants c, const Window&, float d) {
+        const float x = c.rate * d;
+        return c.height / fmaf(x, x, 1.0f);
+    }
+};
+
+struct Triangle {
+    static constexpr bool needs_membrane = true;
+    static DEVICE float at(SlopeConstants c, const Window&, float d) {
+        return fmaxf(fmaf(-c.rate, fabsf(d), c.height), 0.0f);
+    }
+};
+
+// Where the slope is a uniform run-time choice.
+DEVICE float slope_at(SlopeKind kind, SlopeConstants c, const Window& w, float d) {
+    switch (kind) {
+        case ADALI: return Adali::at(c, w, d);
+        case SIGMOID: return Sigmoid::at(c, w, d);
+        case ARCTAN: return Arctan::at(c, w, d);
+        default: return Triangle::at(c, w, d);
+    }
+}

@@ -1,0 +1,63 @@
+// Types of stored values: bf16, f16 (two bytes) and f32. Arithmetic is f32 everywhere; these types only load,
+// store and feed the tensor cores.
+#pragma once
+#include "device.cuh"
+
+struct F32 {
+    using Stored = float;
+    static DEVICE float load(const float* at) { return *at; }
+    static DEVICE void store(float* at, float x) { *at = x; }
+    static DEVICE void load8(const float* at, float (&x)[8]) {
+        const float4 a = reinterpret_cast<const float4*>(at)[0], b = reinterpret_cast<const float4*>(at)[1];
+        x[0] = a.x, x[1] = a.y, x[2] = a.z, x[3] = a.w, x[4] = b.x, x[5] = b.y, x[6] = b.z, x[7] = b.w;
+    }
+    static DEVICE void store8(float* at, const float (&x)[8]) {
+        reinterpret_cast<float4*>(at)[0] = float4{x[0], x[1], x[2], x[3]};
+        reinterpret_cast<float4*>(at)[1] = float4{x[4], x[5], x[6], x[7]};
+    }
+};
+
+// Two 16-bit values share a register, the first in the low half.
+template <class V>
+struct Half {
+    using Stored = uint16_t;
+    static DEVICE float load(const uint16_t* at) { return V::low(*at); }
+    static DEVICE void store(uint16_t* at, float x) { *at = static_cast<uint16_t>(V::pack(x, 0.0f)); }
+    static DEVICE void load8(const uint16_t* at, float (&x)[8]) {
+        const uint4 four = *reinterpret_cast<const uint4*>(at);
+        const uint32_t pairs[4] = {four.x, four.y, four.z, four.w};
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            x[2 * i] = V::low(pairs[i]);
+            x[2 * i + 1] = V::high(pairs[i]);
+        }
+    }
+    static DEVICE void store8(uint16_t* at, const float (&x)[8]) {
+        *reinterpret_cast<uint4*>(at) =
+            uint4{V::pack(x[0], x[1]), V::pack(x[2], x[3]), V::pack(x[4], x[5]), V::pack(x[6], x[7])};
+    }
+};
+
+struct Bf16 : Half<Bf16> {
+    static constexpr uint32_t ONE = 0x3f80;
+    static DEVICE uint32_t pack(float low, float high) { return pack_bf16(low, high); }
+    static DEVICE float low(uint32_t pair) { return __uint_as_float(pair << 16); }
+    static DEVICE float high(uint32_t pair) { return __uint_as_float(pair & 0xffff0000u); }
+    static DEVICE void mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) { mma_bf16(c, a, b0, b1); }
+};
+
+struct F16 : Half<F16> {
+    static constexpr uint32_t ONE = 0x3c00;
+    static DEVICE uint32_t pack(float low, float high) { return pack_f16(low, high); }
+    static DEVICE float low(uint32_t pair) { return unpack_f16(pair & 0xffff); }
+    static DEVICE float high(uint32_t pair) { return unpack_f16(pair >> 16); }
+    static DEVICE void mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) { mma_f16(c, a, b0, b1); }
+};
+
+// A kernel's head for each type: `name_bf16` and so on, all calling `body<V>(p)`.
+#define KERNEL_EACH_HALF(name, Params, THREADS, BLOCKS, body)                    \
+    KERNEL(name##_bf16, Params, THREADS, BLOCKS) { body<Bf16>(p); }              \
+    KERNEL(name##_f16, Params, THREADS, BLOCKS) { body<F16>(p); }
+#define KERNEL_EACH_VALUE(name, Params, THREADS, BLOCKS, body)                   \
+    KERNEL(name##_f32, Params, THREADS, BLOCKS) { body<F32>(p); }                \
+    KERNEL_EACH_HALF(name, Params, THREADS, BLOCKS, body)

@@ -1,0 +1,11 @@
+//! The GPU backend: hand-written CUDA kernels behind a driver seam.
+//!
+//! A [`Driver`] allocates, copies and launches. The emulator (feature `emulator`) runs the same kernels on the CPU,
+//! compiled by the C++ compiler, and checks every access; kernels and layouts are described in `kernels/README.md`.
+
+mod driver;
+#[cfg(feature = "emulator")]
+pub mod emulator;
+pub mod params;
+
+pub use driver::{Buffer, Driver, Launch};

@@ -1,0 +1,113 @@
+//! Parameter structs of the kernels, field for field those of `kernels/*.cu`; a test compares the layouts.
+//!
+//! Addresses are device addresses, 0 where the kernel's documentation allows none.
+
+use crate::neuron::{Neuron, ResetKind};
+use crate::surrogate::{Slope, Window};
+use bytemuck::{Pod, Zeroable};
+
+/// Name, offset and size of a field.
+pub type Field = (&'static str, usize, usize);
+
+/// A struct that a kernel takes.
+pub trait Params: Pod {
+    /// Its name on both sides.
+    const NAME: &str;
+    /// Its fields in order.
+    const FIELDS: &[Field];
+}
+
+macro_rules! params {
+    ($($(#[$doc:meta])* struct $Name:ident { $($field:ident: $Type:ty,)* })*) => {
+        $(
+            $(#[$doc])*
+            #[repr(C)]
+            #[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
+            pub struct $Name { $(pub $field: $Type,)* }
+
+            impl Params for $Name {
+                const NAME: &str = stringify!($Name);
+                const FIELDS: &[Field] =
+                    &[$((stringify!($field), std::mem::offset_of!($Name, $field), size_of::<$Type>()),)*];
+            }
+        )*
+
+        /// Every struct's name, size and fields.
+        pub const ALL: &[(&str, usize, &[Field])] = &[$((stringify!($Name), size_of::<$Name>(), $Name::FIELDS),)*];
+    };
+}
+
+/// Extents of a layer for the kernels that work neuron by neuron; see `kernels/places.cuh`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
+pub struct Places {
+    /// Samples times pixels.
+    pub places: u32,
+    /// Words of 32 channels.
+    pub words: u32,
+    pub steps: u32,
+}
+
+/// The neuron of `kernels/neuron.cuh`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
+pub struct NeuronConstants {
+    pub leak: f32,
+    pub gain: f32,
+    pub threshold: f32,
+    pub v_reset: f32,
+    pub hard: u32,
+    pub detach: u32,
+}
+
+impl From<Neuron> for NeuronConstants {
+    fn from(n: Neuron) -> Self {
+        let hard = (n.reset == ResetKind::Hard).into();
+        let Neuron { leak, gain, threshold, v_reset, detach, .. } = n;
+        Self { leak, gain, threshold, v_reset, hard, detach: detach.into() }
+    }
+}
+
+/// A slope of `kernels/surrogate.cuh`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
+pub struct SlopeConstants {
+    pub height: f32,
+    pub rate: f32,
+}
+
+/// A slope's number in `kernels/surrogate.cuh`, its name in kernels' names, and its constants.
+pub fn slope(slope: Slope) -> (u32, &'static str, SlopeConstants) {
+    match slope {
+        Slope::Window => (0, "adali", SlopeConstants::default()),
+        Slope::Sigmoid(s) => (1, "sigmoid", SlopeConstants { height: 0.0, rate: s.rate() }),
+        Slope::Arctan(s) => (2, "arctan", SlopeConstants { height: s.height(), rate: s.rate() }),
+        Slope::Triangle(s) => (3, "triangle", SlopeConstants { height: s.height(), rate: s.rate() }),
+    }
+}
+
+/// A window as the kernels read it.
+pub fn window(w: Window) -> [f32; 4] {
+    [w.left, w.right, w.slope_left, w.slope_right]
+}
+
+params! {
+    /// `norm_lif_forward`
+    struct NormLif {
+        currents: u64,
+        scale: u64,
+        shift: u64,
+        windows: u64,
+        spikes: u64,
+        inside: u64,
+        membranes: u64,
+        histogram: u64,
+        places: Places,
+        channels: u32,
+        current_steps: u32,
+        windows_per_channel: u32,
+        histogram_per_channel: u32,
+        neuron: NeuronConstants,
+        padding: u32,
+    }
+}

@@ -1,0 +1,5 @@
+//! One file an operation; [`harness`] is what they share.
+
+mod harness;
+mod layouts;
+mod norm_lif;

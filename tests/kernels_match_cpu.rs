@@ -1,0 +1,5 @@
+//! Every CUDA kernel, run on the emulator with several random schedules, against the CPU backend.
+#![cfg(feature = "emulator")]
+
+mod kernels;
+mod oracle;
