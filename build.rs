@@ -12,8 +12,10 @@ use std::process::{Command, exit};
 use std::sync::Mutex;
 
 const KERNELS: &str = "kernels";
-/// No fast-math: the CPU reference and the kernels round alike.
-const FLAGS: &str = "-fatbin -O3 -std=c++17 -fmad=false --expt-relaxed-constexpr -lineinfo -Xptxas -v -Xptxas --warn-on-spills -I kernels";
+/// No fast-math, and a product and a sum become one operation only where the source says `fmaf`: kernels, emulator
+/// and CPU reference round alike.
+const FLAGS: &str = "-fatbin -O3 -std=c++17 -fmad=false --expt-relaxed-constexpr -lineinfo \
+                     -Xptxas -v -Xptxas --warn-on-spills -I kernels";
 /// A kernel with this in its name may spill and keep arrays on its stack.
 const MAY_SPILL: &str = "_naive";
 
@@ -47,13 +49,13 @@ fn without_cuda(out: &Path) {
         fail(format!("ADALI_REQUIRE_CUDA=1, but {missing}: {advice}"));
     }
     println!("cargo::warning=built without CUDA kernels: {missing}. For CUDA, {advice}.");
-    write_table(out, None, &[]);
+    write_table(out, None, &[], &[]);
 }
 
 fn build_cuda(nvcc: &Nvcc, out: &Path) {
     let sources = files(KERNELS, &["cu"]);
-    let modules = in_parallel(&sources, |source| nvcc.compile(source, out));
-    let spilling: Vec<String> = modules.iter().flat_map(Module::spills).collect();
+    let resources = in_parallel(&sources, |source| nvcc.compile(source, out)).concat();
+    let spilling: Vec<String> = resources.iter().filter_map(Resources::complaint).collect();
     if !spilling.is_empty() {
         fail(format!(
             "{}\nkernels must keep to registers: smaller tiles, wider launch bounds or constant indices; \
@@ -61,10 +63,8 @@ fn build_cuda(nvcc: &Nvcc, out: &Path) {
             spilling.join("\n")
         ));
     }
-    write_table(out, Some(&nvcc.version), &modules);
+    write_table(out, Some(&nvcc.version), &sources, &resources);
 }
-
-// ---- nvcc ----------------------------------------------------------------------------------------------------
 
 struct Nvcc {
     path: PathBuf,
@@ -82,31 +82,27 @@ impl Nvcc {
         let folders = home.into_iter().chain(env::split_paths(&path)).chain(["/usr/local/cuda/bin".into(), project]);
         let path = folders.map(|folder| folder.join("nvcc")).find(|path| path.is_file())?;
         println!("cargo::rerun-if-changed={}", path.display());
-        let output = match Command::new(&path).arg("--version").output() {
-            Ok(output) if output.status.success() => output,
-            Ok(output) => fail(format!("{} --version: {}", path.display(), String::from_utf8_lossy(&output.stderr))),
-            Err(error) => fail(format!("{} does not run: {error}", path.display())),
+        let output = Command::new(&path).arg("--version").output();
+        let text = output.as_ref().map(|output| String::from_utf8_lossy(&output.stdout)).unwrap_or_default();
+        let Some(version) = text.split(", V").nth(1).and_then(|rest| rest.split_whitespace().next()) else {
+            fail(format!("{} --version does not say its version: {output:?}", path.display()));
         };
-        let text = String::from_utf8_lossy(&output.stdout);
-        let version = text.split(", V").nth(1).and_then(|rest| rest.split_whitespace().next()).unwrap_or("unknown");
         let flags = FLAGS.split(' ').map(str::to_string).chain(architecture_flags()).collect();
         Some(Nvcc { path, version: format!("nvcc {version}"), flags })
     }
 
     /// `kernels/x.cu` to `x.fatbin` and `x.log` in `out`, unless what they came from (`x.key`) is the same.
-    fn compile(&self, source: &Path, out: &Path) -> Result<Module, String> {
-        let name = source.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        let (fatbin, log) = (out.join(format!("{name}.fatbin")), out.join(format!("{name}.log")));
-        let ccbin = env::var("NVCC_CCBIN").unwrap_or_default();
-        let settings = format!("{} {} {ccbin} {:?}", self.path.display(), self.version, self.flags);
+    fn compile(&self, source: &Path, out: &Path) -> Result<Vec<Resources>, String> {
+        let name = stem(source);
+        let [fatbin, log, keep] = ["fatbin", "log", "keep"].map(|kind| out.join(format!("{name}.{kind}")));
+        let settings = format!("{} {:?} {:?}", self.version, self.flags, env::var("NVCC_CCBIN"));
         let key = Key::new(out.join(format!("{name}.key")), &settings, source, &[KERNELS]);
         key.unless_current(&[&fatbin, &log], || {
-            let keep = out.join(format!("{name}.keep"));
             let _ = fs::remove_dir_all(&keep);
-            fs::create_dir_all(&keep).map_err(|error| format!("{}: {error}", keep.display()))?;
+            fs::create_dir_all(&keep).map_err(|error| error.to_string())?;
             let mut command = Command::new(&self.path);
-            command.args(&self.flags).arg("--keep").arg("--keep-dir").arg(&keep);
-            let output = command.arg("-o").arg(&fatbin).arg(source).output().map_err(|error| error.to_string())?;
+            command.args(&self.flags).arg("--keep").arg("--keep-dir").arg(&keep).arg("-o").arg(&fatbin).arg(source);
+            let output = command.output().map_err(|error| error.to_string())?;
             let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
             if !output.status.success() {
                 let said: Vec<_> = said.lines().filter(|line| !line.starts_with("ptxas info")).collect();
@@ -116,8 +112,7 @@ impl Nvcc {
             let _ = fs::remove_dir_all(&keep);
             Ok(())
         })?;
-        let report = fs::read_to_string(&log).map_err(|error| format!("{}: {error}", log.display()))?;
-        Ok(Module { resources: parse_report(&report), name })
+        Ok(parse_report(&name, &fs::read_to_string(&log).map_err(|error| error.to_string())?))
     }
 }
 
@@ -138,28 +133,17 @@ fn architecture_flags() -> Vec<String> {
 /// The lines of the PTX files in `folder` that say how many threads a block of each kernel may have.
 fn ptx_bounds(folder: &Path) -> String {
     let told = [".target", ".visible .entry", ".entry", ".maxntid", ".reqntid"];
-    let mut lines = String::new();
-    for file in files(folder, &["ptx"]) {
-        let ptx = fs::read_to_string(file).unwrap_or_default();
-        for line in ptx.lines().filter(|line| told.iter().any(|start| line.trim_start().starts_with(start))) {
-            lines += line.trim();
-            lines += "\n";
-        }
-    }
-    lines
+    let texts: Vec<_> = files(folder, &["ptx"]).into_iter().flat_map(fs::read_to_string).collect();
+    let lines = texts.iter().flat_map(|ptx| ptx.lines().map(str::trim));
+    lines.filter(|line| told.iter().any(|start| line.starts_with(start))).map(|line| format!("{line}\n")).collect()
 }
 
-// ---- What ptxas reports --------------------------------------------------------------------------------------
-
-struct Module {
-    name: String,
-    /// By kernel and architecture.
-    resources: BTreeMap<(String, String), Resources>,
-}
-
-/// The fields of `kernels::Resources`.
-#[derive(Default)]
+/// Prints as the `kernels::Resources` of `src/kernels.rs`.
+#[derive(Clone, Debug, Default)]
 struct Resources {
+    kernel: String,
+    module: String,
+    arch: String,
     registers: u32,
     stack: u32,
     spill_stores: u32,
@@ -169,46 +153,41 @@ struct Resources {
     threads: Option<u32>,
 }
 
-impl Module {
-    /// A sentence for each kernel that leaves the registers.
-    fn spills(&self) -> Vec<String> {
-        let bad = self.resources.iter().filter(|((kernel, _), r)| {
-            !kernel.contains(MAY_SPILL) && (r.stack > 0 || r.spill_stores > 0 || r.spill_loads > 0)
-        });
-        bad.map(|((kernel, arch), r)| {
-            format!(
-                "{KERNELS}/{}.cu: {kernel} on sm_{arch}: stack frame {} bytes, spill stores {} bytes, spill loads {} \
-                 bytes, {} registers",
-                self.name, r.stack, r.spill_stores, r.spill_loads, r.registers
-            )
-        })
-        .collect()
-    }
-}
-
-/// Reads what `ptxas -v` said, followed by [`ptx_bounds`]. Functions that were not inlined are reported after the
-/// kernel that calls them and count as its own.
-fn parse_report(text: &str) -> BTreeMap<(String, String), Resources> {
+/// Reads what `ptxas -v` said, followed by [`ptx_bounds`]. Functions that were not inlined follow the kernel
+/// that calls them and count as its own.
+fn parse_report(module: &str, text: &str) -> Vec<Resources> {
     let mut resources = BTreeMap::<_, Resources>::new();
-    let (mut kernel, mut arch) = (String::new(), String::new());
+    let mut current = (String::new(), String::new());
     for line in text.lines().filter(|line| !line.starts_with("ptxas warning")) {
         if let Some((_, rest)) = line.split_once("Compiling entry function '") {
-            let mut quoted = rest.split('\'');
-            kernel = quoted.next().unwrap_or_default().to_string();
-            arch = quoted.nth(1).unwrap_or_default().trim_start_matches("sm_").to_string();
-            resources.entry((kernel.clone(), arch.clone())).or_default();
-        } else if let Some(target) = line.strip_prefix(".target ") {
-            arch = target.trim_start_matches("sm_").split(',').next().unwrap_or_default().to_string();
+            let (kernel, arch) = rest.split_once("' for 'sm_").unwrap_or_default();
+            let (kernel, arch) = (kernel.to_string(), arch.trim_end_matches('\'').to_string());
+            current = (kernel.clone(), arch.clone());
+            resources.insert(current.clone(), Resources { kernel, module: module.into(), arch, ..Default::default() });
+        } else if let Some(target) = line.strip_prefix(".target sm_") {
+            current.1 = target.split(',').next().unwrap_or_default().to_string();
         } else if let Some((_, name)) = line.split_once(".entry ") {
-            kernel = name.split('(').next().unwrap_or_default().trim().to_string();
-        } else if let Some(found) = resources.get_mut(&(kernel.clone(), arch.clone())) {
+            current.0 = name.split('(').next().unwrap_or_default().to_string();
+        } else if let Some(found) = resources.get_mut(&current) {
             found.read(line);
         }
     }
-    resources
+    resources.into_values().collect()
 }
 
 impl Resources {
+    /// What is wrong with a kernel that leaves its registers.
+    fn complaint(&self) -> Option<String> {
+        let Resources { kernel, module, arch, registers, stack, spill_stores, spill_loads, .. } = self;
+        let fine = stack + spill_stores + spill_loads == 0 || kernel.contains(MAY_SPILL);
+        (!fine).then(|| {
+            format!(
+                "{KERNELS}/{module}.cu: {kernel} on sm_{arch}: stack frame {stack} bytes, spill stores \
+                 {spill_stores} bytes, spill loads {spill_loads} bytes, {registers} registers"
+            )
+        })
+    }
+
     /// Reads a line of the kernel's report, such as `Used 17 registers, used 1 barriers, 1024 bytes smem`.
     fn read(&mut self, line: &str) {
         if let Some(bounds) = line.strip_prefix(".maxntid").or(line.strip_prefix(".reqntid")) {
@@ -232,39 +211,30 @@ impl Resources {
 }
 
 /// Writes what `src/kernels.rs` includes.
-fn write_table(out: &Path, compiler: Option<&str>, modules: &[Module]) {
-    let mut text = format!("pub static COMPILER: Option<&str> = {compiler:?};\n\n");
-    text += "pub static MODULES: &[Module] = &[\n";
-    for Module { name, .. } in modules {
-        let fatbin = format!("include_bytes!(concat!(env!(\"OUT_DIR\"), \"/{name}.fatbin\"))");
-        text += &format!("    Module {{ name: {name:?}, fatbin: {fatbin} }},\n");
-    }
-    text += "];\n\npub static REPORT: &[Resources] = &[\n";
-    for Module { name, resources } in modules {
-        for ((kernel, arch), r) in resources {
-            let Resources { registers, stack, spill_stores, spill_loads, shared, constant, threads } = r;
-            text += &format!(
-                "    Resources {{ kernel: {kernel:?}, module: {name:?}, arch: {arch:?}, registers: {registers}, \
-                 stack: {stack}, spill_stores: {spill_stores}, spill_loads: {spill_loads}, shared: {shared}, \
-                 constant: {constant}, threads: {threads:?} }},\n"
-            );
-        }
-    }
-    text += "];\n";
-    write(&out.join("kernels.rs"), &text);
+fn write_table(out: &Path, compiler: Option<&str>, sources: &[PathBuf], resources: &[Resources]) {
+    let module = |source: &PathBuf| {
+        let name = stem(source);
+        format!(
+            "    Module {{ name: {name:?}, fatbin: include_bytes!(concat!(env!(\"OUT_DIR\"), \"/{name}.fatbin\")) }},\n"
+        )
+    };
+    let modules: String = sources.iter().map(module).collect();
+    let report: String = resources.iter().map(|resources| format!("    {resources:?},\n")).collect();
+    let table = format!(
+        "pub static COMPILER: Option<&str> = {compiler:?};\n\npub static MODULES: &[Module] = &[\n{modules}];\n\n\
+         pub static REPORT: &[Resources] = &[\n{report}];\n"
+    );
+    write(&out.join("kernels.rs"), &table);
 }
-
-// ---- The emulator --------------------------------------------------------------------------------------------
 
 #[cfg(feature = "emulator")]
 mod emulator {
     use super::*;
 
-    const PLAIN: &str = "-fno-exceptions -fno-strict-aliasing";
+    const FLAGS: &str = "-std=c++17 -fno-exceptions -fno-strict-aliasing";
     /// `-fsanitize=thread` makes the compiler announce every memory access; the emulator's own hooks listen, and
     /// libtsan is not linked.
-    const KERNEL: &str =
-        "-fno-exceptions -fno-strict-aliasing -fsanitize=thread -ffp-contract=off -Wno-unknown-pragmas -x c++";
+    const KERNEL_FLAGS: &str = "-fsanitize=thread -ffp-contract=off -Wno-unknown-pragmas -x c++";
 
     /// One static library a source, each made again only if something it includes has changed.
     pub fn build(out: &Path) {
@@ -292,10 +262,11 @@ mod emulator {
     fn compile(source: &Path, out: &Path) -> Result<(), String> {
         let name = library(source);
         let mut build = cc::Build::new();
-        build.cpp(true).std("c++17").opt_level(2).warnings(false).cargo_metadata(false).out_dir(out);
-        build.include(KERNELS).define("ADALI_EMULATOR", "1").file(source);
-        let is_kernel = source.extension().is_some_and(|extension| extension == "cu");
-        build.flags(if is_kernel { KERNEL } else { PLAIN }.split(' '));
+        build.cpp(true).opt_level(2).warnings(false).cargo_metadata(false).out_dir(out);
+        build.include(KERNELS).define("ADALI_EMULATOR", "1").file(source).flags(FLAGS.split(' '));
+        if source.extension().is_some_and(|extension| extension == "cu") {
+            build.flags(KERNEL_FLAGS.split(' '));
+        }
         let compiler = build.try_get_compiler().map_err(|error| error.to_string())?;
         let settings = format!("{:?} {:?}", compiler.path(), compiler.args());
         let emulator = format!("{KERNELS}/emulator");
@@ -305,8 +276,6 @@ mod emulator {
         })
     }
 }
-
-// ---- Files and threads ---------------------------------------------------------------------------------------
 
 /// All that an output depends on: settings, source and headers, as text beside it.
 struct Key {
@@ -340,6 +309,10 @@ impl Key {
 
 fn write(path: &Path, text: &str) {
     fs::write(path, text).unwrap_or_else(|error| fail(format!("cannot write {}: {error}", path.display())));
+}
+
+fn stem(path: &Path) -> String {
+    path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// The files of a folder that have one of these extensions, sorted; none if there is no such folder.

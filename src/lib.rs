@@ -13,6 +13,7 @@ pub mod cli;
 pub mod data;
 pub mod error;
 pub mod histogram;
+pub mod kernels;
 pub mod network;
 pub mod neuron;
 pub mod report;

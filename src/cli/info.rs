@@ -4,15 +4,21 @@ use super::options::DeviceOptions;
 use super::{End, say};
 use crate::backend::Backend;
 use crate::data::{DataSource, find};
+use crate::kernels::{ADVICE, COMPILER, MODULES, REPORT, Resources};
 use anyhow::Result;
 use clap::{Args, ValueEnum};
-use std::path::PathBuf;
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
 
 #[derive(Args)]
+#[command(after_help = AFTER_HELP)]
 pub struct InfoArguments {
     /// Look for data sets in this folder too.
     #[arg(long, value_name = "FOLDER")]
     data_dir: Option<PathBuf>,
+    /// The CUDA kernels in this program: registers, spills, shared memory, occupancy.
+    #[arg(long)]
+    kernels: bool,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -20,32 +26,106 @@ pub struct InfoArguments {
     device: DeviceOptions,
 }
 
+const AFTER_HELP: &str = "\
+The table of --kernels, by kernel and architecture, as the compiler reports it:
+  registers   32-bit registers a thread, at most 255; a multiprocessor (SM) has 65536
+  spill       bytes a thread keeps in slow local memory for want of registers; 0, or the
+              build fails, except for kernels named _naive
+  shared      bytes of static shared memory a block; what a launch asks for comes on top
+  threads     the most threads a block may have (its launch bound)
+  occupancy   warps an SM holds at a time, of those it could, with blocks of that size; then
+              what sets the limit. Low is no fault in itself: registers that hold a tile of
+              the result are worth more than warps that wait
+
+Examples:
+  adali info                    devices and data sets
+  adali info --kernels          the table
+  adali info --kernels --json   the same for programs";
+
 pub fn run(arguments: InfoArguments) -> Result<End> {
-    let backend = arguments.device.open()?;
+    match (arguments.kernels, arguments.json) {
+        (true, true) => say(kernels_json())?,
+        (true, false) => kernel_table()?,
+        (false, json) => devices_and_data(&arguments.device, arguments.data_dir.as_deref(), json)?,
+    }
+    Ok(End::Done)
+}
+
+fn devices_and_data(device: &DeviceOptions, data_dir: Option<&Path>, json: bool) -> Result<()> {
+    let backend = device.open()?;
     let sources: Vec<_> = DataSource::value_variants()
         .iter()
         .map(|&source| {
-            let found =
-                arguments.data_dir.as_deref().and_then(|dir| find(source, Some(dir))).or_else(|| find(source, None));
+            let found = data_dir.and_then(|dir| find(source, Some(dir))).or_else(|| find(source, None));
             (source, found.map(|found| found.to_string()))
         })
         .collect();
-    if arguments.json {
+    if json {
         let data: serde_json::Map<_, _> =
             sources.iter().map(|(source, found)| (source.name().to_string(), found.clone().into())).collect();
-        let info = serde_json::json!({
+        return say(json!({
             "version": env!("CARGO_PKG_VERSION"),
             "devices": [backend.describe()],
             "data": data,
-        });
-        say(info)?;
-        return Ok(End::Done);
+        }));
     }
     say(format!("adali {}", env!("CARGO_PKG_VERSION")))?;
     say(format!("device         {}", backend.describe()))?;
+    match COMPILER {
+        Some(compiler) => {
+            say(format!("kernels        CUDA, {compiler}, modules {} (--kernels lists them)", MODULES.len()))?
+        }
+        None => say(format!("kernels        {ADVICE}"))?,
+    }
     for (source, found) in sources {
         let found = found.unwrap_or_else(|| format!("not found: {}", source.advice()));
         say(format!("{:14} {found}", source.name()))?;
     }
-    Ok(End::Done)
+    Ok(())
+}
+
+fn kernel_table() -> Result<()> {
+    let Some(compiler) = COMPILER else {
+        return say(format!("kernels  {ADVICE}"));
+    };
+    say(format!("modules {}, {compiler}", MODULES.len()))?;
+    let width = REPORT.iter().map(|kernel| kernel.kernel.len()).max().unwrap_or(0).max("kernel".len());
+    say(format!("{:width$}  arch    registers  spill  shared  threads  occupancy", "kernel"))?;
+    for kernel in REPORT {
+        let Resources { kernel: name, arch, registers, shared, .. } = kernel;
+        let arch = format!("sm_{arch}");
+        let spill = kernel.local_bytes();
+        let threads = kernel.threads.map_or("-".to_string(), |threads| threads.to_string());
+        let occupancy = kernel.occupancy(0).map_or("-".to_string(), |occupancy| {
+            let (percent, limit) = (100.0 * occupancy.fraction(), occupancy.limit.name());
+            format!("{percent:5.1} %  {} of {} warps, {limit}", occupancy.warps, occupancy.max_warps)
+        });
+        say(format!("{name:width$}  {arch:6}  {registers:9}  {spill:5}  {shared:6}  {threads:>7}  {occupancy}"))?;
+    }
+    Ok(())
+}
+
+fn kernels_json() -> Value {
+    let kernels: Vec<Value> = REPORT
+        .iter()
+        .map(|kernel| {
+            let occupancy = kernel.occupancy(0);
+            json!({
+                "kernel": kernel.kernel,
+                "module": kernel.module,
+                "arch": format!("sm_{}", kernel.arch),
+                "registers": kernel.registers,
+                "stack_bytes": kernel.stack,
+                "spill_store_bytes": kernel.spill_stores,
+                "spill_load_bytes": kernel.spill_loads,
+                "static_shared_bytes": kernel.shared,
+                "constant_bytes": kernel.constant,
+                "threads": kernel.threads,
+                "blocks_per_sm": occupancy.map(|occupancy| occupancy.blocks),
+                "occupancy": occupancy.map(|occupancy| occupancy.fraction()),
+                "occupancy_limit": occupancy.map(|occupancy| occupancy.limit.name()),
+            })
+        })
+        .collect();
+    json!({ "version": env!("CARGO_PKG_VERSION"), "compiler": COMPILER, "kernels": kernels })
 }

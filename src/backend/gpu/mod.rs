@@ -7,5 +7,6 @@ mod driver;
 #[cfg(feature = "emulator")]
 pub mod emulator;
 pub mod params;
+pub mod tile;
 
 pub use driver::{Buffer, Driver, Launch};

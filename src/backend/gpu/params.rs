@@ -68,6 +68,46 @@ impl From<Neuron> for NeuronConstants {
     }
 }
 
+/// Where a convolution's positions lie in its source and its output; see `kernels/conv.cuh`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
+pub struct ConvShape {
+    pub images: u32,
+    pub steps: u32,
+    pub source_h: u32,
+    pub source_w: u32,
+    pub source_words: u32,
+    pub rows: u32,
+    pub columns: u32,
+    pub origin_h: i32,
+    pub origin_w: i32,
+    pub stride_h: u32,
+    pub stride_w: u32,
+    pub taps_h: u32,
+    pub taps_w: u32,
+    pub out_h: u32,
+    pub out_w: u32,
+    pub out_words: u32,
+    pub first_h: u32,
+    pub first_w: u32,
+    pub step_h: u32,
+    pub step_w: u32,
+}
+
+/// A block's positions; see `kernels/conv.cuh`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
+pub struct Tile {
+    pub images: u32,
+    pub h: u32,
+    pub w: u32,
+    pub paired: u32,
+    pub patch_h: u32,
+    pub patch_w: u32,
+    pub across_h: u32,
+    pub across_w: u32,
+}
+
 /// A slope of `kernels/surrogate.cuh`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
@@ -92,6 +132,45 @@ pub fn window(w: Window) -> [f32; 4] {
 }
 
 params! {
+    /// `conv_lif_forward`
+    struct ConvLif {
+        source: u64,
+        weights: u64,
+        scale: u64,
+        shift: u64,
+        windows: u64,
+        spikes: u64,
+        inside: u64,
+        pooled: u64,
+        membranes: u64,
+        histogram: u64,
+        shape: ConvShape,
+        tile: Tile,
+        steps: u32,
+        channels: u32,
+        windows_per_channel: u32,
+        histogram_per_channel: u32,
+        neuron: NeuronConstants,
+    }
+
+    /// `pack_weight`
+    struct PackWeight {
+        weight: u64,
+        packed: u64,
+        filters: u32,
+        channels: u32,
+        all_taps_h: u32,
+        all_taps_w: u32,
+        taps_h: u32,
+        taps_w: u32,
+        first_h: u32,
+        first_w: u32,
+        step_h: u32,
+        step_w: u32,
+        reads: u32,
+        flattened: u32,
+    }
+
     /// `norm_lif_forward`
     struct NormLif {
         currents: u64,

@@ -1,0 +1,32 @@
+# `cargo` builds everything; this file fetches the one tool that cargo cannot.
+
+# 13.0: drivers from 580 on accept it. cuobjdump and nvdisasm are on PyPI from 13.2 on; they read older files.
+WHEELS := nvidia-cuda-nvcc==13.0.88 nvidia-nvvm==13.0.88 nvidia-cuda-crt==13.0.88 \
+          nvidia-cuda-runtime==13.0.96 nvidia-cuda-cccl==13.0.85 \
+          nvidia-cuda-cuobjdump==13.5.37 nvidia-cuda-nvdisasm==13.5.37
+
+.PHONY: help cuda
+
+help: ## This list.
+	@sed -n 's/^\([a-z]*\):.*## /make \1	/p' Makefile
+
+cuda: ## Puts nvcc, cuobjdump and nvdisasm into .cuda/ (about 300 MB from PyPI; needs python3 with pip or venv).
+	@if [ "$$(cat .cuda/wheels.txt 2>/dev/null)" != "$(WHEELS)" ]; then $(MAKE) --no-print-directory .fetch; fi
+	@.cuda/bin/nvcc --version | grep release
+	@.cuda/bin/cuobjdump --version | grep release
+
+# Whole or not at all: the list of wheels is written last. build.rs is touched because cargo cannot watch a folder
+# that is not there.
+.PHONY: .fetch
+.fetch:
+	@command -v python3 >/dev/null || { echo "make cuda: python3 is missing (Debian: apt-get install python3-pip)" >&2; exit 1; }
+	@rm -rf .cuda && mkdir .cuda
+	@pip="python3 -m pip"; \
+	if ! $$pip --version >/dev/null 2>&1; then \
+	    python3 -m venv .cuda/venv >/dev/null && pip=".cuda/venv/bin/python -m pip" || { \
+	    echo "make cuda: python3 has neither pip nor venv (Debian: apt-get install python3-pip)" >&2; exit 1; }; \
+	fi; \
+	PIP_ROOT_USER_ACTION=ignore $$pip install --quiet --no-deps --only-binary :all: --target .cuda/wheels $(WHEELS) || { \
+	    echo "make cuda: pip could not fetch the wheels (see above; NVIDIA has them for Linux on x86_64 and aarch64)" >&2; exit 1; }
+	@cd .cuda && ln -s wheels/nvidia/cu13/* .
+	@.cuda/bin/nvcc --version >/dev/null && echo "$(WHEELS)" > .cuda/wheels.txt && touch build.rs

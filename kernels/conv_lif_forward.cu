@@ -1,0 +1,180 @@
+// Convolution over all steps, affine map (bias, running batch norm, dropout's scale, folded) and neurons in one kernel:
+// no current and no membrane in memory.
+//
+//   I[t] = scale[k] sum W S[t] + shift[k]; then the neuron of neuron.cuh
+//
+// spikes in [T][N][H][W][C/32] (or, `direct`, one step of dense values, the same current at every step) -> spikes and
+// windows [T][N][P][Q][K/32]; where asked for also the OR over 2x2 [T][N][P/2][Q/2][K/32], the membranes
+// [T][N][P][Q][K] and the histogram. Threads as in conv.cuh: each holds all steps of its neurons, so the neurons run in
+// registers; a word of spikes comes together by two shuffles. T beyond TC runs in chunks of time that carry the
+// membranes in registers. Moves, per neuron-step: the patch's bits in, 2 bits out.
+#include "conv.cuh"
+#include "histogram.cuh"
+#include "neuron.cuh"
+#include "surrogate.cuh"
+#include "value.cuh"
+
+// Bytes of dynamic shared memory for membranes that are stored or counted after the convolution; the host asks for the larger of the two.
+constexpr uint32_t CONV_SCRATCH = 16 * CONV_THREADS * sizeof(float);
+
+struct ConvLif {
+    const void* source;
+    const uint4* weights;
+    const float *scale, *shift;  // [K]; scale null: 1
+    const Window* windows;       // one, or [K]
+    uint32_t* spikes;
+    uint32_t* inside;               // null: not wanted
+    uint32_t* pooled;               // null: not wanted; else the tile is paired
+    void* membranes;                // null: not wanted
+    unsigned long long* histogram;  // [1 or K][COUNTS], added to; null: not wanted
+    ConvShape shape;                // of one step where the input is direct
+    Tile tile;
+    uint32_t steps, channels;  // T; K without padding
+    uint32_t windows_per_channel, histogram_per_channel;
+    Neuron neuron;
+};
+LAYOUT(ConvLif, source, weights, scale, shift, windows, spikes, inside, pooled, membranes, histogram, shape, tile,
+       steps, channels, windows_per_channel, histogram_per_channel, neuron)
+
+// The spikes of one word's lane, OR over each 2x2 window: vertical neighbours are this thread's two rows, horizontal
+// ones lie four lanes apart.
+DEVICE void store_pooled(const ConvLif& p, const Position& at, uint32_t t, uint32_t word, uint32_t both_rows) {
+    const uint32_t bits = both_rows | __shfl_xor_sync(~0u, both_rows, 4);
+    const uint32_t h = p.shape.out_h / 2, w = p.shape.out_w / 2;
+    if (LANE % 8 == 0 && at.valid && at.row / 2 < h && at.column / 2 < w) {
+        const size_t place = ((static_cast<size_t>(t) * p.shape.images + at.image) * h + at.row / 2) * w + at.column / 2;
+        p.pooled[place * p.shape.out_words + word] = bits;
+    }
+}
+
+// Stores and counts the sixteen membranes of one step that a thread has left in its own part of the scratch memory: a
+// rolled loop, because most layers and steps want neither and unrolled it would be most of the kernel's code.
+template <class V>
+DEVICE void keep_membranes(const ConvLif& p, const Position (&at)[2], const size_t (&place)[2], bool now, uint32_t channel,
+                           const float* scratch, uint32_t* counts) {
+#pragma unroll 1
+    for (uint32_t i = 0; i < 16; i++) {
+        const float h = scratch[i * CONV_THREADS + threadIdx.x];
+        const uint32_t k = channel + i / 2 % 4 * 8 + i % 2;
+        const bool valid = (i < 8 ? at[0].valid : at[1].valid) && now, real = valid && k < p.channels;
+        if (p.membranes && valid) {
+            V::store(static_cast<uint16_t*>(p.membranes) + (i < 8 ? place[0] : place[1]) * p.shape.out_words * 32 + k, h);
+        }
+        if (!p.histogram) continue;
+        const uint32_t bin = real ? bin_of((h - p.neuron.threshold) / p.neuron.threshold) : NO_BIN;
+        if (!p.histogram_per_channel) {
+            count_in_block(counts, bin);
+        } else if (real) {
+            atomicAdd(&p.histogram[k * COUNTS + bin], 1ull);
+        }
+    }
+}
+
+// Eight channels (four n-tiles, two each) of two positions, over the steps of one chunk. `current(t, j, i)` is the
+// convolution's sum; v the membranes after the last reset. UNROLLED: how many steps are known when compiling; 1 where
+// they are not.
+template <class V, int UNROLLED, class Current>
+DEVICE void run_neurons(const ConvLif& p, const Position (&at)[2], uint32_t word, uint32_t t0, uint32_t steps,
+                        float (&v)[4][4], float* scratch, uint32_t* counts, Current current) {
+    const uint32_t q = LANE % 4, channel = word * 32 + 2 * q;
+    const size_t places = static_cast<size_t>(p.shape.images) * p.shape.out_h * p.shape.out_w;
+    const bool keeps = p.membranes || p.histogram;
+    size_t place[2];
+#pragma unroll
+    for (int row = 0; row < 2; row++) place[row] = t0 * places + place_of(p.shape, at[row]);
+    float scale[4][2], shift[4][2];
+    Window window[4][2];
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+#pragma unroll
+        for (int e = 0; e < 2; e++) {
+            const uint32_t k = channel + j * 8 + e;
+            scale[j][e] = p.scale ? p.scale[k] : 1.0f;
+            shift[j][e] = p.shift[k];
+            window[j][e] = p.windows[p.windows_per_channel ? k : 0];
+        }
+    }
+#pragma unroll UNROLLED
+    for (uint32_t t = 0; t < steps; t++) {
+        const bool now = t0 + t < p.steps;
+        uint32_t spikes[2] = {}, inside_bits[2] = {};
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                const int row = i / 2, e = i % 2;
+                const float h = charge(p.neuron, v[j][i], fmaf(scale[j][e], current(t, j, i), shift[j][e]));
+                const bool spike = h >= p.neuron.threshold;
+                if (spike) spikes[row] |= 1u << (j * 8 + e);
+                if (inside(window[j][e], h - p.neuron.threshold)) inside_bits[row] |= 1u << (j * 8 + e);
+                v[j][i] = reset(p.neuron, p.neuron.hard, h, spike);
+                if (keeps) scratch[((row * 4 + j) * 2 + e) * CONV_THREADS + threadIdx.x] = h;
+            }
+        }
+        if (keeps) keep_membranes<V>(p, at, place, now, channel, scratch, counts);
+#pragma unroll
+        for (int row = 0; row < 2; row++) {
+            spikes[row] = or_of_quad(spikes[row] << 2 * q);
+            inside_bits[row] = or_of_quad(inside_bits[row] << 2 * q);
+            if (q == 0 && at[row].valid && now) {
+                p.spikes[place[row] * p.shape.out_words + word] = spikes[row];
+                if (p.inside) p.inside[place[row] * p.shape.out_words + word] = inside_bits[row];
+            }
+            place[row] += places;
+        }
+        if (p.pooled && now) store_pooled(p, at[0], t0 + t, word, spikes[0] | (at[1].valid ? spikes[1] : 0));
+    }
+}
+
+template <class V, class Source, int PG, int TC, int NT, bool DIRECT>
+DEVICE void conv_lif_forward(const ConvLif& p) {
+    DYNAMIC_SHARED(float, scratch);  // at least CONV_SCRATCH bytes
+    SHARED(uint32_t, counts, COUNTS);
+    const bool counts_layer = p.histogram && !p.histogram_per_channel;
+    if (counts_layer) clear_counts(counts);  // the convolution begins with a barrier
+    const WarpPlace<PG, NT> warp;
+    float v[PG][NT / 4][4][4] = {};
+    // One chunk where the steps are known to fit: no membrane is carried through the main loop then.
+    const uint32_t chunks = DIRECT || TC < 4 ? 1 : (p.steps + TC - 1) / TC;
+    for (uint32_t chunk = 0; chunk < chunks; chunk++) {
+        float acc[PG * TC][NT][4];
+        convolve<V, Source, PG, TC, NT>(p.shape, p.tile, p.source, p.weights, chunk * TC, acc);
+        if (p.histogram || p.membranes) __syncthreads();  // the scratch memory was the convolution's
+#pragma unroll
+        for (int pg = 0; pg < PG; pg++) {
+            const Position at[2] = {position_of(p.shape, p.tile, warp.group + pg, LANE / 4),
+                                    position_of(p.shape, p.tile, warp.group + pg, LANE / 4 + 8)};
+#pragma unroll
+            for (int w = 0; w < NT / 4; w++) {
+                const uint32_t word = warp.word(4 * w);
+                if (word >= p.shape.out_words) continue;
+                run_neurons<V, DIRECT ? 1 : TC>(
+                    p, at, word, chunk * TC, DIRECT ? p.steps : TC, v[pg][w], scratch, counts,
+                    [&](uint32_t t, int j, int i) { return acc[pg * TC + (DIRECT ? 0 : t)][4 * w + j][i]; });
+            }
+        }
+    }
+    if (counts_layer) {
+        __syncthreads();
+        add_counts(counts, p.histogram);
+    }
+}
+
+#define CONV_LIF(V, suffix)                                                                             \
+    KERNEL(conv_lif_forward_t1_##suffix, ConvLif, CONV_THREADS, 1) {                                    \
+        conv_lif_forward<V, SpikeSource, 4, 1, 8, false>(p);                                            \
+    }                                                                                                   \
+    KERNEL(conv_lif_forward_t2_##suffix, ConvLif, CONV_THREADS, 1) {                                    \
+        conv_lif_forward<V, SpikeSource, 2, 2, 8, false>(p);                                            \
+    }                                                                                                   \
+    KERNEL(conv_lif_forward_t4_##suffix, ConvLif, CONV_THREADS, 1) {                                    \
+        conv_lif_forward<V, SpikeSource, 1, 4, 8, false>(p);                                            \
+    }                                                                                                   \
+    KERNEL(conv_lif_forward_t8_##suffix, ConvLif, CONV_THREADS, 1) {                                    \
+        conv_lif_forward<V, SpikeSource, 1, 8, 4, false>(p);                                            \
+    }                                                                                                   \
+    KERNEL(conv_lif_forward_direct_##suffix, ConvLif, CONV_THREADS, 1) {                                \
+        conv_lif_forward<V, DenseSource, 4, 1, 8, true>(p);                                             \
+    }
+CONV_LIF(Bf16, bf16)
+CONV_LIF(F16, f16)
