@@ -8,7 +8,7 @@ use adali::autotune::Histogram;
 use adali::backend::cpu::Cpu;
 use adali::backend::gpu::Buffer;
 use adali::backend::gpu::params::ConvLif;
-use adali::backend::gpu::tile::{self, Chunks, Source, Unroll};
+use adali::backend::gpu::tile::{self, Epilogue, Source, Unroll};
 use adali::backend::shape::{Conv, Extent, InputKind, Pool, PoolKind, Span, Volume};
 use adali::backend::{Affine, Backend, Input, Neurons, SpikeOutput};
 use adali::neuron::Neuron;
@@ -26,8 +26,8 @@ struct Case {
 }
 
 impl Case {
-    /// Runs the case on both sides and compares all that is written.
-    fn check(&self, rng: &mut Rng) {
+    /// Runs the case on both sides and compares all that is written; the share of spikes.
+    fn check(&self, rng: &mut Rng) -> f32 {
         let &Self { conv, span, value, neuron, per_channel, everything } = self;
         let direct = conv.reads != InputKind::Spikes;
         let of_input = Span { steps: if direct { 1 } else { span.steps }, ..span };
@@ -62,14 +62,16 @@ impl Case {
         Cpu.conv_lif_forward(&conv, span, input, steps, cpu_weights(&weights), &zeros, affine, &on_cpu, out).unwrap();
         let want = Tensor::from_cpu_bits(span, volume, &spikes);
 
-        let pooled = (volume.h > 1 && volume.w > 1 && everything).then(|| Volume { h: volume.h / 2, w: volume.w / 2, ..volume });
+        let pooled =
+            (volume.h > 1 && volume.w > 1 && everything).then(|| Volume { h: volume.h / 2, w: volume.w / 2, ..volume });
         let device = Device::new(rng.next_u64());
         let source = if direct { device.values(value, &x) } else { device.bits(&x) };
         let packed = weight.packed(&device, value, if direct { Packing::Dense } else { Packing::Spikes });
         let shape = tile::forward(&conv, of_input);
         let (unroll, kind) =
             if direct { (Unroll::T1, Source::Dense) } else { (Unroll::for_neurons(span.steps), Source::Spikes) };
-        let (tile, launch) = tile::plan(&shape, unroll, kind, pooled.is_some(), Chunks::Walked, SHARED).unwrap();
+        let epilogue = Epilogue::Neurons { pooled: pooled.is_some() };
+        let tile::Plan { tile, launch, .. } = tile::plan(&shape, unroll, kind, epilogue, SHARED).unwrap();
         let windows = windows(&device, &bounds, neuron.threshold);
         let (gpu_scale, gpu_shift) = (device.put(&scale), device.put(&shift));
         let gpu_spikes = device.empty_bits(span, volume);
@@ -107,8 +109,14 @@ impl Case {
         }
         if let Some((gpu_pooled, output)) = gpu_pooled.zip(pooled) {
             let two = Extent::square(2);
-            let pool =
-                Pool { kind: PoolKind::Max, input: volume, kernel: two, stride: two, padding: Extent::square(0), output };
+            let pool = Pool {
+                kind: PoolKind::Max,
+                input: volume,
+                kernel: two,
+                stride: two,
+                padding: Extent::square(0),
+                output,
+            };
             let mut pooled = Cpu.spikes(span, output).unwrap();
             Cpu.max_pool_forward(&pool, span, &spikes, &mut pooled).unwrap();
             let want = Tensor::from_cpu_bits(span, output, &pooled);
@@ -121,13 +129,14 @@ impl Case {
         if let Some(gpu_counts) = gpu_counts {
             assert_eq!(device.get::<u64>(&gpu_counts), counts(&histogram), "{what}");
         }
+        want.data.iter().sum::<f32>() / want.data.len() as f32
     }
 }
 
 #[test]
 fn conv_lif_forward_matches() {
     let mut rng = Rng::fresh("conv_lif_forward");
-    let mut cases = 0;
+    let (mut cases, mut rate) = (0, 0.0);
     let neurons = neurons();
     for conv in shapes(InputKind::Spikes) {
         for (i, steps) in [1, 2, 3, 4, 5, 7, 8, 12, 16].into_iter().enumerate() {
@@ -135,18 +144,19 @@ fn conv_lif_forward_matches() {
                 let value = HALVES[(cases / 2) % 2];
                 let neuron = neurons[cases % 4];
                 let span = Span { batch: 1 + (i % 3), steps };
-                Case { conv, span, value, neuron, per_channel: cases % 3 == 0, everything }.check(&mut rng);
+                rate += Case { conv, span, value, neuron, per_channel: cases % 3 == 0, everything }.check(&mut rng);
                 cases += 1;
             }
         }
     }
     assert_eq!(cases, 8 * 9 * 2);
+    assert!((0.1..0.9).contains(&(rate / cases as f32)), "neither silent nor saturated: {}", rate / cases as f32);
 }
 
 #[test]
 fn conv_lif_forward_of_a_constant_input_matches() {
     let mut rng = Rng::fresh("conv_lif_forward, direct");
-    let mut cases = 0;
+    let (mut cases, mut rate) = (0, 0.0);
     let neurons = neurons();
     for conv in shapes(InputKind::Dense) {
         for (i, steps) in [1, 4, 7].into_iter().enumerate() {
@@ -154,10 +164,11 @@ fn conv_lif_forward_of_a_constant_input_matches() {
                 let value = HALVES[cases % 2];
                 let neuron = neurons[(cases / 2) % 4];
                 let span = Span { batch: 1 + i, steps };
-                Case { conv, span, value, neuron, per_channel: cases % 3 == 0, everything }.check(&mut rng);
+                rate += Case { conv, span, value, neuron, per_channel: cases % 3 == 0, everything }.check(&mut rng);
                 cases += 1;
             }
         }
     }
     assert_eq!(cases, 8 * 3 * 2);
+    assert!((0.1..0.9).contains(&(rate / cases as f32)), "neither silent nor saturated: {}", rate / cases as f32);
 }

@@ -87,13 +87,7 @@ impl Weight {
 
     /// The device's master copy, `[K][R][S][C]`.
     pub fn on_device(&self, device: &Device) -> EmulatorBuffer {
-        let (taps, channels) = (self.conv.kernel.h * self.conv.kernel.w, self.conv.input.c);
-        let mut master = vec![0.0; self.values.len()];
-        for (i, &w) in self.values.iter().enumerate() {
-            let (k, c, tap) = (i / taps / channels, i / taps % channels, i % taps);
-            master[(k * taps + tap) * channels + c] = w;
-        }
-        device.put(&master)
+        device.put(&in_device_order(&self.conv, &self.values))
     }
 
     /// Packed by the device for the tensor cores.
@@ -132,6 +126,17 @@ impl Weight {
         }
         packed
     }
+}
+
+/// `[K][R][S][C]` from `[K, C, R, S]`.
+pub fn in_device_order(conv: &Conv, values: &[f32]) -> Vec<f32> {
+    let (taps, channels) = (conv.kernel.h * conv.kernel.w, conv.input.c);
+    let mut master = vec![0.0; values.len()];
+    for (i, &w) in values.iter().enumerate() {
+        let (k, c, tap) = (i / taps / channels, i / taps % channels, i % taps);
+        master[(k * taps + tap) * channels + c] = w;
+    }
+    master
 }
 
 /// The CPU backend's weights from [`Weight::on_cpu`].

@@ -202,6 +202,21 @@ impl Tensor {
         tensor
     }
 
+    /// All values of a channel.
+    pub fn channel(&self, c: usize) -> impl Iterator<Item = f32> {
+        let pixels = self.volume.pixels();
+        self.data.chunks_exact(pixels).skip(c).step_by(self.volume.c).flatten().copied()
+    }
+
+    /// Value of an image (`[T][N]` order), channel and pixel.
+    pub fn at(&self, image: usize, c: usize, pixel: usize) -> f32 {
+        self.data[(image * self.volume.c + c) * self.volume.pixels() + pixel]
+    }
+
+    pub fn at_mut(&mut self, image: usize, c: usize, pixel: usize) -> &mut f32 {
+        &mut self.data[(image * self.volume.c + c) * self.volume.pixels() + pixel]
+    }
+
     /// What is left once stored.
     pub fn rounded(mut self, value: Value) -> Self {
         self.data.iter_mut().for_each(|x| *x = value.round(*x));

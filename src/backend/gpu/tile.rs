@@ -16,8 +16,6 @@ const THREADS: u32 = 256;
 /// Bytes of one step's weights, and how many steps' are in shared memory.
 const STEP: usize = 4096;
 const STAGES: usize = 3;
-/// Bytes for membranes on their way out: 16 values a thread.
-const SCRATCH: usize = 16 * 4 * THREADS as usize;
 /// Blocks of a grid in y and z.
 const MOST_BLOCKS: usize = 65535;
 
@@ -138,7 +136,13 @@ pub struct GradientClass {
 
 /// The taps that reach input pixel `class + stride i` from the output, along one axis: the first, how many, how many
 /// pixels there are, and the output position of pixel 0 at the last tap.
-fn gradient_axis(class: usize, input: usize, kernel: usize, stride: usize, padding: usize) -> (usize, usize, usize, i32) {
+fn gradient_axis(
+    class: usize,
+    input: usize,
+    kernel: usize,
+    stride: usize,
+    padding: usize,
+) -> (usize, usize, usize, i32) {
     let pixels = (input - class).div_ceil(stride);
     let first = (class + padding) % stride;
     let taps = if first < kernel { (kernel - first).div_ceil(stride) } else { 0 };
@@ -146,8 +150,8 @@ fn gradient_axis(class: usize, input: usize, kernel: usize, stride: usize, paddi
     (first, taps, pixels, origin)
 }
 
-/// A convolution's input gradient from its output's, class by class. With `neurons`, the classes that no tap reaches
-/// are there too: their gradient is zero and must be written.
+/// A convolution's input gradient from its output's, class by class; those that no tap reaches are there too, because
+/// their gradient, zero, must be written.
 pub fn input_gradient(conv: &Conv, span: Span) -> Vec<GradientClass> {
     if conv.is_linear() {
         let shape = ConvShape {
@@ -195,57 +199,149 @@ pub fn packed_bytes(shape: &ConvShape) -> usize {
     (shape.out_words as usize).div_ceil(2) * steps * STEP
 }
 
-/// Chunks of `unroll` steps become blocks in z, or are walked through by each block.
+/// What follows a convolution in its kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Chunks {
-    Blocks,
-    Walked,
+pub enum Epilogue {
+    /// Currents or gradients are stored; chunks of steps are blocks.
+    Store,
+    /// Neurons forward: a block walks through the chunks. `pooled`: 2x2 pools beside.
+    Neurons { pooled: bool },
+    /// Neurons backward: a block walks through the chunks. `pool`: a 2x2 pool between.
+    NeuronsBack { pool: bool },
 }
 
-/// The tile of a block and the launch, within `shared` bytes of shared memory a block. `paired` for 2x2 pools.
-pub fn plan(
-    shape: &ConvShape,
-    unroll: Unroll,
-    source: Source,
-    paired: bool,
-    chunks: Chunks,
-    shared: usize,
-) -> Result<(Tile, Launch)> {
+impl Epilogue {
+    /// Bytes of shared memory that it takes in place of the convolution's.
+    fn scratch(self, unroll: Unroll) -> usize {
+        let pairs = 4 * THREADS as usize * 8 * unroll.steps();
+        match self {
+            Self::Store => 0,
+            Self::Neurons { .. } => 16 * 4 * THREADS as usize,
+            Self::NeuronsBack { pool } => pairs * if pool { 2 } else { 1 },
+        }
+    }
+
+    /// Bytes of shared memory that it takes beside, where there are several chunks: what one hands on to the next.
+    fn carry(self, unroll: Unroll, steps: usize) -> usize {
+        match self {
+            Self::NeuronsBack { .. } if steps > unroll.steps() => {
+                16 * 4 * THREADS as usize * TILE_CHANNELS / 32 / unroll.share()
+            }
+            _ => 0,
+        }
+    }
+}
+
+/// A convolution's tile and launch.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Plan {
+    pub tile: Tile,
+    pub launch: Launch,
+    /// Where in shared memory lies what chunks of steps hand on.
+    pub carry: u32,
+}
+
+/// Plans a convolution within `shared` bytes of shared memory a block.
+///
+/// # Errors
+/// Where not even a warp's positions fit, and where the launch would be too large.
+pub fn plan(shape: &ConvShape, unroll: Unroll, source: Source, epilogue: Epilogue, shared: usize) -> Result<Plan> {
+    let (steps, scratch) = (shape.steps as usize, epilogue.scratch(unroll));
+    let carry = epilogue.carry(unroll, steps);
+    let room = shared.saturating_sub(carry);
+    let paired = epilogue == Epilogue::Neurons { pooled: true };
     let most = THREADS as usize / 32 / unroll.share() * unroll.positions();
-    let mut positions = most;
-    let (tile, bytes) = loop {
-        if let Some(best) = best_tile(shape, unroll, source, paired, positions, shared) {
-            break best;
-        }
-        positions /= 2;
-        if positions < 16 {
-            bail!(
-                "a {}x{} kernel over {} steps does not fit {shared} bytes of shared memory",
-                shape.taps_h,
-                shape.taps_w,
-                unroll.steps()
-            );
-        }
+    let sizes = std::iter::successors(Some(most), |positions| Some(positions / 2)).take_while(|&n| n >= 16);
+    let found = sizes.filter(|_| scratch <= room).find_map(|n| best_tile(shape, unroll, source, paired, n, room));
+    let Some((tile, bytes)) = found else {
+        bail!(
+            "a {}x{} convolution of {} steps at once does not fit {shared} bytes of shared memory",
+            shape.taps_h,
+            shape.taps_w,
+            unroll.steps()
+        );
     };
-    let tiles = (shape.images.div_ceil(tile.images) * tile.across_h * tile.across_w) as usize;
-    let (channels, times) = (
-        (shape.out_words as usize).div_ceil(TILE_CHANNELS / 32),
-        if chunks == Chunks::Blocks { (shape.steps as usize).div_ceil(unroll.steps()) } else { 1 },
-    );
-    if channels > MOST_BLOCKS || times > MOST_BLOCKS {
-        bail!("{} channels over {} steps are more than a launch can take", 32 * shape.out_words, shape.steps);
+    let tiles = shape.images.div_ceil(tile.images) * tile.across_h * tile.across_w;
+    let channels = (shape.out_words as usize).div_ceil(TILE_CHANNELS / 32);
+    let chunks = if epilogue == Epilogue::Store { steps.div_ceil(unroll.steps()) } else { 1 };
+    if channels > MOST_BLOCKS || chunks > MOST_BLOCKS {
+        bail!("{} channels over {steps} steps are more than a launch can take", 32 * shape.out_words);
     }
     let used = (tile.images * tile.h * tile.w) as usize;
     let warps = used.div_ceil(unroll.positions()) * unroll.share();
+    let before = bytes.max(scratch);
     let launch = Launch {
-        grid: [tiles as u32, channels as u32, times as u32],
+        grid: [tiles, channels as u32, chunks as u32],
         threads: 32 * warps as u32,
-        shared: bytes.max(SCRATCH) as u32,
+        shared: (before + carry) as u32,
     };
-    Ok((tile, launch))
+    Ok(Plan { tile, launch, carry: before as u32 })
 }
 
-/// The tile of at most `positions` positions with the fewest blocks, then the smallest patch, and its shared memory.
+/// A weight gradient's tile and launch.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct WeightGradPlan {
+    pub tile: Tile,
+    pub launch: Launch,
+    /// Words of 32 input channels that a block stages.
+    pub words_staged: u32,
+    /// Part of the kernel's name: filters of a block.
+    pub filters: &'static str,
+}
+
+/// Plans a weight gradient over `shape` (its steps counted as images) within `shared` bytes of shared memory a block,
+/// on a card of so many multiprocessors.
+///
+/// # Errors
+/// Where not even one image row's positions fit.
+pub fn plan_weight_grad(
+    shape: &ConvShape,
+    source: Source,
+    multiprocessors: usize,
+    shared: usize,
+) -> Result<WeightGradPlan> {
+    const REDUCED: usize = 128;
+    const MOST_COLUMNS: usize = 8;
+    let (taps, words) = ((shape.taps_h * shape.taps_w) as usize, shape.source_words as usize);
+    let all_columns = taps * words;
+    // Columns run tap by tap: so many words may a block's lie in.
+    let staged = |columns: usize| {
+        let blocks = 0..all_columns.div_ceil(columns).min(taps);
+        let words = |block: usize| ((block + 1) * columns).min(all_columns).div_ceil(taps) - block * columns / taps;
+        blocks.map(words).max().unwrap_or(1)
+    };
+    // What fits best: many filters and columns a block, then as many positions as can be staged.
+    let sizes = [(128, REDUCED), (64, REDUCED), (64, REDUCED / 2), (64, REDUCED / 4), (64, REDUCED / 8)];
+    for (filters, positions) in sizes.into_iter().filter(|&(filters, _)| filters == 64 || shape.out_words > 2) {
+        for columns in (1..=MOST_COLUMNS.min(all_columns)).rev() {
+            let staged = staged(columns);
+            let bytes = |patch: usize| {
+                let word = match source {
+                    Source::Spikes => patch.div_ceil(4) * 16,
+                    Source::Dense => patch * 64,
+                };
+                2 * (REDUCED * filters * 2 + staged * word)
+            };
+            let Some((tile, bytes)) = best_tile_of(shape, false, positions, shared, bytes) else { continue };
+            let tiles = (shape.images.div_ceil(tile.images) * tile.across_h * tile.across_w) as usize;
+            let (across, deep) = (all_columns.div_ceil(columns), (32 * shape.out_words as usize).div_ceil(filters));
+            if across > MOST_BLOCKS || deep > MOST_BLOCKS {
+                bail!("{} channels of {taps} taps are more than a launch can take", 32 * words);
+            }
+            let splits = (2 * multiprocessors).div_ceil(across * deep).min(tiles);
+            let launch = Launch {
+                grid: [splits as u32, across as u32, deep as u32],
+                threads: 32 * columns as u32,
+                shared: bytes as u32,
+            };
+            let filters = if filters == 128 { "k128" } else { "k64" };
+            return Ok(WeightGradPlan { tile, launch, words_staged: staged as u32, filters });
+        }
+    }
+    bail!("a {}x{} weight gradient does not fit {shared} bytes of shared memory", shape.taps_h, shape.taps_w);
+}
+
+/// The best tile of a convolution, and its shared memory.
 fn best_tile(
     shape: &ConvShape,
     unroll: Unroll,
@@ -253,6 +349,25 @@ fn best_tile(
     paired: bool,
     positions: usize,
     shared: usize,
+) -> Option<(Tile, usize)> {
+    best_tile_of(shape, paired, positions, shared, |patch| {
+        let slots = if shape.taps_h * shape.taps_w > 1 { 2 } else { 3 };
+        let slot = match source {
+            Source::Spikes => (patch * unroll.steps()).div_ceil(4) * 16,
+            Source::Dense => patch * unroll.steps() * 64,
+        };
+        STAGES * STEP + slots * slot
+    })
+}
+
+/// The tile of at most `positions` positions with the fewest blocks, then the smallest patch, whose shared memory, told
+/// from the patch, is within `shared`.
+fn best_tile_of(
+    shape: &ConvShape,
+    paired: bool,
+    positions: usize,
+    shared: usize,
+    bytes: impl Fn(usize) -> usize,
 ) -> Option<(Tile, usize)> {
     let even = if paired { 2 } else { 1 };
     let (rows, columns) = (shape.rows.next_multiple_of(even), shape.columns.next_multiple_of(even));
@@ -268,14 +383,9 @@ fn best_tile(
             let patch = |extent: u32, stride: u32, taps: u32| (extent - 1) * stride + taps.max(1);
             let (patch_h, patch_w) = (patch(h, shape.stride_h, shape.taps_h), patch(w, shape.stride_w, shape.taps_w));
             let patch = (images * patch_h * patch_w) as usize;
-            let slots = if shape.taps_h * shape.taps_w > 1 { 2 } else { 3 };
-            let slot = match source {
-                Source::Spikes => (patch * unroll.steps()).div_ceil(4) * 16,
-                Source::Dense => patch * unroll.steps() * 64,
-            };
-            let bytes = STAGES * STEP + slots * slot;
+            let bytes = bytes(patch);
             let better = best.as_ref().is_none_or(|b| (blocks, patch) < (b.0, b.1));
-            if bytes.max(SCRATCH) <= shared && better {
+            if bytes <= shared && better {
                 let tile = Tile { images, h, w, paired: paired.into(), patch_h, patch_w, across_h, across_w };
                 best = Some((blocks, patch, tile, bytes));
             }

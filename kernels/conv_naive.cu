@@ -1,0 +1,128 @@
+// Convolutions in plain f32 arithmetic, one thread an output: the oracle of the tensor-core kernels at large sizes, and
+// what trains in f32.
+//
+//   forward       y[place][k]    = dropout sum W x + bias
+//   input grad    dx[pixel][c]   = sum W dy
+//   weight grad   dW[k][tap][c]  = dropout sum dy x,  db[k] = sum dy
+//
+// Values [images][H][W][C] (padded to 32, written whole), spikes [images][H][W][C/32], weights f32 masters [K][R][S][C];
+// steps are but more images. A linear layer is a kernel over its whole input.
+#include "value.cuh"
+
+struct ConvNaive {
+    const void* source;    // spikes or values; weight grad and forward
+    const void* gradient;  // [images][P][Q][K]; both gradients
+    const float *weight, *bias;
+    void* out;         // currents or the input's gradient
+    float *weight_grad, *bias_grad;
+    uint32_t images, in_h, in_w, channels, out_h, out_w, filters;
+    uint32_t taps_h, taps_w, stride_h, stride_w, padding_h, padding_w;
+    uint32_t spikes;  // whether the source is
+    float dropout;
+    uint32_t padding;
+};
+LAYOUT(ConvNaive, source, gradient, weight, bias, out, weight_grad, bias_grad, images, in_h, in_w, channels, out_h, out_w,
+       filters, taps_h, taps_w, stride_h, stride_w, padding_h, padding_w, spikes, dropout, padding)
+
+DEVICE uint32_t padded(uint32_t channels) { return (channels + 31) / 32 * 32; }
+
+// The input's value at a pixel's channel.
+template <class V>
+DEVICE float source_at(const ConvNaive& p, size_t pixel, uint32_t c) {
+    if (p.spikes) {
+        const auto* words = static_cast<const uint32_t*>(p.source) + pixel * (padded(p.channels) / 32);
+        return words[c / 32] >> c % 32 & 1 ? 1.0f : 0.0f;
+    }
+    return V::load(static_cast<const typename V::Stored*>(p.source) + pixel * padded(p.channels) + c);
+}
+
+// The input pixel that an output position reads at a tap, or false outside.
+DEVICE bool pixel_at(const ConvNaive& p, uint32_t image, uint32_t y, uint32_t x, uint32_t r, uint32_t s, size_t& pixel) {
+    const uint32_t row = y * p.stride_h + r - p.padding_h, column = x * p.stride_w + s - p.padding_w;
+    if (row >= p.in_h || column >= p.in_w) return false;  // below zero is far above
+    pixel = (static_cast<size_t>(image) * p.in_h + row) * p.in_w + column;
+    return true;
+}
+
+DEVICE size_t first_index() { return static_cast<size_t>(blockIdx.x) * blockDim.x + threadIdx.x; }
+DEVICE size_t index_stride() { return static_cast<size_t>(gridDim.x) * blockDim.x; }
+
+template <class V>
+DEVICE void conv_current_naive(const ConvNaive& p) {
+    const uint32_t pitch = padded(p.filters);
+    const size_t all = static_cast<size_t>(p.images) * p.out_h * p.out_w * pitch;
+    for (size_t i = first_index(); i < all; i += index_stride()) {
+        const uint32_t k = i % pitch, x = i / pitch % p.out_w, y = i / pitch / p.out_w % p.out_h;
+        const uint32_t image = i / pitch / p.out_w / p.out_h;
+        float sum = 0.0f;
+        for (uint32_t r = 0; r < p.taps_h && k < p.filters; r++) {
+            for (uint32_t s = 0; s < p.taps_w; s++) {
+                size_t pixel;
+                if (!pixel_at(p, image, y, x, r, s, pixel)) continue;
+                const float* w = p.weight + ((static_cast<size_t>(k) * p.taps_h + r) * p.taps_w + s) * p.channels;
+                for (uint32_t c = 0; c < p.channels; c++) sum = fmaf(w[c], source_at<V>(p, pixel, c), sum);
+            }
+        }
+        const float y_k = k < p.filters ? fmaf(p.dropout, sum, p.bias[k]) : 0.0f;
+        V::store(static_cast<typename V::Stored*>(p.out) + i, y_k);
+    }
+}
+
+template <class V>
+DEVICE void conv_input_grad_naive(const ConvNaive& p) {
+    const auto* gradient = static_cast<const typename V::Stored*>(p.gradient);
+    const uint32_t pitch = padded(p.channels), above = padded(p.filters);
+    const size_t all = static_cast<size_t>(p.images) * p.in_h * p.in_w * pitch;
+    for (size_t i = first_index(); i < all; i += index_stride()) {
+        const uint32_t c = i % pitch, column = i / pitch % p.in_w, row = i / pitch / p.in_w % p.in_h;
+        const uint32_t image = i / pitch / p.in_w / p.in_h;
+        float sum = 0.0f;
+        for (uint32_t r = 0; r < p.taps_h && c < p.channels; r++) {
+            const uint32_t y = row + p.padding_h - r;
+            if (y % p.stride_h || y / p.stride_h >= p.out_h) continue;  // below zero is far above
+            for (uint32_t s = 0; s < p.taps_w; s++) {
+                const uint32_t x = column + p.padding_w - s;
+                if (x % p.stride_w || x / p.stride_w >= p.out_w) continue;
+                const size_t place = (static_cast<size_t>(image) * p.out_h + y / p.stride_h) * p.out_w + x / p.stride_w;
+                for (uint32_t k = 0; k < p.filters; k++) {
+                    const size_t w = ((static_cast<size_t>(k) * p.taps_h + r) * p.taps_w + s) * p.channels + c;
+                    sum = fmaf(p.weight[w], V::load(gradient + place * above + k), sum);
+                }
+            }
+        }
+        V::store(static_cast<typename V::Stored*>(p.out) + i, sum);
+    }
+}
+
+template <class V>
+DEVICE void conv_weight_grad_naive(const ConvNaive& p) {
+    const auto* gradient = static_cast<const typename V::Stored*>(p.gradient);
+    const uint32_t above = padded(p.filters);
+    const size_t weights = static_cast<size_t>(p.filters) * p.taps_h * p.taps_w * p.channels;
+    const size_t all = weights + (p.bias_grad ? p.filters : 0);
+    for (size_t i = first_index(); i < all; i += index_stride()) {
+        const bool bias = i >= weights;
+        const uint32_t c = i % p.channels, s = i / p.channels % p.taps_w, r = i / p.channels / p.taps_w % p.taps_h;
+        const uint32_t k = bias ? i - weights : i / p.channels / p.taps_w / p.taps_h;
+        float sum = 0.0f;
+        for (uint32_t place = 0; place < p.images * p.out_h * p.out_w; place++) {
+            const uint32_t x = place % p.out_w, y = place / p.out_w % p.out_h, image = place / p.out_w / p.out_h;
+            const float g = V::load(gradient + static_cast<size_t>(place) * above + k);
+            size_t pixel;
+            if (bias) {
+                sum += g;
+            } else if (pixel_at(p, image, y, x, r, s, pixel)) {
+                sum = fmaf(g, source_at<V>(p, pixel, c), sum);
+            }
+        }
+        if (bias) {
+            p.bias_grad[k] = sum;
+        } else {
+            p.weight_grad[i] = p.dropout * sum;
+        }
+    }
+}
+
+KERNEL_EACH_VALUE(conv_current_naive, ConvNaive, 256, 1, conv_current_naive)
+KERNEL_EACH_VALUE(conv_input_grad_naive, ConvNaive, 256, 1, conv_input_grad_naive)
+KERNEL_EACH_VALUE(conv_weight_grad_naive, ConvNaive, 256, 1, conv_weight_grad_naive)

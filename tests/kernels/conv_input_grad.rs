@@ -1,0 +1,259 @@
+//! Input gradients, alone and with the neurons of the layer below behind them. Weights and gradients are exact.
+
+use super::conv_current::{naive, naive_launch};
+use super::convolution::*;
+use super::harness::*;
+use crate::oracle::Rng;
+use adali::backend::cpu::Cpu;
+use adali::backend::gpu::Buffer;
+use adali::backend::gpu::params::{self, ConvInputGrad, ConvNaive};
+use adali::backend::gpu::tile::{self, Epilogue, Source, Unroll};
+use adali::backend::shape::{Conv, InputKind, Span, Volume};
+use adali::backend::{Backend, CurrentGradient};
+use adali::neuron::{Neuron, ResetKind};
+use adali::surrogate::{MembraneSlope, Slope, SurrogateKind};
+
+/// The CPU backend's gradient of the input.
+fn on_cpu(weight: &Weight, span: Span, gradient: &Tensor) -> Tensor {
+    let conv = &weight.conv;
+    let (weights, gradient) = (weight.on_cpu(), gradient.cpu_floats());
+    let gradient = CurrentGradient { gradient: &gradient, norm: None };
+    let mut input_grad = Cpu.activations(span, conv.input).unwrap();
+    Cpu.conv_input_grad(conv, span, gradient, cpu_weights(&weights), &mut input_grad).unwrap();
+    Tensor::from_cpu_floats(span, conv.input, &input_grad)
+}
+
+#[test]
+fn conv_input_grad_matches() {
+    let mut rng = Rng::fresh("conv_input_grad");
+    let mut cases = 0;
+    for conv in shapes(InputKind::Dense) {
+        for (batch, steps) in [(3, 1), (2, 4), (1, 7), (2, 8)] {
+            let (span, value) = (Span { batch, steps }, HALVES[cases % 2]);
+            let (weight, gradient) = (Weight::exact(conv, &mut rng), exact_values(span, conv.output, &mut rng));
+            let want = on_cpu(&weight, span, &gradient).rounded(value);
+            let device = Device::new(rng.next_u64());
+            let of_currents = device.values(value, &gradient);
+            let out = device.empty_values(value, span, conv.input);
+            let unroll = Unroll::for_currents(steps);
+            let images = if unroll == Unroll::T4 { span } else { Span { batch: batch * steps, steps: 1 } };
+            for class in tile::input_gradient(&conv, images) {
+                let packed = weight.packed(&device, value, Packing::Gradient(&class));
+                let plan = tile::plan(&class.shape, unroll, Source::Dense, Epilogue::Store, SHARED).unwrap();
+                let params = ConvInputGrad {
+                    gradient: of_currents.address(),
+                    weights: packed.address(),
+                    out: out.address(),
+                    shape: class.shape,
+                    tile: plan.tile,
+                    ..ConvInputGrad::default()
+                };
+                device.run(&format!("conv_input_grad_{}_{}", unroll.name(), value.name()), plan.launch, &params);
+            }
+            assert_same(&format!("{conv:?} {span:?}"), &device.get_values(value, &out, span, conv.input), &want);
+            cases += 1;
+        }
+    }
+    assert_eq!(cases, 8 * 4);
+}
+
+#[test]
+fn conv_input_grad_naive_matches() {
+    let mut rng = Rng::fresh("conv_input_grad_naive");
+    let mut cases = 0;
+    for conv in shapes(InputKind::Dense) {
+        for value in VALUES {
+            let span = Span { batch: 2, steps: 2 };
+            let (weight, gradient) = (Weight::exact(conv, &mut rng), exact_values(span, conv.output, &mut rng));
+            let want = on_cpu(&weight, span, &gradient).rounded(value);
+            let device = Device::new(rng.next_u64());
+            let (master, of_currents) = (weight.on_device(&device), device.values(value, &gradient));
+            let out = device.empty_values(value, span, conv.input);
+            let params = ConvNaive {
+                gradient: of_currents.address(),
+                weight: master.address(),
+                out: out.address(),
+                ..naive(&conv, span)
+            };
+            device.run(&format!("conv_input_grad_naive_{}", value.name()), naive_launch(), &params);
+            assert_same(&format!("{conv:?}"), &device.get_values(value, &out, span, conv.input), &want);
+            cases += 1;
+        }
+    }
+    assert_eq!(cases, 8 * 3);
+}
+
+/// What lies between the neurons below and the convolution.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Between {
+    Nothing,
+    Max,
+    Avg,
+}
+
+/// Gradient of neurons' spikes from that of their 2x2 pool.
+fn unpool(between: Between, pooled: &Tensor, spikes: &Tensor) -> Tensor {
+    let Volume { w, c, .. } = spikes.volume;
+    let mut gradient = Tensor::new(spikes.span, spikes.volume, || 0.0);
+    for image in 0..spikes.span.batch * spikes.span.steps {
+        for (c, window) in (0..c).flat_map(|c| (0..pooled.volume.pixels()).map(move |window| (c, window))) {
+            let first = window / pooled.volume.w * 2 * w + window % pooled.volume.w * 2;
+            let members = [first, first + 1, first + w, first + w + 1];
+            let above = pooled.at(image, c, window);
+            if between == Between::Max {
+                let winner = members.into_iter().find(|&pixel| spikes.at(image, c, pixel) == 1.0).unwrap_or(first);
+                *gradient.at_mut(image, c, winner) = above;
+            } else {
+                members.into_iter().for_each(|pixel| *gradient.at_mut(image, c, pixel) = above * 0.25);
+            }
+        }
+    }
+    gradient
+}
+
+/// The neurons below, as the forward pass has left them.
+struct Below {
+    neuron: Neuron,
+    kind: SurrogateKind,
+    per_channel: bool,
+    spikes: Tensor,
+    inside: Tensor,
+    membranes: Option<Tensor>,
+}
+
+impl Below {
+    /// Neurons backward with the mathematics of `neuron` and `surrogate`, one by one.
+    fn back(&self, gradient: &Tensor, sum_steps: bool) -> Tensor {
+        let (Span { batch, steps }, volume) = (gradient.span, gradient.volume);
+        let neuron = &self.neuron;
+        let slope = surrogate(self.kind).slope(neuron.threshold);
+        let bounds = bounds(self.per_channel.then_some(volume.c));
+        let derivative = match (neuron.reset, neuron.detach) {
+            (ResetKind::Soft, false) => Neuron::reset_derivative::<false, false>,
+            (ResetKind::Soft, true) => Neuron::reset_derivative::<false, true>,
+            (ResetKind::Hard, false) => Neuron::reset_derivative::<true, false>,
+            (ResetKind::Hard, true) => Neuron::reset_derivative::<true, true>,
+        };
+        let mut out = Tensor::new(Span { batch, steps: if sum_steps { 1 } else { steps } }, volume, || 0.0);
+        for n in 0..batch {
+            for (c, pixel) in (0..volume.c).flat_map(|c| (0..volume.pixels()).map(move |pixel| (c, pixel))) {
+                let window = bounds[if self.per_channel { c } else { 0 }].window(neuron.threshold);
+                let (mut g_v, mut sum) = (0.0, 0.0);
+                for t in (0..steps).rev() {
+                    let image = t * batch + n;
+                    let spike = self.spikes.at(image, c, pixel) == 1.0;
+                    let h = self.membranes.as_ref().map_or(0.0, |membranes| membranes.at(image, c, pixel));
+                    let d = h - neuron.threshold;
+                    let side = |spike: bool| if spike { window.slope_right } else { window.slope_left };
+                    let g = match (&self.membranes, slope) {
+                        (None, _) => self.inside.at(image, c, pixel) * side(spike),
+                        (_, Slope::Window) if d >= -window.left && d <= window.right => side(d >= 0.0),
+                        (_, Slope::Window) => 0.0,
+                        (_, Slope::Sigmoid(slope)) => slope.at(d),
+                        (_, Slope::Arctan(slope)) => slope.at(d),
+                        (_, Slope::Triangle(slope)) => slope.at(d),
+                    };
+                    let g_s = gradient.at(image, c, pixel);
+                    let g_h = g_s.mul_add(g, g_v * derivative(neuron, h, spike, g));
+                    g_v = neuron.leak * g_h;
+                    sum += neuron.gain * g_h;
+                    if !sum_steps {
+                        *out.at_mut(image, c, pixel) = neuron.gain * g_h;
+                    }
+                }
+                if sum_steps {
+                    *out.at_mut(n, c, pixel) = sum;
+                }
+            }
+        }
+        out
+    }
+}
+
+fn check_fused(
+    conv: Conv,
+    span: Span,
+    value: Value,
+    between: Between,
+    neuron: Neuron,
+    kind: SurrogateKind,
+    rng: &mut Rng,
+) {
+    let pool = between != Between::Nothing;
+    let volume = if pool { Volume { h: 2 * conv.input.h, w: 2 * conv.input.w, ..conv.input } } else { conv.input };
+    let (weight, gradient) = (Weight::exact(conv, rng), exact_values(span, conv.output, rng));
+    let unroll = Unroll::for_neurons(span.steps);
+    let sum_steps = span.steps <= unroll.steps() && rng.below(3) == 0;
+    let stored = kind != SurrogateKind::Adali || (neuron.reset == ResetKind::Hard && !neuron.detach);
+    let spikes = random_spikes(span, volume, rng);
+    let below = Below {
+        neuron,
+        kind,
+        per_channel: rng.below(2) == 0,
+        inside: random_spikes(span, volume, rng),
+        membranes: stored.then(|| Tensor::new(span, volume, || rng.normal() as f32).rounded(value)),
+        spikes,
+    };
+    let of_spikes = on_cpu(&weight, span, &gradient).rounded(value);
+    let of_spikes = if pool { unpool(between, &of_spikes, &below.spikes) } else { of_spikes };
+    let want = below.back(&of_spikes, sum_steps).rounded(value);
+
+    let device = Device::new(rng.next_u64());
+    let of_currents = device.values(value, &gradient);
+    let (spikes, inside) = (device.bits(&below.spikes), device.bits(&below.inside));
+    let membranes = below.membranes.as_ref().map(|membranes| device.values(value, membranes));
+    let windows = windows(&device, &bounds(below.per_channel.then_some(volume.c)), neuron.threshold);
+    let out = device.empty_values(value, want.span, volume);
+    let (slope, _, constants_of_slope) = params::slope(surrogate(kind).slope(neuron.threshold));
+    let kernel = format!("conv_input_grad_lif_{}_{}", unroll.name(), value.name());
+    for class in tile::input_gradient(&conv, span) {
+        let packed = weight.packed(&device, value, Packing::Gradient(&class));
+        let plan = tile::plan(&class.shape, unroll, Source::Dense, Epilogue::NeuronsBack { pool }, 160 * 1024).unwrap();
+        let params = ConvInputGrad {
+            gradient: of_currents.address(),
+            weights: packed.address(),
+            out: out.address(),
+            spikes: spikes.address(),
+            inside: if stored { NONE } else { inside.address() },
+            membranes: address(membranes.as_ref()),
+            windows: windows.address(),
+            shape: class.shape,
+            tile: plan.tile,
+            pool: between as u32,
+            sum_steps: sum_steps.into(),
+            windows_per_channel: below.per_channel.into(),
+            slope,
+            constants: constants_of_slope,
+            neuron: constants(neuron),
+            below_h: conv.input.h as u32,
+            below_w: conv.input.w as u32,
+            below_words: words(conv.input.c) as u32,
+            carry: plan.carry,
+        };
+        device.run(&kernel, plan.launch, &params);
+    }
+    let what = format!("{kernel} {conv:?} {span:?} {between:?} {neuron:?} {kind:?} sums {sum_steps}");
+    assert_same(&what, &device.get_values(value, &out, want.span, volume), &want);
+}
+
+#[test]
+fn conv_input_grad_lif_matches() {
+    let mut rng = Rng::fresh("conv_input_grad_lif");
+    let mut cases = 0;
+    for conv in shapes(InputKind::Dense) {
+        for (i, steps) in [1, 2, 3, 4, 5, 8, 12, 16].into_iter().enumerate() {
+            for between in [Between::Nothing, Between::Max, Between::Avg] {
+                // A pool's kernels hold all steps at once.
+                if between != Between::Nothing && steps > 8 {
+                    continue;
+                }
+                let (value, neuron) = (HALVES[cases % 2], neurons()[cases / 2 % 4]);
+                let kind = SLOPES[cases / 8 % 4];
+                let span = Span { batch: 1 + i % 2, steps };
+                check_fused(conv, span, value, between, neuron, kind, &mut rng);
+                cases += 1;
+            }
+        }
+    }
+    assert_eq!(cases, 8 * (8 + 6 + 6));
+}
