@@ -121,10 +121,16 @@ void touch_or_stop(Cell* cells, size_t offset, size_t bytes, Access access, cons
     const Stamp now =
         stamp(block->serial, running->index, running->barriers, running->warp_barriers, access == Access::Atomic);
     Stamp other = 0;
-    const size_t first = offset / CELL, count = (offset + bytes + CELL - 1) / CELL - first;
-    if (const char* wrong = touch(cells + first, count, access, now, block->launch->first_serial, other)) {
-        report(*block, "thread %u %s (%s, byte %zu, thread %u of block number %u)", running->index, wrong, memory, offset,
-               thread_of(other), serial_of(other) - block->launch->first_serial);
+    const size_t first = offset / CELL, count = cells_of(offset, bytes);
+    const uint32_t first_serial = block->launch->first_serial;
+    const bool global = cells != block->cells;
+    if (const char* wrong = touch(cells + first, count, access, global, now, first_serial, other)) {
+        if (other <= COPYING) {
+            report(*block, "thread %u %s (%s, byte %zu)", running->index, wrong, memory, offset);
+        } else {
+            report(*block, "thread %u %s (%s, byte %zu, thread %u of block number %u)", running->index, wrong, memory,
+                   offset, thread_of(other), serial_of(other) - first_serial);
+        }
         stop();
     }
 }
@@ -171,9 +177,16 @@ SharedArray& add_array(const void* key, size_t bytes, const char* name) {
     return block->arrays.back();
 }
 
+void mark_copy(const Copy& copy, Stamp writer) {
+    const size_t offset = static_cast<unsigned char*>(copy.to) - block->shared;
+    Cell* cells = block->cells + offset / CELL;
+    for (size_t i = 0; i < cells_of(offset, copy.bytes); i++) cells[i].writer.store(writer, std::memory_order_relaxed);
+}
+
 void run_copies(const std::vector<Copy>& copies) {
+    const Stamp now = stamp(block->serial, running->index, running->barriers, running->warp_barriers, false);
     for (const Copy& copy : copies) {
-        access(copy.to, copy.bytes, Access::Write, true);
+        mark_copy(copy, now);
         if (copy.read) access(copy.from, copy.read, Access::Read, true);
         memcpy(copy.to, copy.from, copy.read);
         memset(static_cast<unsigned char*>(copy.to) + copy.read, 0, copy.bytes - copy.read);
@@ -289,7 +302,13 @@ void copy_async(void* to, const void* from, size_t bytes, size_t read, Site site
                site.line);
         stop();
     }
+    if (static_cast<size_t>(static_cast<unsigned char*>(to) - block->shared) >= Block::SHARED_BYTES) {
+        report(*block, "thread %u: cp.async to what is not shared memory at %s:%d", running->index, site.file, site.line);
+        stop();
+    }
+    access(to, bytes, Access::Write, true);
     running->open.push_back({to, from, bytes, read, site});
+    mark_copy(running->open.back(), COPYING);
 }
 
 void commit_copies() {
@@ -461,6 +480,20 @@ HOOK(1) HOOK(2) HOOK(4) HOOK(8) HOOK(16)
 UNALIGNED(2) UNALIGNED(4) UNALIGNED(8) UNALIGNED(16)
 void __tsan_read_range(void* at, size_t bytes) { access(at, bytes, Access::Read, false); }
 void __tsan_write_range(void* at, size_t bytes) { access(at, bytes, Access::Write, false); }
+// What g++ -fsanitize=alignment calls where an address does not suit its type; vectors may have been taken apart
+// when the hooks above see them.
+struct TypeMismatch {
+    const char* file;
+    uint32_t line, column;
+    const void* type;
+    unsigned char log_alignment, kind;
+};
+void __ubsan_handle_type_mismatch_v1(const TypeMismatch* mismatch, void*) {
+    if (!running || !checking) return;
+    report(*block, "thread %u: misaligned access, not a multiple of %u bytes, at %s:%u", running->index,
+           1u << mismatch->log_alignment, mismatch->file, mismatch->line);
+    stop();
+}
 void __tsan_init() {}
 void __tsan_func_entry(void*) {}
 void __tsan_func_exit() {}
