@@ -49,8 +49,9 @@ static const char* read(Cell* cells, size_t count, bool global, Stamp now, uint3
     if (global) std::atomic_thread_fence(std::memory_order_seq_cst);
     for (size_t i = 0; i < count; i++) {
         if (global) {
-            const Stamp reader = cells[i].reader.load(std::memory_order_relaxed), mark = joined(reader, now, first);
-            if (serial_of(reader) != serial_of(now) && mark != reader) cells[i].reader.store(mark, std::memory_order_relaxed);
+            const Stamp reader = cells[i].reader.load(std::memory_order_relaxed);
+            const Stamp mark = serial_of(reader) == serial_of(now) ? reader : joined(reader, now, first);
+            if (mark != reader) cells[i].reader.store(mark, std::memory_order_relaxed);
         }
         other = cells[i].writer.load(std::memory_order_relaxed);
         if (other == 0) return "reads what nothing has written";

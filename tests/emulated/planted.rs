@@ -65,6 +65,7 @@ const RACE: [&str; 3] = [
 fn missing_barriers() {
     caught("missing_barrier", Setting { input: 2 * 128, output: 2, launch: blocks(2, 128), ..WARP }, &RACE);
     caught("write_after_read", of(64), &RACE);
+    caught("write_after_own_read", WARP, &[RACE[1]]);
     caught("race_in_warp", WARP, &[RACE[0], RACE[1], "reads what nothing has written"]);
 }
 
@@ -111,6 +112,7 @@ fn races_of_blocks() {
     let two = Setting { output: 2, launch: blocks(2, 32), ..WARP };
     caught("race_of_blocks", two, &RACE);
     caught("read_of_other_block", two, &[RACE[0], RACE[1], "reads what nothing has written"]);
+    caught("write_of_last_block", Setting { written: true, output: 3, launch: blocks(5, 32), ..WARP }, &[RACE[1]]);
     caught("race_with_atomic", Setting { written: true, ..two }, &RACE);
     caught("race_with_atomic", Setting { written: true, launch: blocks(9, 32), ..two }, &RACE);
 }

@@ -26,7 +26,7 @@ DEVICE void missing_barrier(const Planted& p) {
 }
 PLANTED(missing_barrier, 128)
 
-// All read a word that its owner then writes: the owner's own read comes in between or not.
+// All read a word that its owner then writes.
 template <bool FAULT>
 DEVICE void write_after_read(const Planted& p) {
     SHARED(uint32_t, word, 1);
@@ -38,6 +38,19 @@ DEVICE void write_after_read(const Planted& p) {
     p.out[threadIdx.x] = read;
 }
 PLANTED(write_after_read, 64)
+
+// The writer is the last of all that read. A vote brings the lanes together, but orders nothing in memory.
+template <bool FAULT>
+DEVICE void write_after_own_read(const Planted& p) {
+    SHARED(uint32_t, word, 1);
+    if (LANE == 0) word[0] = 7;
+    __syncwarp();
+    const uint32_t read = word[0];
+    p.out[LANE] = __ballot_sync(~0u, read == 7);
+    if (!FAULT) __syncwarp();
+    if (LANE == 0) word[0] = word[0] + 1;
+}
+PLANTED(write_after_own_read, 32)
 
 // Two buffers in turn, so that what is read too early has been written before.
 template <bool FAULT, bool WAITS>
@@ -222,7 +235,16 @@ DEVICE void race_with_atomic(const Planted& p) {
         atomicAdd(&p.out[0], 1u);
     }
 }
+// The last block to come writes what all have read: nothing orders the others' reads before.
+template <bool FAULT>
+DEVICE void write_of_last_block(const Planted& p) {
+    if (LANE != 0) return;
+    const uint32_t read = p.out[FAULT ? 1 : 2];
+    const bool last = atomicAdd(&p.out[0], 1u) == gridDim.x - 1;
+    if (last) p.out[1] = read + p.out[FAULT ? 1 : 2];
+}
 PLANTED(race_of_blocks, 32)
+PLANTED(write_of_last_block, 32)
 PLANTED(read_of_other_block, 32)
 PLANTED(race_with_atomic, 32)
 
