@@ -2,4 +2,8 @@
 
 mod harness;
 mod layouts;
+mod loss;
 mod norm_lif;
+mod optimizer;
+mod readout;
+mod weight_norm;
