@@ -67,7 +67,7 @@ struct Block {
     std::vector<unsigned> ready;
     unsigned at_barrier = 0, gone = 0;
     bool faulted = false;
-    // Shared memory: arrays with poisoned gaps between them that belong to nobody.
+    // Shared memory: arrays with gaps between them that belong to nobody.
     static constexpr size_t SHARED_BYTES = 256 * 1024, GAP = 64;
     std::vector<SharedArray> arrays;
     unsigned char* shared;
@@ -81,6 +81,18 @@ thread_local Block* block = nullptr;
 thread_local Thread* running = nullptr;
 thread_local bool checking = true;
 void (*yield)(void* yielder) = nullptr;
+
+// Shared memory of the blocks that a thread of the host runs, one after the other. Untouched between blocks.
+struct SharedMemory {
+    unsigned char* data = static_cast<unsigned char*>(aligned_alloc(128, Block::SHARED_BYTES));
+    Cell* cells = static_cast<Cell*>(calloc(Block::SHARED_BYTES / CELL, sizeof(Cell)));
+
+    ~SharedMemory() {
+        free(data);
+        free(cells);
+    }
+};
+thread_local SharedMemory shared_memory;
 
 uint64_t next_random(uint64_t& state) {  // SplitMix64
     state += 0x9e3779b97f4a7c15;
@@ -173,6 +185,7 @@ SharedArray& add_array(const void* key, size_t bytes, const char* name) {
         stop();
     }
     block->arrays.push_back({key, name, block->shared_used, bytes});
+    memset(block->shared + block->shared_used, POISON, rounded);
     block->shared_used += rounded + Block::GAP;
     return block->arrays.back();
 }
@@ -403,10 +416,9 @@ Block* adali_emulator_block_begin(Launch* launch, uint32_t number) {
         t.place = {i % n.x, i / n.x % n.y, i / n.x / n.y};
         b->ready.push_back(i);
     }
-    b->shared = static_cast<unsigned char*>(aligned_alloc(128, Block::SHARED_BYTES));
-    b->cells = static_cast<Cell*>(calloc(Block::SHARED_BYTES / CELL, sizeof(Cell)));
+    b->shared = shared_memory.data;
+    b->cells = shared_memory.cells;
     if (!b->shared || !b->cells) abort();
-    memset(b->shared, POISON, Block::SHARED_BYTES);
     emu::block = b;
     if (launch->shared) add_array(nullptr, launch->shared, "dynamic shared memory");
     // Static arrays lie behind the dynamic one, whose place is fixed.
@@ -464,8 +476,7 @@ void adali_emulator_thread(Block* b, unsigned index, void* yielder, const void* 
 void adali_emulator_block_end(Block* b) {
     emu::running = nullptr;
     emu::block = nullptr;
-    free(b->shared);
-    free(b->cells);
+    memset(static_cast<void*>(b->cells), 0, b->shared_used / CELL * sizeof(Cell));
     delete b;
 }
 
