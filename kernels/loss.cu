@@ -9,6 +9,7 @@
 // logits [T][N][classes padded to 32] f32, labels [N] u16 -> samples [N], gradient like the logits, padding zero. A
 // warp a sample, a lane every 32nd class; f64 inside. Moves 8 bytes a logit. `loss_total` adds the samples to the
 // metrics in a fixed order.
+#include "places.cuh"
 #include "reduce.cuh"
 
 struct SampleLoss {
@@ -88,7 +89,7 @@ DEVICE double loss_of(const Loss& p, const Averaged& logits, uint32_t label, flo
     for (uint32_t with = 16; with > 0; with /= 2) largest = fmax(largest, __shfl_xor_sync(~0u, largest, with));
     for (uint32_t k = LANE; k < p.classes; k += 32) total += exp(logits(k) - largest);
     const double log_total = log(warp_sum(total));
-    for (uint32_t k = LANE; k < (p.classes + 31) / 32 * 32; k += 32) {
+    for (uint32_t k = LANE; k < padded(p.classes); k += 32) {
         float slope = 0.0f;
         if (k < p.classes) {
             const double x = logits(k), hot = k == label ? 1.0 : 0.0, log_share = x - largest - log_total;
@@ -105,7 +106,7 @@ DEVICE double loss_of(const Loss& p, const Averaged& logits, uint32_t label, flo
 KERNEL(loss, Loss, LOSS_THREADS, 4) {
     const uint32_t n = (blockIdx.x * LOSS_THREADS + threadIdx.x) / 32;
     if (n >= p.batch) return;
-    const uint32_t pitch = (p.classes + 31) / 32 * 32, label = p.labels[n];
+    const uint32_t pitch = padded(p.classes), label = p.labels[n];
     const size_t step = static_cast<size_t>(p.batch) * pitch, at = static_cast<size_t>(n) * pitch;
     float* gradient = p.gradient ? p.gradient + at : nullptr;
     const Averaged mean{p.logits + at, step, p.steps};

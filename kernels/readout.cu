@@ -8,6 +8,7 @@
 // Backward: the logits' gradient in f32 -> the outputs' in their type, [T or 1][N][K], padding zero; 1: summed over
 // the steps. A thread eight outputs. Where there is a loss scale, the gradient leaves multiplied by it. Each array
 // moves once.
+#include "places.cuh"
 #include "value.cuh"
 
 struct Vote {
@@ -26,8 +27,6 @@ struct VoteBackward {
 LAYOUT(VoteBackward, logits_gradient, outputs_gradient, loss_scale, batch, steps, current_steps, classes, vote, padding)
 
 constexpr uint32_t READOUT_THREADS = 256;
-
-DEVICE uint32_t padded(uint32_t channels) { return (channels + 31) / 32 * 32; }
 
 // Calls `logit(step and sample, class)`.
 template <class F>

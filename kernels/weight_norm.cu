@@ -6,6 +6,7 @@
 // weight, effective, gradient [K][R][S][C] f32: a filter is contiguous; gain [K padded to 32]. f64 sums in a fixed
 // order, because weights that differ little from their mean would lose their digits. A filter is read three times, all
 // but the first from the caches: 8 bytes a weight from memory, 12 backward.
+#include "places.cuh"
 #include "reduce.cuh"
 
 struct WeightNorm {
@@ -80,5 +81,5 @@ KERNEL(weight_norm_backward, WeightNormBackward, FILTER_THREADS, 4) {
     }
     if (threadIdx.x == 0) p.gain_gradient[blockIdx.x] = static_cast<float>(p.scale * product);
     const uint32_t padding = gridDim.x + threadIdx.x;
-    if (blockIdx.x == 0 && padding < (gridDim.x + 31) / 32 * 32) p.gain_gradient[padding] = 0.0f;
+    if (blockIdx.x == 0 && padding < padded(gridDim.x)) p.gain_gradient[padding] = 0.0f;
 }

@@ -4,6 +4,29 @@ use super::*;
 use crate::oracle::Rng;
 use half::{bf16, f16};
 
+/// A 16-bit type as the `half` crate has it.
+struct Half {
+    name: &'static str,
+    encode: fn(f32) -> u16,
+    decode: fn(u16) -> f32,
+    infinity: u16,
+}
+
+const HALVES: [Half; 2] = [
+    Half {
+        name: "bf16",
+        encode: |x| bf16::from_f32(x).to_bits(),
+        decode: |bits| bf16::from_bits(bits).to_f32(),
+        infinity: 0x7f80,
+    },
+    Half {
+        name: "f16",
+        encode: |x| f16::from_f32(x).to_bits(),
+        decode: |bits| f16::from_bits(bits).to_f32(),
+        infinity: 0x7c00,
+    },
+];
+
 fn run(kernel: &str, launch: Launch, input: &[u8], output: &EmulatorBuffer, count: usize, seed: u64) -> Vec<u8> {
     let device = Emulator::new(seed);
     let input = upload(&device, input);
@@ -27,9 +50,7 @@ fn collect<T: Pod>(bytes: &[u8]) -> Vec<T> {
 #[test]
 fn matrix_multiplication() {
     let mut rng = Rng::fresh("matrix_multiplication");
-    let types: [(_, fn(f32) -> u16); 2] =
-        [("bf16", |x| bf16::from_f32(x).to_bits()), ("f16", |x| f16::from_f32(x).to_bits())];
-    for (name, encode) in types {
+    for Half { name, encode, .. } in HALVES {
         for seed in 0..5 {
             // Small whole numbers, so that every sum is exact in any order.
             let mut values = |n: usize| -> Vec<f32> { (0..n).map(|_| rng.below(31) as f32 - 15.0).collect() };
@@ -111,11 +132,7 @@ fn conversions() {
     floats.extend((0..1 << 18).map(|_| f32::from_bits(rng.next_u64() as u32)));
     // f16's subnormals: 2^-24 times whole numbers and halves.
     floats.extend((0..4 * 1024).flat_map(|i| [1.0f32, -1.0].map(|sign| sign * i as f32 * 0.25f32 * 2f32.powi(-24))));
-    let types: [(_, fn(f32) -> u16, fn(u16) -> f32, u16); 2] = [
-        ("bf16", |x| bf16::from_f32(x).to_bits(), |b| bf16::from_bits(b).to_f32(), 0x7f80),
-        ("f16", |x| f16::from_f32(x).to_bits(), |b| f16::from_bits(b).to_f32(), 0x7c00),
-    ];
-    for (name, encode, decode, infinity) in types {
+    for Half { name, encode, decode, infinity } in HALVES {
         let pairs = floats.len() / 2;
         let kernel = format!("instruction_pack_{name}");
         let got = output(&kernel, blocks(8, 256), bytemuck::cast_slice(&floats), 4 * pairs, pairs, 1);
