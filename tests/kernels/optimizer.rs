@@ -131,7 +131,6 @@ fn updates_match() {
             let rate = rng.uniform(1e-4, 0.1) as f32;
             let state = OptimizerState { rate, loss_scale, count, ..OptimizerState::default() };
             let table = Table::new(&device, &parameters, decay, state);
-            // Two updates, the second with another rate.
             let state = table.norm(&device, clip);
             table.update(&device, rule);
             let what = format!("{rule:?} after {count} updates, clipped to {clip}");
