@@ -233,8 +233,8 @@ mod emulator {
 
     const FLAGS: &str = "-std=c++17 -fno-exceptions -fno-strict-aliasing";
     /// `-fsanitize=thread` makes the compiler announce every memory access; the emulator's own hooks listen, and
-    /// libtsan is not linked.
-    const KERNEL_FLAGS: &str = "-fsanitize=thread -ffp-contract=off -Wno-unknown-pragmas -x c++";
+    /// libtsan is not linked. `alignment`: of 16-byte accesses, which may be announced in parts.
+    const KERNEL_FLAGS: &str = "-fsanitize=thread,alignment -ffp-contract=off -Wno-unknown-pragmas -x c++";
 
     /// One static library a source, each made again only if something it includes has changed.
     pub fn build(out: &Path) {

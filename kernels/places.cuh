@@ -7,6 +7,9 @@
 #pragma once
 #include "device.cuh"
 
+// Channels with padding.
+DEVICE uint32_t padded(uint32_t channels) { return (channels + 31) / 32 * 32; }
+
 struct Places {
     uint32_t places, words, steps;
 };

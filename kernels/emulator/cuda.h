@@ -18,7 +18,7 @@
 #define LANE (emu::lane())
 
 // The caller's place in the source, as a default argument.
-#define EMU_SITE emu::Site site = emu::Site{__builtin_FILE(), __builtin_LINE()}
+#define EMU_SITE emu::Site site = emu::Site::here()
 
 #define KERNEL(name, Params, THREADS, BLOCKS)                                                                  \
     static void name(const Params& p);                                                                         \

@@ -67,7 +67,7 @@ struct Block {
     std::vector<unsigned> ready;
     unsigned at_barrier = 0, gone = 0;
     bool faulted = false;
-    // Shared memory: arrays with poisoned gaps between them that belong to nobody.
+    // Shared memory: arrays with gaps between them that belong to nobody.
     static constexpr size_t SHARED_BYTES = 256 * 1024, GAP = 64;
     std::vector<SharedArray> arrays;
     unsigned char* shared;
@@ -81,6 +81,18 @@ thread_local Block* block = nullptr;
 thread_local Thread* running = nullptr;
 thread_local bool checking = true;
 void (*yield)(void* yielder) = nullptr;
+
+// Shared memory of the blocks that a thread of the host runs, one after the other. Untouched between blocks.
+struct SharedMemory {
+    unsigned char* data = static_cast<unsigned char*>(aligned_alloc(128, Block::SHARED_BYTES));
+    Cell* cells = static_cast<Cell*>(calloc(Block::SHARED_BYTES / CELL, sizeof(Cell)));
+
+    ~SharedMemory() {
+        free(data);
+        free(cells);
+    }
+};
+thread_local SharedMemory shared_memory;
 
 uint64_t next_random(uint64_t& state) {  // SplitMix64
     state += 0x9e3779b97f4a7c15;
@@ -121,10 +133,16 @@ void touch_or_stop(Cell* cells, size_t offset, size_t bytes, Access access, cons
     const Stamp now =
         stamp(block->serial, running->index, running->barriers, running->warp_barriers, access == Access::Atomic);
     Stamp other = 0;
-    const size_t first = offset / CELL, count = (offset + bytes + CELL - 1) / CELL - first;
-    if (const char* wrong = touch(cells + first, count, access, now, block->launch->first_serial, other)) {
-        report(*block, "thread %u %s (%s, byte %zu, thread %u of block number %u)", running->index, wrong, memory, offset,
-               thread_of(other), serial_of(other) - block->launch->first_serial);
+    const size_t first = offset / CELL, count = cells_of(offset, bytes);
+    const uint32_t first_serial = block->launch->first_serial;
+    const bool global = cells != block->cells;
+    if (const char* wrong = touch(cells + first, count, access, global, now, first_serial, other)) {
+        if (other <= COPYING) {
+            report(*block, "thread %u %s (%s, byte %zu)", running->index, wrong, memory, offset);
+        } else {
+            report(*block, "thread %u %s (%s, byte %zu, thread %u of block number %u)", running->index, wrong, memory,
+                   offset, thread_of(other), serial_of(other) - first_serial);
+        }
         stop();
     }
 }
@@ -167,13 +185,21 @@ SharedArray& add_array(const void* key, size_t bytes, const char* name) {
         stop();
     }
     block->arrays.push_back({key, name, block->shared_used, bytes});
+    memset(block->shared + block->shared_used, POISON, rounded);
     block->shared_used += rounded + Block::GAP;
     return block->arrays.back();
 }
 
+void mark_copy(const Copy& copy, Stamp writer) {
+    const size_t offset = static_cast<unsigned char*>(copy.to) - block->shared;
+    Cell* cells = block->cells + offset / CELL;
+    for (size_t i = 0; i < cells_of(offset, copy.bytes); i++) cells[i].writer.store(writer, std::memory_order_relaxed);
+}
+
 void run_copies(const std::vector<Copy>& copies) {
+    const Stamp now = stamp(block->serial, running->index, running->barriers, running->warp_barriers, false);
     for (const Copy& copy : copies) {
-        access(copy.to, copy.bytes, Access::Write, true);
+        mark_copy(copy, now);
         if (copy.read) access(copy.from, copy.read, Access::Read, true);
         memcpy(copy.to, copy.from, copy.read);
         memset(static_cast<unsigned char*>(copy.to) + copy.read, 0, copy.bytes - copy.read);
@@ -289,7 +315,13 @@ void copy_async(void* to, const void* from, size_t bytes, size_t read, Site site
                site.line);
         stop();
     }
+    if (static_cast<size_t>(static_cast<unsigned char*>(to) - block->shared) >= Block::SHARED_BYTES) {
+        report(*block, "thread %u: cp.async to what is not shared memory at %s:%d", running->index, site.file, site.line);
+        stop();
+    }
+    access(to, bytes, Access::Write, true);
     running->open.push_back({to, from, bytes, read, site});
+    mark_copy(running->open.back(), COPYING);
 }
 
 void commit_copies() {
@@ -384,10 +416,9 @@ Block* adali_emulator_block_begin(Launch* launch, uint32_t number) {
         t.place = {i % n.x, i / n.x % n.y, i / n.x / n.y};
         b->ready.push_back(i);
     }
-    b->shared = static_cast<unsigned char*>(aligned_alloc(128, Block::SHARED_BYTES));
-    b->cells = static_cast<Cell*>(calloc(Block::SHARED_BYTES / CELL, sizeof(Cell)));
+    b->shared = shared_memory.data;
+    b->cells = shared_memory.cells;
     if (!b->shared || !b->cells) abort();
-    memset(b->shared, POISON, Block::SHARED_BYTES);
     emu::block = b;
     if (launch->shared) add_array(nullptr, launch->shared, "dynamic shared memory");
     // Static arrays lie behind the dynamic one, whose place is fixed.
@@ -445,8 +476,7 @@ void adali_emulator_thread(Block* b, unsigned index, void* yielder, const void* 
 void adali_emulator_block_end(Block* b) {
     emu::running = nullptr;
     emu::block = nullptr;
-    free(b->shared);
-    free(b->cells);
+    memset(static_cast<void*>(b->cells), 0, b->shared_used / CELL * sizeof(Cell));
     delete b;
 }
 
@@ -461,6 +491,20 @@ HOOK(1) HOOK(2) HOOK(4) HOOK(8) HOOK(16)
 UNALIGNED(2) UNALIGNED(4) UNALIGNED(8) UNALIGNED(16)
 void __tsan_read_range(void* at, size_t bytes) { access(at, bytes, Access::Read, false); }
 void __tsan_write_range(void* at, size_t bytes) { access(at, bytes, Access::Write, false); }
+// What g++ -fsanitize=alignment calls where an address does not suit its type; vectors may have been taken apart
+// when the hooks above see them.
+struct TypeMismatch {
+    const char* file;
+    uint32_t line, column;
+    const void* type;
+    unsigned char log_alignment, kind;
+};
+void __ubsan_handle_type_mismatch_v1(const TypeMismatch* mismatch, void*) {
+    if (!running || !checking) return;
+    report(*block, "thread %u: misaligned access, not a multiple of %u bytes, at %s:%u", running->index,
+           1u << mismatch->log_alignment, mismatch->file, mismatch->line);
+    stop();
+}
 void __tsan_init() {}
 void __tsan_func_entry(void*) {}
 void __tsan_func_exit() {}

@@ -10,10 +10,14 @@ struct Dim3 {
     unsigned x, y, z;
 };
 
-// A place in a kernel's source.
+// A place in a kernel's source; the caller's as a default argument.
 struct Site {
     const char* file;
     int line;
+
+    static constexpr Site here(const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
+        return {file, line};
+    }
 };
 
 // Who runs.
@@ -34,7 +38,8 @@ void collective(unsigned mask, Site site, const char* instruction, void* self, C
 void* dynamic_shared();
 void* static_shared(const void* key, size_t bytes, const char* name);
 
-// Asynchronous copies: carried out at the wait, not before. `read` is 0 or `bytes`; the rest is zeros.
+// Asynchronous copies: carried out at the wait, not before; until then nobody may touch the target. `read` is 0 or
+// `bytes`; the rest is zeros.
 void copy_async(void* to, const void* from, size_t bytes, size_t read, Site site);
 void commit_copies();
 void wait_copies(unsigned groups_left);

@@ -31,8 +31,6 @@ Heap& heap() {
     return heap;
 }
 
-size_t cells_of(size_t bytes) { return (bytes + CELL - 1) / CELL; }
-
 }  // namespace
 
 const Allocation* find(const void* at) {
@@ -41,26 +39,51 @@ const Allocation* find(const void* at) {
     return offset < RANGE ? h.owners[offset / PAGE].load(std::memory_order_acquire) : nullptr;
 }
 
-const char* touch(Cell* cells, size_t count, Access access, Stamp now, uint32_t first, Stamp& other) {
+// Each marks the cells before it looks at the other's marks: of two blocks that touch a cell at the same moment, one
+// sees the other.
+static const char* read(Cell* cells, size_t count, bool global, Stamp now, uint32_t first, Stamp& other) {
     for (size_t i = 0; i < count; i++) {
-        const Stamp writer = cells[i].writer.load(std::memory_order_relaxed);
-        const Stamp reader = cells[i].reader.load(std::memory_order_relaxed);
-        if (access != Access::Write && writer == 0) return "reads what nothing has written";
-        other = writer;
-        const bool both_atomic = access == Access::Atomic && atomic_of(writer) && writer != HOST;
-        if (!both_atomic && !ordered(writer, now, first)) {
-            return access == Access::Read ? "reads without a barrier what another thread writes"
-                                          : "writes without a barrier where another thread writes";
+        const Stamp before = cells[i].reader.load(std::memory_order_relaxed), mark = joined(before, now, first);
+        if (mark != before) cells[i].reader.store(mark, std::memory_order_relaxed);
+    }
+    if (global) std::atomic_thread_fence(std::memory_order_seq_cst);
+    for (size_t i = 0; i < count; i++) {
+        if (global) {
+            const Stamp reader = cells[i].reader.load(std::memory_order_relaxed);
+            const Stamp mark = serial_of(reader) == serial_of(now) ? reader : joined(reader, now, first);
+            if (mark != reader) cells[i].reader.store(mark, std::memory_order_relaxed);
         }
-        if (access == Access::Read) {
-            cells[i].reader.store(now, std::memory_order_relaxed);
-            continue;
-        }
-        other = reader;
-        if (!ordered(reader, now, first)) return "writes without a barrier what another thread reads";
-        cells[i].writer.store(now, std::memory_order_relaxed);
+        other = cells[i].writer.load(std::memory_order_relaxed);
+        if (other == 0) return "reads what nothing has written";
+        if (other == COPYING) return "reads what a cp.async still copies";
+        if (!ordered(other, now, first)) return "reads without a barrier what another thread writes";
     }
     return nullptr;
+}
+
+static const char* write(Cell* cells, size_t count, bool atomic, bool global, Stamp now, uint32_t first, Stamp& other) {
+    const char* const twice = "writes without a barrier where another thread writes";
+    for (size_t i = 0; i < count; i++) {
+        other = cells[i].writer.load(std::memory_order_relaxed);
+        if (atomic && other == 0) return "reads what nothing has written";
+        if (other == COPYING) return "writes where a cp.async still copies";
+        const bool both_atomic = atomic && atomic_of(other);
+        if (!both_atomic && !ordered(other, now, first)) return twice;
+        cells[i].writer.store(both_atomic ? joined(other, now, first) : now, std::memory_order_relaxed);
+    }
+    if (global) std::atomic_thread_fence(std::memory_order_seq_cst);
+    for (size_t i = 0; i < count; i++) {
+        other = cells[i].writer.load(std::memory_order_relaxed);
+        if (global && serial_of(other) != serial_of(now) && !(atomic && atomic_of(other))) return twice;
+        other = cells[i].reader.load(std::memory_order_relaxed);
+        if (!ordered(other, now, first)) return "writes without a barrier what another thread reads";
+    }
+    return nullptr;
+}
+
+const char* touch(Cell* cells, size_t count, Access access, bool global, Stamp now, uint32_t first, Stamp& other) {
+    if (access == Access::Read) return read(cells, count, global, now, first, other);
+    return write(cells, count, access == Access::Atomic, global, now, first, other);
 }
 
 }  // namespace emu
@@ -81,7 +104,7 @@ void* adali_emulator_allocate(size_t bytes) {
         page = first + count + 1;
     }
     if (page + pages + 1 > emu::PAGES) return nullptr;
-    const size_t cells = emu::cells_of(bytes) * sizeof(emu::Cell);
+    const size_t cells = emu::cells_of(0, bytes) * sizeof(emu::Cell);
     void* shadow = emu::map(cells ? cells : 1);
     if (!shadow) return nullptr;
     auto* made = new (std::nothrow) Allocation{h.base + page * emu::PAGE, bytes, static_cast<emu::Cell*>(shadow)};
@@ -101,7 +124,7 @@ void adali_emulator_free(void* at) {
     if (!gone || entry == h.used.end()) abort();  // the driver frees what it has allocated, once
     for (size_t i = 0; i < entry->second; i++) h.owners[page + i].store(nullptr, std::memory_order_release);
     h.used.erase(entry);
-    const size_t cells = emu::cells_of(gone->bytes) * sizeof(emu::Cell);
+    const size_t cells = emu::cells_of(0, gone->bytes) * sizeof(emu::Cell);
     munmap(gone->cells, cells ? cells : 1);
     madvise(gone->data, (gone->bytes / emu::PAGE + 1) * emu::PAGE, MADV_DONTNEED);
     delete gone;
@@ -112,7 +135,7 @@ bool adali_emulator_host_wrote(const void* at, size_t bytes) {
     const Allocation* a = emu::find(at);
     const size_t offset = a ? static_cast<const unsigned char*>(at) - a->data : 0;
     if (!a || offset > a->bytes || bytes > a->bytes - offset) return false;
-    for (size_t i = offset / emu::CELL; i < emu::cells_of(offset + bytes); i++) a->cells[i].writer = emu::HOST;
+    for (size_t i = offset / emu::CELL; i < emu::cells_of(0, offset + bytes); i++) a->cells[i].writer = emu::HOST;
     return true;
 }
 

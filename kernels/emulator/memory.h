@@ -8,32 +8,53 @@
 namespace emu {
 
 // Who touched a cell, packed: the block's serial number in the process (32 bits), the thread in the block (10), how
-// many barriers (12) and warp barriers (9) it had passed, and whether atomically (1). 0: nobody.
+// many barriers (11) and warp barriers (8) it had passed, who else touched the cell with no order between (2), and
+// whether atomically (1). 0: nobody.
 using Stamp = uint64_t;
-constexpr Stamp HOST = 1;  // written by the host; serial numbers start at 1
+constexpr Stamp HOST = 1;     // written by the host; serial numbers start at 1
+constexpr Stamp COPYING = 2;  // the target of a cp.async that nobody has waited for
+
+// Others may have read a cell, or changed it atomically, since what orders accesses last did: a later access must be
+// ordered after all of them, although only the last has its stamp there.
+enum Others : unsigned { NOBODY, IN_WARP, IN_BLOCK, IN_GRID };
 
 inline Stamp stamp(uint32_t serial, unsigned thread, unsigned barriers, unsigned warp_barriers, bool atomic) {
-    return static_cast<Stamp>(serial) << 32 | static_cast<Stamp>(thread) << 22 | (barriers & 0xfff) << 10 |
-           (warp_barriers & 0x1ff) << 1 | atomic;
+    return static_cast<Stamp>(serial) << 32 | static_cast<Stamp>(thread) << 22 | (barriers & 0x7ff) << 11 |
+           (warp_barriers & 0xff) << 3 | atomic;
 }
 inline uint32_t serial_of(Stamp s) { return s >> 32; }
 inline unsigned thread_of(Stamp s) { return s >> 22 & 0x3ff; }
+inline Others others_of(Stamp s) { return static_cast<Others>(s >> 1 & 3); }
 inline bool atomic_of(Stamp s) { return s & 1; }
 
 // Whether what left `before` is ordered before `now`: an earlier launch, the same thread, a barrier between, or a
 // warp barrier between two lanes of one warp. `first` is the serial number of the launch's first block.
 inline bool ordered(Stamp before, Stamp now, uint32_t first) {
-    if (before <= HOST || serial_of(before) < first) return true;
-    if (serial_of(before) != serial_of(now)) return false;
-    const bool same_warp = thread_of(before) / 32 == thread_of(now) / 32;
-    return thread_of(before) == thread_of(now) || (before >> 10 & 0xfff) != (now >> 10 & 0xfff) ||
-           (same_warp && (before >> 1 & 0x1ff) != (now >> 1 & 0x1ff));
+    if (serial_of(before) < first) return true;
+    const Others others = others_of(before);
+    if (others == IN_GRID || serial_of(before) != serial_of(now)) return false;
+    if ((before >> 11 & 0x7ff) != (now >> 11 & 0x7ff)) return true;
+    if (others == IN_BLOCK || thread_of(before) / 32 != thread_of(now) / 32) return false;
+    if ((before >> 3 & 0xff) != (now >> 3 & 0xff)) return true;
+    return others == NOBODY && thread_of(before) == thread_of(now);
+}
+
+// The stamp that stands for both.
+inline Stamp joined(Stamp before, Stamp now, uint32_t first) {
+    if (ordered(before, now, first)) return now;
+    Others others = thread_of(before) == thread_of(now) ? NOBODY : IN_WARP;
+    if (thread_of(before) / 32 != thread_of(now) / 32) others = IN_BLOCK;
+    if (serial_of(before) != serial_of(now)) others = IN_GRID;
+    if (others_of(before) > others) others = others_of(before);
+    // One stamp for all, so that what many blocks read is not written by each.
+    return others == IN_GRID ? before | IN_GRID << 1 : now | others << 1;
 }
 
 struct Cell {
     std::atomic<Stamp> writer{0}, reader{0};
 };
-constexpr size_t CELL = 2;  // bytes a cell stands for
+constexpr size_t CELL = 2;  // bytes a cell stands for; kernels write nothing smaller
+inline size_t cells_of(size_t offset, size_t bytes) { return (offset + bytes + CELL - 1) / CELL - offset / CELL; }
 
 // What the buffers and shared memory hold before anything is written: NaN in f32, bf16 and f16.
 constexpr unsigned char POISON = 0xff;
@@ -49,7 +70,7 @@ const Allocation* find(const void* at);
 
 enum class Access { Read, Write, Atomic };
 
-// What is wrong with an access to cells, or nullptr; records it.
-const char* touch(Cell* cells, size_t count, Access access, Stamp now, uint32_t first, Stamp& other);
+// What is wrong with an access to cells, or nullptr; records it. `global`: other blocks may touch them meanwhile.
+const char* touch(Cell* cells, size_t count, Access access, bool global, Stamp now, uint32_t first, Stamp& other);
 
 }  // namespace emu

@@ -7,4 +7,8 @@ mod conv_weight_grad;
 mod convolution;
 mod harness;
 mod layouts;
+mod loss;
 mod norm_lif;
+mod optimizer;
+mod readout;
+mod weight_norm;

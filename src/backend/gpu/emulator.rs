@@ -98,6 +98,8 @@ type Thread = Coroutine<(), (), (), DefaultStack>;
 
 /// Bytes of stack for an emulated thread.
 const STACK: usize = 128 * 1024;
+/// Most bytes of shared memory that a block may ask for, as on an H100.
+const SHARED: u32 = 227 * 1024;
 
 thread_local! {
     /// Stacks to be used again.
@@ -213,6 +215,9 @@ impl Driver for Emulator {
         }
         if grid.contains(&0) || grid[1] > 65535 || grid[2] > 65535 {
             bail!("kernel {kernel} cannot run a grid of {grid:?} blocks");
+        }
+        if shared > SHARED {
+            bail!("kernel {kernel} cannot have {shared} bytes of dynamic shared memory, at most {SHARED}");
         }
         let number = self.launches.fetch_add(1, Ordering::Relaxed);
         let mut rng = CounterRng::new(self.seed, number);

@@ -1,0 +1,22 @@
+// Sums of a block's f64 values in an order that depends on the block's size alone: the same in every run.
+#pragma once
+#include "device.cuh"
+
+// Each of the N values summed over the block, for all threads. `scratch` has N doubles a warp; the block may have
+// read it before the last barrier.
+template <int N>
+DEVICE void block_sums(double (&x)[N], double* scratch) {
+#pragma unroll
+    for (int i = 0; i < N; i++) {
+#pragma unroll
+        for (uint32_t with = 16; with > 0; with /= 2) x[i] += __shfl_xor_sync(~0u, x[i], with);
+        if (LANE == 0) scratch[N * (threadIdx.x / 32) + i] = x[i];
+    }
+    __syncthreads();
+#pragma unroll
+    for (int i = 0; i < N; i++) {
+        x[i] = 0.0;
+        for (uint32_t warp = 0; warp < blockDim.x / 32; warp++) x[i] += scratch[N * warp + i];
+    }
+    __syncthreads();
+}

@@ -1,0 +1,184 @@
+//! Instructions against what the PTX manual says, computed here.
+
+use super::*;
+use crate::oracle::Rng;
+use half::{bf16, f16};
+
+/// A 16-bit type as the `half` crate has it.
+struct Half {
+    name: &'static str,
+    encode: fn(f32) -> u16,
+    decode: fn(u16) -> f32,
+    infinity: u16,
+}
+
+const HALVES: [Half; 2] = [
+    Half {
+        name: "bf16",
+        encode: |x| bf16::from_f32(x).to_bits(),
+        decode: |bits| bf16::from_bits(bits).to_f32(),
+        infinity: 0x7f80,
+    },
+    Half {
+        name: "f16",
+        encode: |x| f16::from_f32(x).to_bits(),
+        decode: |bits| f16::from_bits(bits).to_f32(),
+        infinity: 0x7c00,
+    },
+];
+
+fn run(kernel: &str, launch: Launch, input: &[u8], output: &EmulatorBuffer, count: usize, seed: u64) -> Vec<u8> {
+    let device = Emulator::new(seed);
+    let input = upload(&device, input);
+    let params = [input.address(), output.address(), count as u64];
+    device.launch(kernel, launch, bytemuck::bytes_of(&params)).unwrap_or_else(|fault| panic!("{fault}"));
+    device.download(output).expect("all of it is written")
+}
+
+/// Runs a kernel that writes all of `bytes` bytes.
+fn output(kernel: &str, launch: Launch, input: &[u8], bytes: usize, count: usize, seed: u64) -> Vec<u8> {
+    let output = Emulator::new(0).allocate(bytes).expect("memory");
+    run(kernel, launch, input, &output, count, seed)
+}
+
+fn collect<T: Pod>(bytes: &[u8]) -> Vec<T> {
+    let mut values = vec![T::zeroed(); bytes.len() / size_of::<T>()];
+    bytemuck::cast_slice_mut(&mut values).copy_from_slice(bytes);
+    values
+}
+
+#[test]
+fn matrix_multiplication() {
+    let mut rng = Rng::fresh("matrix_multiplication");
+    for Half { name, encode, .. } in HALVES {
+        for seed in 0..5 {
+            // Small whole numbers, so that every sum is exact in any order.
+            let mut values = |n: usize| -> Vec<f32> { (0..n).map(|_| rng.below(31) as f32 - 15.0).collect() };
+            let (a, b, c) = (values(16 * 16), values(16 * 8), values(16 * 8));
+            let halves: Vec<u16> = a.iter().chain(&b).map(|&x| encode(x)).collect();
+            let input = [bytemuck::cast_slice::<_, u8>(&halves), bytemuck::cast_slice(&c)].concat();
+            let got = output(&format!("instruction_mma_{name}"), blocks(1, 32), &input, 16 * 8 * 4, 0, seed);
+            let product = |i: usize, j: usize| (0..16).map(|k| a[16 * i + k] * b[8 * k + j]).sum::<f32>();
+            let want: Vec<f32> = (0..128).map(|i| product(i / 8, i % 8) + c[i]).collect();
+            assert_eq!(collect::<f32>(&got), want, "{name}");
+        }
+    }
+}
+
+#[test]
+fn matrix_loads() {
+    let matrices: Vec<u16> = (0..4 * 64).map(|i| i * 7 + 3).collect();
+    let element = |m: usize, row: usize, column: usize| matrices[64 * m + 8 * row + column] as u32;
+    for (kernel, transposed) in [("instruction_ldmatrix", false), ("instruction_ldmatrix_transposed", true)] {
+        let got = output(kernel, blocks(1, 32), bytemuck::cast_slice(&matrices), 4 * 32 * 4, 0, 1);
+        // Lane l holds of row l/4 the columns 2(l%4) and the next.
+        let held = |m: usize, lane: usize, e: usize| {
+            let (row, column) = (lane / 4, lane % 4 * 2 + e);
+            if transposed { element(m, column, row) } else { element(m, row, column) }
+        };
+        let want: Vec<u32> = (0..128).map(|i| held(i / 32, i % 32, 0) | held(i / 32, i % 32, 1) << 16).collect();
+        assert_eq!(collect::<u32>(&got), want, "{kernel}");
+    }
+}
+
+#[test]
+fn warp_instructions() {
+    let mut rng = Rng::fresh("warp_instructions");
+    for seed in 0..20 {
+        let x: Vec<u32> = (0..32).map(|_| rng.next_u64() as u32 >> (seed % 3)).collect();
+        let got: Vec<u32> =
+            collect(&output("instruction_warp", blocks(1, 32), bytemuck::cast_slice(&x), 12 * 128, 0, seed));
+        let all = |f: &dyn Fn(usize) -> u32| (0..32).map(f).collect::<Vec<u32>>();
+        let sum = |step: usize| (step - 1..32).step_by(step).fold(0u32, |sum, i| sum.wrapping_add(x[i]));
+        let permuted = |x: u32| {
+            let bytes = [x.to_le_bytes(), (!x).to_le_bytes()].concat();
+            u32::from_le_bytes([0, 1, 2, 3].map(|i| bytes[((x >> 7) >> (4 * i) & 7) as usize]))
+        };
+        let bits = |f: &dyn Fn(u32) -> bool| (0..32).filter(|&i| f(x[i])).fold(0, |bits, i| bits | 1 << i);
+        let want = [
+            ("shfl", all(&|i| x[x[i] as usize % 32])),
+            ("shfl_xor", all(&|i| x[i ^ 13])),
+            ("shfl_up", all(&|i| x[if i < 5 { i } else { i - 5 }])),
+            ("ballot", all(&|_| bits(&|x| x & 1 == 1))),
+            ("reduce_add", all(&|_| sum(1))),
+            ("reduce_or", all(&|_| x.iter().fold(0, |or, x| or | x))),
+            ("match_any", all(&|i| bits(&|other| other % 5 == x[i] % 5))),
+            ("byte_perm", all(&|i| permuted(x[i]))),
+            ("popc", all(&|i| x[i].count_ones())),
+            ("ffs", all(&|i| if x[i] == 0 { 0 } else { x[i].trailing_zeros() + 1 })),
+            ("reduce_add of some", all(&|i| if i % 2 == 1 { sum(2) } else { 0 })),
+            ("shfl_xor of f64", all(&|i| x[i ^ 1])),
+        ];
+        for ((name, want), got) in want.iter().zip(got.chunks_exact(32)) {
+            assert_eq!(got, want, "{name} of {x:?}");
+        }
+    }
+}
+
+/// Equal bits, or both not a number.
+fn same(got: u16, want: u16, infinity: u16) -> bool {
+    got == want || (got & 0x7fff > infinity && want & 0x7fff > infinity)
+}
+
+#[test]
+fn conversions() {
+    let mut rng = Rng::fresh("conversions");
+    // Every value of both types, the middles between neighbours and a little beside them, and any bits.
+    let widened = (0..=u16::MAX).flat_map(|b| [bf16::from_bits(b).to_f32(), f16::from_bits(b).to_f32()]);
+    let beside = |x: f32, by: i64| f32::from_bits((x.to_bits() as i64 + by).clamp(0, u32::MAX as i64) as u32);
+    let mut floats: Vec<f32> = widened
+        .flat_map(|x| [0, 0x0fff, 0x1000, 0x1001, 0x7fff, 0x8000, 0x8001, 1, -1].map(|by| beside(x, by)))
+        .collect();
+    floats.extend((0..1 << 18).map(|_| f32::from_bits(rng.next_u64() as u32)));
+    // f16's subnormals: 2^-24 times whole numbers and halves.
+    floats.extend((0..4 * 1024).flat_map(|i| [1.0f32, -1.0].map(|sign| sign * i as f32 * 0.25f32 * 2f32.powi(-24))));
+    for Half { name, encode, decode, infinity } in HALVES {
+        let pairs = floats.len() / 2;
+        let kernel = format!("instruction_pack_{name}");
+        let got = output(&kernel, blocks(8, 256), bytemuck::cast_slice(&floats), 4 * pairs, pairs, 1);
+        for (&x, got) in floats.iter().zip(collect::<u16>(&got)) {
+            let want = encode(x);
+            assert!(same(got, want, infinity), "{name} of {x:e} ({:#x}): {got:#x}, not {want:#x}", x.to_bits());
+        }
+        let all: Vec<u16> = (0..=u16::MAX).collect();
+        let kernel = format!("instruction_unpack_{name}");
+        let got = output(&kernel, blocks(8, 256), bytemuck::cast_slice(&all), 4 << 16, 1 << 15, 1);
+        for (bits, got) in all.into_iter().zip(collect::<f32>(&got)) {
+            let want = decode(bits);
+            assert!(
+                got.to_bits() == want.to_bits() || got.is_nan() && want.is_nan(),
+                "{name} {bits:#x}: {got}, not {want}"
+            );
+        }
+    }
+}
+
+#[test]
+fn atomics_of_several_blocks() {
+    let mut rng = Rng::fresh("atomics_of_several_blocks");
+    for seed in 0..10 {
+        let x: Vec<u32> = (0..1000).map(|_| rng.next_u64() as u32).collect();
+        let buffer = upload(&Emulator::new(0), &[0u8; 7 * 12]);
+        let got = run("instruction_atomics", blocks(5, 64), bytemuck::cast_slice(&x), &buffer, x.len(), seed);
+        let sum = |bin: u64| x.iter().map(|&x| x as u64).filter(|x| x % 7 == bin).sum::<u64>();
+        let want: Vec<u64> = (0..7).map(sum).collect();
+        assert_eq!(collect::<u64>(&got[..56]), want);
+        assert_eq!(collect::<u32>(&got[56..]), want.iter().map(|&x| x as u32).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn asynchronous_copies_fill_with_zeros() {
+    let mut rng = Rng::fresh("asynchronous_copies");
+    for bytes in [4, 8, 16] {
+        for valid in [0, 1, 31, 32, 50, 64] {
+            // Where a copy is not valid there need be no memory.
+            let input: Vec<u8> = (0..valid * bytes).map(|_| rng.next_u64() as u8).collect();
+            let kernel = format!("instruction_cp_async_{bytes}");
+            let got = output(&kernel, blocks(1, 32), &input, 64 * bytes, valid * bytes, valid as u64);
+            let mut want = input;
+            want.resize(64 * bytes, 0);
+            assert_eq!(got, want, "{kernel}, {valid} valid");
+        }
+    }
+}

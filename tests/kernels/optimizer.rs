@@ -1,0 +1,193 @@
+//! Updates of several tensors in one launch.
+
+use super::harness::*;
+use crate::oracle::Rng;
+use adali::backend::cpu::Cpu;
+use adali::backend::gpu::emulator::EmulatorBuffer;
+use adali::backend::gpu::params::{GradientNorm, Optimizer, OptimizerState, TrainedTensor, chunks};
+use adali::backend::gpu::{Buffer, Launch};
+use adali::backend::{Backend, Trained, Update, UpdateRule};
+
+/// Shorter and longer than a chunk, and as long as one and two.
+const LENGTHS: [usize; 7] = [1, 3, 64, 4095, 4096, 4097, 8192];
+
+/// A parameter as the host knows it.
+struct Parameter {
+    value: Vec<f32>,
+    gradient: Vec<f32>,
+    first: Vec<f32>,
+    second: Vec<f32>,
+}
+
+impl Parameter {
+    fn arrays(&self) -> [&Vec<f32>; 4] {
+        [&self.value, &self.gradient, &self.first, &self.second]
+    }
+}
+
+fn parameters(rng: &mut Rng, lengths: &[usize]) -> Vec<Parameter> {
+    let mut draw = |n: usize| -> Vec<f32> { (0..n).map(|_| rng.normal() as f32).collect() };
+    let mut each = |&n: &usize| Parameter {
+        value: draw(n),
+        gradient: draw(n),
+        first: draw(n),
+        second: draw(n).iter().map(|x| x * x).collect(),
+    };
+    lengths.iter().map(&mut each).collect()
+}
+
+/// Parameters in device memory with the tables that the host makes once.
+struct Table {
+    arrays: Vec<[EmulatorBuffer; 4]>,
+    tensors: EmulatorBuffer,
+    chunks: EmulatorBuffer,
+    chunk_count: usize,
+    state: EmulatorBuffer,
+}
+
+impl Table {
+    fn new(device: &Device, parameters: &[Parameter], decay: impl Fn(usize) -> f32, state: OptimizerState) -> Self {
+        let arrays: Vec<_> = parameters.iter().map(|p| p.arrays().map(|array| device.put(array))).collect();
+        let lengths: Vec<_> = parameters.iter().map(|p| p.value.len()).collect();
+        let tensor = |(i, (arrays, &length)): (usize, (&[EmulatorBuffer; 4], &usize))| {
+            let [value, gradient, first, second] = arrays.each_ref().map(Buffer::address);
+            TrainedTensor { value, gradient, first, second, length: length as u32, decay: decay(i) }
+        };
+        let tensors: Vec<_> = arrays.iter().zip(&lengths).enumerate().map(tensor).collect();
+        let chunks = chunks(&lengths);
+        Self {
+            tensors: device.put(&tensors),
+            chunk_count: chunks.len(),
+            chunks: device.put(&chunks),
+            state: device.put(&[state]),
+            arrays,
+        }
+    }
+
+    /// Norm and clipping into the state.
+    fn norm(&self, device: &Device, limit: f64) -> OptimizerState {
+        let squares = device.empty(8 * self.chunk_count);
+        let params = GradientNorm {
+            tensors: self.tensors.address(),
+            chunks: self.chunks.address(),
+            squares: squares.address(),
+            state: self.state.address(),
+            limit,
+            chunk_count: self.chunk_count as u32,
+            padding: 0,
+        };
+        device.run("gradient_squares", Launch::over(self.chunk_count, 1, 256), &params);
+        device.run("gradient_norm", Launch::over(1, 1, 256), &params);
+        device.get(&self.state)[0]
+    }
+
+    fn update(&self, device: &Device, rule: UpdateRule) {
+        let tables = Optimizer {
+            tensors: self.tensors.address(),
+            chunks: self.chunks.address(),
+            state: self.state.address(),
+            ..Optimizer::default()
+        };
+        let (kernel, params) = match rule {
+            UpdateRule::Sgd { momentum } => ("optimizer_sgd", Optimizer { momentum, ..tables }),
+            UpdateRule::Adam { beta1, beta2, epsilon, decoupled } => {
+                ("optimizer_adam", Optimizer { beta1, beta2, epsilon, decoupled: decoupled.into(), ..tables })
+            }
+        };
+        device.run(kernel, Launch::over(self.chunk_count, 1, 256), &params);
+    }
+
+    #[track_caller]
+    fn assert_holds(&self, device: &Device, what: &str, parameters: &[Parameter]) {
+        for (i, (arrays, parameter)) in self.arrays.iter().zip(parameters).enumerate() {
+            for (array, want) in arrays.iter().zip(parameter.arrays()) {
+                let (got, want): (Vec<u32>, Vec<u32>) = (device.get(array), want.iter().map(|x| x.to_bits()).collect());
+                assert!(got == want, "{what}: tensor {i} differs");
+            }
+        }
+    }
+}
+
+fn rules() -> Vec<UpdateRule> {
+    let adam = |beta1, decoupled| UpdateRule::Adam { beta1, beta2: 0.999, epsilon: 1e-8, decoupled };
+    let sgd = |momentum| UpdateRule::Sgd { momentum };
+    vec![sgd(0.0), sgd(0.9), adam(0.9, true), adam(0.9, false), adam(0.0, true)]
+}
+
+#[test]
+fn updates_match() {
+    let mut rng = Rng::fresh("optimizer");
+    let mut cases = 0;
+    for rule in rules() {
+        for (count, clip, loss_scale) in
+            [(0, 0.0, 1.0), (1, 1e9, 1.0), (6, 1.5, 1.0), (999, 0.5, 1024.0), (100_000, 2.0, 1.0)]
+        {
+            let mut parameters = parameters(&mut rng, &LENGTHS);
+            // What has to be kept of subnormal numbers and of zeros.
+            parameters[2].gradient[..4].copy_from_slice(&[0.0, -0.0, 1e-42, -1e-40]);
+            parameters[2].second[..2].fill(0.0);
+            let decay = |i: usize| if i.is_multiple_of(2) { 5e-4 } else { 0.0 };
+            let device = Device::new(rng.next_u64());
+            let rate = rng.uniform(1e-4, 0.1) as f32;
+            let state = OptimizerState { rate, loss_scale, count, ..OptimizerState::default() };
+            let table = Table::new(&device, &parameters, decay, state);
+            let state = table.norm(&device, clip);
+            table.update(&device, rule);
+            let what = format!("{rule:?} after {count} updates, clipped to {clip}");
+
+            assert_eq!((state.count, state.finite, state.skipped), (count + 1, 1, 0), "{what}");
+            let gradients: Vec<_> = parameters.iter().map(|p| &p.gradient).collect();
+            let norm = Cpu.gradient_norm(&gradients).unwrap() / loss_scale as f64;
+            assert!((state.norm - norm).abs() <= 1e-12 * norm, "{what}: {} not {norm}", state.norm);
+            let scale = if clip > 0.0 && norm > clip { clip / norm } else { 1.0 } / loss_scale as f64;
+            assert!((state.gradient_scale as f64 - scale).abs() <= 1e-7 * scale, "{what}: {}", state.gradient_scale);
+
+            for (i, p) in parameters.iter_mut().enumerate() {
+                let update = Update {
+                    rule,
+                    rate,
+                    decay: decay(i),
+                    gradient_scale: state.gradient_scale,
+                    count: state.count as u64,
+                };
+                let Parameter { value, gradient, first, second } = p;
+                Cpu.optimizer(&update, Trained { value, gradient, first, second }).unwrap();
+            }
+            table.assert_holds(&device, &what, &parameters);
+            cases += 1;
+        }
+    }
+    assert_eq!(cases, 5 * 5);
+}
+
+#[test]
+fn gradients_that_are_not_finite_are_skipped() {
+    let mut rng = Rng::fresh("optimizer_skips");
+    for rule in rules() {
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            for at in [(0, 0), (4, 4095), (5, 4096)] {
+                let mut parameters = parameters(&mut rng, &LENGTHS);
+                parameters[at.0].gradient[at.1] = bad;
+                let device = Device::new(rng.next_u64());
+                let state = OptimizerState { rate: 0.1, loss_scale: 1.0, count: 3, ..OptimizerState::default() };
+                let table = Table::new(&device, &parameters, |_| 0.1, state);
+                let state = table.norm(&device, 1.0);
+                assert_eq!((state.count, state.finite, state.skipped), (3, 0, 1), "{bad} at {at:?}");
+                table.update(&device, rule);
+                table.assert_holds(&device, &format!("{rule:?} {bad} at {at:?}"), &parameters);
+            }
+        }
+    }
+}
+
+#[test]
+fn norms_are_the_same_in_every_run() {
+    let mut rng = Rng::fresh("gradient_norm");
+    let parameters = parameters(&mut rng, &[9000, 17, 5000]);
+    let state = OptimizerState { loss_scale: 1.0, ..OptimizerState::default() };
+    let norm = |seed| {
+        let device = Device::new(seed);
+        Table::new(&device, &parameters, |_| 0.0, state).norm(&device, 1.0).norm.to_bits()
+    };
+    assert!((1..10).all(|seed| norm(seed) == norm(0)));
+}
