@@ -2,6 +2,7 @@
 //!
 //! Addresses are device addresses, 0 where the kernel's documentation allows none.
 
+use crate::backend::shape::Pool;
 use crate::neuron::{Neuron, ResetKind};
 use crate::surrogate::{Slope, Window};
 use bytemuck::{Pod, Zeroable};
@@ -91,6 +92,30 @@ pub fn window(w: Window) -> [f32; 4] {
     [w.left, w.right, w.slope_left, w.slope_right]
 }
 
+/// A pool's extents, as `kernels/pool.cuh` has them.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
+pub struct PoolExtents {
+    pub input: [u32; 2],
+    pub output: [u32; 2],
+    pub kernel: [u32; 2],
+    pub stride: [u32; 2],
+    pub padding: [u32; 2],
+}
+
+impl From<&Pool> for PoolExtents {
+    fn from(pool: &Pool) -> Self {
+        let pair = |h: usize, w: usize| [h as u32, w as u32];
+        Self {
+            input: pair(pool.input.h, pool.input.w),
+            output: pair(pool.output.h, pool.output.w),
+            kernel: pair(pool.kernel.h, pool.kernel.w),
+            stride: pair(pool.stride.h, pool.stride.w),
+            padding: pair(pool.padding.h, pool.padding.w),
+        }
+    }
+}
+
 params! {
     /// `norm_lif_forward`
     struct NormLif {
@@ -109,5 +134,14 @@ params! {
         histogram_per_channel: u32,
         neuron: NeuronConstants,
         padding: u32,
+    }
+
+    /// `max_pool_forward`, `avg_pool_forward`
+    struct PoolForward {
+        spikes: u64,
+        pooled: u64,
+        pool: PoolExtents,
+        images: u32,
+        words: u32,
     }
 }
