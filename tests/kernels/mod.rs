@@ -1,5 +1,6 @@
 //! One file an operation; [`harness`] is what they share.
 
+mod dropout;
 mod harness;
 mod layouts;
 mod norm_lif;

@@ -116,6 +116,21 @@ impl From<&Pool> for PoolExtents {
     }
 }
 
+/// What a dropout's mask follows from, as `kernels/dropout.cu` has it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
+pub struct Mask {
+    /// Address of the seed, a `u64`.
+    pub seed: u64,
+    /// See [`dropout_threshold`].
+    pub threshold: u64,
+}
+
+/// The smallest number of 53 bits that a dropout keeps: [`crate::backend::keeps`] in integers.
+pub fn dropout_threshold(probability: f32) -> u64 {
+    (f64::from(probability) * (1u64 << 53) as f64).ceil() as u64
+}
+
 params! {
     /// `norm_lif_forward`
     struct NormLif {
@@ -143,5 +158,24 @@ params! {
         pool: PoolExtents,
         images: u32,
         words: u32,
+    }
+
+    /// `dropout_spikes`
+    struct DropoutSpikes {
+        spikes: u64,
+        kept: u64,
+        mask: Mask,
+        places: Places,
+        channels: u32,
+    }
+
+    /// `dropout_values`
+    struct DropoutValues {
+        values: u64,
+        mask: Mask,
+        places: Places,
+        channels: u32,
+        scale: f32,
+        padding: u32,
     }
 }
