@@ -2,6 +2,7 @@
 
 mod dropout;
 mod harness;
+mod input;
 mod layouts;
 mod norm_lif;
 mod pool;

@@ -3,6 +3,7 @@
 //! Addresses are device addresses, 0 where the kernel's documentation allows none.
 
 use crate::backend::shape::Pool;
+use crate::data::sampling;
 use crate::neuron::{Neuron, ResetKind};
 use crate::surrogate::{Slope, Window};
 use bytemuck::{Pod, Zeroable};
@@ -131,6 +132,21 @@ pub fn dropout_threshold(probability: f32) -> u64 {
     (f64::from(probability) * (1u64 << 53) as f64).ceil() as u64
 }
 
+/// Where a sample is read, as `kernels/input.cu` has it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Placement {
+    pub dx: i32,
+    pub dy: i32,
+    pub flip: u32,
+}
+
+impl From<sampling::Placement> for Placement {
+    fn from(sampling::Placement { dx, dy, flip }: sampling::Placement) -> Self {
+        Self { dx, dy, flip: flip.into() }
+    }
+}
+
 params! {
     /// `norm_lif_forward`
     struct NormLif {
@@ -176,6 +192,33 @@ params! {
         places: Places,
         channels: u32,
         scale: f32,
+        padding: u32,
+    }
+
+    /// `placements`
+    struct Placements {
+        seed: u64,
+        epoch: u64,
+        indices: u64,
+        placements: u64,
+        batch: u32,
+        crop_padding: u32,
+        flip: u32,
+        padding: u32,
+    }
+
+    /// `input`
+    struct InputBatch {
+        set: u64,
+        indices: u64,
+        placements: u64,
+        table: u64,
+        samples: u64,
+        batch: u32,
+        frames: u32,
+        height: u32,
+        width: u32,
+        channels: u32,
         padding: u32,
     }
 }
