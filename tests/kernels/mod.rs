@@ -6,3 +6,4 @@ mod input;
 mod layouts;
 mod norm_lif;
 mod pool;
+mod unfold;

@@ -221,4 +221,22 @@ params! {
         channels: u32,
         padding: u32,
     }
+
+    /// `unfold`
+    struct Unfold {
+        samples: u64,
+        columns: u64,
+        places: Places,
+        height: u32,
+        width: u32,
+        channels: u32,
+        output_h: u32,
+        output_w: u32,
+        kernel_h: u32,
+        kernel_w: u32,
+        stride_h: u32,
+        stride_w: u32,
+        padding_h: u32,
+        padding_w: u32,
+    }
 }
