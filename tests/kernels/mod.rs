@@ -4,6 +4,7 @@ mod dropout;
 mod harness;
 mod input;
 mod layouts;
+mod linear;
 mod norm_lif;
 mod pool;
 mod unfold;

@@ -239,4 +239,12 @@ params! {
         padding_h: u32,
         padding_w: u32,
     }
+
+    /// `spike_count`
+    struct SpikeCount {
+        spikes: u64,
+        counts: u64,
+        places: Places,
+        padding: u32,
+    }
 }
