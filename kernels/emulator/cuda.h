@@ -163,6 +163,9 @@ static inline unsigned __match_any_sync(unsigned mask, unsigned value, EMU_SITE)
 }
 static inline int __popc(unsigned x) { return __builtin_popcount(x); }
 static inline int __ffs(unsigned x) { return __builtin_ffs(static_cast<int>(x)); }
+static inline uint64_t __umul64hi(uint64_t x, uint64_t y) {
+    return static_cast<uint64_t>(static_cast<unsigned __int128>(x) * y >> 64);
+}
 static inline uint32_t __float_as_uint(float x) {
     uint32_t u;
     memcpy(&u, &x, 4);

@@ -34,6 +34,16 @@ pub struct Normalisation {
     pub deviation: Vec<f32>,
 }
 
+impl Normalisation {
+    /// A byte has few values: the input values of all, `[channels][256]`.
+    pub fn table(&self) -> Vec<f32> {
+        let channel = |(&mean, &deviation): (&f32, &f32)| {
+            (0..=u8::MAX).map(move |byte| (byte as f32 / self.full_scale - mean) / deviation)
+        };
+        self.mean.iter().zip(&self.deviation).flat_map(channel).collect()
+    }
+}
+
 /// A layer's neurons: `H`, threshold and reset, surrogate, and AdaLi's bounds (one, or one a channel).
 pub struct Neurons<'a> {
     pub neuron: Neuron,

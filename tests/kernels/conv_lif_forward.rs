@@ -63,7 +63,7 @@ impl Case {
         let want = Tensor::from_cpu_bits(span, volume, &spikes);
 
         let pooled =
-            (volume.h > 1 && volume.w > 1 && everything).then(|| Volume { h: volume.h / 2, w: volume.w / 2, ..volume });
+            (volume.h > 1 && volume.w > 1 && everything).then_some(Volume { h: volume.h / 2, w: volume.w / 2, ..volume });
         let device = Device::new(rng.next_u64());
         let source = if direct { device.values(value, &x) } else { device.bits(&x) };
         let packed = weight.packed(&device, value, if direct { Packing::Dense } else { Packing::Spikes });

@@ -15,13 +15,7 @@ pub fn gather(
     out: &mut [f32],
 ) {
     let len = shape.len();
-    // A byte has few values: look its normalised value up.
-    let table: Vec<f32> = (0..shape.channels)
-        .flat_map(|c| {
-            let n = normalisation;
-            (0..=u8::MAX).map(move |b| (b as f32 / n.full_scale - n.mean[c]) / n.deviation[c])
-        })
-        .collect();
+    let table = normalisation.table();
     out.par_chunks_mut(len).zip(indices.par_iter().zip(placements)).for_each(|(out, (&index, placement))| {
         let sample = &set[index as usize * len..][..len];
         for (i, out) in out.chunks_exact_mut(shape.channels).enumerate() {

@@ -2,6 +2,8 @@
 //!
 //! Addresses are device addresses, 0 where the kernel's documentation allows none.
 
+use crate::backend::shape::Pool;
+use crate::data::sampling;
 use crate::neuron::{Neuron, ResetKind};
 use crate::surrogate::{Slope, Window};
 use bytemuck::{Pod, Zeroable};
@@ -140,6 +142,60 @@ pub fn chunks(lengths: &[usize]) -> Vec<Chunk> {
         (0..length).step_by(OPTIMIZER_CHUNK).map(move |start| Chunk { tensor: tensor as u32, start: start as u32 })
     };
     lengths.iter().enumerate().flat_map(of).collect()
+}
+
+/// A pool's extents, as `kernels/pool.cuh` has them.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
+pub struct PoolExtents {
+    pub input: [u32; 2],
+    pub output: [u32; 2],
+    pub kernel: [u32; 2],
+    pub stride: [u32; 2],
+    pub padding: [u32; 2],
+}
+
+impl From<&Pool> for PoolExtents {
+    fn from(pool: &Pool) -> Self {
+        let pair = |h: usize, w: usize| [h as u32, w as u32];
+        Self {
+            input: pair(pool.input.h, pool.input.w),
+            output: pair(pool.output.h, pool.output.w),
+            kernel: pair(pool.kernel.h, pool.kernel.w),
+            stride: pair(pool.stride.h, pool.stride.w),
+            padding: pair(pool.padding.h, pool.padding.w),
+        }
+    }
+}
+
+/// What a dropout's mask follows from, as `kernels/dropout.cu` has it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
+pub struct Mask {
+    /// Address of the seed, a `u64`.
+    pub seed: u64,
+    /// See [`dropout_threshold`].
+    pub threshold: u64,
+}
+
+/// The smallest number of 53 bits that a dropout keeps: [`crate::backend::keeps`] in integers.
+pub fn dropout_threshold(probability: f32) -> u64 {
+    (f64::from(probability) * (1u64 << 53) as f64).ceil() as u64
+}
+
+/// Where a sample is read, as `kernels/input.cu` has it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Placement {
+    pub dx: i32,
+    pub dy: i32,
+    pub flip: u32,
+}
+
+impl From<sampling::Placement> for Placement {
+    fn from(sampling::Placement { dx, dy, flip }: sampling::Placement) -> Self {
+        Self { dx, dy, flip: flip.into() }
+    }
 }
 
 params! {
@@ -415,5 +471,86 @@ params! {
         gain_gradient: u64,
         fan_in: u32,
         scale: f32,
+    }
+
+    /// `max_pool_forward`, `avg_pool_forward`
+    struct PoolForward {
+        spikes: u64,
+        pooled: u64,
+        pool: PoolExtents,
+        images: u32,
+        words: u32,
+    }
+
+    /// `dropout_spikes`
+    struct DropoutSpikes {
+        spikes: u64,
+        kept: u64,
+        mask: Mask,
+        places: Places,
+        channels: u32,
+    }
+
+    /// `dropout_values`
+    struct DropoutValues {
+        values: u64,
+        mask: Mask,
+        places: Places,
+        channels: u32,
+        scale: f32,
+        padding: u32,
+    }
+
+    /// `placements`
+    struct Placements {
+        seed: u64,
+        epoch: u64,
+        indices: u64,
+        placements: u64,
+        batch: u32,
+        crop_padding: u32,
+        flip: u32,
+        padding: u32,
+    }
+
+    /// `input`
+    struct InputBatch {
+        set: u64,
+        indices: u64,
+        placements: u64,
+        table: u64,
+        samples: u64,
+        batch: u32,
+        frames: u32,
+        height: u32,
+        width: u32,
+        channels: u32,
+        padding: u32,
+    }
+
+    /// `unfold`
+    struct Unfold {
+        samples: u64,
+        columns: u64,
+        places: Places,
+        height: u32,
+        width: u32,
+        channels: u32,
+        output_h: u32,
+        output_w: u32,
+        kernel_h: u32,
+        kernel_w: u32,
+        stride_h: u32,
+        stride_w: u32,
+        padding_h: u32,
+        padding_w: u32,
+    }
+
+    /// `spike_count`
+    struct SpikeCount {
+        spikes: u64,
+        counts: u64,
+        places: Places,
+        padding: u32,
     }
 }

@@ -1,0 +1,97 @@
+// A batch from the data set's bytes: gathered by index, cropped, flipped, normalised.
+//
+//   sample[y][x][c] = table[c][byte at (y + dy, x' + dx)], x' = W - 1 - x where flipped; outside the image, byte 0
+//
+// set [any][T][H][W][C] bytes -> samples [T][N][H][W][C], C not padded; T frames, 1 for images. Moves, per value: 1
+// byte in, 2 bytes out.
+//
+// A thread owns eight values in a row of an image, keeps their place and walks over images (t, n): the grid is (an
+// image's eights, any number of blocks of images), the dynamic shared memory 1024 C bytes, which hold the table.
+// Small images want blocks of fewer threads.
+//
+// `placements` draws a batch's crops and flips as placement() of src/data/sampling.rs does, a thread a sample.
+#include "random.cuh"
+#include "value.cuh"
+
+// Where a sample is read: pixels to the right and below, then whether it is mirrored left to right.
+struct Placement {
+    int32_t dx, dy;
+    uint32_t flip;
+};
+
+struct Placements {
+    const unsigned long long* seed;
+    const uint32_t* epoch;
+    const uint32_t* indices;  // [N]
+    Placement* placements;    // [N]
+    uint32_t batch;
+    uint32_t crop_padding, flip;  // the augmentation
+    uint32_t padding;
+};
+LAYOUT(Placements, seed, epoch, indices, placements, batch, crop_padding, flip, padding)
+
+struct InputBatch {
+    const uint8_t* set;
+    const uint32_t* indices;      // [N]
+    const Placement* placements;  // [N]
+    const float* table;           // [C][256]
+    void* samples;
+    uint32_t batch, frames, height, width, channels;
+    uint32_t padding;
+};
+LAYOUT(InputBatch, set, indices, placements, table, samples, batch, frames, height, width, channels, padding)
+
+constexpr uint32_t INPUT_THREADS = 256;
+
+// Uniform in -crop_padding … crop_padding.
+DEVICE int32_t shift(CounterRng rng, uint32_t crop_padding) {
+    const uint64_t drawn = rng.below(2 * static_cast<uint64_t>(crop_padding) + 1);
+    return static_cast<int32_t>(static_cast<int64_t>(drawn) - crop_padding);
+}
+
+KERNEL(placements, Placements, INPUT_THREADS, 1) {
+    const uint32_t n = blockIdx.x * blockDim.x + threadIdx.x;
+    if (n >= p.batch) return;
+    const CounterRng rng = CounterRng(*p.seed, PLACEMENT_STREAM).fork(*p.epoch).fork(p.indices[n]);
+    const int32_t dx = shift(rng.fork(0), p.crop_padding), dy = shift(rng.fork(1), p.crop_padding);
+    p.placements[n] = Placement{dx, dy, p.flip && rng.fork(2).next() >> 63};
+}
+
+template <class V>
+DEVICE void input(const InputBatch& p) {
+    DYNAMIC_SHARED(float, table);
+    for (uint32_t i = 4 * threadIdx.x; i < 256 * p.channels; i += 4 * blockDim.x) {
+        *reinterpret_cast<float4*>(table + i) = *reinterpret_cast<const float4*>(p.table + i);
+    }
+    __syncthreads();
+    const uint32_t line = p.width * p.channels, length = p.height * line;
+    const uint32_t first = 8 * (blockIdx.x * blockDim.x + threadIdx.x);
+    if (first >= length) return;
+    for (uint32_t image = blockIdx.y; image < p.frames * p.batch; image += gridDim.y) {
+        const uint32_t t = image / p.batch, n = image % p.batch;
+        const Placement placement = p.placements[n];
+        const uint8_t* bytes = p.set + (static_cast<size_t>(p.indices[n]) * p.frames + t) * length;
+        uint32_t y = first / line, x = first % line / p.channels, c = first % line % p.channels;
+        float values[8];
+#pragma unroll
+        for (int i = 0; i < 8; i++) {
+            // What lies above or left of the image wraps and so is as far outside as what lies below or right.
+            const uint32_t row = y + placement.dy, column = (placement.flip ? p.width - 1 - x : x) + placement.dx;
+            const bool inside = row < p.height && column < p.width;
+            values[i] = table[256 * c + (inside ? bytes[(row * p.width + column) * p.channels + c] : 0)];
+            if (++c == p.channels) c = 0, x++;
+            if (x == p.width) x = 0, y++;
+        }
+        auto* samples = static_cast<typename V::Stored*>(p.samples) + static_cast<size_t>(image) * length + first;
+        if (length % 8 == 0) {
+            V::store8(samples, values);
+        } else {
+#pragma unroll
+            for (int i = 0; i < 8; i++) {
+                if (first + i < length) V::store(samples + i, values[i]);
+            }
+        }
+    }
+}
+
+KERNEL_EACH_VALUE(input, InputBatch, INPUT_THREADS, 4, input)
