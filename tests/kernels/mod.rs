@@ -3,3 +3,4 @@
 mod harness;
 mod layouts;
 mod norm_lif;
+mod spike_backward;

@@ -2,6 +2,7 @@
 //!
 //! Addresses are device addresses, 0 where the kernel's documentation allows none.
 
+use crate::backend::shape::{self, PoolKind};
 use crate::neuron::{Neuron, ResetKind};
 use crate::surrogate::{Slope, Window};
 use bytemuck::{Pod, Zeroable};
@@ -46,6 +47,48 @@ pub struct Places {
     /// Words of 32 channels.
     pub words: u32,
     pub steps: u32,
+}
+
+/// The pool of `kernels/pool.cuh`; its default is none.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
+pub struct Pool {
+    pub input_h: u32,
+    pub input_w: u32,
+    pub output_h: u32,
+    pub output_w: u32,
+    pub kernel_h: u32,
+    pub kernel_w: u32,
+    pub stride_h: u32,
+    pub stride_w: u32,
+    pub padding_h: u32,
+    pub padding_w: u32,
+    /// 1 max, 2 avg.
+    pub kind: u32,
+    pub padding: u32,
+}
+
+impl From<&shape::Pool> for Pool {
+    fn from(p: &shape::Pool) -> Self {
+        let kind = match p.kind {
+            PoolKind::Max => 1,
+            PoolKind::Avg => 2,
+        };
+        Self {
+            input_h: p.input.h as u32,
+            input_w: p.input.w as u32,
+            output_h: p.output.h as u32,
+            output_w: p.output.w as u32,
+            kernel_h: p.kernel.h as u32,
+            kernel_w: p.kernel.w as u32,
+            stride_h: p.stride.h as u32,
+            stride_w: p.stride.w as u32,
+            padding_h: p.padding.h as u32,
+            padding_w: p.padding.w as u32,
+            kind,
+            padding: 0,
+        }
+    }
 }
 
 /// The neuron of `kernels/neuron.cuh`.
@@ -108,6 +151,23 @@ params! {
         windows_per_channel: u32,
         histogram_per_channel: u32,
         neuron: NeuronConstants,
+        padding: u32,
+    }
+
+    /// `spike_backward_*`
+    struct SpikeBackward {
+        gradient: u64,
+        spikes: u64,
+        inside: u64,
+        membranes: u64,
+        windows: u64,
+        out: u64,
+        places: Places,
+        pool: Pool,
+        neuron: NeuronConstants,
+        slope: SlopeConstants,
+        windows_per_channel: u32,
+        current_steps: u32,
         padding: u32,
     }
 }
