@@ -1,6 +1,8 @@
 //! One file an operation; [`harness`] is what they share.
 
+mod batch_norm;
 mod harness;
 mod layouts;
 mod norm_lif;
+mod norm_lif_backward;
 mod spike_backward;

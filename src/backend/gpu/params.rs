@@ -170,4 +170,66 @@ params! {
         current_steps: u32,
         padding: u32,
     }
+
+    /// `norm_lif_reduce`, `norm_lif_apply`
+    struct NormLifBackward {
+        currents: u64,
+        gradient: u64,
+        spikes: u64,
+        inside: u64,
+        windows: u64,
+        scale: u64,
+        shift: u64,
+        mean: u64,
+        inverse_deviation: u64,
+        sums: u64,
+        of_gradient: u64,
+        of_current: u64,
+        constant: u64,
+        out: u64,
+        places: Places,
+        pool: Pool,
+        neuron: NeuronConstants,
+        slope: SlopeConstants,
+        slope_kind: u32,
+        windows_per_channel: u32,
+        current_steps: u32,
+    }
+
+    /// `batch_norm_statistics`, `batch_norm_running`
+    struct BatchNorm {
+        moments: u64,
+        counts: u64,
+        gain: u64,
+        bias: u64,
+        running_mean: u64,
+        running_variance: u64,
+        mean: u64,
+        inverse_deviation: u64,
+        scale: u64,
+        shift: u64,
+        pieces: u32,
+        count: u32,
+        repeats: u32,
+        channels: u32,
+        update: u32,
+        padding: u32,
+    }
+
+    /// `batch_norm_backward`
+    struct BatchNormBackward {
+        sums: u64,
+        mean: u64,
+        inverse_deviation: u64,
+        scale: u64,
+        gain_grad: u64,
+        bias_grad: u64,
+        of_gradient: u64,
+        of_current: u64,
+        constant: u64,
+        sum: u64,
+        share: f64,
+        pieces: u32,
+        channels: u32,
+    }
 }
