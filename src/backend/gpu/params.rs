@@ -2,6 +2,7 @@
 //!
 //! Addresses are device addresses, 0 where the kernel's documentation allows none.
 
+use crate::autotune::{BoundsSpec, Flag};
 use crate::backend::shape::{self, PoolKind};
 use crate::neuron::{Neuron, ResetKind};
 use crate::surrogate::{Slope, Window};
@@ -232,4 +233,75 @@ params! {
         pieces: u32,
         channels: u32,
     }
+
+    /// `membrane_histogram`
+    struct MembraneHistogram {
+        membranes: u64,
+        histogram: u64,
+        places: Places,
+        channels: u32,
+        per_channel: u32,
+        threshold: f32,
+    }
+
+    /// `tune_bounds`
+    struct TuneBounds {
+        histogram: u64,
+        epoch: u64,
+        bounds: u64,
+        start: u64,
+        windows: u64,
+        flags: u64,
+        epochs: f64,
+        left0: f64,
+        left1: f64,
+        right0: f64,
+        right1: f64,
+        target0: f64,
+        target1: f64,
+        alpha: f64,
+        momentum: f64,
+        floor: f64,
+        ceiling: f64,
+        mode: u32,
+        schedule: u32,
+        count: u32,
+        first: u32,
+        threshold: f32,
+        padding: u32,
+    }
 }
+
+impl From<&BoundsSpec> for TuneBounds {
+    /// The rule; which histograms, and when, is left open.
+    fn from(spec: &BoundsSpec) -> Self {
+        let ([left0, left1], [right0, right1], [target0, target1]) = (spec.left, spec.right, spec.target);
+        let BoundsSpec { alpha, momentum, floor, ceiling, .. } = *spec;
+        let (mode, schedule) = (spec.mode as u32, spec.schedule as u32);
+        Self {
+            left0,
+            left1,
+            right0,
+            right1,
+            target0,
+            target1,
+            alpha,
+            momentum,
+            floor,
+            ceiling,
+            mode,
+            schedule,
+            ..Self::default()
+        }
+    }
+}
+
+/// What `tune_bounds` found wrong with a histogram.
+pub fn flags(mask: u32) -> Vec<Flag> {
+    const ALL: [Flag; 6] =
+        [Flag::NotSampled, Flag::Dead, Flag::Saturated, Flag::Thin, Flag::BeyondHistogram, Flag::OutOfReach];
+    ALL.into_iter().enumerate().filter(|(bit, _)| mask >> bit & 1 == 1).map(|(_, flag)| flag).collect()
+}
+
+/// The bit by which `tune_bounds` says that potentials were not finite.
+pub const NON_FINITE: u32 = 64;
