@@ -234,7 +234,7 @@ mod emulator {
     const FLAGS: &str = "-std=c++17 -fno-exceptions -fno-strict-aliasing";
     /// `-fsanitize=thread` makes the compiler announce every memory access; the emulator's own hooks listen, and
     /// libtsan is not linked. `alignment`: of 16-byte accesses, which may be announced in parts.
-    const KERNEL_FLAGS: &str = "-fsanitize=thread,alignment -ffp-contract=off -Wno-unknown-pragmas -x c++";
+    const KERNEL_FLAGS: &str = "-fsanitize=thread,alignment -ffp-contract=off -Wno-unknown-pragmas";
 
     /// One static library a source, each made again only if something it includes has changed.
     pub fn build(out: &Path) {
@@ -263,9 +263,15 @@ mod emulator {
         let name = library(source);
         let mut build = cc::Build::new();
         build.cpp(true).opt_level(2).warnings(false).cargo_metadata(false).out_dir(out);
-        build.include(KERNELS).define("ADALI_EMULATOR", "1").file(source).flags(FLAGS.split(' '));
+        build.include(KERNELS).include(".").define("ADALI_EMULATOR", "1").flags(FLAGS.split(' '));
         if source.extension().is_some_and(|extension| extension == "cu") {
-            build.flags(KERNEL_FLAGS.split(' '));
+            // nvcc's modules know nothing of each other: here a namespace keeps what they define apart.
+            let unit = out.join(format!("{name}.cpp"));
+            let source = source.display();
+            write(&unit, &format!("#include \"emulator/cuda.h\"\nnamespace {name} {{\n#include \"{source}\"\n}}\n"));
+            build.file(unit).flags(KERNEL_FLAGS.split(' '));
+        } else {
+            build.file(source);
         }
         let compiler = build.try_get_compiler().map_err(|error| error.to_string())?;
         let settings = format!("{:?} {:?}", compiler.path(), compiler.args());

@@ -12,10 +12,9 @@
 // bits in, 2 bytes out.
 #include "conv.cuh"
 #include "neuron.cuh"
+#include "pool.cuh"
 #include "surrogate.cuh"
 #include "value.cuh"
-
-enum PoolKind : uint32_t { NO_POOL, MAX_POOL, AVG_POOL };
 
 struct ConvInputGrad {
     const void* gradient;

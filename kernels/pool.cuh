@@ -1,10 +1,14 @@
-// Extents of a pool, and the pixels that each of its windows covers.
+// A pool of spikes: its extents, and the pixels that each of its windows covers.
 #pragma once
 #include "device.cuh"
+
+enum PoolKind : uint32_t { NO_POOL, MAX_POOL, AVG_POOL };
 
 struct Pool {
     uint32_t input_h, input_w, output_h, output_w;
     uint32_t kernel_h, kernel_w, stride_h, stride_w, padding_h, padding_w;
+    uint32_t kind;  // PoolKind
+    uint32_t padding;
 };
 
 // The part of a window that lies in the image: rows top … bottom - 1, columns left … right - 1.

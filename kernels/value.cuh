@@ -7,10 +7,18 @@ struct F32 {
     using Stored = float;
     static DEVICE float load(const float* at) { return *at; }
     static DEVICE void store(float* at, float x) { *at = x; }
-    static DEVICE void load8(const float* at, float (&x)[8]) {
-        const float4 a = reinterpret_cast<const float4*>(at)[0], b = reinterpret_cast<const float4*>(at)[1];
+    // Eight values on their way: kept as they lie in memory, so that nothing waits for them before they are used.
+    struct Eight {
+        float4 a, b;
+    };
+    static DEVICE Eight fetch8(const float* at) {
+        return {reinterpret_cast<const float4*>(at)[0], reinterpret_cast<const float4*>(at)[1]};
+    }
+    static DEVICE void unpack8(const Eight& from, float (&x)[8]) {
+        const float4 a = from.a, b = from.b;
         x[0] = a.x, x[1] = a.y, x[2] = a.z, x[3] = a.w, x[4] = b.x, x[5] = b.y, x[6] = b.z, x[7] = b.w;
     }
+    static DEVICE void load8(const float* at, float (&x)[8]) { unpack8(fetch8(at), x); }
     static DEVICE void store8(float* at, const float (&x)[8]) {
         reinterpret_cast<float4*>(at)[0] = float4{x[0], x[1], x[2], x[3]};
         reinterpret_cast<float4*>(at)[1] = float4{x[4], x[5], x[6], x[7]};
@@ -23,15 +31,17 @@ struct Half {
     using Stored = uint16_t;
     static DEVICE float load(const uint16_t* at) { return V::low(*at); }
     static DEVICE void store(uint16_t* at, float x) { *at = static_cast<uint16_t>(V::pack(x, 0.0f)); }
-    static DEVICE void load8(const uint16_t* at, float (&x)[8]) {
-        const uint4 four = *reinterpret_cast<const uint4*>(at);
-        const uint32_t pairs[4] = {four.x, four.y, four.z, four.w};
+    using Eight = uint4;
+    static DEVICE Eight fetch8(const uint16_t* at) { return *reinterpret_cast<const uint4*>(at); }
+    static DEVICE void unpack8(const Eight& from, float (&x)[8]) {
+        const uint32_t pairs[4] = {from.x, from.y, from.z, from.w};
 #pragma unroll
         for (int i = 0; i < 4; i++) {
             x[2 * i] = V::low(pairs[i]);
             x[2 * i + 1] = V::high(pairs[i]);
         }
     }
+    static DEVICE void load8(const uint16_t* at, float (&x)[8]) { unpack8(fetch8(at), x); }
     static DEVICE void store8(uint16_t* at, const float (&x)[8]) {
         *reinterpret_cast<uint4*>(at) =
             uint4{V::pack(x[0], x[1]), V::pack(x[2], x[3]), V::pack(x[4], x[5]), V::pack(x[6], x[7])};

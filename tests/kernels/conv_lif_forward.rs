@@ -62,8 +62,11 @@ impl Case {
         Cpu.conv_lif_forward(&conv, span, input, steps, cpu_weights(&weights), &zeros, affine, &on_cpu, out).unwrap();
         let want = Tensor::from_cpu_bits(span, volume, &spikes);
 
-        let pooled =
-            (volume.h > 1 && volume.w > 1 && everything).then_some(Volume { h: volume.h / 2, w: volume.w / 2, ..volume });
+        let pooled = (volume.h > 1 && volume.w > 1 && everything).then_some(Volume {
+            h: volume.h / 2,
+            w: volume.w / 2,
+            ..volume
+        });
         let device = Device::new(rng.next_u64());
         let source = if direct { device.values(value, &x) } else { device.bits(&x) };
         let packed = weight.packed(&device, value, if direct { Packing::Dense } else { Packing::Spikes });

@@ -1,5 +1,6 @@
 //! One file an operation; [`harness`] is what they share.
 
+mod batch_norm;
 mod conv_current;
 mod conv_input_grad;
 mod conv_lif_forward;
@@ -11,9 +12,13 @@ mod input;
 mod layouts;
 mod linear;
 mod loss;
+mod membrane_histogram;
 mod norm_lif;
+mod norm_lif_backward;
 mod optimizer;
 mod pool;
 mod readout;
+mod spike_backward;
+mod tune_bounds;
 mod unfold;
 mod weight_norm;

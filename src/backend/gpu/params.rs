@@ -2,7 +2,8 @@
 //!
 //! Addresses are device addresses, 0 where the kernel's documentation allows none.
 
-use crate::backend::shape::Pool;
+use crate::autotune::{BoundsSpec, Flag};
+use crate::backend::shape::{self, PoolKind};
 use crate::data::sampling;
 use crate::neuron::{Neuron, ResetKind};
 use crate::surrogate::{Slope, Window};
@@ -48,6 +49,48 @@ pub struct Places {
     /// Words of 32 channels.
     pub words: u32,
     pub steps: u32,
+}
+
+/// The pool of `kernels/pool.cuh`; its default is none.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
+pub struct Pool {
+    pub input_h: u32,
+    pub input_w: u32,
+    pub output_h: u32,
+    pub output_w: u32,
+    pub kernel_h: u32,
+    pub kernel_w: u32,
+    pub stride_h: u32,
+    pub stride_w: u32,
+    pub padding_h: u32,
+    pub padding_w: u32,
+    /// 1 max, 2 avg.
+    pub kind: u32,
+    pub padding: u32,
+}
+
+impl From<&shape::Pool> for Pool {
+    fn from(p: &shape::Pool) -> Self {
+        let kind = match p.kind {
+            PoolKind::Max => 1,
+            PoolKind::Avg => 2,
+        };
+        Self {
+            input_h: p.input.h as u32,
+            input_w: p.input.w as u32,
+            output_h: p.output.h as u32,
+            output_w: p.output.w as u32,
+            kernel_h: p.kernel.h as u32,
+            kernel_w: p.kernel.w as u32,
+            stride_h: p.stride.h as u32,
+            stride_w: p.stride.w as u32,
+            padding_h: p.padding.h as u32,
+            padding_w: p.padding.w as u32,
+            kind,
+            padding: 0,
+        }
+    }
 }
 
 /// The neuron of `kernels/neuron.cuh`.
@@ -142,30 +185,6 @@ pub fn chunks(lengths: &[usize]) -> Vec<Chunk> {
         (0..length).step_by(OPTIMIZER_CHUNK).map(move |start| Chunk { tensor: tensor as u32, start: start as u32 })
     };
     lengths.iter().enumerate().flat_map(of).collect()
-}
-
-/// A pool's extents, as `kernels/pool.cuh` has them.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
-pub struct PoolExtents {
-    pub input: [u32; 2],
-    pub output: [u32; 2],
-    pub kernel: [u32; 2],
-    pub stride: [u32; 2],
-    pub padding: [u32; 2],
-}
-
-impl From<&Pool> for PoolExtents {
-    fn from(pool: &Pool) -> Self {
-        let pair = |h: usize, w: usize| [h as u32, w as u32];
-        Self {
-            input: pair(pool.input.h, pool.input.w),
-            output: pair(pool.output.h, pool.output.w),
-            kernel: pair(pool.kernel.h, pool.kernel.w),
-            stride: pair(pool.stride.h, pool.stride.w),
-            padding: pair(pool.padding.h, pool.padding.w),
-        }
-    }
 }
 
 /// What a dropout's mask follows from, as `kernels/dropout.cu` has it.
@@ -477,7 +496,7 @@ params! {
     struct PoolForward {
         spikes: u64,
         pooled: u64,
-        pool: PoolExtents,
+        pool: Pool,
         images: u32,
         words: u32,
     }
@@ -553,4 +572,154 @@ params! {
         places: Places,
         padding: u32,
     }
+
+    /// `spike_backward_*`
+    struct SpikeBackward {
+        gradient: u64,
+        spikes: u64,
+        inside: u64,
+        membranes: u64,
+        windows: u64,
+        out: u64,
+        places: Places,
+        pool: Pool,
+        neuron: NeuronConstants,
+        slope: SlopeConstants,
+        windows_per_channel: u32,
+        current_steps: u32,
+        padding: u32,
+    }
+
+    /// `norm_lif_reduce`, `norm_lif_apply`
+    struct NormLifBackward {
+        currents: u64,
+        gradient: u64,
+        spikes: u64,
+        inside: u64,
+        windows: u64,
+        scale: u64,
+        shift: u64,
+        mean: u64,
+        inverse_deviation: u64,
+        sums: u64,
+        of_gradient: u64,
+        of_current: u64,
+        constant: u64,
+        out: u64,
+        places: Places,
+        pool: Pool,
+        neuron: NeuronConstants,
+        slope: SlopeConstants,
+        slope_kind: u32,
+        windows_per_channel: u32,
+        current_steps: u32,
+    }
+
+    /// `batch_norm_statistics`, `batch_norm_running`
+    struct BatchNorm {
+        moments: u64,
+        counts: u64,
+        gain: u64,
+        bias: u64,
+        running_mean: u64,
+        running_variance: u64,
+        mean: u64,
+        inverse_deviation: u64,
+        scale: u64,
+        shift: u64,
+        pieces: u32,
+        count: u32,
+        repeats: u32,
+        channels: u32,
+        update: u32,
+        padding: u32,
+    }
+
+    /// `batch_norm_backward`
+    struct BatchNormBackward {
+        sums: u64,
+        mean: u64,
+        inverse_deviation: u64,
+        scale: u64,
+        gain_grad: u64,
+        bias_grad: u64,
+        of_gradient: u64,
+        of_current: u64,
+        constant: u64,
+        sum: u64,
+        share: f64,
+        pieces: u32,
+        channels: u32,
+    }
+
+    /// `membrane_histogram`
+    struct MembraneHistogram {
+        membranes: u64,
+        histogram: u64,
+        places: Places,
+        channels: u32,
+        per_channel: u32,
+        threshold: f32,
+    }
+
+    /// `tune_bounds`
+    struct TuneBounds {
+        histogram: u64,
+        epoch: u64,
+        bounds: u64,
+        start: u64,
+        windows: u64,
+        flags: u64,
+        epochs: f64,
+        left0: f64,
+        left1: f64,
+        right0: f64,
+        right1: f64,
+        target0: f64,
+        target1: f64,
+        alpha: f64,
+        momentum: f64,
+        floor: f64,
+        ceiling: f64,
+        mode: u32,
+        schedule: u32,
+        count: u32,
+        first: u32,
+        threshold: f32,
+        padding: u32,
+    }
 }
+
+impl From<&BoundsSpec> for TuneBounds {
+    /// The rule; which histograms, and when, is left open.
+    fn from(spec: &BoundsSpec) -> Self {
+        let ([left0, left1], [right0, right1], [target0, target1]) = (spec.left, spec.right, spec.target);
+        let BoundsSpec { alpha, momentum, floor, ceiling, .. } = *spec;
+        let (mode, schedule) = (spec.mode as u32, spec.schedule as u32);
+        Self {
+            left0,
+            left1,
+            right0,
+            right1,
+            target0,
+            target1,
+            alpha,
+            momentum,
+            floor,
+            ceiling,
+            mode,
+            schedule,
+            ..Self::default()
+        }
+    }
+}
+
+/// What `tune_bounds` found wrong with a histogram.
+pub fn flags(mask: u32) -> Vec<Flag> {
+    const ALL: [Flag; 6] =
+        [Flag::NotSampled, Flag::Dead, Flag::Saturated, Flag::Thin, Flag::BeyondHistogram, Flag::OutOfReach];
+    ALL.into_iter().enumerate().filter(|(bit, _)| mask >> bit & 1 == 1).map(|(_, flag)| flag).collect()
+}
+
+/// The bit by which `tune_bounds` says that potentials were not finite.
+pub const NON_FINITE: u32 = 64;

@@ -1,0 +1,52 @@
+// Histograms of stored membranes, as histogram.cuh counts them: of a layer, or one a channel.
+//
+//   counts[bin of (H - threshold)/threshold] += 1
+//
+// membranes [T][places][C] -> histogram [1 or C][COUNTS] u64, added to. A thread takes eight channels of a place at a
+// time; a block counts in dynamic shared memory, [1 or 32][COUNTS] u32, and adds that up at its end. The grid is (any
+// number of blocks, 1, or where each channel has a histogram C/32: a block then owns one word of channels). Moves, per
+// neuron-step: 2 bytes in.
+#include "histogram.cuh"
+#include "places.cuh"
+#include "value.cuh"
+
+struct MembraneHistogram {
+    const void* membranes;
+    unsigned long long* histogram;
+    Places places;
+    uint32_t channels;  // without padding
+    uint32_t per_channel;
+    float threshold;
+};
+LAYOUT(MembraneHistogram, membranes, histogram, places, channels, per_channel, threshold)
+
+template <class V>
+DEVICE void membrane_histogram(const MembraneHistogram& p) {
+    const auto* membranes = static_cast<const typename V::Stored*>(p.membranes);
+    DYNAMIC_SHARED(uint32_t, counts);
+    const uint32_t histograms = p.per_channel ? 32 : 1;
+    for (uint32_t h = 0; h < histograms; h++) clear_counts(counts + h * COUNTS);
+    __syncthreads();
+    const uint32_t words = p.places.words, across = p.per_channel ? 1 : words, lane = threadIdx.x % 4;
+    const uint32_t quads = p.places.steps * p.places.places * across;
+    // The whole warp walks together: count_in_block needs it.
+    for (uint32_t first = blockIdx.x * QUADS; first < quads; first += gridDim.x * QUADS) {
+        const uint32_t quad = first + threadIdx.x / 4, word = p.per_channel ? blockIdx.y : quad % across;
+        const bool active = quad < quads;
+        float h[8] = {};
+        if (active) V::load8(membranes + (static_cast<size_t>(quad / across) * words + word) * 32 + 8 * lane, h);
+#pragma unroll
+        for (uint32_t i = 0; i < 8; i++) {
+            const uint32_t in_word = 8 * lane + i, from = p.per_channel ? in_word * COUNTS : 0;
+            const bool real = active && 32 * word + in_word < p.channels;
+            count_in_block(counts, real ? from + bin_of((h[i] - p.threshold) / p.threshold) : NO_BIN);
+        }
+    }
+    __syncthreads();
+    const uint32_t channel = 32 * blockIdx.y;
+    for (uint32_t h = 0; h < histograms && channel + h < p.channels; h++) {
+        add_counts(counts + h * COUNTS, p.histogram + static_cast<size_t>(channel + h) * COUNTS);
+    }
+}
+
+KERNEL_EACH_VALUE(membrane_histogram, MembraneHistogram, PLACE_THREADS, 2, membrane_histogram)

@@ -1,0 +1,156 @@
+//! Batch norm and neurons backward, in two passes.
+
+use super::harness::*;
+use super::spike_backward::{Layer, cases};
+use crate::oracle::Rng;
+use adali::backend::gpu::params::{self, NormLifBackward};
+use adali::backend::gpu::{Buffer, Launch};
+use adali::backend::shape::Span;
+
+/// What batch norm knows of each channel.
+struct Channels {
+    mean: Vec<f32>,
+    inverse_deviation: Vec<f32>,
+    of_gradient: Vec<f32>,
+    of_current: Vec<f32>,
+    constant: Vec<f32>,
+}
+
+impl Channels {
+    fn new(rng: &mut Rng, channels: usize) -> Self {
+        let mut draw =
+            |low, high| with_padding(&(0..channels).map(|_| rng.uniform(low, high) as f32).collect::<Vec<_>>());
+        Self {
+            mean: draw(-0.5, 0.5),
+            inverse_deviation: draw(0.5, 2.0),
+            of_gradient: draw(0.5, 2.0),
+            of_current: draw(-0.1, 0.1),
+            constant: draw(-0.1, 0.1),
+        }
+    }
+
+    /// What reduce must find, with the sum of the sizes of what it adds.
+    fn sums(&self, layer: &Layer, gradient: &Tensor) -> Vec<[f64; 2]> {
+        let (channels, pixels) = (layer.volume.c, layer.volume.pixels());
+        let mut sums = vec![[0.0; 2]; 2 * padded(channels)];
+        for (i, (&g, &y)) in gradient.data.iter().zip(&layer.currents.data).enumerate() {
+            let c = i / pixels % channels;
+            let normalised = (y as f64 - self.mean[c] as f64) * self.inverse_deviation[c] as f64;
+            for (sum, x) in [(c, g as f64), (padded(channels) + c, g as f64 * normalised)] {
+                sums[sum][0] += x;
+                sums[sum][1] += x.abs();
+            }
+        }
+        sums
+    }
+
+    fn apply(&self, layer: &Layer, gradient: &Tensor) -> Tensor {
+        let mut out = gradient.clone();
+        for (i, (x, y)) in out.data.iter_mut().zip(&layer.currents.data).enumerate() {
+            let c = i / layer.volume.pixels() % layer.volume.c;
+            *x = self.of_gradient[c].mul_add(*x, self.of_current[c].mul_add(*y, self.constant[c]));
+        }
+        out
+    }
+}
+
+fn with_padding(values: &[f32]) -> Vec<f32> {
+    let mut values = values.to_vec();
+    values.resize(padded(values.len()), 0.0);
+    values
+}
+
+/// Partial sums and applied gradient.
+fn on_gpu(seed: u64, value: Value, layer: &Layer, channels: &Channels, bits: bool) -> (Vec<f32>, Tensor) {
+    let device = Device::new(seed);
+    let (neuron, volume, span) = (layer.neuron, layer.volume, layer.span);
+    let of_currents = Span { steps: layer.current_steps, ..span };
+    let (slope_kind, _, slope) = params::slope(surrogate(layer.kind).slope(neuron.threshold));
+    let currents = device.values(value, &layer.currents);
+    let gradient = device.values(value, &layer.gradient);
+    let spikes = (bits || layer.pool.is_some()).then(|| device.bits(&layer.spikes));
+    let inside = bits.then(|| device.bits(&layer.inside));
+    let windows = (slope_kind == 0).then(|| windows(&device, &layer.bounds, neuron.threshold));
+    let affine = (!bits).then(|| [&layer.scale, &layer.shift].map(|v| device.put(&with_padding(v))));
+    let [mean, inverse_deviation, of_gradient, of_current, constant] =
+        [&channels.mean, &channels.inverse_deviation, &channels.of_gradient, &channels.of_current, &channels.constant]
+            .map(|values| device.put(values));
+    let places = places(span, volume);
+    let launch = over_places(places);
+    let sums = device.empty(launch.grid[0] as usize * 2 * padded(volume.c) * 4);
+    let out = device.empty_values(value, of_currents, volume);
+    let params = NormLifBackward {
+        currents: currents.address(),
+        gradient: gradient.address(),
+        spikes: address(spikes.as_ref()),
+        inside: address(inside.as_ref()),
+        windows: address(windows.as_ref()),
+        scale: affine.as_ref().map_or(NONE, |[scale, _]| scale.address()),
+        shift: affine.as_ref().map_or(NONE, |[_, shift]| shift.address()),
+        places,
+        pool: layer.pool.as_ref().map(Into::into).unwrap_or_default(),
+        neuron: constants(neuron),
+        slope,
+        slope_kind,
+        windows_per_channel: (layer.bounds.len() > 1).into(),
+        current_steps: layer.current_steps as u32,
+        ..NormLifBackward::default()
+    };
+    let step = 8 * launch.threads * 4;
+    let membranes = if bits { 0 } else { span.steps as u32 * step };
+    let reduce = NormLifBackward {
+        mean: mean.address(),
+        inverse_deviation: inverse_deviation.address(),
+        sums: sums.address(),
+        ..params
+    };
+    let shared = membranes.max(2 * step);
+    device.run(&format!("norm_lif_reduce_{}", value.name()), Launch { shared, ..launch }, &reduce);
+    let apply = NormLifBackward {
+        of_gradient: of_gradient.address(),
+        of_current: of_current.address(),
+        constant: constant.address(),
+        out: out.address(),
+        ..params
+    };
+    device.run(&format!("norm_lif_apply_{}", value.name()), Launch { shared: membranes, ..launch }, &apply);
+    (device.get(&sums), device.get_values(value, &out, of_currents, volume))
+}
+
+#[test]
+fn norm_lif_backward_matches() {
+    let mut rng = Rng::fresh("norm_lif_backward");
+    let mut count = 0;
+    for value in VALUES {
+        for neuron in neurons() {
+            for kind in SLOPES {
+                for case in cases() {
+                    let layer = Layer::new(&mut rng, value, neuron, kind, &case);
+                    let channels = Channels::new(&mut rng, layer.volume.c);
+                    for bits in [false, true] {
+                        if bits && !layer.neurons().bits_suffice() {
+                            continue;
+                        }
+                        let what = format!("{value:?} {neuron:?} {kind:?} {case:?} bits {bits}");
+                        let gradient = layer.backward(bits);
+                        let (partial, applied) = on_gpu(rng.next_u64(), value, &layer, &channels, bits);
+                        let want = channels.apply(&layer, &gradient).rounded(value);
+                        assert_same(&what, &applied, &want);
+                        let want = channels.sums(&layer, &gradient);
+                        for (i, [want, size]) in want.iter().enumerate() {
+                            let got: f64 = partial.chunks_exact(sums_of_block(&layer)).map(|p| p[i] as f64).sum();
+                            assert!((got - want).abs() <= 2e-6 * size, "{what}: sum {i} is {got}, not {want}");
+                        }
+                        count += 1;
+                    }
+                }
+            }
+        }
+    }
+    assert_eq!(count, 3 * (4 * 4 + 3) * 6);
+}
+
+/// Values of one block's sums.
+fn sums_of_block(layer: &Layer) -> usize {
+    2 * padded(layer.volume.c)
+}

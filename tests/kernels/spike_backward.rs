@@ -1,0 +1,259 @@
+//! Neurons backward in time, behind every kind of pool.
+
+use super::harness::*;
+use crate::oracle::Rng;
+use adali::backend::cpu::Cpu;
+use adali::backend::gpu::Buffer;
+use adali::backend::gpu::params::{self, SpikeBackward};
+use adali::backend::shape::{Extent, Pool, PoolKind, Span, Volume, output_extent};
+use adali::backend::{Affine, Backend, Neurons, Saved, SpikeOutput};
+use adali::neuron::{Neuron, NeuronModel, NeuronSpec, ResetKind};
+use adali::surrogate::{Bounds, MembraneSlope, Slope, SurrogateKind};
+
+/// Extents of a layer.
+#[derive(Clone, Copy, Debug)]
+pub struct Case {
+    steps: usize,
+    current_steps: usize,
+    volume: Volume,
+    pool: Option<Pool>,
+    /// Whether each channel has its window.
+    per_channel: bool,
+}
+
+/// Odd shapes, steps and pools; 70 channels leave threads idle, 2080 take two blocks.
+pub fn cases() -> [Case; 6] {
+    let volume = |c| Volume { h: 5, w: 7, c };
+    let (square, none) = (Extent::square, Extent::square(0));
+    let plain = Case { steps: 1, current_steps: 1, volume: volume(3), pool: None, per_channel: false };
+    let case = |steps, pool: Pool| Case { steps, current_steps: steps, volume: pool.input, pool: Some(pool), ..plain };
+    let overlapping = pool(PoolKind::Max, volume(33), square(3), Extent { h: 1, w: 2 }, square(1));
+    [
+        plain,
+        Case { steps: 7, current_steps: 7, volume: volume(70), per_channel: true, ..plain },
+        Case { steps: 2, current_steps: 2, volume: Volume { h: 1, w: 2, c: 2080 }, ..plain },
+        case(2, pool(PoolKind::Max, volume(64), square(2), square(2), none)),
+        Case { current_steps: 1, per_channel: true, ..case(4, overlapping) },
+        case(4, pool(PoolKind::Avg, volume(3), Extent { h: 3, w: 2 }, Extent { h: 2, w: 1 }, square(1))),
+    ]
+}
+
+fn pool(kind: PoolKind, input: Volume, kernel: Extent, stride: Extent, padding: Extent) -> Pool {
+    let extent = |input, kernel, stride, padding| output_extent(input, kernel, stride, padding).expect("it fits");
+    let h = extent(input.h, kernel.h, stride.h, padding.h);
+    let w = extent(input.w, kernel.w, stride.w, padding.w);
+    Pool { kind, input, kernel, stride, padding, output: Volume { h, w, c: input.c } }
+}
+
+/// A layer after its forward pass on the CPU, and the gradient that comes back to it.
+pub struct Layer {
+    pub span: Span,
+    pub volume: Volume,
+    pub neuron: Neuron,
+    pub bounds: Vec<Bounds>,
+    pub kind: SurrogateKind,
+    pub current_steps: usize,
+    pub pool: Option<Pool>,
+    pub scale: Vec<f32>,
+    pub shift: Vec<f32>,
+    pub currents: Tensor,
+    pub spikes: Tensor,
+    pub inside: Tensor,
+    pub membranes: Tensor,
+    /// Of the pooled spikes.
+    pub gradient: Tensor,
+}
+
+impl Layer {
+    /// Currents and gradient as `value` stores them.
+    pub fn new(rng: &mut Rng, value: Value, neuron: Neuron, kind: SurrogateKind, case: &Case) -> Self {
+        let &Case { steps, current_steps, volume, pool, per_channel } = case;
+        let (span, channels) = (Span { batch: 2, steps }, volume.c);
+        let of_currents = Span { steps: current_steps, ..span };
+        let currents = Tensor::new(of_currents, volume, || rng.normal() as f32).rounded(value);
+        let pooled = pool.map_or(volume, |pool| pool.output);
+        let gradient = Tensor::new(span, pooled, || rng.normal() as f32).rounded(value);
+        let mut layer = Self {
+            span,
+            volume,
+            neuron,
+            bounds: bounds(per_channel.then_some(channels)),
+            kind,
+            current_steps,
+            pool,
+            scale: (0..channels).map(|_| rng.uniform(0.5, 2.0) as f32).collect(),
+            shift: (0..channels).map(|_| rng.uniform(-0.5, 0.5) as f32).collect(),
+            spikes: currents.clone(),
+            inside: currents.clone(),
+            membranes: currents.clone(),
+            currents,
+            gradient,
+        };
+        layer.forward();
+        layer
+    }
+
+    fn forward(&mut self) {
+        let (span, volume) = (self.span, self.volume);
+        let mut spikes = Cpu.spikes(span, volume).unwrap();
+        let mut inside = Cpu.spikes(span, volume).unwrap();
+        let mut membranes = Cpu.activations(span, volume).unwrap();
+        let out = SpikeOutput {
+            spikes: &mut spikes,
+            windows: Some(&mut inside),
+            membrane: Some(&mut membranes),
+            histogram: None,
+        };
+        let (scale, shift) = (Cpu.vector(&self.scale).unwrap(), Cpu.vector(&self.shift).unwrap());
+        let affine = Affine::<Cpu> { scale: &scale, shift: &shift };
+        let currents = self.currents.cpu_floats();
+        Cpu.norm_lif_forward(volume, span, &currents, self.current_steps, affine, &self.neurons(), out).unwrap();
+        self.spikes = Tensor::from_cpu_bits(span, volume, &spikes);
+        self.inside = Tensor::from_cpu_bits(span, volume, &inside);
+        self.membranes = Tensor::from_cpu_floats(span, volume, &membranes);
+    }
+
+    pub fn neurons(&self) -> Neurons<'_> {
+        Neurons { neuron: self.neuron, surrogate: surrogate(self.kind), bounds: &self.bounds }
+    }
+
+    /// The gradient of the currents on the CPU, from bits or from membranes computed again.
+    pub fn backward(&self, bits: bool) -> Tensor {
+        let (spikes, windows, currents) = (self.spikes.cpu_bits(), self.inside.cpu_bits(), self.currents.cpu_floats());
+        let (scale, shift) = (Cpu.vector(&self.scale).unwrap(), Cpu.vector(&self.shift).unwrap());
+        let affine = Affine { scale: &scale, shift: &shift };
+        let saved = if bits {
+            Saved::Bits { spikes: &spikes, windows: &windows }
+        } else {
+            Saved::Currents { currents: &currents, steps: self.current_steps, affine, spikes: &spikes }
+        };
+        on_cpu(&self.neurons(), self, saved, self.current_steps)
+    }
+
+    /// The gradient of the spikes themselves: that of the currents of neurons whose every derivative is 1.
+    fn unpooled(&self) -> Tensor {
+        let spec = NeuronSpec { model: NeuronModel::Lif, tau: 1.0, detach_reset: true, ..NeuronSpec::default() };
+        let neuron = spec.neuron().unwrap();
+        let bounds = [Bounds::new(0.5, 0.5, 0.5)];
+        let neurons = Neurons { neuron, surrogate: surrogate(SurrogateKind::Adali), bounds: &bounds };
+        let mut everywhere = self.spikes.clone();
+        everywhere.data.fill(1.0);
+        let (spikes, windows) = (self.spikes.cpu_bits(), everywhere.cpu_bits());
+        on_cpu(&neurons, self, Saved::Bits { spikes: &spikes, windows: &windows }, self.span.steps)
+    }
+
+    /// [`Layer::backward`] from these membranes, in the CPU's own order of arithmetic.
+    fn backward_from(&self, membranes: &Tensor) -> Tensor {
+        let (neuron, slope) = (self.neuron, surrogate(self.kind).slope(self.neuron.threshold));
+        let (unpooled, steps) = (self.unpooled(), self.span.steps);
+        let mut out = Tensor::new(Span { steps: self.current_steps, ..self.span }, self.volume, || 0.0);
+        let step = self.span.batch * self.volume.values();
+        for i in 0..step {
+            let window = self.bounds[i / self.volume.pixels() % self.volume.c % self.bounds.len()];
+            let window = window.window(neuron.threshold);
+            let mut g_v = 0.0;
+            for t in (0..steps).rev() {
+                let (h, spike) = (membranes.data[t * step + i], self.spikes.data[t * step + i] == 1.0);
+                let d = h - neuron.threshold;
+                let g = match slope {
+                    Slope::Window if d < -window.left || d > window.right => 0.0,
+                    Slope::Window if d >= 0.0 => window.slope_right,
+                    Slope::Window => window.slope_left,
+                    Slope::Sigmoid(slope) => slope.at(d),
+                    Slope::Arctan(slope) => slope.at(d),
+                    Slope::Triangle(slope) => slope.at(d),
+                };
+                let derivative = match (neuron.reset, neuron.detach) {
+                    (ResetKind::Soft, false) => neuron.reset_derivative::<false, false>(h, spike, g),
+                    (ResetKind::Soft, true) => neuron.reset_derivative::<false, true>(h, spike, g),
+                    (ResetKind::Hard, false) => neuron.reset_derivative::<true, false>(h, spike, g),
+                    (ResetKind::Hard, true) => neuron.reset_derivative::<true, true>(h, spike, g),
+                };
+                let g_h = unpooled.data[t * step + i].mul_add(g, g_v * derivative);
+                g_v = neuron.leak * g_h;
+                if self.current_steps == 1 {
+                    out.data[i] += neuron.gain * g_h;
+                } else {
+                    out.data[t * step + i] = neuron.gain * g_h;
+                }
+            }
+        }
+        out
+    }
+}
+
+fn on_cpu(neurons: &Neurons, layer: &Layer, saved: Saved<Cpu>, steps: usize) -> Tensor {
+    let (span, volume) = (layer.span, layer.volume);
+    let of_currents = Span { steps, ..span };
+    let mut out = Cpu.activations(of_currents, volume).unwrap();
+    let mut sums = Cpu.sums(span, volume).unwrap();
+    let (gradient, pool) = (layer.gradient.cpu_floats(), layer.pool.as_ref());
+    Cpu.spike_backward(volume, span, neurons, saved, pool, &gradient, steps, &mut out, None, &mut sums).unwrap();
+    Tensor::from_cpu_floats(of_currents, volume, &out)
+}
+
+/// Runs a kernel on what the forward pass left.
+fn on_gpu(seed: u64, value: Value, layer: &Layer, bits: bool) -> Tensor {
+    let device = Device::new(seed);
+    let (neuron, volume, span) = (layer.neuron, layer.volume, layer.span);
+    let of_currents = Span { steps: layer.current_steps, ..span };
+    let (number, slope, constants_of_slope) = params::slope(surrogate(layer.kind).slope(neuron.threshold));
+    let gradient = device.values(value, &layer.gradient);
+    let spikes = device.bits(&layer.spikes);
+    let inside = bits.then(|| device.bits(&layer.inside));
+    let membranes = (!bits).then(|| device.values(value, &layer.membranes));
+    let windows = (number == 0).then(|| windows(&device, &layer.bounds, neuron.threshold));
+    let out = device.empty_values(value, of_currents, volume);
+    let places = places(span, volume);
+    let params = SpikeBackward {
+        gradient: gradient.address(),
+        spikes: spikes.address(),
+        inside: address(inside.as_ref()),
+        membranes: address(membranes.as_ref()),
+        windows: address(windows.as_ref()),
+        out: out.address(),
+        places,
+        pool: layer.pool.as_ref().map(Into::into).unwrap_or_default(),
+        neuron: constants(neuron),
+        slope: constants_of_slope,
+        windows_per_channel: (layer.bounds.len() > 1).into(),
+        current_steps: layer.current_steps as u32,
+        padding: 0,
+    };
+    let reset = if neuron.reset == ResetKind::Hard { "hard" } else { "soft" };
+    let detach = if neuron.detach { "detached" } else { "attached" };
+    let form = if bits { "bits" } else { "membrane" };
+    let kernel = format!("spike_backward_{slope}_{reset}_{detach}_{form}_{}", value.name());
+    device.run(&kernel, over_places(places), &params);
+    device.get_values(value, &out, of_currents, volume)
+}
+
+#[test]
+fn spike_backward_matches() {
+    let mut rng = Rng::fresh("spike_backward");
+    let mut count = 0;
+    for value in VALUES {
+        for neuron in neurons() {
+            for kind in SLOPES {
+                for case in cases() {
+                    let what = format!("{value:?} {neuron:?} {kind:?} {case:?}");
+                    let layer = Layer::new(&mut rng, value, neuron, kind, &case);
+                    let stored = layer.membranes.clone().rounded(value);
+                    let want = layer.backward_from(&stored);
+                    if value == Value::F32 {
+                        assert_same(&what, &want, &layer.backward(false));
+                    }
+                    let got = on_gpu(rng.next_u64(), value, &layer, false);
+                    assert_same(&what, &got, &want.rounded(value));
+                    count += 1;
+                    if layer.neurons().bits_suffice() {
+                        let got = on_gpu(rng.next_u64(), value, &layer, true);
+                        assert_same(&format!("{what} bits"), &got, &layer.backward(true).rounded(value));
+                        count += 1;
+                    }
+                }
+            }
+        }
+    }
+    assert_eq!(count, 3 * (4 * 4 + 3) * 6);
+}
