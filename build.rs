@@ -14,7 +14,7 @@ use std::sync::Mutex;
 const KERNELS: &str = "kernels";
 /// No fast-math, and a product and a sum become one operation only where the source says `fmaf`: kernels, emulator
 /// and CPU reference round alike.
-const FLAGS: &str = "-fatbin -O3 -std=c++17 -fmad=false --expt-relaxed-constexpr -lineinfo \
+const FLAGS: &str = "-fatbin -O3 -std=c++17 -fmad=false --expt-relaxed-constexpr -lineinfo -Xfatbin=-compress-all \
                      -Xptxas -v -Xptxas --warn-on-spills -I kernels";
 /// A kernel with this in its name may spill and keep arrays on its stack.
 const MAY_SPILL: &str = "_naive";

@@ -4,7 +4,7 @@
 //   apply    out = of_gradient[c] g + of_current[c] y + constant[c]
 //
 // y are the currents, g = dL/dI of the normalised current by the reverse-time LIF of neuron.cuh, kept in f32. Two
-// states: with window bits nothing is computed again; without, the membranes are, from the currents, and wait in
+// states, a kernel each: with window bits nothing is computed again; else the membranes are, from the currents, and wait in
 // dynamic shared memory [T][8][thread]. currents, out [T or 1][places][C] (1: g is summed over the steps), gradient
 // [T][N][H'][W'][C], spikes and inside [T][places][C/32], sums [grid.x][2][C]. Threads as in places.cuh. Moves, per
 // neuron-step and pass: 2 + 2 bytes and 2 bits in; apply 2 bytes out.
@@ -166,15 +166,10 @@ DEVICE void steps_back(const NormLifBackward& p, const Quad& quad, Sink& sink) {
     }
 }
 
-template <class V, class Sink>
+template <class V, class State, class Sink>
 DEVICE void steps_back(const NormLifBackward& p, const Quad& quad, Sink& sink) {
-    const bool pooled = p.pool.kind != NO_POOL;
-    if (p.inside) {
-        if (pooled) return steps_back<V, FromBits<V>, true>(p, quad, sink);
-        return steps_back<V, FromBits<V>, false>(p, quad, sink);
-    }
-    if (pooled) return steps_back<V, FromCurrents<V>, true>(p, quad, sink);
-    steps_back<V, FromCurrents<V>, false>(p, quad, sink);
+    if (p.pool.kind != NO_POOL) return steps_back<V, State, true>(p, quad, sink);
+    steps_back<V, State, false>(p, quad, sink);
 }
 
 // A current that stands for all steps has the sum of their gradients, so nothing changes for it here. What is one a
@@ -195,12 +190,12 @@ struct Reduce {
     DEVICE void end(size_t) {}
 };
 
-template <class V>
+template <class V, class State>
 DEVICE void norm_lif_reduce(const NormLifBackward& p) {
     DYNAMIC_SHARED(float, partial);
     const Quad quad(p.places);
     Reduce reduce{p.mean + quad.channel()};
-    if (quad.active) steps_back<V>(p, quad, reduce);
+    if (quad.active) steps_back<V, State>(p, quad, reduce);
     // A thread's sums take the place of its own membranes.
 #pragma unroll
     for (int i = 0; i < 8; i++) {
@@ -252,15 +247,27 @@ struct Apply {
     }
 };
 
-template <class V>
+template <class V, class State>
 DEVICE void norm_lif_apply(const NormLifBackward& p) {
     const Quad quad(p.places);
     if (!quad.active) return;
     Apply<V> apply(p, quad);
-    steps_back<V>(p, quad, apply);
+    steps_back<V, State>(p, quad, apply);
 }
 
 }  // namespace
 
-KERNEL_EACH_VALUE(norm_lif_reduce, NormLifBackward, PLACE_THREADS, 2, norm_lif_reduce)
-KERNEL_EACH_VALUE(norm_lif_apply, NormLifBackward, PLACE_THREADS, 2, norm_lif_apply)
+#define NORM_LIF_BACKWARD(V, suffix)                                                                          \
+    KERNEL(norm_lif_reduce_bits_##suffix, NormLifBackward, PLACE_THREADS, 2) {                                \
+        norm_lif_reduce<V, FromBits<V>>(p);                                                                   \
+    }                                                                                                         \
+    KERNEL(norm_lif_reduce_currents_##suffix, NormLifBackward, PLACE_THREADS, 1) {                            \
+        norm_lif_reduce<V, FromCurrents<V>>(p);                                                               \
+    }                                                                                                         \
+    KERNEL(norm_lif_apply_bits_##suffix, NormLifBackward, PLACE_THREADS, 2) { norm_lif_apply<V, FromBits<V>>(p); } \
+    KERNEL(norm_lif_apply_currents_##suffix, NormLifBackward, PLACE_THREADS, 1) {                             \
+        norm_lif_apply<V, FromCurrents<V>>(p);                                                                \
+    }
+NORM_LIF_BACKWARD(F32, f32)
+NORM_LIF_BACKWARD(Bf16, bf16)
+NORM_LIF_BACKWARD(F16, f16)

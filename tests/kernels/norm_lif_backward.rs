@@ -96,6 +96,7 @@ fn on_gpu(seed: u64, value: Value, layer: &Layer, channels: &Channels, bits: boo
         current_steps: layer.current_steps as u32,
         ..NormLifBackward::default()
     };
+    let state = if bits { "bits" } else { "currents" };
     let step = 8 * launch.threads * 4;
     let membranes = if bits { 0 } else { span.steps as u32 * step };
     let reduce = NormLifBackward {
@@ -105,7 +106,7 @@ fn on_gpu(seed: u64, value: Value, layer: &Layer, channels: &Channels, bits: boo
         ..params
     };
     let shared = membranes.max(2 * step);
-    device.run(&format!("norm_lif_reduce_{}", value.name()), Launch { shared, ..launch }, &reduce);
+    device.run(&format!("norm_lif_reduce_{state}_{}", value.name()), Launch { shared, ..launch }, &reduce);
     let apply = NormLifBackward {
         of_gradient: of_gradient.address(),
         of_current: of_current.address(),
@@ -113,7 +114,7 @@ fn on_gpu(seed: u64, value: Value, layer: &Layer, channels: &Channels, bits: boo
         out: out.address(),
         ..params
     };
-    device.run(&format!("norm_lif_apply_{}", value.name()), Launch { shared: membranes, ..launch }, &apply);
+    device.run(&format!("norm_lif_apply_{state}_{}", value.name()), Launch { shared: membranes, ..launch }, &apply);
     (device.get(&sums), device.get_values(value, &out, of_currents, volume))
 }
 
