@@ -30,3 +30,16 @@ cuda: ## Puts nvcc, cuobjdump and nvdisasm into .cuda/ (about 300 MB from PyPI; 
 	    echo "make cuda: pip could not fetch the wheels (see above; NVIDIA has them for Linux on x86_64 and aarch64)" >&2; exit 1; }
 	@cd .cuda && ln -s wheels/nvidia/cu13/* .
 	@.cuda/bin/nvcc --version >/dev/null && echo "$(WHEELS)" > .cuda/wheels.txt && touch build.rs
+
+CLANG_FORMAT := .cuda/format/bin/clang-format
+KERNEL_FILES = $(shell find kernels -name '*.cu' -o -name '*.cuh' -o -name '*.h' -o -name '*.cpp')
+
+.PHONY: format check-format
+format: $(CLANG_FORMAT) ## Formats the kernels (clang-format from PyPI).
+	@PYTHONPATH=.cuda/format $(CLANG_FORMAT) -i $(KERNEL_FILES)
+
+check-format: $(CLANG_FORMAT) ## Says whether the kernels are formatted.
+	@PYTHONPATH=.cuda/format $(CLANG_FORMAT) --dry-run -Werror $(KERNEL_FILES)
+
+$(CLANG_FORMAT):
+	@PIP_ROOT_USER_ACTION=ignore python3 -m pip install --quiet --no-deps --target .cuda/format clang-format==21.1.2

@@ -1,9 +1,9 @@
 // The time-unrolled convolution on tensor cores that conv_current, conv_lif_forward and conv_input_grad share.
 //
 // Positions. A block owns a tile of output positions (images x rows x columns) and 64 output channels. A warp owns PG
-// groups of 16 positions at TC steps, PG TC m-tiles of mma.m16n8k16 in all: m-tile (pg, t) holds the positions of
-// group pg at step t, so a weight fragment, fetched once, serves them all, and each thread ends with all TC steps of
-// its neurons. NT n-tiles are 8 NT of the 64 channels; two warps share the positions where NT is 4.
+// groups of 16 positions at TC steps, PG TC = 4 m-tiles of mma.m16n8k16, and all 64 channels, eight n-tiles: m-tile
+// (pg, t) holds the positions of group pg at step t, so a weight fragment, fetched once, serves them all, and each
+// thread ends with all TC steps of its neurons.
 //
 // Reduction. A step of the main loop is one tap of one slab (32 input channels, one word of spikes). Weights come
 // packed (pack_weight.cu), 4 KB a step, through a ring of three stages filled by cp.async two steps ahead. The source
@@ -34,20 +34,20 @@ struct ConvShape {
 // l and l^4 hold horizontal ones, as a 2x2 pool wants them; `h` and `w` are even then.
 struct Tile {
     uint32_t images, h, w, paired;
-    uint32_t patch_h, patch_w;   // (h-1) stride_h + taps_h, …
+    uint32_t patch_h, patch_w;    // (h-1) stride_h + taps_h, …
     uint32_t across_h, across_w;  // tiles of an image
 };
 
 constexpr uint32_t STAGES = 3, STEP_UNITS = 256;  // units of 16 bytes
 constexpr uint32_t CONV_THREADS = 256, TILE_CHANNELS = 64;
 
-// Where a block's tile lies.
+// Where a tile lies.
 struct TileOrigin {
     uint32_t image, row, column;
-    DEVICE TileOrigin(const Tile& tile) {
-        column = blockIdx.x % tile.across_w * tile.w;
-        row = blockIdx.x / tile.across_w % tile.across_h * tile.h;
-        image = blockIdx.x / tile.across_w / tile.across_h * tile.images;
+    DEVICE TileOrigin(const Tile& tile, uint32_t index) {
+        column = index % tile.across_w * tile.w;
+        row = index / tile.across_w % tile.across_h * tile.h;
+        image = index / tile.across_w / tile.across_h * tile.images;
     }
 };
 
@@ -59,8 +59,7 @@ struct Position {
 };
 
 DEVICE Position position_of(const ConvShape& c, const Tile& tile, uint32_t group, uint32_t row_of_tile) {
-    uint32_t rest, y;
-    uint32_t x;
+    uint32_t x, y, rest;
     if (tile.paired) {
         const uint32_t pair = group * 8 + row_of_tile % 8;
         x = pair % tile.w;
@@ -74,7 +73,7 @@ DEVICE Position position_of(const ConvShape& c, const Tile& tile, uint32_t group
         y = rest % tile.h;
         rest /= tile.h;
     }
-    const TileOrigin origin(tile);
+    const TileOrigin origin(tile, blockIdx.x);
     Position at;
     at.image = origin.image + rest;
     at.row = origin.row + y;
@@ -99,14 +98,22 @@ struct SourcePixel {
         const uint32_t y = rest % tile.patch_h, image = origin.image + rest / tile.patch_h;
         const int32_t row = static_cast<int32_t>(origin.row * c.stride_h + y) + c.origin_h;
         const int32_t column = static_cast<int32_t>(origin.column * c.stride_w + x) + c.origin_w;
-        valid = image < c.images && static_cast<uint32_t>(row) < c.source_h &&
-                static_cast<uint32_t>(column) < c.source_w;
+        valid =
+            image < c.images && static_cast<uint32_t>(row) < c.source_h && static_cast<uint32_t>(column) < c.source_w;
         index = valid ? (static_cast<size_t>(image) * c.source_h + row) * c.source_w + column : 0;
     }
 };
 
+// Where a lane's positions begin in the patch: of the two rows that are its own, and of the row whose address it gives
+// to ldmatrix.
+template <int PG>
+struct Rows {
+    uint32_t own[PG][2], given[PG];
+};
+
 // Reads bit-packed spikes. Lane q of a quad takes bit 4q + 2ks + half of a word as the low and the bit 16 above as the
-// high element of a register; pack_weight orders the weights alike. Two integer operations a register.
+// high element of a register; pack_weight orders the weights alike. One integer operation a register in bf16, two in
+// f16.
 struct SpikeSource {
     template <int TC>
     static DEVICE uint32_t slot_units(uint32_t patch) {
@@ -118,7 +125,7 @@ struct SpikeSource {
                                   uint4* slot) {
         const auto* words = static_cast<const uint32_t*>(source);
         auto* to = reinterpret_cast<uint32_t*>(slot);
-        const TileOrigin origin(tile);
+        const TileOrigin origin(tile, blockIdx.x);
         const size_t step = static_cast<size_t>(c.images) * c.source_h * c.source_w * c.source_words;
         for (uint32_t i = threadIdx.x; i < tile.images * tile.patch_h * tile.patch_w; i += blockDim.x) {
             const SourcePixel pixel(c, tile, origin, i);
@@ -132,20 +139,20 @@ struct SpikeSource {
     }
 
     // The words of a warp's positions at one tap, for both halves of the slab.
-    template <int PG, int TC>
+    template <class V, int PG, int TC>
     struct Tap {
         uint32_t words[PG * TC][2];
 
-        DEVICE Tap(const uint4* slot, const uint32_t (&rows)[PG][2], const uint32_t (&)[PG], uint32_t tap, uint32_t) {
+        DEVICE Tap(const uint4* slot, const Rows<PG>& rows, uint32_t tap, uint32_t) {
             const auto* from = reinterpret_cast<const uint32_t*>(slot);
 #pragma unroll
             for (int pg = 0; pg < PG; pg++) {
 #pragma unroll
                 for (int row = 0; row < 2; row++) {
                     uint32_t at[TC];
-                    load(from + (rows[pg][row] + tap) * TC, at);
+                    load(from + (rows.own[pg][row] + tap) * TC, at);
 #pragma unroll
-                    for (int t = 0; t < TC; t++) words[pg * TC + t][row] = at[t] >> 4 * (LANE & 3);
+                    for (int t = 0; t < TC; t++) words[pg * TC + t][row] = V::align_spikes(at[t], LANE & 3);
                 }
             }
         }
@@ -165,15 +172,11 @@ struct SpikeSource {
             }
         }
 
-        template <class V>
         DEVICE void fragment(int m, int ks, uint32_t (&a)[4]) const {
 #pragma unroll
             for (int half = 0; half < 2; half++) {
-                const int shift = ks * 2 + half;
 #pragma unroll
-                for (int row = 0; row < 2; row++) {
-                    a[half * 2 + row] = (words[m][row] & 0x00010001u << shift) * (V::ONE >> shift);
-                }
+                for (int row = 0; row < 2; row++) a[half * 2 + row] = V::spikes(words[m][row], ks * 2 + half);
             }
         }
     };
@@ -190,7 +193,7 @@ struct DenseSource {
     static DEVICE void load_patch(const ConvShape& c, const Tile& tile, const void* source, uint32_t slab, uint32_t t0,
                                   uint4* slot) {
         const auto* units = static_cast<const uint4*>(source);
-        const TileOrigin origin(tile);
+        const TileOrigin origin(tile, blockIdx.x);
         const uint32_t patch = tile.images * tile.patch_h * tile.patch_w;
         const size_t step = static_cast<size_t>(c.images) * c.source_h * c.source_w * c.source_words * 4;
         for (uint32_t i = threadIdx.x; i < patch * 4; i += blockDim.x) {
@@ -209,19 +212,16 @@ struct DenseSource {
         return position * 4 + (unit ^ (position >> 1 & 3));
     }
 
-    template <int PG, int TC>
+    template <class V, int PG, int TC>
     struct Tap {
         const uint4* slot;
         uint32_t patch, positions[PG];
 
-        DEVICE Tap(const uint4* slot, const uint32_t (&)[PG][2], const uint32_t (&ld_rows)[PG], uint32_t tap,
-                   uint32_t patch)
-            : slot(slot), patch(patch) {
+        DEVICE Tap(const uint4* slot, const Rows<PG>& rows, uint32_t tap, uint32_t patch) : slot(slot), patch(patch) {
 #pragma unroll
-            for (int pg = 0; pg < PG; pg++) positions[pg] = ld_rows[pg] + tap;
+            for (int pg = 0; pg < PG; pg++) positions[pg] = rows.given[pg] + tap;
         }
 
-        template <class V>
         DEVICE void fragment(int m, int ks, uint32_t (&a)[4]) const {
             const uint32_t position = positions[m / TC];
             ldmatrix(a, slot + (m % TC) * patch * 4 + unit_of(position, ks * 2 + LANE / 16));
@@ -229,26 +229,25 @@ struct DenseSource {
     };
 };
 
-// The place of a warp in its block: which position group, which channels.
-template <int PG, int NT>
-struct WarpPlace {
-    static constexpr uint32_t SHARE = 8 / NT;  // warps that share positions
-    uint32_t group, n_tile;
-    DEVICE WarpPlace() {
-        const uint32_t warp = threadIdx.x / 32;
-        group = warp / SHARE * PG;
-        n_tile = warp % SHARE * NT;
-    }
-    // The word of 32 output channels that n-tile j lies in.
-    DEVICE uint32_t word(int j) const { return blockIdx.y * (TILE_CHANNELS / 32) + (n_tile + j) / 4; }
-};
+// A warp's m-tiles and n-tiles, words of its channels, and steps at once where it has PG groups of positions.
+constexpr int M_TILES = 4, N_TILES = 8, WORDS = TILE_CHANNELS / 32;
+template <int PG>
+constexpr int STEPS = M_TILES / PG;
 
-// acc[pg TC + t][n-tile][i]: element i of the m16n8 tile: position row LANE/4 + 8(i/2), channel 2(LANE%4) + i%2.
-template <class V, class Source, int PG, int TC, int NT>
+// First of a warp's groups of positions.
+template <int PG>
+DEVICE uint32_t first_group() {
+    return threadIdx.x / 32 * PG;
+}
+
+// Element i of m-tile pg STEPS + t and n-tile j: position row LANE/4 + 8(i/2), channel 8j + 2(LANE%4) + i%2.
+using Sums = float[M_TILES][N_TILES][4];
+
+template <class V, class Source, int PG>
 DEVICE void convolve(const ConvShape& c, const Tile& tile, const void* source, const uint4* weights, uint32_t t0,
-                     float (&acc)[PG * TC][NT][4]) {
+                     Sums& acc) {
+    constexpr int TC = STEPS<PG>;
     DYNAMIC_SHARED(uint4, memory);
-    const WarpPlace<PG, NT> warp;
     const uint32_t patch = tile.images * tile.patch_h * tile.patch_w;
     const uint32_t slot_units = Source::template slot_units<TC>(patch);
     const uint32_t taps = c.taps_h * c.taps_w, total = taps * c.source_words;
@@ -256,17 +255,17 @@ DEVICE void convolve(const ConvShape& c, const Tile& tile, const void* source, c
     const uint32_t slots = taps > 1 ? 2 : 3;
     uint4* const patches = memory + STAGES * STEP_UNITS;
 
-    uint32_t rows[PG][2], ld_rows[PG];
+    Rows<PG> rows;
 #pragma unroll
     for (int pg = 0; pg < PG; pg++) {
-        rows[pg][0] = position_of(c, tile, warp.group + pg, LANE / 4).patch;
-        rows[pg][1] = position_of(c, tile, warp.group + pg, LANE / 4 + 8).patch;
-        ld_rows[pg] = position_of(c, tile, warp.group + pg, LANE % 16).patch;
+        rows.own[pg][0] = position_of(c, tile, first_group<PG>() + pg, LANE / 4).patch;
+        rows.own[pg][1] = position_of(c, tile, first_group<PG>() + pg, LANE / 4 + 8).patch;
+        rows.given[pg] = position_of(c, tile, first_group<PG>() + pg, LANE % 16).patch;
     }
 #pragma unroll
-    for (int m = 0; m < PG * TC; m++) {
+    for (int m = 0; m < M_TILES; m++) {
 #pragma unroll
-        for (int j = 0; j < NT; j++) {
+        for (int j = 0; j < N_TILES; j++) {
 #pragma unroll
             for (int i = 0; i < 4; i++) acc[m][j][i] = 0.0f;
         }
@@ -274,6 +273,7 @@ DEVICE void convolve(const ConvShape& c, const Tile& tile, const void* source, c
 
     const uint4* next = weights + static_cast<size_t>(blockIdx.y) * total * STEP_UNITS;
     uint32_t asked = 0, asked_tap = 0, asked_slab = 0, asked_stage = 0, asked_slot = 0;
+    // Asks for the next step's operands.
     auto ask = [&] {
         if (asked < total) {
             if (asked_tap == 0) {
@@ -305,19 +305,18 @@ DEVICE void convolve(const ConvShape& c, const Tile& tile, const void* source, c
                 cp_async_wait<1>();
                 __syncthreads();
                 ask();
-                const typename Source::template Tap<PG, TC> tap(patches + slot * slot_units, rows, ld_rows, row + s,
-                                                                patch);
-                const uint4* fragments = memory + stage * STEP_UNITS + warp.n_tile / 2 * 32 + LANE;
+                const typename Source::template Tap<V, PG, TC> tap(patches + slot * slot_units, rows, row + s, patch);
+                const uint4* fragments = memory + stage * STEP_UNITS + LANE;
 #pragma unroll
                 for (int ks = 0; ks < 2; ks++) {
-                    uint32_t a[PG * TC][4];
+                    uint32_t a[M_TILES][4];
 #pragma unroll
-                    for (int m = 0; m < PG * TC; m++) tap.template fragment<V>(m, ks, a[m]);
+                    for (int m = 0; m < M_TILES; m++) tap.fragment(m, ks, a[m]);
 #pragma unroll
-                    for (int pair = 0; pair < NT / 2; pair++) {
+                    for (int pair = 0; pair < N_TILES / 2; pair++) {
                         const uint4 b = fragments[(ks * 4 + pair) * 32];
 #pragma unroll
-                        for (int m = 0; m < PG * TC; m++) {
+                        for (int m = 0; m < M_TILES; m++) {
                             V::mma(acc[m][2 * pair], a[m], b.x, b.y);
                             V::mma(acc[m][2 * pair + 1], a[m], b.z, b.w);
                         }

@@ -3,13 +3,13 @@
 //   dL/dS[t] = sum over taps and filters of W dL/dI[t]
 //
 // dL/dI of this layer [T][N][P][Q][K] -> dL/dS [T][N][H][W][C], 16-bit, or, in the `lif` kernels, dL/dI of the layer
-// below: all steps of a neuron end in one thread (conv.cuh), which runs them backward from the spike and window bits, or
-// from stored membranes, so dL/dS never reaches memory. Between the two layers may lie a 2x2 pool over even extents: its
-// gradient goes to the first spike of each window, else to its first pixel (max), or in quarters (avg), and the four
-// neurons of a window are run one after the other. With a pool or sums over the steps, all steps are in one chunk. dL/dS
-// is rounded to 16 bits between the two, so the result is that of conv_input_grad and spike_backward bit by bit. Strided
-// convolutions are launched once for each parity class of the input's pixels. Moves, per neuron-step: the patch and 2
-// bits in, 2 bytes out.
+// below: all steps of a neuron end in one thread (conv.cuh), which runs them backward from the spike and window bits,
+// or from stored membranes, so dL/dS never reaches memory. Between the two layers may lie a 2x2 pool over even extents:
+// its gradient goes to the first spike of each window, else to its first pixel (max), or in quarters (avg), and the
+// four neurons of a window are run one after the other. With a pool or sums over the steps, all steps are in one chunk.
+// dL/dS is rounded to 16 bits between the two, so the result is that of conv_input_grad and spike_backward bit by bit.
+// Strided convolutions are launched once for each parity class of the input's pixels. Moves, per neuron-step: the patch
+// and 2 bits in, 2 bytes out.
 #include "conv.cuh"
 #include "neuron.cuh"
 #include "pool.cuh"
@@ -22,7 +22,7 @@ struct ConvInputGrad {
     void* out;
     const uint32_t *spikes, *inside;  // of the neurons below
     const void* membranes;            // null: the bits say it all
-    const Window* windows;            // one, or [C]
+    const Window* windows;            // one, or [C to 32]
     ConvShape shape;
     Tile tile;
     uint32_t pool, sum_steps;  // sum_steps: the neurons' current is the same at every step
@@ -30,28 +30,30 @@ struct ConvInputGrad {
     SlopeConstants constants;
     Neuron neuron;
     uint32_t below_h, below_w, below_words;  // of the convolution's input image, which a linear layer sees as one pixel
-    uint32_t carry;  // bytes of dynamic shared memory before G_V, which chunks of time hand on
+    uint32_t carry;                          // bytes of dynamic shared memory before G_V, which chunks of time hand on
 };
 LAYOUT(ConvInputGrad, gradient, weights, out, spikes, inside, membranes, windows, shape, tile, pool, sum_steps,
-       windows_per_channel, slope, constants, neuron, below_h, below_w, below_words,
-       carry)
+       windows_per_channel, slope, constants, neuron, below_h, below_w, below_words, carry)
 
-template <class V, int PG, int TC, int NT>
+// Words of scratch memory of a thread: all its sums, two to a word.
+constexpr uint32_t SCRATCH_WORDS = M_TILES * N_TILES * 2;
+
+template <class V, int PG>
 DEVICE void conv_input_grad(const ConvInputGrad& p) {
-    const WarpPlace<PG, NT> warp;
+    constexpr int TC = STEPS<PG>;
     const uint32_t t0 = blockIdx.z * TC;
     const size_t places = static_cast<size_t>(p.shape.images) * p.shape.out_h * p.shape.out_w;
-    float acc[PG * TC][NT][4];
-    convolve<V, DenseSource, PG, TC, NT>(p.shape, p.tile, p.gradient, p.weights, t0, acc);
+    Sums acc;
+    convolve<V, DenseSource, PG>(p.shape, p.tile, p.gradient, p.weights, t0, acc);
 #pragma unroll
     for (int pg = 0; pg < PG; pg++) {
 #pragma unroll
         for (int row = 0; row < 2; row++) {
-            const Position at = position_of(p.shape, p.tile, warp.group + pg, LANE / 4 + 8 * row);
+            const Position at = position_of(p.shape, p.tile, first_group<PG>() + pg, LANE / 4 + 8 * row);
             const size_t place = place_of(p.shape, at);
 #pragma unroll
-            for (int w = 0; w < NT / 4; w++) {
-                const uint32_t word = warp.word(4 * w);
+            for (int w = 0; w < WORDS; w++) {
+                const uint32_t word = blockIdx.y * WORDS + w;
                 if (word >= p.shape.out_words) continue;
 #pragma unroll
                 for (int t = 0; t < TC; t++) {
@@ -88,11 +90,14 @@ struct Below {
         first = (static_cast<size_t>(at.image) * p.below_h + y) * side * row + side * x * p.below_words + word;
         channel = word * 32;
     }
-    DEVICE size_t member(const ConvInputGrad& p, uint32_t i) const { return first + i / 2 * row + i % 2 * p.below_words; }
+    DEVICE size_t member(const ConvInputGrad& p, uint32_t i) const {
+        return first + i / 2 * row + i % 2 * p.below_words;
+    }
 };
 
 // Which of a word's channels have their gradient routed to member `i` of a 2x2 window, and the member's spikes.
-DEVICE uint32_t route_of(const ConvInputGrad& p, const uint32_t* spikes, const Below& below, uint32_t i, uint32_t& own) {
+DEVICE uint32_t route_of(const ConvInputGrad& p, const uint32_t* spikes, const Below& below, uint32_t i,
+                         uint32_t& own) {
     own = spikes[below.member(p, i)];
     if (p.pool != MAX_POOL) return ~0u;
     uint32_t seen = 0;
@@ -101,18 +106,20 @@ DEVICE uint32_t route_of(const ConvInputGrad& p, const uint32_t* spikes, const B
     return own | ~(own | spikes[below.member(p, 1)] | spikes[below.member(p, 2)] | spikes[below.member(p, 3)]);
 }
 
-// A thread's own part of the scratch memory: dL/dS, and in its place dL/dI, of eight channels (four n-tiles, two each) of
-// two positions at all steps of a chunk, a pair of channels a word. Loops over channels can be rolled so, and the code
-// stays small.
+// A thread's own part of the scratch memory: dL/dS, and in its place dL/dI, of one word's eight channels (four n-tiles,
+// two each) of two positions at all steps of a chunk, a pair of channels a word. With it the loops over groups, words
+// and channels can be rolled, which keeps the code within the instruction cache.
 template <int TC>
 struct Scratch {
     static constexpr uint32_t WORDS = TC * 8;
     uint32_t* first;
-    DEVICE uint32_t& at(uint32_t t, uint32_t row, uint32_t j) const { return first[((t * 2 + row) * 4 + j) * CONV_THREADS]; }
+    DEVICE uint32_t& at(uint32_t t, uint32_t row, uint32_t j) const {
+        return first[((t * 2 + row) * 4 + j) * CONV_THREADS];
+    }
 };
 
-// Runs member `i` of two positions' neurons over the steps of one chunk, last first. `carry`: G_V of the later chunk, 16
-// words CONV_THREADS apart; null where there is but one.
+// Runs member `i` of two positions' neurons over the steps of one chunk, last first. `carry`: G_V of the later chunk,
+// 16 words CONV_THREADS apart; null where there is but one.
 template <class V, int TC>
 DEVICE void run_neurons_back(const ConvInputGrad& p, const Position (&at)[2], uint32_t word, uint32_t t0, uint32_t i,
                              const Scratch<TC>& above, const Scratch<TC>& out, float* carry, bool later) {
@@ -157,10 +164,12 @@ DEVICE void run_neurons_back(const ConvInputGrad& p, const Position (&at)[2], ui
                 for (int e = 0; e < 2; e++) {
                     const bool spike = spikes[t][row] >> (bit + e) & 1;
                     const float h = e == 0 ? V::low(stored) : V::high(stored);
-                    const float g = p.membranes ? slope_at(static_cast<SlopeKind>(p.slope), p.constants, window[e],
-                                                           h - p.neuron.threshold)
-                                                : Adali::of_bits(window[e], inside_bits[t][row] >> (bit + e) & 1, spike);
-                    const float g_s = route[t][row] >> (bit + e) & 1 ? (e == 0 ? V::low(pair) : V::high(pair)) * share : 0.0f;
+                    const float g =
+                        p.membranes
+                            ? slope_at(static_cast<SlopeKind>(p.slope), p.constants, window[e], h - p.neuron.threshold)
+                            : Adali::of_bits(window[e], inside_bits[t][row] >> (bit + e) & 1, spike);
+                    const float g_s =
+                        route[t][row] >> (bit + e) & 1 ? (e == 0 ? V::low(pair) : V::high(pair)) * share : 0.0f;
                     g_i[e] = step_back(p.neuron, p.neuron.hard, p.neuron.detach, h, spike, g, g_s, g_v[e]);
                     sum[e] += g_i[e];
                 }
@@ -186,52 +195,51 @@ DEVICE void run_neurons_back(const ConvInputGrad& p, const Position (&at)[2], ui
     }
 }
 
-template <class V, int PG, int TC, int NT>
+template <class V, int PG>
 DEVICE void conv_input_grad_lif(const ConvInputGrad& p) {
+    constexpr int TC = STEPS<PG>;
     DYNAMIC_SHARED(uint32_t, memory);
-    const WarpPlace<PG, NT> warp;
-    const Scratch<TC> above{memory + threadIdx.x};
-    // A window's gradient is read by four neurons, so it is not replaced in place.
-    const Scratch<TC> out{memory + threadIdx.x + (p.pool ? Scratch<TC>::WORDS * CONV_THREADS : 0)};
+    // One chunk where the steps are known to fit.
     const uint32_t chunks = TC < 4 ? 1 : (p.shape.steps + TC - 1) / TC;
     for (uint32_t chunk = chunks; chunk-- > 0;) {
-        float acc[PG * TC][NT][4];
-        convolve<V, DenseSource, PG, TC, NT>(p.shape, p.tile, p.gradient, p.weights, chunk * TC, acc);
+        Sums acc;
+        convolve<V, DenseSource, PG>(p.shape, p.tile, p.gradient, p.weights, chunk * TC, acc);
         __syncthreads();  // the scratch memory was the convolution's
 #pragma unroll
-        for (int pg = 0; pg < PG; pg++) {
-            const Position at[2] = {position_of(p.shape, p.tile, warp.group + pg, LANE / 4),
-                                    position_of(p.shape, p.tile, warp.group + pg, LANE / 4 + 8)};
+        for (int m = 0; m < M_TILES; m++) {
 #pragma unroll
-            for (int w = 0; w < NT / 4; w++) {
-                const uint32_t word = warp.word(4 * w);
-                if (word >= p.shape.out_words) continue;
-#pragma unroll
-                for (int t = 0; t < TC; t++) {
-#pragma unroll
-                    for (int j = 0; j < 4; j++) {
-                        const float(&sums)[4] = acc[pg * TC + t][4 * w + j];
-                        above.at(t, 0, j) = V::pack(sums[0], sums[1]);
-                        above.at(t, 1, j) = V::pack(sums[2], sums[3]);
-                    }
-                }
-                float* carry = reinterpret_cast<float*>(memory) + p.carry / 4 + 16 * CONV_THREADS * w + threadIdx.x;
-                if (chunks == 1) carry = nullptr;
+            for (int j = 0; j < N_TILES; j++) {
+                const uint32_t part = m / TC * WORDS + j / 4;
+                const Scratch<TC> above{memory + part * Scratch<TC>::WORDS * CONV_THREADS + threadIdx.x};
+                above.at(m % TC, 0, j % 4) = V::pack(acc[m][j][0], acc[m][j][1]);
+                above.at(m % TC, 1, j % 4) = V::pack(acc[m][j][2], acc[m][j][3]);
+            }
+        }
 #pragma unroll 1
-                for (uint32_t i = 0; i < (p.pool ? 4 : 1); i++) {
-                    run_neurons_back<V, TC>(p, at, word, chunk * TC, i, above, out, carry, chunk + 1 < chunks);
-                }
+        for (uint32_t part = 0; part < PG * WORDS; part++) {
+            const uint32_t group = first_group<PG>() + part / WORDS, word = blockIdx.y * WORDS + part % WORDS;
+            if (word >= p.shape.out_words) continue;
+            const Position at[2] = {position_of(p.shape, p.tile, group, LANE / 4),
+                                    position_of(p.shape, p.tile, group, LANE / 4 + 8)};
+            const Scratch<TC> above{memory + part * Scratch<TC>::WORDS * CONV_THREADS + threadIdx.x};
+            // A window's gradient is read by four neurons, so it is not replaced in place.
+            const Scratch<TC> out{p.pool ? memory + SCRATCH_WORDS * CONV_THREADS + threadIdx.x : above.first};
+            float* carry = nullptr;
+            if (chunks > 1)
+                carry = reinterpret_cast<float*>(memory) + p.carry / 4 + 16 * CONV_THREADS * part + threadIdx.x;
+#pragma unroll 1
+            for (uint32_t i = 0; i < (p.pool ? 4 : 1); i++) {
+                run_neurons_back<V, TC>(p, at, word, chunk * TC, i, above, out, carry, chunk + 1 < chunks);
             }
         }
     }
 }
 
-#define CONV_INPUT_GRAD(V, suffix)                                                                                     \
-    KERNEL(conv_input_grad_t1_##suffix, ConvInputGrad, CONV_THREADS, 1) { conv_input_grad<V, 4, 1, 8>(p); }            \
-    KERNEL(conv_input_grad_t4_##suffix, ConvInputGrad, CONV_THREADS, 1) { conv_input_grad<V, 1, 4, 8>(p); }            \
-    KERNEL(conv_input_grad_lif_t1_##suffix, ConvInputGrad, CONV_THREADS, 1) { conv_input_grad_lif<V, 4, 1, 8>(p); }    \
-    KERNEL(conv_input_grad_lif_t2_##suffix, ConvInputGrad, CONV_THREADS, 1) { conv_input_grad_lif<V, 2, 2, 8>(p); }    \
-    KERNEL(conv_input_grad_lif_t4_##suffix, ConvInputGrad, CONV_THREADS, 1) { conv_input_grad_lif<V, 1, 4, 8>(p); }    \
-    KERNEL(conv_input_grad_lif_t8_##suffix, ConvInputGrad, CONV_THREADS, 1) { conv_input_grad_lif<V, 1, 8, 4>(p); }
+#define CONV_INPUT_GRAD(V, suffix)                                                                            \
+    KERNEL(conv_input_grad_t1_##suffix, ConvInputGrad, CONV_THREADS, 1) { conv_input_grad<V, 4>(p); }         \
+    KERNEL(conv_input_grad_t4_##suffix, ConvInputGrad, CONV_THREADS, 1) { conv_input_grad<V, 1>(p); }         \
+    KERNEL(conv_input_grad_lif_t1_##suffix, ConvInputGrad, CONV_THREADS, 1) { conv_input_grad_lif<V, 4>(p); } \
+    KERNEL(conv_input_grad_lif_t2_##suffix, ConvInputGrad, CONV_THREADS, 1) { conv_input_grad_lif<V, 2>(p); } \
+    KERNEL(conv_input_grad_lif_t4_##suffix, ConvInputGrad, CONV_THREADS, 1) { conv_input_grad_lif<V, 1>(p); }
 CONV_INPUT_GRAD(Bf16, bf16)
 CONV_INPUT_GRAD(F16, f16)

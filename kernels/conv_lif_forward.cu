@@ -14,14 +14,11 @@
 #include "surrogate.cuh"
 #include "value.cuh"
 
-// Bytes of dynamic shared memory for membranes that are stored or counted after the convolution; the host asks for the larger of the two.
-constexpr uint32_t CONV_SCRATCH = 16 * CONV_THREADS * sizeof(float);
-
 struct ConvLif {
     const void* source;
     const uint4* weights;
-    const float *scale, *shift;  // [K]; scale null: 1
-    const Window* windows;       // one, or [K]
+    const float *scale, *shift;  // [K to 32], zero behind K; scale null: 1
+    const Window* windows;       // one, or [K to 32]
     uint32_t* spikes;
     uint32_t* inside;               // null: not wanted
     uint32_t* pooled;               // null: not wanted; else the tile is paired
@@ -29,12 +26,12 @@ struct ConvLif {
     unsigned long long* histogram;  // [1 or K][COUNTS], added to; null: not wanted
     ConvShape shape;                // of one step where the input is direct
     Tile tile;
-    uint32_t steps, channels;  // T; K without padding
+    uint32_t neuron_steps, channels;  // T; K without padding
     uint32_t windows_per_channel, histogram_per_channel;
     Neuron neuron;
 };
 LAYOUT(ConvLif, source, weights, scale, shift, windows, spikes, inside, pooled, membranes, histogram, shape, tile,
-       steps, channels, windows_per_channel, histogram_per_channel, neuron)
+       neuron_steps, channels, windows_per_channel, histogram_per_channel, neuron)
 
 // The spikes of one word's lane, OR over each 2x2 window: vertical neighbours are this thread's two rows, horizontal
 // ones lie four lanes apart.
@@ -42,7 +39,8 @@ DEVICE void store_pooled(const ConvLif& p, const Position& at, uint32_t t, uint3
     const uint32_t bits = both_rows | __shfl_xor_sync(~0u, both_rows, 4);
     const uint32_t h = p.shape.out_h / 2, w = p.shape.out_w / 2;
     if (LANE % 8 == 0 && at.valid && at.row / 2 < h && at.column / 2 < w) {
-        const size_t place = ((static_cast<size_t>(t) * p.shape.images + at.image) * h + at.row / 2) * w + at.column / 2;
+        const size_t place =
+            ((static_cast<size_t>(t) * p.shape.images + at.image) * h + at.row / 2) * w + at.column / 2;
         p.pooled[place * p.shape.out_words + word] = bits;
     }
 }
@@ -50,15 +48,16 @@ DEVICE void store_pooled(const ConvLif& p, const Position& at, uint32_t t, uint3
 // Stores and counts the sixteen membranes of one step that a thread has left in its own part of the scratch memory: a
 // rolled loop, because most layers and steps want neither and unrolled it would be most of the kernel's code.
 template <class V>
-DEVICE void keep_membranes(const ConvLif& p, const Position (&at)[2], const size_t (&place)[2], bool now, uint32_t channel,
-                           const float* scratch, uint32_t* counts) {
+DEVICE void keep_membranes(const ConvLif& p, const Position (&at)[2], const size_t (&place)[2], bool now,
+                           uint32_t channel, const float* scratch, uint32_t* counts) {
 #pragma unroll 1
     for (uint32_t i = 0; i < 16; i++) {
         const float h = scratch[i * CONV_THREADS + threadIdx.x];
         const uint32_t k = channel + i / 2 % 4 * 8 + i % 2;
         const bool valid = (i < 8 ? at[0].valid : at[1].valid) && now, real = valid && k < p.channels;
         if (p.membranes && valid) {
-            V::store(static_cast<uint16_t*>(p.membranes) + (i < 8 ? place[0] : place[1]) * p.shape.out_words * 32 + k, h);
+            V::store(static_cast<uint16_t*>(p.membranes) + (i < 8 ? place[0] : place[1]) * p.shape.out_words * 32 + k,
+                     h);
         }
         if (!p.histogram) continue;
         const uint32_t bin = real ? bin_of((h - p.neuron.threshold) / p.neuron.threshold) : NO_BIN;
@@ -79,6 +78,8 @@ DEVICE void run_neurons(const ConvLif& p, const Position (&at)[2], uint32_t word
     const uint32_t q = LANE % 4, channel = word * 32 + 2 * q;
     const size_t places = static_cast<size_t>(p.shape.images) * p.shape.out_h * p.shape.out_w;
     const bool keeps = p.membranes || p.histogram;
+    // Padding channels do not spike, whatever the shift.
+    const uint32_t behind = word * 32 + 32 > p.channels ? word * 32 + 32 - p.channels : 0, real = ~0u >> behind;
     size_t place[2];
 #pragma unroll
     for (int row = 0; row < 2; row++) place[row] = t0 * places + place_of(p.shape, at[row]);
@@ -96,7 +97,7 @@ DEVICE void run_neurons(const ConvLif& p, const Position (&at)[2], uint32_t word
     }
 #pragma unroll UNROLLED
     for (uint32_t t = 0; t < steps; t++) {
-        const bool now = t0 + t < p.steps;
+        const bool now = t0 + t < p.neuron_steps;
         uint32_t spikes[2] = {}, inside_bits[2] = {};
 #pragma unroll
         for (int j = 0; j < 4; j++) {
@@ -114,8 +115,8 @@ DEVICE void run_neurons(const ConvLif& p, const Position (&at)[2], uint32_t word
         if (keeps) keep_membranes<V>(p, at, place, now, channel, scratch, counts);
 #pragma unroll
         for (int row = 0; row < 2; row++) {
-            spikes[row] = or_of_quad(spikes[row] << 2 * q);
-            inside_bits[row] = or_of_quad(inside_bits[row] << 2 * q);
+            spikes[row] = or_of_quad(spikes[row] << 2 * q) & real;
+            inside_bits[row] = or_of_quad(inside_bits[row] << 2 * q) & real;
             if (q == 0 && at[row].valid && now) {
                 p.spikes[place[row] * p.shape.out_words + word] = spikes[row];
                 if (p.inside) p.inside[place[row] * p.shape.out_words + word] = inside_bits[row];
@@ -126,30 +127,30 @@ DEVICE void run_neurons(const ConvLif& p, const Position (&at)[2], uint32_t word
     }
 }
 
-template <class V, class Source, int PG, int TC, int NT, bool DIRECT>
+template <class V, class Source, int PG, bool DIRECT>
 DEVICE void conv_lif_forward(const ConvLif& p) {
-    DYNAMIC_SHARED(float, scratch);  // at least CONV_SCRATCH bytes
+    DYNAMIC_SHARED(float, scratch);  // at least 16 CONV_THREADS of them
     SHARED(uint32_t, counts, COUNTS);
     const bool counts_layer = p.histogram && !p.histogram_per_channel;
     if (counts_layer) clear_counts(counts);  // the convolution begins with a barrier
-    const WarpPlace<PG, NT> warp;
-    float v[PG][NT / 4][4][4] = {};
+    constexpr int TC = STEPS<PG>;
+    float v[PG][WORDS][4][4] = {};
     // One chunk where the steps are known to fit: no membrane is carried through the main loop then.
-    const uint32_t chunks = DIRECT || TC < 4 ? 1 : (p.steps + TC - 1) / TC;
+    const uint32_t chunks = DIRECT || TC < 4 ? 1 : (p.neuron_steps + TC - 1) / TC;
     for (uint32_t chunk = 0; chunk < chunks; chunk++) {
-        float acc[PG * TC][NT][4];
-        convolve<V, Source, PG, TC, NT>(p.shape, p.tile, p.source, p.weights, chunk * TC, acc);
+        Sums acc;
+        convolve<V, Source, PG>(p.shape, p.tile, p.source, p.weights, chunk * TC, acc);
         if (p.histogram || p.membranes) __syncthreads();  // the scratch memory was the convolution's
 #pragma unroll
         for (int pg = 0; pg < PG; pg++) {
-            const Position at[2] = {position_of(p.shape, p.tile, warp.group + pg, LANE / 4),
-                                    position_of(p.shape, p.tile, warp.group + pg, LANE / 4 + 8)};
+            const Position at[2] = {position_of(p.shape, p.tile, first_group<PG>() + pg, LANE / 4),
+                                    position_of(p.shape, p.tile, first_group<PG>() + pg, LANE / 4 + 8)};
 #pragma unroll
-            for (int w = 0; w < NT / 4; w++) {
-                const uint32_t word = warp.word(4 * w);
+            for (int w = 0; w < WORDS; w++) {
+                const uint32_t word = blockIdx.y * WORDS + w;
                 if (word >= p.shape.out_words) continue;
                 run_neurons<V, DIRECT ? 1 : TC>(
-                    p, at, word, chunk * TC, DIRECT ? p.steps : TC, v[pg][w], scratch, counts,
+                    p, at, word, chunk * TC, DIRECT ? p.neuron_steps : TC, v[pg][w], scratch, counts,
                     [&](uint32_t t, int j, int i) { return acc[pg * TC + (DIRECT ? 0 : t)][4 * w + j][i]; });
             }
         }
@@ -160,21 +161,10 @@ DEVICE void conv_lif_forward(const ConvLif& p) {
     }
 }
 
-#define CONV_LIF(V, suffix)                                                                             \
-    KERNEL(conv_lif_forward_t1_##suffix, ConvLif, CONV_THREADS, 1) {                                    \
-        conv_lif_forward<V, SpikeSource, 4, 1, 8, false>(p);                                            \
-    }                                                                                                   \
-    KERNEL(conv_lif_forward_t2_##suffix, ConvLif, CONV_THREADS, 1) {                                    \
-        conv_lif_forward<V, SpikeSource, 2, 2, 8, false>(p);                                            \
-    }                                                                                                   \
-    KERNEL(conv_lif_forward_t4_##suffix, ConvLif, CONV_THREADS, 1) {                                    \
-        conv_lif_forward<V, SpikeSource, 1, 4, 8, false>(p);                                            \
-    }                                                                                                   \
-    KERNEL(conv_lif_forward_t8_##suffix, ConvLif, CONV_THREADS, 1) {                                    \
-        conv_lif_forward<V, SpikeSource, 1, 8, 4, false>(p);                                            \
-    }                                                                                                   \
-    KERNEL(conv_lif_forward_direct_##suffix, ConvLif, CONV_THREADS, 1) {                                \
-        conv_lif_forward<V, DenseSource, 4, 1, 8, true>(p);                                             \
-    }
+#define CONV_LIF(V, suffix)                                                                                           \
+    KERNEL(conv_lif_forward_t1_##suffix, ConvLif, CONV_THREADS, 1) { conv_lif_forward<V, SpikeSource, 4, false>(p); } \
+    KERNEL(conv_lif_forward_t2_##suffix, ConvLif, CONV_THREADS, 1) { conv_lif_forward<V, SpikeSource, 2, false>(p); } \
+    KERNEL(conv_lif_forward_t4_##suffix, ConvLif, CONV_THREADS, 1) { conv_lif_forward<V, SpikeSource, 1, false>(p); } \
+    KERNEL(conv_lif_forward_direct_##suffix, ConvLif, CONV_THREADS, 1) { conv_lif_forward<V, DenseSource, 4, true>(p); }
 CONV_LIF(Bf16, bf16)
 CONV_LIF(F16, f16)

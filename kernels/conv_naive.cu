@@ -5,15 +5,15 @@
 //   input grad    dx[pixel][c]   = sum W dy
 //   weight grad   dW[k][tap][c]  = dropout sum dy x,  db[k] = sum dy
 //
-// Values [images][H][W][C] (padded to 32, written whole), spikes [images][H][W][C/32], weights f32 masters [K][R][S][C];
-// steps are but more images. A linear layer is a kernel over its whole input.
+// Values [images][H][W][C] (padded to 32, written whole), spikes [images][H][W][C/32], weights f32 masters
+// [K][R][S][C]; steps are but more images. A linear layer is a kernel over its whole input.
 #include "value.cuh"
 
 struct ConvNaive {
     const void* source;    // spikes or values; weight grad and forward
     const void* gradient;  // [images][P][Q][K]; both gradients
     const float *weight, *bias;
-    void* out;         // currents or the input's gradient
+    void* out;  // currents or the input's gradient
     float *weight_grad, *bias_grad;
     uint32_t images, in_h, in_w, channels, out_h, out_w, filters;
     uint32_t taps_h, taps_w, stride_h, stride_w, padding_h, padding_w;
@@ -21,8 +21,8 @@ struct ConvNaive {
     float dropout;
     uint32_t padding;
 };
-LAYOUT(ConvNaive, source, gradient, weight, bias, out, weight_grad, bias_grad, images, in_h, in_w, channels, out_h, out_w,
-       filters, taps_h, taps_w, stride_h, stride_w, padding_h, padding_w, spikes, dropout, padding)
+LAYOUT(ConvNaive, source, gradient, weight, bias, out, weight_grad, bias_grad, images, in_h, in_w, channels, out_h,
+       out_w, filters, taps_h, taps_w, stride_h, stride_w, padding_h, padding_w, spikes, dropout, padding)
 
 DEVICE uint32_t padded(uint32_t channels) { return (channels + 31) / 32 * 32; }
 
@@ -37,7 +37,8 @@ DEVICE float source_at(const ConvNaive& p, size_t pixel, uint32_t c) {
 }
 
 // The input pixel that an output position reads at a tap, or false outside.
-DEVICE bool pixel_at(const ConvNaive& p, uint32_t image, uint32_t y, uint32_t x, uint32_t r, uint32_t s, size_t& pixel) {
+DEVICE bool pixel_at(const ConvNaive& p, uint32_t image, uint32_t y, uint32_t x, uint32_t r, uint32_t s,
+                     size_t& pixel) {
     const uint32_t row = y * p.stride_h + r - p.padding_h, column = x * p.stride_w + s - p.padding_w;
     if (row >= p.in_h || column >= p.in_w) return false;  // below zero is far above
     pixel = (static_cast<size_t>(image) * p.in_h + row) * p.in_w + column;

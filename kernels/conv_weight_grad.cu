@@ -6,21 +6,22 @@
 // [splits][K taps C + K] f32, f32 masters' order, biases behind; reduce_weight_grad adds them in a fixed order, so two
 // runs agree bit by bit. Steps are but more images here.
 //
-// A block owns 64 or 128 filters (MT m-tiles of mma.m16n8k16) and as many columns as it has warps, a column being 32 input
-// channels at one tap; it walks over tiles of 128 positions, which are the reduction. dL/dI of a tile is staged once for
-// all columns, [position][units of 8 filters] with unit u at u ^ (position & 7), so that the rows of a transposed
-// ldmatrix touch all banks once; the source patch as in conv.cuh, for all words of the block's columns. Spikes become the
-// other operand in registers: byte j of two positions' words side by side, then lane/4 chooses the bit: three integer
-// operations a register, which all m-tiles share. The bias is summed from the staged dL/dI by the blocks of the first
-// columns, a pair of filters a lane, every warps-th position a warp.
+// A block owns 64 filters, four m-tiles of mma.m16n8k16, and two columns a warp, a column being 32 input channels at
+// one tap; it walks over tiles of up to 128 positions, which are the reduction (a smaller tile runs to 128 on zeros).
+// dL/dI of a tile is staged once for all columns, [position][8 units of 8 filters] with unit u at u ^ (position & 7),
+// so that the rows of a transposed ldmatrix touch all banks once; the source patch as in conv.cuh, for all words of the
+// block's columns. Spikes become the other operand in registers: byte j of two positions' words side by side, then
+// lane/4 chooses the bit: three integer operations a register, which the m-tiles share, as the columns share the
+// m-tiles. The bias is summed from the staged dL/dI by the blocks of the first columns, a pair of filters a lane, every
+// warps-th position a warp.
 #include "conv.cuh"
 #include "value.cuh"
 
 struct ConvWeightGrad {
     const void *gradient, *source;
     float* partial;
-    ConvShape shape;  // of the forward convolution, steps 1
-    Tile tile;        // at most 128 positions
+    ConvShape shape;             // of the forward convolution, steps 1
+    Tile tile;                   // at most 128 positions
     uint32_t filters, channels;  // without padding
     uint32_t all_taps;           // of the weight: a linear layer's are its input's pixels
     uint32_t pixel_words;        // words of one of them
@@ -38,11 +39,14 @@ struct ReduceWeightGrad {
 };
 LAYOUT(ReduceWeightGrad, partial, weight_grad, bias_grad, weights, biases, splits, padding)
 
-constexpr uint32_t REDUCED = 128, MOST_COLUMNS = 8;
+constexpr uint32_t REDUCED = 128, ROW_UNITS = TILE_CHANNELS / 8, GRADIENT_UNITS = REDUCED * ROW_UNITS;
+constexpr int COLUMNS = 2;  // of a warp
 
-// What a thread needs of the tile's positions, which are the same in every tile but for the tile's origin.
+// What every tile's positions have in common.
 struct Positions {
-    uint32_t *patch, *local;  // first tap in the patch; image, row and column in the tile, a byte each
+    uint32_t* patch;  // first tap in the patch
+    uint32_t* local;  // image, row and column in the tile, a byte each; none beyond the tile
+    uint32_t* place;  // places from that of the tile's origin
 
     DEVICE void make(const ConvShape& c, const Tile& tile) const {
         for (uint32_t m = threadIdx.x; m < REDUCED; m += blockDim.x) {
@@ -50,54 +54,33 @@ struct Positions {
             const bool valid = image < tile.images;
             patch[m] = valid ? (image * tile.patch_h + y * c.stride_h) * tile.patch_w + x * c.stride_w : 0;
             local[m] = valid ? image << 16 | y << 8 | x : ~0u;
+            place[m] = (image * c.rows + y) * c.columns + x;
         }
     }
 };
 
-struct Origin {
-    uint32_t image, row, column;
-    DEVICE Origin(const Tile& tile, uint32_t index) {
-        column = index % tile.across_w * tile.w;
-        row = index / tile.across_w % tile.across_h * tile.h;
-        image = index / tile.across_w / tile.across_h * tile.images;
-    }
-};
-
-template <uint32_t ROW_UNITS>
-DEVICE void load_gradient(const ConvWeightGrad& p, const Origin& origin, const uint32_t* local, uint4* to) {
+DEVICE void load_gradient(const ConvWeightGrad& p, const TileOrigin& origin, const Positions& positions, uint4* to) {
     const auto* from = static_cast<const uint4*>(p.gradient);
-    const uint32_t row_units = p.shape.out_words * 4;
-    for (uint32_t i = threadIdx.x; i < REDUCED * ROW_UNITS; i += blockDim.x) {
-        const uint32_t m = i / ROW_UNITS, unit = i % ROW_UNITS, at = local[m];
-        const uint32_t image = origin.image + (at >> 16 & 255), y = origin.row + (at >> 8 & 255);
-        const uint32_t x = origin.column + (at & 255), column = blockIdx.z * ROW_UNITS + unit;
-        const bool valid = at != ~0u && image < p.shape.images && y < p.shape.rows && x < p.shape.columns &&
-                           column < row_units;
-        const size_t place = (static_cast<size_t>(image) * p.shape.rows + y) * p.shape.columns + x;
-        cp_async<16>(to + m * ROW_UNITS + (unit ^ (m & 7)), valid ? from + place * row_units + column : from, valid);
+    const uint32_t row_units = p.shape.out_words * 4, unit = threadIdx.x % ROW_UNITS;
+    const uint32_t column = blockIdx.z * ROW_UNITS + unit;
+    const size_t first =
+        (static_cast<size_t>(origin.image) * p.shape.rows + origin.row) * p.shape.columns + origin.column;
+    for (uint32_t m = threadIdx.x / ROW_UNITS; m < REDUCED; m += blockDim.x / ROW_UNITS) {
+        const uint32_t at = positions.local[m];
+        const bool valid = at != ~0u && origin.image + (at >> 16) < p.shape.images &&
+                           origin.row + (at >> 8 & 255) < p.shape.rows &&
+                           origin.column + (at & 255) < p.shape.columns && column < row_units;
+        const uint4* source = from + (first + positions.place[m]) * row_units + column;
+        cp_async<16>(to + m * ROW_UNITS + (unit ^ (m & 7)), valid ? source : from, valid);
     }
 }
-
-// The source pixel of a patch position.
-struct PatchPixel {
-    size_t index;
-    bool valid;
-    DEVICE PatchPixel(const ConvShape& c, const Tile& tile, const Origin& origin, uint32_t patch) {
-        const uint32_t x = patch % tile.patch_w, rest = patch / tile.patch_w;
-        const uint32_t y = rest % tile.patch_h, image = origin.image + rest / tile.patch_h;
-        const int32_t row = static_cast<int32_t>(origin.row * c.stride_h + y) + c.origin_h;
-        const int32_t column = static_cast<int32_t>(origin.column * c.stride_w + x) + c.origin_w;
-        valid = image < c.images && static_cast<uint32_t>(row) < c.source_h &&
-                static_cast<uint32_t>(column) < c.source_w;
-        index = valid ? (static_cast<size_t>(image) * c.source_h + row) * c.source_w + column : 0;
-    }
-};
 
 // Spikes: a word a patch position.
 struct SpikeColumn {
     static DEVICE uint32_t units(uint32_t patch) { return (patch + 3) / 4; }
 
-    static DEVICE void load_word(const ConvWeightGrad& p, const PatchPixel& pixel, uint32_t word, uint32_t i, uint4* to) {
+    static DEVICE void load_word(const ConvWeightGrad& p, const SourcePixel& pixel, uint32_t word, uint32_t i,
+                                 uint4* to) {
         const auto* from = static_cast<const uint32_t*>(p.source);
         const bool valid = pixel.valid && word < p.shape.source_words;
         cp_async<4>(reinterpret_cast<uint32_t*>(to) + i,
@@ -123,7 +106,8 @@ struct SpikeColumn {
 struct DenseColumn {
     static DEVICE uint32_t units(uint32_t patch) { return patch * 4; }
 
-    static DEVICE void load_word(const ConvWeightGrad& p, const PatchPixel& pixel, uint32_t word, uint32_t i, uint4* to) {
+    static DEVICE void load_word(const ConvWeightGrad& p, const SourcePixel& pixel, uint32_t word, uint32_t i,
+                                 uint4* to) {
         const auto* from = static_cast<const uint4*>(p.source);
         const bool valid = pixel.valid && word < p.shape.source_words;
 #pragma unroll
@@ -146,65 +130,66 @@ struct DenseColumn {
     }
 };
 
-// Adds a warp's share of the positions of a tile to the sums of two filters for each 64 of the block's.
-template <class V, uint32_t ROW_UNITS>
-DEVICE void add_bias(const uint4* gradient, float (&sum)[ROW_UNITS / 8][2]) {
+// Adds a warp's share of the positions of a tile to the sums of a lane's two filters.
+template <class V>
+DEVICE void add_bias(const uint4* gradient, float (&sum)[2]) {
     const auto* pairs = reinterpret_cast<const uint32_t*>(gradient);
 #pragma unroll 4
     for (uint32_t m = threadIdx.x / 32; m < REDUCED; m += blockDim.x / 32) {
-#pragma unroll
-        for (uint32_t i = 0; i < ROW_UNITS / 8; i++) {
-            const uint32_t unit = (i * 8 + LANE / 4) ^ (m & 7);
-            const uint32_t pair = pairs[(m * ROW_UNITS + unit) * 4 + LANE % 4];
-            sum[i][0] += V::low(pair);
-            sum[i][1] += V::high(pair);
-        }
+        const uint32_t unit = LANE / 4 ^ (m & 7), pair = pairs[(m * ROW_UNITS + unit) * 4 + LANE % 4];
+        sum[0] += V::low(pair);
+        sum[1] += V::high(pair);
     }
 }
 
-// Adds the warps' sums in order; `shared` holds a row of the block's filters for each warp.
-template <uint32_t ROW_UNITS>
-DEVICE void store_bias(const ConvWeightGrad& p, const float (&sum)[ROW_UNITS / 8][2], float* shared, float* out) {
-    constexpr uint32_t FILTERS = ROW_UNITS * 8;
-#pragma unroll
-    for (uint32_t i = 0; i < ROW_UNITS / 8; i++) {
-        for (uint32_t e = 0; e < 2; e++) shared[threadIdx.x / 32 * FILTERS + i * 64 + LANE * 2 + e] = sum[i][e];
-    }
+// Adds the warps' sums in order.
+DEVICE void store_bias(const ConvWeightGrad& p, const float (&sum)[2], float* out) {
+    SHARED(float, sums, CONV_THREADS / 32 * TILE_CHANNELS);
+    for (uint32_t e = 0; e < 2; e++) sums[threadIdx.x / 32 * TILE_CHANNELS + LANE * 2 + e] = sum[e];
     __syncthreads();
-    for (uint32_t f = threadIdx.x; f < FILTERS; f += blockDim.x) {
+    for (uint32_t f = threadIdx.x; f < TILE_CHANNELS; f += blockDim.x) {
         float total = 0.0f;
-        for (uint32_t warp = 0; warp < blockDim.x / 32; warp++) total += shared[warp * FILTERS + f];
-        if (blockIdx.z * FILTERS + f < p.filters) out[blockIdx.z * FILTERS + f] = total;
+        for (uint32_t warp = 0; warp < blockDim.x / 32; warp++) total += sums[warp * TILE_CHANNELS + f];
+        if (blockIdx.z * TILE_CHANNELS + f < p.filters) out[blockIdx.z * TILE_CHANNELS + f] = total;
     }
 }
 
-template <class V, class Column, int MT>
+// One of a warp's columns.
+struct ColumnPlace {
+    uint32_t word, tap, staged, at;  // `staged`: which of the block's staged words; `at`: the tap in the patch
+    bool active;
+    DEVICE ColumnPlace(const ConvWeightGrad& p, int i) {
+        const uint32_t taps = p.shape.taps_h * p.shape.taps_w, first = blockIdx.y * (blockDim.x / 32 * COLUMNS);
+        const uint32_t column = first + threadIdx.x / 32 * COLUMNS + i;
+        active = column < taps * p.shape.source_words;
+        word = column / taps;
+        tap = column % taps;
+        staged = active ? word - first / taps : 0;
+        at = active ? tap / p.shape.taps_w * p.tile.patch_w + tap % p.shape.taps_w : 0;
+    }
+};
+
+template <class V, class Column>
 DEVICE void conv_weight_grad(const ConvWeightGrad& p) {
-    constexpr uint32_t ROW_UNITS = 2 * MT, GRADIENT_UNITS = REDUCED * ROW_UNITS;
     DYNAMIC_SHARED(uint4, memory);
-    SHARED(float, bias_sums, MOST_COLUMNS * 16 * MT);
     SHARED(uint32_t, patch_of, REDUCED);
     SHARED(uint32_t, local_of, REDUCED);
-    const Positions positions{patch_of, local_of};
+    SHARED(uint32_t, place_of, REDUCED);
+    const Positions positions{patch_of, local_of, place_of};
     positions.make(p.shape, p.tile);
-    const uint32_t taps = p.shape.taps_h * p.shape.taps_w, warps = blockDim.x / 32;
-    const uint32_t first_column = blockIdx.y * warps, column = first_column + threadIdx.x / 32;
-    const uint32_t first_word = first_column / taps, word = column / taps, tap = column % taps;
-    const bool active = column < taps * p.shape.source_words;
-    const uint32_t tap_at = tap / p.shape.taps_w * p.tile.patch_w + tap % p.shape.taps_w;
     const uint32_t patch = p.tile.images * p.tile.patch_h * p.tile.patch_w, word_units = Column::units(patch);
     const uint32_t slot_units = GRADIENT_UNITS + p.words_staged * word_units;
-    const uint32_t tiles =
-        (p.shape.images + p.tile.images - 1) / p.tile.images * p.tile.across_h * p.tile.across_w;
+    const uint32_t tiles = (p.shape.images + p.tile.images - 1) / p.tile.images * p.tile.across_h * p.tile.across_w;
+    const uint32_t first_word = blockIdx.y * (blockDim.x / 32 * COLUMNS) / (p.shape.taps_h * p.shape.taps_w);
     __syncthreads();
 
     auto ask = [&](uint32_t index, uint32_t slot) {
         if (index < tiles) {
             uint4* to = memory + slot * slot_units;
-            const Origin origin(p.tile, index);
-            load_gradient<ROW_UNITS>(p, origin, local_of, to);
+            const TileOrigin origin(p.tile, index);
+            load_gradient(p, origin, positions, to);
             for (uint32_t i = threadIdx.x; i < patch; i += blockDim.x) {
-                const PatchPixel pixel(p.shape, p.tile, origin, i);
+                const SourcePixel pixel(p.shape, p.tile, origin, i);
                 for (uint32_t w = 0; w < p.words_staged; w++) {
                     Column::load_word(p, pixel, first_word + w, i, to + GRADIENT_UNITS + w * word_units);
                 }
@@ -213,8 +198,9 @@ DEVICE void conv_weight_grad(const ConvWeightGrad& p) {
         cp_async_commit();
     };
 
+    const ColumnPlace columns[COLUMNS] = {ColumnPlace(p, 0), ColumnPlace(p, 1)};
     const bool owns_bias = p.has_bias && blockIdx.y == 0;
-    float acc[MT][4][4] = {}, bias[ROW_UNITS / 8][2] = {};
+    float acc[COLUMNS][4][4][4] = {}, bias[2] = {};
     ask(blockIdx.x, 0);
     uint32_t slot = 0;
     for (uint32_t index = blockIdx.x; index < tiles; index += gridDim.x, slot ^= 1) {
@@ -222,19 +208,25 @@ DEVICE void conv_weight_grad(const ConvWeightGrad& p) {
         cp_async_wait<1>();
         __syncthreads();
         const uint4* gradient = memory + slot * slot_units;
-        const uint4* from = gradient + GRADIENT_UNITS + (active ? word - first_word : 0) * word_units;
-        if (owns_bias) add_bias<V, ROW_UNITS>(gradient, bias);
+        if (owns_bias) add_bias<V>(gradient, bias);
 #pragma unroll 2
         for (uint32_t m = 0; m < REDUCED; m += 16) {
-            uint32_t b[4][2];
-            Column::template fragments<V>(from, patch_of + m, active ? tap_at : 0, b);
+            uint32_t b[COLUMNS][4][2];
+#pragma unroll
+            for (int i = 0; i < COLUMNS; i++) {
+                const uint4* from = gradient + GRADIENT_UNITS + columns[i].staged * word_units;
+                Column::template fragments<V>(from, patch_of + m, columns[i].at, b[i]);
+            }
             const uint32_t row = m + LANE % 8 + LANE / 16 * 8;
 #pragma unroll
-            for (int mt = 0; mt < MT; mt++) {
+            for (int mt = 0; mt < 4; mt++) {
                 uint32_t a[4];
                 ldmatrix_transposed(a, gradient + row * ROW_UNITS + ((2 * mt + LANE / 8 % 2) ^ (row & 7)));
 #pragma unroll
-                for (int j = 0; j < 4; j++) V::mma(acc[mt][j], a, b[j][0], b[j][1]);
+                for (int i = 0; i < COLUMNS; i++) {
+#pragma unroll
+                    for (int j = 0; j < 4; j++) V::mma(acc[i][mt][j], a, b[i][j][0], b[i][j][1]);
+                }
             }
         }
         __syncthreads();  // the other slot is filled next
@@ -242,36 +234,32 @@ DEVICE void conv_weight_grad(const ConvWeightGrad& p) {
 
     const size_t weights = static_cast<size_t>(p.filters) * p.all_taps * p.channels;
     float* out = p.partial + blockIdx.x * (weights + (p.has_bias ? p.filters : 0));
-    const uint32_t all_tap = tap + word / p.pixel_words;
 #pragma unroll
-    for (int mt = 0; mt < MT; mt++) {
+    for (int column = 0; column < COLUMNS; column++) {
+        const ColumnPlace& place = columns[column];
+        if (!place.active) continue;
+        const uint32_t tap = place.tap + place.word / p.pixel_words, first = place.word % p.pixel_words * 32;
 #pragma unroll
-        for (int i = 0; i < 4; i++) {
-            const uint32_t k = blockIdx.z * 16 * MT + mt * 16 + LANE / 4 + i / 2 * 8;
-            if (k >= p.filters) continue;
+        for (int mt = 0; mt < 4; mt++) {
 #pragma unroll
-            for (int j = 0; j < 4; j++) {
-                const uint32_t c = word % p.pixel_words * 32 + j * 8 + LANE % 4 * 2 + i % 2;
-                if (active && c < p.channels) {
-                    out[(static_cast<size_t>(k) * p.all_taps + all_tap) * p.channels + c] = p.dropout * acc[mt][j][i];
+            for (int i = 0; i < 4; i++) {
+                const uint32_t k = blockIdx.z * TILE_CHANNELS + mt * 16 + LANE / 4 + i / 2 * 8;
+                float* row = out + (static_cast<size_t>(k) * p.all_taps + tap) * p.channels;
+#pragma unroll
+                for (int j = 0; j < 4; j++) {
+                    const uint32_t c = first + j * 8 + LANE % 4 * 2 + i % 2;
+                    if (k < p.filters && c < p.channels) row[c] = p.dropout * acc[column][mt][j][i];
                 }
             }
         }
     }
-    if (owns_bias) store_bias<ROW_UNITS>(p, bias, bias_sums, out + weights);
+    if (owns_bias) store_bias(p, bias, out + weights);
 }
 
-#define CONV_WEIGHT_GRAD(V, suffix, Column, source)                                                      \
-    KERNEL(conv_weight_grad_##source##_k64_##suffix, ConvWeightGrad, MOST_COLUMNS * 32, 2) {             \
-        conv_weight_grad<V, Column, 4>(p);                                                               \
-    }                                                                                                    \
-    KERNEL(conv_weight_grad_##source##_k128_##suffix, ConvWeightGrad, MOST_COLUMNS * 32, 1) {            \
-        conv_weight_grad<V, Column, 8>(p);                                                               \
-    }
-CONV_WEIGHT_GRAD(Bf16, bf16, SpikeColumn, spikes)
-CONV_WEIGHT_GRAD(F16, f16, SpikeColumn, spikes)
-CONV_WEIGHT_GRAD(Bf16, bf16, DenseColumn, dense)
-CONV_WEIGHT_GRAD(F16, f16, DenseColumn, dense)
+KERNEL(conv_weight_grad_spikes_bf16, ConvWeightGrad, CONV_THREADS, 1) { conv_weight_grad<Bf16, SpikeColumn>(p); }
+KERNEL(conv_weight_grad_spikes_f16, ConvWeightGrad, CONV_THREADS, 1) { conv_weight_grad<F16, SpikeColumn>(p); }
+KERNEL(conv_weight_grad_dense_bf16, ConvWeightGrad, CONV_THREADS, 1) { conv_weight_grad<Bf16, DenseColumn>(p); }
+KERNEL(conv_weight_grad_dense_f16, ConvWeightGrad, CONV_THREADS, 1) { conv_weight_grad<F16, DenseColumn>(p); }
 
 KERNEL(reduce_weight_grad, ReduceWeightGrad, 256, 4) {
     const uint32_t all = p.weights + p.biases;

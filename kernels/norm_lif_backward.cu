@@ -4,26 +4,26 @@
 //   apply    out = of_gradient[c] g + of_current[c] y + constant[c]
 //
 // y are the currents, g = dL/dI of the normalised current by the reverse-time LIF of neuron.cuh, kept in f32. Two
-// states, a kernel each: with window bits nothing is computed again; else the membranes are, from the currents, and wait in
-// dynamic shared memory [T][8][thread]. currents, out [T or 1][places][C] (1: g is summed over the steps), gradient
-// [T][N][H'][W'][C], spikes and inside [T][places][C/32], sums [grid.x][2][C]. Threads as in places.cuh. Moves, per
-// neuron-step and pass: 2 + 2 bytes and 2 bits in; apply 2 bytes out.
+// states, a kernel each: with window bits nothing is computed again; else the membranes are, from the currents, and
+// wait in dynamic shared memory [T][8][thread]. currents, out [T or 1][places][C] (1: g is summed over the steps),
+// gradient [T][N][H'][W'][C], spikes and inside [T][places][C/32], sums [grid.x][2][C]. Threads as in places.cuh.
+// Moves, per neuron-step and pass: 2 + 2 bytes and 2 bits in; apply 2 bytes out.
 //
 // Dynamic shared memory: 8 PLACE_THREADS floats times T where membranes are computed again; reduce takes at least
 // twice that.
 #include "neuron.cuh"
-#include "unpool.cuh"
 #include "surrogate.cuh"
+#include "unpool.cuh"
 
 struct NormLifBackward {
     const void *currents, *gradient;
-    const uint32_t *spikes, *inside;  // spikes: where there are window bits or a max-pool; inside null: no bits
-    const Window* windows;            // adali alone; one, or [C]
-    const float *scale, *shift;       // [C]: the affine map; where membranes are computed again
-    const float *mean, *inverse_deviation;              // [C], reduce
-    float* sums;                                        // reduce
+    const uint32_t *spikes, *inside;        // spikes: where there are window bits or a max-pool; inside null: no bits
+    const Window* windows;                  // adali alone; one, or [C]
+    const float *scale, *shift;             // [C]: the affine map; where membranes are computed again
+    const float *mean, *inverse_deviation;  // [C], reduce
+    float* sums;                            // reduce
     const float *of_gradient, *of_current, *constant;  // [C], apply
-    void* out;                                          // apply
+    void* out;                                         // apply
     Places places;
     Pool pool;
     Neuron neuron;
@@ -115,10 +115,14 @@ struct FromCurrents {
             spikes |= static_cast<uint32_t>(h[i] >= p.neuron.threshold) << i;
         }
         switch (p.slope_kind) {
-            case ADALI: return slopes<Adali>(p, quad.channel(), h, g);
-            case SIGMOID: return slopes<Sigmoid>(p, quad.channel(), h, g);
-            case ARCTAN: return slopes<Arctan>(p, quad.channel(), h, g);
-            default: return slopes<Triangle>(p, quad.channel(), h, g);
+            case ADALI:
+                return slopes<Adali>(p, quad.channel(), h, g);
+            case SIGMOID:
+                return slopes<Sigmoid>(p, quad.channel(), h, g);
+            case ARCTAN:
+                return slopes<Arctan>(p, quad.channel(), h, g);
+            default:
+                return slopes<Triangle>(p, quad.channel(), h, g);
         }
     }
 };
@@ -257,16 +261,14 @@ DEVICE void norm_lif_apply(const NormLifBackward& p) {
 
 }  // namespace
 
-#define NORM_LIF_BACKWARD(V, suffix)                                                                          \
-    KERNEL(norm_lif_reduce_bits_##suffix, NormLifBackward, PLACE_THREADS, 2) {                                \
-        norm_lif_reduce<V, FromBits<V>>(p);                                                                   \
-    }                                                                                                         \
-    KERNEL(norm_lif_reduce_currents_##suffix, NormLifBackward, PLACE_THREADS, 1) {                            \
-        norm_lif_reduce<V, FromCurrents<V>>(p);                                                               \
-    }                                                                                                         \
-    KERNEL(norm_lif_apply_bits_##suffix, NormLifBackward, PLACE_THREADS, 2) { norm_lif_apply<V, FromBits<V>>(p); } \
-    KERNEL(norm_lif_apply_currents_##suffix, NormLifBackward, PLACE_THREADS, 1) {                             \
-        norm_lif_apply<V, FromCurrents<V>>(p);                                                                \
+#define NORM_LIF_BACKWARD(V, suffix)                                                                                 \
+    KERNEL(norm_lif_reduce_bits_##suffix, NormLifBackward, PLACE_THREADS, 2) { norm_lif_reduce<V, FromBits<V>>(p); } \
+    KERNEL(norm_lif_reduce_currents_##suffix, NormLifBackward, PLACE_THREADS, 1) {                                   \
+        norm_lif_reduce<V, FromCurrents<V>>(p);                                                                      \
+    }                                                                                                                \
+    KERNEL(norm_lif_apply_bits_##suffix, NormLifBackward, PLACE_THREADS, 2) { norm_lif_apply<V, FromBits<V>>(p); }   \
+    KERNEL(norm_lif_apply_currents_##suffix, NormLifBackward, PLACE_THREADS, 1) {                                    \
+        norm_lif_apply<V, FromCurrents<V>>(p);                                                                       \
     }
 NORM_LIF_BACKWARD(F32, f32)
 NORM_LIF_BACKWARD(Bf16, bf16)

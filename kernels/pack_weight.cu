@@ -7,8 +7,9 @@
 // stride-th of them. Of a flattened layer (a linear one) all taps' channels are one long row: of the reduction forward,
 // of the outputs for the input gradient.
 //
-// Order of the reduction inside a slab, for register `half` of lane q: spikes 4q + 2ks + half and 16 above; dense
-// values 16ks + 8half + 2q and the next. One thread a uint4; reads 32 bytes, writes 16.
+// Order of the reduction inside a slab, for register `half` of lane q: spikes 4q + 2ks + half and 16 above, times the
+// inverse of what stands for such a spike (value.cuh); dense values 16ks + 8half + 2q and the next. One thread a uint4;
+// reads 32 bytes, writes 16.
 #include "conv.cuh"
 #include "value.cuh"
 
@@ -64,7 +65,8 @@ DEVICE void pack_weight(const PackWeight& p) {
             const uint32_t half = b % 2, output = tile * TILE_CHANNELS + (pair * 2 + b / 2) * 8 + lane / 4;
             const uint32_t low = slab * 32 + (p.reads == SPIKES ? 4 * q + 2 * ks + half : 16 * ks + 8 * half + 2 * q);
             const uint32_t high = low + (p.reads == SPIKES ? 16 : 1);
-            out[b] = V::pack(weight_at(p, output, low, tap), weight_at(p, output, high, tap));
+            const float inverse = p.reads == SPIKES ? V::spike_inverse(2 * ks + half) : 1.0f;
+            out[b] = V::pack(inverse * weight_at(p, output, low, tap), inverse * weight_at(p, output, high, tap));
         }
         static_cast<uint4*>(p.packed)[i] = uint4{out[0], out[1], out[2], out[3]};
     }

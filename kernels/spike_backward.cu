@@ -9,8 +9,8 @@
 // threshold, so what fired is always read from the spikes. Threads as in places.cuh. Moves, per neuron-step: 2 bytes
 // of gradient, 2 bits or 1 bit and 2 bytes of membrane in, 2 bytes out.
 #include "neuron.cuh"
-#include "unpool.cuh"
 #include "surrogate.cuh"
+#include "unpool.cuh"
 
 struct SpikeBackward {
     const void* gradient;
@@ -108,10 +108,10 @@ DEVICE void spike_backward(const SpikeBackward& p) {
     ONE(slope, Slope, reset, detach, form, f32, F32)   \
     ONE(slope, Slope, reset, detach, form, bf16, Bf16) \
     ONE(slope, Slope, reset, detach, form, f16, F16)
-#define EACH_RESET(slope, Slope)                       \
-    EACH_TYPE(slope, Slope, soft, attached, membrane)  \
-    EACH_TYPE(slope, Slope, soft, detached, membrane)  \
-    EACH_TYPE(slope, Slope, hard, attached, membrane)  \
+#define EACH_RESET(slope, Slope)                      \
+    EACH_TYPE(slope, Slope, soft, attached, membrane) \
+    EACH_TYPE(slope, Slope, soft, detached, membrane) \
+    EACH_TYPE(slope, Slope, hard, attached, membrane) \
     EACH_TYPE(slope, Slope, hard, detached, membrane)
 
 EACH_RESET(adali, Adali)

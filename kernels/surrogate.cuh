@@ -68,9 +68,13 @@ struct Triangle {
 // Where the slope is a uniform run-time choice.
 DEVICE float slope_at(SlopeKind kind, SlopeConstants c, const Window& w, float d) {
     switch (kind) {
-        case ADALI: return Adali::at(c, w, d);
-        case SIGMOID: return Sigmoid::at(c, w, d);
-        case ARCTAN: return Arctan::at(c, w, d);
-        default: return Triangle::at(c, w, d);
+        case ADALI:
+            return Adali::at(c, w, d);
+        case SIGMOID:
+            return Sigmoid::at(c, w, d);
+        case ARCTAN:
+            return Arctan::at(c, w, d);
+        default:
+            return Triangle::at(c, w, d);
     }
 }

@@ -123,10 +123,14 @@ DEVICE double scheduled(uint32_t schedule, double first, double last, double epo
     if (epochs <= 1.0) return first;
     epoch = clamp(epoch, 1.0, epochs);
     switch (schedule) {
-        case LOG: return first * pow(last / first, log(epoch) / log(epochs));
-        case LINEAR: return first + (last - first) * (epoch - 1.0) / (epochs - 1.0);
-        case SQRT: return first + (last - first) * (sqrt(epoch) - 1.0) / (sqrt(epochs) - 1.0);
-        default: return first;
+        case LOG:
+            return first * pow(last / first, log(epoch) / log(epochs));
+        case LINEAR:
+            return first + (last - first) * (epoch - 1.0) / (epochs - 1.0);
+        case SQRT:
+            return first + (last - first) * (sqrt(epoch) - 1.0) / (sqrt(epochs) - 1.0);
+        default:
+            return first;
     }
 }
 

@@ -50,6 +50,12 @@ struct Half {
 
 struct Bf16 : Half<Bf16> {
     static constexpr uint32_t ONE = 0x3f80;
+    // Spikes as operands: lane q's four bits of each half of a word go to bits 11 … 14, the upper exponent bits of
+    // bf16, where a bit alone is a power of two: 2^-111, 2^-95, 2^-63 or 2. The weight that it meets is packed times
+    // the inverse, so the product is the weight, exactly (below 2^16).
+    static DEVICE uint32_t align_spikes(uint32_t word, uint32_t q) { return rotate_right(word, 4 * q - 11); }
+    static DEVICE uint32_t spikes(uint32_t aligned, int s) { return aligned & 0x08000800u << s; }
+    static DEVICE float spike_inverse(int s) { return __uint_as_float((127u + 127u - (16u << s)) << 23); }
     static DEVICE uint32_t pack(float low, float high) { return pack_bf16(low, high); }
     static DEVICE float low(uint32_t pair) { return __uint_as_float(pair << 16); }
     static DEVICE float high(uint32_t pair) { return __uint_as_float(pair & 0xffff0000u); }
@@ -58,6 +64,10 @@ struct Bf16 : Half<Bf16> {
 
 struct F16 : Half<F16> {
     static constexpr uint32_t ONE = 0x3c00;
+    // The range of f16 does not allow for that: the bits stay low and are multiplied up to 1.0.
+    static DEVICE uint32_t align_spikes(uint32_t word, uint32_t q) { return word >> 4 * q; }
+    static DEVICE uint32_t spikes(uint32_t aligned, int s) { return (aligned & 0x00010001u << s) * (ONE >> s); }
+    static DEVICE float spike_inverse(int) { return 1.0f; }
     static DEVICE uint32_t pack(float low, float high) { return pack_f16(low, high); }
     static DEVICE float low(uint32_t pair) { return unpack_f16(pair & 0xffff); }
     static DEVICE float high(uint32_t pair) { return unpack_f16(pair >> 16); }
@@ -65,9 +75,9 @@ struct F16 : Half<F16> {
 };
 
 // A kernel's head for each type: `name_bf16` and so on, all calling `body<V>(p)`.
-#define KERNEL_EACH_HALF(name, Params, THREADS, BLOCKS, body)                    \
-    KERNEL(name##_bf16, Params, THREADS, BLOCKS) { body<Bf16>(p); }              \
+#define KERNEL_EACH_HALF(name, Params, THREADS, BLOCKS, body)       \
+    KERNEL(name##_bf16, Params, THREADS, BLOCKS) { body<Bf16>(p); } \
     KERNEL(name##_f16, Params, THREADS, BLOCKS) { body<F16>(p); }
-#define KERNEL_EACH_VALUE(name, Params, THREADS, BLOCKS, body)                   \
-    KERNEL(name##_f32, Params, THREADS, BLOCKS) { body<F32>(p); }                \
+#define KERNEL_EACH_VALUE(name, Params, THREADS, BLOCKS, body)    \
+    KERNEL(name##_f32, Params, THREADS, BLOCKS) { body<F32>(p); } \
     KERNEL_EACH_HALF(name, Params, THREADS, BLOCKS, body)

@@ -20,19 +20,18 @@
 // The caller's place in the source, as a default argument.
 #define EMU_SITE emu::Site site = emu::Site::here()
 
-#define KERNEL(name, Params, THREADS, BLOCKS)                                                                  \
-    static void name(const Params& p);                                                                         \
-    static const emu::Registration name##_registration(emu::Kernel{#name, sizeof(Params), THREADS,             \
-                                                                   [](const void* params) {                    \
-                                                                       const Params p =                        \
-                                                                           *static_cast<const Params*>(params); \
-                                                                       name(p);                                \
-                                                                   }});                                        \
+#define KERNEL(name, Params, THREADS, BLOCKS)                                 \
+    static void name(const Params& p);                                        \
+    static const emu::Registration name##_registration(                       \
+        emu::Kernel{#name, sizeof(Params), THREADS, [](const void* params) {  \
+                        const Params p = *static_cast<const Params*>(params); \
+                        name(p);                                              \
+                    }});                                                      \
     static void name(const Params& p)
 
 #define EMU_FIELD(S, f) emu::Field{#f, offsetof(S, f), sizeof(S::f)},
-#define LAYOUT(S, ...)                                                                            \
-    static const emu::Field S##_fields[] = {EMU_EACH(S, __VA_ARGS__)};                            \
+#define LAYOUT(S, ...)                                                 \
+    static const emu::Field S##_fields[] = {EMU_EACH(S, __VA_ARGS__)}; \
     static const emu::Registration S##_layout(#S, sizeof(S), S##_fields, sizeof(S##_fields) / sizeof(emu::Field));
 // Applies EMU_FIELD to each name of a list.
 #define EMU_PARENS ()
@@ -45,7 +44,7 @@
 #define EMU_EACH_AGAIN() EMU_EACH_STEP
 
 #define DYNAMIC_SHARED(T, name) T* const name = static_cast<T*>(emu::dynamic_shared())
-#define SHARED(T, name, N)       \
+#define SHARED(T, name, N)            \
     static const char name##_key = 0; \
     T* const name = static_cast<T*>(emu::static_shared(&name##_key, sizeof(T) * (N), #name))
 
@@ -78,7 +77,7 @@ struct Shuffle {
 template <class T>
 T shuffle(unsigned mask, T value, unsigned from, const char* instruction, Site site) {
     Shuffle<T> self{value, from & 31, value};
-    collective(mask, site, instruction, &self, [](void* const (&lanes)[32], unsigned mask) {
+    collective(mask, site, instruction, &self, [](void* const(&lanes)[32], unsigned mask) {
         for (unsigned i = 0; i < 32; i++) {
             if (!(mask >> i & 1)) continue;
             auto* lane = static_cast<Shuffle<T>*>(lanes[i]);
@@ -100,7 +99,7 @@ struct Word {
 template <class F>
 uint32_t reduce(unsigned mask, uint32_t value, const char* instruction, Site site, F) {
     Word self{value, 0};
-    collective(mask, site, instruction, &self, [](void* const (&lanes)[32], unsigned mask) {
+    collective(mask, site, instruction, &self, [](void* const(&lanes)[32], unsigned mask) {
         uint32_t total = 0;
         for (unsigned i = 0; i < 32; i++) {
             if (mask >> i & 1) total = F::combine(total, static_cast<Word*>(lanes[i])->in, i);
@@ -150,11 +149,12 @@ static inline unsigned long long atomicAdd(unsigned long long* at, unsigned long
 }
 static inline unsigned __match_any_sync(unsigned mask, unsigned value, EMU_SITE) {
     emu::Word self{value, 0};
-    emu::collective(mask, site, "__match_any_sync", &self, [](void* const (&lanes)[32], unsigned mask) {
+    emu::collective(mask, site, "__match_any_sync", &self, [](void* const(&lanes)[32], unsigned mask) {
         for (unsigned i = 0; i < 32; i++) {
             if (!(mask >> i & 1)) continue;
             for (unsigned j = 0; j < 32; j++) {
-                auto *a = static_cast<emu::Word*>(lanes[i]), *b = mask >> j & 1 ? static_cast<emu::Word*>(lanes[j]) : nullptr;
+                auto *a = static_cast<emu::Word*>(lanes[i]),
+                     *b = mask >> j & 1 ? static_cast<emu::Word*>(lanes[j]) : nullptr;
                 if (b && b->in == a->in) a->out |= 1u << j;
             }
         }
@@ -187,6 +187,10 @@ static inline T min(T a, T b) {
 template <class T>
 static inline T max(T a, T b) {
     return a < b ? b : a;
+}
+static inline uint32_t rotate_right(uint32_t x, uint32_t by) {
+    by &= 31;
+    return by ? x >> by | x << (32 - by) : x;
 }
 // The bytes of y:x that the nibbles of `selector` name.
 static inline uint32_t __byte_perm(uint32_t x, uint32_t y, uint32_t selector) {
@@ -235,13 +239,14 @@ template <float (*to_float)(uint32_t)>
 void mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, const char* instruction, Site site) {
     const uint32_t b[2] = {b0, b1};
     Mma self{a, b, c};
-    collective(~0u, site, instruction, &self, [](void* const (&lanes)[32], unsigned) {
+    collective(~0u, site, instruction, &self, [](void* const(&lanes)[32], unsigned) {
         float a[16][16], b[16][8];
         for (int lane = 0; lane < 32; lane++) {
             const Mma& m = *static_cast<Mma*>(lanes[lane]);
             const int row = lane / 4, pair = lane % 4 * 2;
             for (int i = 0; i < 4; i++) {
-                for (int e = 0; e < 2; e++) a[row + 8 * (i & 1)][pair + e + 8 * (i >> 1)] = to_float(m.a[i] >> 16 * e & 0xffff);
+                for (int e = 0; e < 2; e++)
+                    a[row + 8 * (i & 1)][pair + e + 8 * (i >> 1)] = to_float(m.a[i] >> 16 * e & 0xffff);
             }
             for (int i = 0; i < 2; i++) {
                 for (int e = 0; e < 2; e++) b[pair + e + 8 * i][row] = to_float(m.b[i] >> 16 * e & 0xffff);
@@ -269,9 +274,10 @@ template <bool TRANSPOSED>
 void ldmatrix(uint32_t (&out)[4], const void* row, const char* instruction, Site site) {
     check_read(row, 16);
     LdMatrix self{row, out};
-    collective(~0u, site, instruction, &self, [](void* const (&lanes)[32], unsigned) {
+    collective(~0u, site, instruction, &self, [](void* const(&lanes)[32], unsigned) {
         uint16_t m[4][8][8];
-        for (int lane = 0; lane < 32; lane++) memcpy(m[lane / 8][lane % 8], static_cast<LdMatrix*>(lanes[lane])->row, 16);
+        for (int lane = 0; lane < 32; lane++)
+            memcpy(m[lane / 8][lane % 8], static_cast<LdMatrix*>(lanes[lane])->row, 16);
         for (int lane = 0; lane < 32; lane++) {
             const int row = lane / 4, pair = lane % 4 * 2;
             for (int i = 0; i < 4; i++) {
@@ -307,6 +313,10 @@ template <int GROUPS_LEFT>
 static inline void cp_async_wait() {
     emu::wait_copies(GROUPS_LEFT);
 }
-static inline uint32_t pack_bf16(float low, float high) { return emu::float_to_bf16(low) | emu::float_to_bf16(high) << 16; }
-static inline uint32_t pack_f16(float low, float high) { return emu::float_to_f16(low) | emu::float_to_f16(high) << 16; }
+static inline uint32_t pack_bf16(float low, float high) {
+    return emu::float_to_bf16(low) | emu::float_to_bf16(high) << 16;
+}
+static inline uint32_t pack_f16(float low, float high) {
+    return emu::float_to_f16(low) | emu::float_to_f16(high) << 16;
+}
 static inline float unpack_f16(uint32_t bits) { return emu::f16_to_float(bits & 0xffff); }

@@ -109,8 +109,8 @@ void report(Block& b, const char* format, ...) {
     if (b.launch->report[0]) return;
     va_list arguments;
     va_start(arguments, format);
-    const int start = snprintf(b.launch->report, sizeof b.launch->report, "%s, block (%u, %u, %u): ",
-                               b.launch->kernel->name, b.index.x, b.index.y, b.index.z);
+    const int start = snprintf(b.launch->report, sizeof b.launch->report,
+                               "%s, block (%u, %u, %u): ", b.launch->kernel->name, b.index.x, b.index.y, b.index.z);
     vsnprintf(b.launch->report + start, sizeof b.launch->report - start, format, arguments);
     va_end(arguments);
 }
@@ -282,8 +282,8 @@ void collective(unsigned mask, Site site, const char* instruction, void* self, C
     for (unsigned i = 0; i < 32; i++) {
         const Thread& t = warp[i];
         if ((mask >> i & 1) && (t.site.line != site.line || strcmp(t.instruction, instruction) != 0)) {
-            report(*block, "diverged warp: thread %u is at %s at %s:%d, thread %u at %s at %s:%d", me.index, instruction,
-                   site.file, site.line, t.index, t.instruction, t.site.file, t.site.line);
+            report(*block, "diverged warp: thread %u is at %s at %s:%d, thread %u at %s at %s:%d", me.index,
+                   instruction, site.file, site.line, t.index, t.instruction, t.site.file, t.site.line);
             stop();
         }
     }
@@ -316,7 +316,8 @@ void copy_async(void* to, const void* from, size_t bytes, size_t read, Site site
         stop();
     }
     if (static_cast<size_t>(static_cast<unsigned char*>(to) - block->shared) >= Block::SHARED_BYTES) {
-        report(*block, "thread %u: cp.async to what is not shared memory at %s:%d", running->index, site.file, site.line);
+        report(*block, "thread %u: cp.async to what is not shared memory at %s:%d", running->index, site.file,
+               site.line);
         stop();
     }
     access(to, bytes, Access::Write, true);
@@ -481,15 +482,17 @@ void adali_emulator_block_end(Block* b) {
 }
 
 // What g++ -fsanitize=thread calls at every access.
-#define HOOK(n)                                                                                      \
-    void __tsan_read##n(void* at) { access(at, n, Access::Read, true); }                             \
+#define HOOK(n)                                                          \
+    void __tsan_read##n(void* at) { access(at, n, Access::Read, true); } \
     void __tsan_write##n(void* at) { access(at, n, Access::Write, true); }
-HOOK(1) HOOK(2) HOOK(4) HOOK(8) HOOK(16)
-#define UNALIGNED(n)                                                                                 \
-    void __tsan_unaligned_read##n(void* at) { access(at, n, Access::Read, false); }                  \
+HOOK(1)
+HOOK(2) HOOK(4) HOOK(8) HOOK(16)
+#define UNALIGNED(n)                                                                \
+    void __tsan_unaligned_read##n(void* at) { access(at, n, Access::Read, false); } \
     void __tsan_unaligned_write##n(void* at) { access(at, n, Access::Write, false); }
-UNALIGNED(2) UNALIGNED(4) UNALIGNED(8) UNALIGNED(16)
-void __tsan_read_range(void* at, size_t bytes) { access(at, bytes, Access::Read, false); }
+    UNALIGNED(2) UNALIGNED(4) UNALIGNED(8) UNALIGNED(16) void __tsan_read_range(void* at, size_t bytes) {
+    access(at, bytes, Access::Read, false);
+}
 void __tsan_write_range(void* at, size_t bytes) { access(at, bytes, Access::Write, false); }
 // What g++ -fsanitize=alignment calls where an address does not suit its type; vectors may have been taken apart
 // when the hooks above see them.

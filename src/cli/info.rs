@@ -73,7 +73,7 @@ fn devices_and_data(device: &DeviceOptions, data_dir: Option<&Path>, json: bool)
     say(format!("device         {}", backend.describe()))?;
     match COMPILER {
         Some(compiler) => {
-            say(format!("kernels        CUDA, {compiler}, modules {} (--kernels lists them)", MODULES.len()))?
+            say(format!("kernels        {} CUDA modules, {compiler} (--kernels lists them)", MODULES.len()))?
         }
         None => say(format!("kernels        {ADVICE}"))?,
     }
@@ -88,7 +88,7 @@ fn kernel_table() -> Result<()> {
     let Some(compiler) = COMPILER else {
         return say(format!("kernels  {ADVICE}"));
     };
-    say(format!("modules {}, {compiler}", MODULES.len()))?;
+    say(format!("{} modules, {compiler}", MODULES.len()))?;
     let width = REPORT.iter().map(|kernel| kernel.kernel.len()).max().unwrap_or(0).max("kernel".len());
     say(format!("{:width$}  arch    registers  spill  shared  threads  occupancy", "kernel"))?;
     for kernel in REPORT {

@@ -46,48 +46,52 @@ fn check(conv: Conv, span: Span, value: Value, wide: bool, rng: &mut Rng) {
     let dropout = if spikes { 1.5 } else { 1.0 };
     let want = on_cpu(&weight, span, &x, &bias, dropout);
 
-    let device = Device::new(rng.next_u64());
-    let source = if spikes { device.bits(&x) } else { device.values(value, &x) };
-    let packed = weight.packed(&device, value, if spikes { Packing::Spikes } else { Packing::Dense });
-    // Steps are but more images where they are not unrolled.
-    let unroll = Unroll::for_currents(span.steps);
-    let images = Span { batch: span.batch * span.steps, steps: 1 };
-    let shape = tile::forward(&conv, if unroll == Unroll::T4 { span } else { images });
-    let kind = if spikes { Source::Spikes } else { Source::Dense };
-    let tile::Plan { tile, launch, .. } = tile::plan(&shape, unroll, kind, Epilogue::Store, SHARED).unwrap();
-    let pieces = (launch.grid[0] * launch.grid[2]) as usize;
-    let pitch = padded(conv.output.c);
-    let stored = if wide { Value::F32 } else { value };
-    let currents = device.empty_values(stored, span, conv.output);
-    let (gpu_moments, counts) = (device.empty(pieces * 2 * pitch * 4), device.empty(pieces * 4));
-    let bias = device.put(&bias);
-    let params = ConvCurrent {
-        source: source.address(),
-        weights: packed.address(),
-        bias: bias.address(),
-        currents: currents.address(),
-        moments: if wide { NONE } else { gpu_moments.address() },
-        counts: counts.address(),
-        shape,
-        tile,
-        dropout,
-        wide: wide.into(),
-    };
-    let name = if spikes { "spikes" } else { "dense" };
-    let kernel = format!("conv_current_{name}_{}_{}", unroll.name(), value.name());
-    device.run(&kernel, launch, &params);
-    let what = format!("{kernel} {conv:?} {span:?} {tile:?}");
-    let got = device.get_values(stored, &currents, span, conv.output);
-    assert_same(&what, &got, &want.clone().rounded(stored));
-    if !wide {
-        let got = moments(&device.get(&gpu_moments), &device.get(&counts), pitch, conv.output.c);
-        let values = want.rounded(value);
-        for (c, [count, mean, squares]) in got.into_iter().enumerate() {
-            let mine: Vec<f64> = values.channel(c).map(f64::from).collect();
-            let want = mine.iter().sum::<f64>() / mine.len() as f64;
-            let far: f64 = mine.iter().map(|x| (x - want).powi(2)).sum();
-            assert_eq!(count as usize, mine.len(), "{what}");
-            assert!((mean - want).abs() < 1e-5 && (squares - far).abs() < 1e-5 * far.max(1.0), "{what} channel {c}");
+    for device in schedules(rng) {
+        let source = if spikes { device.bits(&x) } else { device.values(value, &x) };
+        let packed = weight.packed(&device, value, if spikes { Packing::Spikes } else { Packing::Dense });
+        // Steps are but more images where they are not unrolled.
+        let unroll = Unroll::for_currents(span.steps);
+        let images = Span { batch: span.batch * span.steps, steps: 1 };
+        let shape = tile::forward(&conv, if unroll == Unroll::T4 { span } else { images });
+        let kind = if spikes { Source::Spikes } else { Source::Dense };
+        let tile::Plan { tile, launch, .. } = tile::plan(&shape, unroll, kind, Epilogue::Store, SMALL).unwrap();
+        let pieces = (launch.grid[0] * launch.grid[2]) as usize;
+        let pitch = padded(conv.output.c);
+        let stored = if wide { Value::F32 } else { value };
+        let currents = device.empty_values(stored, span, conv.output);
+        let (gpu_moments, counts) = (device.empty(pieces * 2 * pitch * 4), device.empty(pieces * 4));
+        let bias = device.put(&bias);
+        let params = ConvCurrent {
+            source: source.address(),
+            weights: packed.address(),
+            bias: bias.address(),
+            currents: currents.address(),
+            moments: if wide { NONE } else { gpu_moments.address() },
+            counts: counts.address(),
+            shape,
+            tile,
+            dropout,
+            wide: wide.into(),
+        };
+        let name = if spikes { "spikes" } else { "dense" };
+        let kernel = format!("conv_current_{name}_{}_{}", unroll.name(), value.name());
+        device.run(&kernel, launch, &params);
+        let what = format!("{kernel} {conv:?} {span:?} {tile:?}");
+        let got = device.get_values(stored, &currents, span, conv.output);
+        assert_same(&what, &got, &want.clone().rounded(stored));
+        if !wide {
+            let got = moments(&device.get(&gpu_moments), &device.get(&counts), pitch, conv.output.c);
+            let values = want.clone().rounded(value);
+            for (c, [count, mean, squares]) in got.into_iter().enumerate() {
+                let mine: Vec<f64> = values.channel(c).map(f64::from).collect();
+                let want = mine.iter().sum::<f64>() / mine.len() as f64;
+                let far: f64 = mine.iter().map(|x| (x - want).powi(2)).sum();
+                assert_eq!(count as usize, mine.len(), "{what}");
+                assert!(
+                    (mean - want).abs() < 1e-5 && (squares - far).abs() < 1e-5 * far.max(1.0),
+                    "{what} channel {c}"
+                );
+            }
         }
     }
 }
@@ -119,25 +123,26 @@ fn conv_current_of_any_values_is_close() {
             let x = Tensor::new(span, conv.input, || rng.normal() as f32).rounded(value);
             let bias = vec![0.0; padded(conv.output.c)];
             let want = on_cpu(&weight, span, &x, &bias, 1.0);
-            let device = Device::new(rng.next_u64());
-            let (source, packed) = (device.values(value, &x), weight.packed(&device, value, Packing::Dense));
-            let shape = tile::forward(&conv, span);
-            let plan = tile::plan(&shape, Unroll::T4, Source::Dense, Epilogue::Store, SHARED).unwrap();
-            let currents = device.empty_values(value, span, conv.output);
-            let bias = device.put(&bias);
-            let params = ConvCurrent {
-                source: source.address(),
-                weights: packed.address(),
-                bias: bias.address(),
-                currents: currents.address(),
-                shape,
-                tile: plan.tile,
-                dropout: 1.0,
-                ..ConvCurrent::default()
-            };
-            device.run(&format!("conv_current_dense_t4_{}", value.name()), plan.launch, &params);
-            let got = device.get_values(value, &currents, span, conv.output);
-            assert_close(&format!("{conv:?}"), &got.data, &want.data, value.epsilon() / 2.0, 1e-5);
+            for device in schedules(&mut rng) {
+                let (source, packed) = (device.values(value, &x), weight.packed(&device, value, Packing::Dense));
+                let shape = tile::forward(&conv, span);
+                let plan = tile::plan(&shape, Unroll::T4, Source::Dense, Epilogue::Store, SMALL).unwrap();
+                let currents = device.empty_values(value, span, conv.output);
+                let bias = device.put(&bias);
+                let params = ConvCurrent {
+                    source: source.address(),
+                    weights: packed.address(),
+                    bias: bias.address(),
+                    currents: currents.address(),
+                    shape,
+                    tile: plan.tile,
+                    dropout: 1.0,
+                    ..ConvCurrent::default()
+                };
+                device.run(&format!("conv_current_dense_t4_{}", value.name()), plan.launch, &params);
+                let got = device.get_values(value, &currents, span, conv.output);
+                assert_close(&format!("{conv:?}"), &got.data, &want.data, value.epsilon() / 2.0, 1e-5);
+            }
             cases += 1;
         }
     }
@@ -187,20 +192,21 @@ fn conv_current_naive_matches() {
             let weight = Weight::exact(conv, &mut rng);
             let bias = vec![0.25; padded(conv.output.c)];
             let want = on_cpu(&weight, span, &x, &bias, 1.0);
-            let device = Device::new(rng.next_u64());
-            let source = if spikes { device.bits(&x) } else { device.values(value, &x) };
-            let (master, bias) = (weight.on_device(&device), device.put(&bias));
-            let currents = device.empty_values(value, span, conv.output);
-            let params = ConvNaive {
-                source: source.address(),
-                weight: master.address(),
-                bias: bias.address(),
-                out: currents.address(),
-                ..naive(&conv, span)
-            };
-            device.run(&format!("conv_current_naive_{}", value.name()), naive_launch(), &params);
-            let got = device.get_values(value, &currents, span, conv.output);
-            assert_same(&format!("{conv:?}"), &got, &want.rounded(value));
+            for device in schedules(&mut rng) {
+                let source = if spikes { device.bits(&x) } else { device.values(value, &x) };
+                let (master, bias) = (weight.on_device(&device), device.put(&bias));
+                let currents = device.empty_values(value, span, conv.output);
+                let params = ConvNaive {
+                    source: source.address(),
+                    weight: master.address(),
+                    bias: bias.address(),
+                    out: currents.address(),
+                    ..naive(&conv, span)
+                };
+                device.run(&format!("conv_current_naive_{}", value.name()), naive_launch(), &params);
+                let got = device.get_values(value, &currents, span, conv.output);
+                assert_same(&format!("{conv:?}"), &got, &want.clone().rounded(value));
+            }
             cases += 1;
         }
     }

@@ -67,70 +67,71 @@ impl Case {
             w: volume.w / 2,
             ..volume
         });
-        let device = Device::new(rng.next_u64());
-        let source = if direct { device.values(value, &x) } else { device.bits(&x) };
-        let packed = weight.packed(&device, value, if direct { Packing::Dense } else { Packing::Spikes });
-        let shape = tile::forward(&conv, of_input);
-        let (unroll, kind) =
-            if direct { (Unroll::T1, Source::Dense) } else { (Unroll::for_neurons(span.steps), Source::Spikes) };
-        let epilogue = Epilogue::Neurons { pooled: pooled.is_some() };
-        let tile::Plan { tile, launch, .. } = tile::plan(&shape, unroll, kind, epilogue, SHARED).unwrap();
-        let windows = windows(&device, &bounds, neuron.threshold);
-        let (gpu_scale, gpu_shift) = (device.put(&scale), device.put(&shift));
-        let gpu_spikes = device.empty_bits(span, volume);
-        let gpu_inside = everything.then(|| device.empty_bits(span, volume));
-        let gpu_pooled = pooled.map(|volume| device.empty_bits(span, volume));
-        let gpu_membranes = everything.then(|| device.empty_values(value, span, volume));
-        let gpu_counts = everything.then(|| device.put(&counts(&vec![Histogram::default(); histogram.len()])));
-        let params = ConvLif {
-            source: source.address(),
-            weights: packed.address(),
-            scale: if everything { gpu_scale.address() } else { NONE },
-            shift: gpu_shift.address(),
-            windows: windows.address(),
-            spikes: gpu_spikes.address(),
-            inside: address(gpu_inside.as_ref()),
-            pooled: address(gpu_pooled.as_ref()),
-            membranes: address(gpu_membranes.as_ref()),
-            histogram: address(gpu_counts.as_ref()),
-            shape,
-            tile,
-            steps: span.steps as u32,
-            channels: volume.c as u32,
-            windows_per_channel: per_channel.into(),
-            histogram_per_channel: per_channel.into(),
-            neuron: constants(neuron),
-        };
-        let kernel = format!("conv_lif_forward_{}_{}", if direct { "direct" } else { unroll.name() }, value.name());
-        device.run(&kernel, launch, &params);
-
-        let what = format!("{kernel} {conv:?} T={} {neuron:?} {tile:?}", span.steps);
-        assert_same(&what, &device.get_bits(&gpu_spikes, span, volume), &want);
-        if let Some(gpu_inside) = gpu_inside {
-            let want = Tensor::from_cpu_bits(span, volume, &inside);
-            assert_same(&what, &device.get_bits(&gpu_inside, span, volume), &want);
-        }
-        if let Some((gpu_pooled, output)) = gpu_pooled.zip(pooled) {
-            let two = Extent::square(2);
-            let pool = Pool {
-                kind: PoolKind::Max,
-                input: volume,
-                kernel: two,
-                stride: two,
-                padding: Extent::square(0),
-                output,
+        for device in schedules(rng) {
+            let source = if direct { device.values(value, &x) } else { device.bits(&x) };
+            let packed = weight.packed(&device, value, if direct { Packing::Dense } else { Packing::Spikes });
+            let shape = tile::forward(&conv, of_input);
+            let (unroll, kind) =
+                if direct { (Unroll::T1, Source::Dense) } else { (Unroll::for_neurons(span.steps), Source::Spikes) };
+            let epilogue = Epilogue::Neurons { pooled: pooled.is_some() };
+            let tile::Plan { tile, launch, .. } = tile::plan(&shape, unroll, kind, epilogue, SMALL).unwrap();
+            let windows = windows(&device, &bounds, neuron.threshold);
+            let (gpu_scale, gpu_shift) = (device.put(&scale), device.put(&shift));
+            let gpu_spikes = device.empty_bits(span, volume);
+            let gpu_inside = everything.then(|| device.empty_bits(span, volume));
+            let gpu_pooled = pooled.map(|volume| device.empty_bits(span, volume));
+            let gpu_membranes = everything.then(|| device.empty_values(value, span, volume));
+            let gpu_counts = everything.then(|| device.put(&counts(&vec![Histogram::default(); histogram.len()])));
+            let params = ConvLif {
+                source: source.address(),
+                weights: packed.address(),
+                scale: if everything { gpu_scale.address() } else { NONE },
+                shift: gpu_shift.address(),
+                windows: windows.address(),
+                spikes: gpu_spikes.address(),
+                inside: address(gpu_inside.as_ref()),
+                pooled: address(gpu_pooled.as_ref()),
+                membranes: address(gpu_membranes.as_ref()),
+                histogram: address(gpu_counts.as_ref()),
+                shape,
+                tile,
+                neuron_steps: span.steps as u32,
+                channels: volume.c as u32,
+                windows_per_channel: per_channel.into(),
+                histogram_per_channel: per_channel.into(),
+                neuron: constants(neuron),
             };
-            let mut pooled = Cpu.spikes(span, output).unwrap();
-            Cpu.max_pool_forward(&pool, span, &spikes, &mut pooled).unwrap();
-            let want = Tensor::from_cpu_bits(span, output, &pooled);
-            assert_same(&what, &device.get_bits(&gpu_pooled, span, output), &want);
-        }
-        if let Some(gpu_membranes) = gpu_membranes {
-            let want = Tensor::from_cpu_floats(span, volume, &membranes).rounded(value);
-            assert_same(&what, &device.get_values(value, &gpu_membranes, span, volume), &want);
-        }
-        if let Some(gpu_counts) = gpu_counts {
-            assert_eq!(device.get::<u64>(&gpu_counts), counts(&histogram), "{what}");
+            let kernel = format!("conv_lif_forward_{}_{}", if direct { "direct" } else { unroll.name() }, value.name());
+            device.run(&kernel, launch, &params);
+
+            let what = format!("{kernel} {conv:?} T={} {neuron:?} {tile:?}", span.steps);
+            assert_same(&what, &device.get_bits(&gpu_spikes, span, volume), &want);
+            if let Some(gpu_inside) = gpu_inside {
+                let want = Tensor::from_cpu_bits(span, volume, &inside);
+                assert_same(&what, &device.get_bits(&gpu_inside, span, volume), &want);
+            }
+            if let Some((gpu_pooled, output)) = gpu_pooled.zip(pooled) {
+                let two = Extent::square(2);
+                let pool = Pool {
+                    kind: PoolKind::Max,
+                    input: volume,
+                    kernel: two,
+                    stride: two,
+                    padding: Extent::square(0),
+                    output,
+                };
+                let mut pooled = Cpu.spikes(span, output).unwrap();
+                Cpu.max_pool_forward(&pool, span, &spikes, &mut pooled).unwrap();
+                let want = Tensor::from_cpu_bits(span, output, &pooled);
+                assert_same(&what, &device.get_bits(&gpu_pooled, span, output), &want);
+            }
+            if let Some(gpu_membranes) = gpu_membranes {
+                let want = Tensor::from_cpu_floats(span, volume, &membranes).rounded(value);
+                assert_same(&what, &device.get_values(value, &gpu_membranes, span, volume), &want);
+            }
+            if let Some(gpu_counts) = gpu_counts {
+                assert_eq!(device.get::<u64>(&gpu_counts), counts(&histogram), "{what}");
+            }
         }
         want.data.iter().sum::<f32>() / want.data.len() as f32
     }

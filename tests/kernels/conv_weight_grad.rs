@@ -6,7 +6,7 @@ use super::harness::*;
 use crate::oracle::Rng;
 use adali::backend::cpu::Cpu;
 use adali::backend::gpu::params::{ConvNaive, ConvWeightGrad, ReduceWeightGrad};
-use adali::backend::gpu::tile::{self, Source};
+use adali::backend::gpu::tile::{self, Card, Source};
 use adali::backend::gpu::{Buffer, Launch};
 use adali::backend::shape::{Conv, InputKind, Span};
 use adali::backend::{Backend, CurrentGradient, Input};
@@ -31,48 +31,49 @@ fn check(conv: Conv, span: Span, value: Value, has_bias: bool, multiprocessors: 
     let dropout = if spikes { 1.5 } else { 1.0 };
     let [want, want_bias] = on_cpu(&conv, span, &x, &gradient, dropout);
 
-    let device = Device::new(rng.next_u64());
-    let source = if spikes { device.bits(&x) } else { device.values(value, &x) };
-    let of_currents = device.values(value, &gradient);
-    let shape = tile::forward(&conv, Span { batch: span.batch * span.steps, steps: 1 });
-    let kind = if spikes { Source::Spikes } else { Source::Dense };
-    let plan = tile::plan_weight_grad(&shape, kind, multiprocessors, SHARED).unwrap();
-    let splits = plan.launch.grid[0];
-    let (weights, biases) = (want.len() as u32, if has_bias { conv.output.c as u32 } else { 0 });
-    let partial = device.empty((splits * (weights + biases) * 4) as usize);
-    let params = ConvWeightGrad {
-        gradient: of_currents.address(),
-        source: source.address(),
-        partial: partial.address(),
-        shape,
-        tile: plan.tile,
-        filters: conv.output.c as u32,
-        channels: conv.input.c as u32,
-        all_taps: (conv.kernel.h * conv.kernel.w) as u32,
-        pixel_words: words(conv.input.c) as u32,
-        has_bias: has_bias.into(),
-        words_staged: plan.words_staged,
-        dropout,
-        padding: 0,
-    };
-    let name = if spikes { "spikes" } else { "dense" };
-    let kernel = format!("conv_weight_grad_{name}_{}_{}", plan.filters, value.name());
-    device.run(&kernel, plan.launch, &params);
-    let (weight_grad, bias_grad) = (device.empty(4 * weights as usize), device.empty(4 * biases as usize));
-    let params = ReduceWeightGrad {
-        partial: partial.address(),
-        weight_grad: weight_grad.address(),
-        bias_grad: bias_grad.address(),
-        weights,
-        biases,
-        splits,
-        padding: 0,
-    };
-    device.run("reduce_weight_grad", Launch { grid: [2, 1, 1], threads: 256, shared: 0 }, &params);
-    let what = format!("{kernel} {conv:?} {span:?} {plan:?}");
-    assert_close(&what, &device.get::<f32>(&weight_grad), &want, 0.0, 0.0);
-    if has_bias {
-        assert_close(&what, &device.get::<f32>(&bias_grad), &want_bias, 0.0, 0.0);
+    for device in schedules(rng) {
+        let source = if spikes { device.bits(&x) } else { device.values(value, &x) };
+        let of_currents = device.values(value, &gradient);
+        let shape = tile::forward(&conv, Span { batch: span.batch * span.steps, steps: 1 });
+        let kind = if spikes { Source::Spikes } else { Source::Dense };
+        let plan = tile::plan_weight_grad(&shape, kind, Card { multiprocessors, ..SMALL }).unwrap();
+        let splits = plan.launch.grid[0];
+        let (weights, biases) = (want.len() as u32, if has_bias { conv.output.c as u32 } else { 0 });
+        let partial = device.empty((splits * (weights + biases) * 4) as usize);
+        let params = ConvWeightGrad {
+            gradient: of_currents.address(),
+            source: source.address(),
+            partial: partial.address(),
+            shape,
+            tile: plan.tile,
+            filters: conv.output.c as u32,
+            channels: conv.input.c as u32,
+            all_taps: (conv.kernel.h * conv.kernel.w) as u32,
+            pixel_words: words(conv.input.c) as u32,
+            has_bias: has_bias.into(),
+            words_staged: plan.words_staged,
+            dropout,
+            padding: 0,
+        };
+        let name = if spikes { "spikes" } else { "dense" };
+        let kernel = format!("conv_weight_grad_{name}_{}", value.name());
+        device.run(&kernel, plan.launch, &params);
+        let (weight_grad, bias_grad) = (device.empty(4 * weights as usize), device.empty(4 * biases as usize));
+        let params = ReduceWeightGrad {
+            partial: partial.address(),
+            weight_grad: weight_grad.address(),
+            bias_grad: bias_grad.address(),
+            weights,
+            biases,
+            splits,
+            padding: 0,
+        };
+        device.run("reduce_weight_grad", Launch { grid: [2, 1, 1], threads: 256, shared: 0 }, &params);
+        let what = format!("{kernel} {conv:?} {span:?} {plan:?}");
+        assert_close(&what, &device.get::<f32>(&weight_grad), &want, 0.0, 0.0);
+        if has_bias {
+            assert_close(&what, &device.get::<f32>(&bias_grad), &want_bias, 0.0, 0.0);
+        }
     }
 }
 
@@ -109,20 +110,21 @@ fn conv_weight_grad_naive_matches() {
             };
             let gradient = exact_values(span, conv.output, &mut rng);
             let [want, want_bias] = on_cpu(&conv, span, &x, &gradient, 1.0);
-            let device = Device::new(rng.next_u64());
-            let source = if spikes { device.bits(&x) } else { device.values(value, &x) };
-            let of_currents = device.values(value, &gradient);
-            let (weight_grad, bias_grad) = (device.empty(4 * want.len()), device.empty(4 * want_bias.len()));
-            let params = ConvNaive {
-                source: source.address(),
-                gradient: of_currents.address(),
-                weight_grad: weight_grad.address(),
-                bias_grad: bias_grad.address(),
-                ..naive(&conv, span)
-            };
-            device.run(&format!("conv_weight_grad_naive_{}", value.name()), naive_launch(), &params);
-            assert_close("weight", &device.get::<f32>(&weight_grad), &want, 0.0, 0.0);
-            assert_close("bias", &device.get::<f32>(&bias_grad), &want_bias, 0.0, 0.0);
+            for device in schedules(&mut rng) {
+                let source = if spikes { device.bits(&x) } else { device.values(value, &x) };
+                let of_currents = device.values(value, &gradient);
+                let (weight_grad, bias_grad) = (device.empty(4 * want.len()), device.empty(4 * want_bias.len()));
+                let params = ConvNaive {
+                    source: source.address(),
+                    gradient: of_currents.address(),
+                    weight_grad: weight_grad.address(),
+                    bias_grad: bias_grad.address(),
+                    ..naive(&conv, span)
+                };
+                device.run(&format!("conv_weight_grad_naive_{}", value.name()), naive_launch(), &params);
+                assert_close("weight", &device.get::<f32>(&weight_grad), &want, 0.0, 0.0);
+                assert_close("bias", &device.get::<f32>(&bias_grad), &want_bias, 0.0, 0.0);
+            }
             cases += 1;
         }
     }

@@ -5,13 +5,13 @@ use crate::oracle::Rng;
 use adali::backend::cpu::Cpu;
 use adali::backend::gpu::emulator::EmulatorBuffer;
 use adali::backend::gpu::params::PackWeight;
-use adali::backend::gpu::tile::{self, GradientClass};
+use adali::backend::gpu::tile::{self, Card, GradientClass};
 use adali::backend::gpu::{Buffer, Launch};
 use adali::backend::shape::{Conv, Extent, InputKind, Volume, output_extent};
 use adali::backend::{Backend, Weights};
 
-/// Shared memory of a block on the smallest card that is supported (8.6, 8.9, 12.0).
-pub const SHARED: usize = 99 * 1024;
+/// A card as small as any that is supported (8.6, 8.9 and 12.0 have so much shared memory a block).
+pub const SMALL: Card = Card { multiprocessors: 2, shared: 99 * 1024 };
 
 type Shape = ([usize; 3], [usize; 2], [usize; 2], [usize; 2], usize);
 

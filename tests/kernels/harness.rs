@@ -4,6 +4,7 @@
 //! [`Tensor::cpu_floats`] and to kernels with [`Device::values`].
 #![allow(dead_code)]
 
+use crate::oracle::Rng;
 use adali::backend::cpu::layout;
 use adali::backend::gpu::emulator::{Emulator, EmulatorBuffer};
 use adali::backend::gpu::params::{NeuronConstants, Params, Places};
@@ -76,6 +77,12 @@ impl Value {
 /// The emulated device.
 pub struct Device {
     driver: Emulator,
+}
+
+/// Devices whose threads and blocks run in different orders; on each of them a case must give the same.
+pub fn schedules(rng: &mut Rng) -> impl Iterator<Item = Device> {
+    let seeds = [rng.next_u64(), rng.next_u64()];
+    seeds.into_iter().map(Device::new)
 }
 
 /// An address of 0: a parameter that is not wanted.

@@ -51,41 +51,43 @@ fn norm_lif_forward_matches() {
                     let floats = currents.cpu_floats();
                     Cpu.norm_lif_forward(volume, span, &floats, current_steps, affine, &on_cpu, out).unwrap();
 
-                    let device = Device::new(rng.next_u64());
-                    let of_values = device.values(value, &currents);
-                    let windows = windows(&device, &bounds, neuron.threshold);
-                    let (scale, shift) = (device.put(&scale), device.put(&shift));
-                    let (gpu_spikes, gpu_inside) = (device.empty_bits(span, volume), device.empty_bits(span, volume));
-                    let gpu_membranes = device.empty_values(value, span, volume);
-                    let gpu_counts = device.put(&counts(&vec![Histogram::default(); histogram.len()]));
-                    let places = places(span, volume);
-                    let params = NormLif {
-                        currents: of_values.address(),
-                        scale: scale.address(),
-                        shift: shift.address(),
-                        windows: windows.address(),
-                        spikes: gpu_spikes.address(),
-                        inside: gpu_inside.address(),
-                        membranes: gpu_membranes.address(),
-                        histogram: gpu_counts.address(),
-                        places,
-                        channels: channels as u32,
-                        current_steps: current_steps as u32,
-                        windows_per_channel: per_channel.into(),
-                        histogram_per_channel: per_channel.into(),
-                        neuron: constants(neuron),
-                        padding: 0,
-                    };
-                    device.run(&format!("norm_lif_forward_{}", value.name()), over_places(places), &params);
+                    for device in schedules(&mut rng) {
+                        let of_values = device.values(value, &currents);
+                        let windows = windows(&device, &bounds, neuron.threshold);
+                        let (scale, shift) = (device.put(&scale), device.put(&shift));
+                        let (gpu_spikes, gpu_inside) =
+                            (device.empty_bits(span, volume), device.empty_bits(span, volume));
+                        let gpu_membranes = device.empty_values(value, span, volume);
+                        let gpu_counts = device.put(&counts(&vec![Histogram::default(); histogram.len()]));
+                        let places = places(span, volume);
+                        let params = NormLif {
+                            currents: of_values.address(),
+                            scale: scale.address(),
+                            shift: shift.address(),
+                            windows: windows.address(),
+                            spikes: gpu_spikes.address(),
+                            inside: gpu_inside.address(),
+                            membranes: gpu_membranes.address(),
+                            histogram: gpu_counts.address(),
+                            places,
+                            channels: channels as u32,
+                            current_steps: current_steps as u32,
+                            windows_per_channel: per_channel.into(),
+                            histogram_per_channel: per_channel.into(),
+                            neuron: constants(neuron),
+                            padding: 0,
+                        };
+                        device.run(&format!("norm_lif_forward_{}", value.name()), over_places(places), &params);
 
-                    let what = format!("{value:?} {neuron:?} T={steps} C={channels}");
-                    let got = device.get_bits(&gpu_spikes, span, volume);
-                    assert_same(&what, &got, &Tensor::from_cpu_bits(span, volume, &spikes));
-                    let got = device.get_bits(&gpu_inside, span, volume);
-                    assert_same(&what, &got, &Tensor::from_cpu_bits(span, volume, &inside));
-                    let want = Tensor::from_cpu_floats(span, volume, &membranes).rounded(value);
-                    assert_same(&what, &device.get_values(value, &gpu_membranes, span, volume), &want);
-                    assert_eq!(device.get::<u64>(&gpu_counts), counts(&histogram), "{what}");
+                        let what = format!("{value:?} {neuron:?} T={steps} C={channels}");
+                        let got = device.get_bits(&gpu_spikes, span, volume);
+                        assert_same(&what, &got, &Tensor::from_cpu_bits(span, volume, &spikes));
+                        let got = device.get_bits(&gpu_inside, span, volume);
+                        assert_same(&what, &got, &Tensor::from_cpu_bits(span, volume, &inside));
+                        let want = Tensor::from_cpu_floats(span, volume, &membranes).rounded(value);
+                        assert_same(&what, &device.get_values(value, &gpu_membranes, span, volume), &want);
+                        assert_eq!(device.get::<u64>(&gpu_counts), counts(&histogram), "{what}");
+                    }
                     cases += 1;
                 }
             }

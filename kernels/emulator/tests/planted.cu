@@ -7,8 +7,8 @@ struct Planted {
     uint32_t count, padding;
 };
 
-#define PLANTED(name, THREADS)                                            \
-    KERNEL(planted_##name, Planted, THREADS, 1) { name<true>(p); }        \
+#define PLANTED(name, THREADS)                                     \
+    KERNEL(planted_##name, Planted, THREADS, 1) { name<true>(p); } \
     KERNEL(right_##name, Planted, THREADS, 1) { name<false>(p); }
 
 // Sums of blocks in shared memory, without the barrier of each round.
@@ -79,9 +79,13 @@ DEVICE void copies(const Planted& p) {
     p.out[LANE] = sum;
 }
 template <bool FAULT>
-DEVICE void missing_wait(const Planted& p) { copies<FAULT, false>(p); }
+DEVICE void missing_wait(const Planted& p) {
+    copies<FAULT, false>(p);
+}
 template <bool FAULT>
-DEVICE void short_wait(const Planted& p) { copies<FAULT, true>(p); }
+DEVICE void short_wait(const Planted& p) {
+    copies<FAULT, true>(p);
+}
 PLANTED(missing_wait, 32)
 PLANTED(short_wait, 32)
 
@@ -191,13 +195,21 @@ PLANTED(diverged_warp, 32)
 
 // One element past the end, and before the start.
 template <bool FAULT>
-DEVICE void read_past_end(const Planted& p) { p.out[LANE] = p.in[FAULT ? LANE + 1 : LANE]; }
+DEVICE void read_past_end(const Planted& p) {
+    p.out[LANE] = p.in[FAULT ? LANE + 1 : LANE];
+}
 template <bool FAULT>
-DEVICE void read_before_start(const Planted& p) { p.out[LANE] = p.in[FAULT ? static_cast<int>(LANE) - 1 : LANE]; }
+DEVICE void read_before_start(const Planted& p) {
+    p.out[LANE] = p.in[FAULT ? static_cast<int>(LANE) - 1 : LANE];
+}
 template <bool FAULT>
-DEVICE void write_past_end(const Planted& p) { p.out[FAULT ? LANE + 1 : LANE] = 1; }
+DEVICE void write_past_end(const Planted& p) {
+    p.out[FAULT ? LANE + 1 : LANE] = 1;
+}
 template <bool FAULT>
-DEVICE void write_before_start(const Planted& p) { p.out[FAULT ? static_cast<int>(LANE) - 1 : LANE] = 1; }
+DEVICE void write_before_start(const Planted& p) {
+    p.out[FAULT ? static_cast<int>(LANE) - 1 : LANE] = 1;
+}
 PLANTED(read_past_end, 32)
 PLANTED(read_before_start, 32)
 PLANTED(write_past_end, 32)

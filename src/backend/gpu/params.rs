@@ -232,7 +232,7 @@ params! {
         histogram: u64,
         shape: ConvShape,
         tile: Tile,
-        steps: u32,
+        neuron_steps: u32,
         channels: u32,
         windows_per_channel: u32,
         histogram_per_channel: u32,

@@ -12,29 +12,38 @@ use anyhow::{Result, bail};
 /// Output channels of a block.
 pub const TILE_CHANNELS: usize = 64;
 /// Threads of a whole block.
-const THREADS: u32 = 256;
+const THREADS: usize = 256;
 /// Bytes of one step's weights, and how many steps' are in shared memory.
 const STEP: usize = 4096;
 const STAGES: usize = 3;
 /// Blocks of a grid in y and z.
 const MOST_BLOCKS: usize = 65535;
 
-/// How a warp's matrix tiles are shared between groups of 16 positions and steps.
+/// Bytes of a block's shared memory that the kernels declare themselves, at most; those of neurons backward, none.
+pub const STATIC_SHARED: usize = 4096;
+
+/// What a plan must know of a card.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Card {
+    pub multiprocessors: usize,
+    /// The most bytes of shared memory that a block may ask for.
+    pub shared: usize,
+}
+
+/// How a warp's four matrix tiles are shared between groups of 16 positions and steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unroll {
     T1,
     T2,
     T4,
-    T8,
 }
 
 impl Unroll {
-    /// For neurons that need all steps in one thread: as few idle steps as possible, then as many at once as possible.
+    /// For neurons, which need all steps in one thread; more than four come in chunks.
     pub fn for_neurons(steps: usize) -> Self {
         match steps {
             1 => Self::T1,
             2 => Self::T2,
-            _ if steps.next_multiple_of(8) <= steps.next_multiple_of(4) => Self::T8,
             _ => Self::T4,
         }
     }
@@ -50,7 +59,6 @@ impl Unroll {
             Self::T1 => "t1",
             Self::T2 => "t2",
             Self::T4 => "t4",
-            Self::T8 => "t8",
         }
     }
 
@@ -60,22 +68,12 @@ impl Unroll {
             Self::T1 => 1,
             Self::T2 => 2,
             Self::T4 => 4,
-            Self::T8 => 8,
         }
     }
 
     /// Positions of a warp.
     fn positions(self) -> usize {
-        16 * match self {
-            Self::T1 => 4,
-            Self::T2 => 2,
-            Self::T4 | Self::T8 => 1,
-        }
-    }
-
-    /// Warps that share positions.
-    fn share(self) -> usize {
-        if self == Self::T8 { 2 } else { 1 }
+        16 * 4 / self.steps()
     }
 }
 
@@ -193,7 +191,7 @@ pub fn input_gradient(conv: &Conv, span: Span) -> Vec<GradientClass> {
     classes.map(class).collect()
 }
 
-/// Bytes of a packed weight for a convolution of this shape.
+/// Bytes of a packed weight for a convolution of this shape; none where no tap reaches, and nothing is to be packed.
 pub fn packed_bytes(shape: &ConvShape) -> usize {
     let steps = (shape.taps_h * shape.taps_w * shape.source_words) as usize;
     (shape.out_words as usize).div_ceil(2) * steps * STEP
@@ -206,29 +204,24 @@ pub enum Epilogue {
     Store,
     /// Neurons forward: a block walks through the chunks. `pooled`: 2x2 pools beside.
     Neurons { pooled: bool },
-    /// Neurons backward: a block walks through the chunks. `pool`: a 2x2 pool between.
-    NeuronsBack { pool: bool },
+    /// Neurons backward: a block walks through the chunks. `pool`: a 2x2 pool between. `sum_steps`: of a current that is
+    /// the same at every step.
+    NeuronsBack { pool: bool, sum_steps: bool },
 }
 
 impl Epilogue {
     /// Bytes of shared memory that it takes in place of the convolution's.
     fn scratch(self, unroll: Unroll) -> usize {
-        let pairs = 4 * THREADS as usize * 8 * unroll.steps();
         match self {
             Self::Store => 0,
-            Self::Neurons { .. } => 16 * 4 * THREADS as usize,
-            Self::NeuronsBack { pool } => pairs * if pool { 2 } else { 1 },
+            Self::Neurons { .. } => 4 * THREADS * 16,
+            Self::NeuronsBack { pool, .. } => 4 * THREADS * (64 + if pool { 8 * unroll.steps() } else { 0 }),
         }
     }
 
     /// Bytes of shared memory that it takes beside, where there are several chunks: what one hands on to the next.
-    fn carry(self, unroll: Unroll, steps: usize) -> usize {
-        match self {
-            Self::NeuronsBack { .. } if steps > unroll.steps() => {
-                16 * 4 * THREADS as usize * TILE_CHANNELS / 32 / unroll.share()
-            }
-            _ => 0,
-        }
+    fn carry(self, chunks: usize) -> usize {
+        if matches!(self, Self::NeuronsBack { .. }) && chunks > 1 { 4 * THREADS * 16 * TILE_CHANNELS / 32 } else { 0 }
     }
 }
 
@@ -241,38 +234,59 @@ pub struct Plan {
     pub carry: u32,
 }
 
-/// Plans a convolution within `shared` bytes of shared memory a block.
+/// Plans a convolution for a card.
 ///
 /// # Errors
-/// Where not even a warp's positions fit, and where the launch would be too large.
-pub fn plan(shape: &ConvShape, unroll: Unroll, source: Source, epilogue: Epilogue, shared: usize) -> Result<Plan> {
-    let (steps, scratch) = (shape.steps as usize, epilogue.scratch(unroll));
-    let carry = epilogue.carry(unroll, steps);
-    let room = shared.saturating_sub(carry);
+/// Where not even a warp's positions fit its shared memory, where the launch would be too large, and where neurons
+/// backward behind a pool or with sums have more steps than one chunk: run those apart from the convolution.
+pub fn plan(shape: &ConvShape, unroll: Unroll, source: Source, epilogue: Epilogue, card: Card) -> Result<Plan> {
+    let steps = shape.steps as usize;
+    let (chunks, scratch) = (steps.div_ceil(unroll.steps()), epilogue.scratch(unroll));
+    if let Epilogue::NeuronsBack { pool, sum_steps } = epilogue
+        && (pool || sum_steps)
+        && chunks > 1
+    {
+        bail!("neurons backward behind a pool or with sums take {} steps at once, not {steps}", unroll.steps());
+    }
+    let carry = epilogue.carry(chunks);
+    let declared = if matches!(epilogue, Epilogue::NeuronsBack { .. }) { 0 } else { STATIC_SHARED };
+    let room = card.shared.saturating_sub(declared + carry);
     let paired = epilogue == Epilogue::Neurons { pooled: true };
-    let most = THREADS as usize / 32 / unroll.share() * unroll.positions();
-    let sizes = std::iter::successors(Some(most), |positions| Some(positions / 2)).take_while(|&n| n >= 16);
-    let found = sizes.filter(|_| scratch <= room).find_map(|n| best_tile(shape, unroll, source, paired, n, room));
-    let Some((tile, bytes)) = found else {
+    let channels = (shape.out_words as usize).div_ceil(TILE_CHANNELS / 32);
+    let deep = if epilogue == Epilogue::Store { chunks } else { 1 };
+    let blocks = |tile: &Tile| {
+        let tiles = u64::from(shape.images.div_ceil(tile.images)) * u64::from(tile.across_h) * u64::from(tile.across_w);
+        (tiles, tiles * (channels * deep) as u64)
+    };
+    // The largest block that still gives every multiprocessor one; else the smallest.
+    let most = THREADS / 32 * unroll.positions();
+    let sizes = std::iter::successors(Some(most), |n| Some(n / 2)).take_while(|&n| n >= unroll.positions());
+    let fitting = sizes.filter(|_| scratch <= room).filter_map(|n| best_tile(shape, unroll, source, paired, n, room));
+    let mut best = None;
+    for (tile, bytes) in fitting {
+        best = Some((tile, bytes));
+        if blocks(&tile).1 >= card.multiprocessors as u64 {
+            break;
+        }
+    }
+    let Some((tile, bytes)) = best else {
         bail!(
-            "a {}x{} convolution of {} steps at once does not fit {shared} bytes of shared memory",
+            "a {}x{} convolution of {} steps at once does not fit {} bytes of shared memory",
             shape.taps_h,
             shape.taps_w,
-            unroll.steps()
+            unroll.steps(),
+            card.shared
         );
     };
-    let tiles = shape.images.div_ceil(tile.images) * tile.across_h * tile.across_w;
-    let channels = (shape.out_words as usize).div_ceil(TILE_CHANNELS / 32);
-    let chunks = if epilogue == Epilogue::Store { steps.div_ceil(unroll.steps()) } else { 1 };
-    if channels > MOST_BLOCKS || chunks > MOST_BLOCKS {
+    let tiles = u32::try_from(blocks(&tile).0).ok().filter(|&tiles| tiles <= i32::MAX as u32);
+    let Some(tiles) = tiles.filter(|_| channels <= MOST_BLOCKS && deep <= MOST_BLOCKS) else {
         bail!("{} channels over {steps} steps are more than a launch can take", 32 * shape.out_words);
-    }
+    };
     let used = (tile.images * tile.h * tile.w) as usize;
-    let warps = used.div_ceil(unroll.positions()) * unroll.share();
     let before = bytes.max(scratch);
     let launch = Launch {
-        grid: [tiles, channels as u32, chunks as u32],
-        threads: 32 * warps as u32,
+        grid: [tiles, channels as u32, deep as u32],
+        threads: 32 * used.div_ceil(unroll.positions()) as u32,
         shared: (before + carry) as u32,
     };
     Ok(Plan { tile, launch, carry: before as u32 })
@@ -285,60 +299,58 @@ pub struct WeightGradPlan {
     pub launch: Launch,
     /// Words of 32 input channels that a block stages.
     pub words_staged: u32,
-    /// Part of the kernel's name: filters of a block.
-    pub filters: &'static str,
 }
 
-/// Plans a weight gradient over `shape` (its steps counted as images) within `shared` bytes of shared memory a block,
-/// on a card of so many multiprocessors.
+/// Plans a weight gradient over `shape` (its steps counted as images) for a card. How many partial sums there are, and
+/// so the last bits of the gradient, depend on the card.
 ///
 /// # Errors
-/// Where not even one image row's positions fit.
-pub fn plan_weight_grad(
-    shape: &ConvShape,
-    source: Source,
-    multiprocessors: usize,
-    shared: usize,
-) -> Result<WeightGradPlan> {
+/// Where not even a few positions fit its shared memory, and where the launch would be too large.
+pub fn plan_weight_grad(shape: &ConvShape, source: Source, card: Card) -> Result<WeightGradPlan> {
     const REDUCED: usize = 128;
-    const MOST_COLUMNS: usize = 8;
+    /// Columns of a warp.
+    const COLUMNS: usize = 2;
+    const MOST_WARPS: usize = THREADS / 32;
+    let room = card.shared.saturating_sub(STATIC_SHARED);
     let (taps, words) = ((shape.taps_h * shape.taps_w) as usize, shape.source_words as usize);
-    let all_columns = taps * words;
+    let all = taps * words;
     // Columns run tap by tap: so many words may a block's lie in.
     let staged = |columns: usize| {
-        let blocks = 0..all_columns.div_ceil(columns).min(taps);
-        let words = |block: usize| ((block + 1) * columns).min(all_columns).div_ceil(taps) - block * columns / taps;
+        let blocks = 0..all.div_ceil(columns).min(taps);
+        let words = |block: usize| ((block + 1) * columns).min(all).div_ceil(taps) - block * columns / taps;
         blocks.map(words).max().unwrap_or(1)
     };
-    // What fits best: many filters and columns a block, then as many positions as can be staged.
-    let sizes = [(128, REDUCED), (64, REDUCED), (64, REDUCED / 2), (64, REDUCED / 4), (64, REDUCED / 8)];
-    for (filters, positions) in sizes.into_iter().filter(|&(filters, _)| filters == 64 || shape.out_words > 2) {
-        for columns in (1..=MOST_COLUMNS.min(all_columns)).rev() {
-            let staged = staged(columns);
+    // As many columns a block as are shared out evenly; then as many positions as can be staged.
+    let even = |warps: usize| all.div_ceil(COLUMNS * all.div_ceil(COLUMNS * warps));
+    for positions in [REDUCED, REDUCED / 2, REDUCED / 4, REDUCED / 8] {
+        for warps in (1..=MOST_WARPS).rev().map(even) {
+            let staged = staged(warps * COLUMNS);
             let bytes = |patch: usize| {
                 let word = match source {
                     Source::Spikes => patch.div_ceil(4) * 16,
                     Source::Dense => patch * 64,
                 };
-                2 * (REDUCED * filters * 2 + staged * word)
+                2 * (REDUCED * TILE_CHANNELS * 2 + staged * word)
             };
-            let Some((tile, bytes)) = best_tile_of(shape, false, positions, shared, bytes) else { continue };
+            let Some((tile, bytes)) = best_tile_of(shape, false, positions, room, bytes) else { continue };
             let tiles = (shape.images.div_ceil(tile.images) * tile.across_h * tile.across_w) as usize;
-            let (across, deep) = (all_columns.div_ceil(columns), (32 * shape.out_words as usize).div_ceil(filters));
+            let (across, deep) =
+                (all.div_ceil(warps * COLUMNS), (32 * shape.out_words as usize).div_ceil(TILE_CHANNELS));
             if across > MOST_BLOCKS || deep > MOST_BLOCKS {
                 bail!("{} channels of {taps} taps are more than a launch can take", 32 * words);
             }
-            let splits = (2 * multiprocessors).div_ceil(across * deep).min(tiles);
+            // One full wave of blocks, as many as fit a multiprocessor by registers (a warp takes 8 K) and memory.
+            let resident = (8 / warps).min(card.shared / (bytes + STATIC_SHARED)).max(1);
+            let splits = (resident * card.multiprocessors / (across * deep)).clamp(1, tiles);
             let launch = Launch {
                 grid: [splits as u32, across as u32, deep as u32],
-                threads: 32 * columns as u32,
+                threads: 32 * warps as u32,
                 shared: bytes as u32,
             };
-            let filters = if filters == 128 { "k128" } else { "k64" };
-            return Ok(WeightGradPlan { tile, launch, words_staged: staged as u32, filters });
+            return Ok(WeightGradPlan { tile, launch, words_staged: staged as u32 });
         }
     }
-    bail!("a {}x{} weight gradient does not fit {shared} bytes of shared memory", shape.taps_h, shape.taps_w);
+    bail!("a {}x{} weight gradient does not fit {} bytes of shared memory", shape.taps_h, shape.taps_w, card.shared);
 }
 
 /// The best tile of a convolution, and its shared memory.
