@@ -302,8 +302,8 @@ mod emulator {
         let version = compiler.to_command().arg("--version").output().map_err(|error| error.to_string())?.stdout;
         let (version, variables) = (String::from_utf8_lossy(&version), VARIABLES.map(env::var_os));
         let settings = format!("{:?} {:?} {variables:?}\n{version}", compiler.path(), compiler.args());
-        let emulator = format!("{KERNELS}/emulator");
-        let key = Key::new(out.join(format!("{name}.key")), &settings, source, &[KERNELS, &emulator]);
+        let [emulator, tests] = ["emulator", "emulator/tests"].map(|folder| format!("{KERNELS}/{folder}"));
+        let key = Key::new(out.join(format!("{name}.key")), &settings, source, &[KERNELS, &emulator, &tests]);
         key.unless_current(&[&out.join(format!("lib{name}.a"))], || {
             build.try_compile(&name).map_err(|error| format!("{}: {error}", source.display()))
         })

@@ -19,6 +19,9 @@ struct Copy {
 enum class Wait { Ready, Barrier, Warp, Gone };
 
 struct Thread {
+    // Accesses and waits: far more than any kernel makes, so that one without end is reported.
+    static constexpr uint32_t BUDGET = 1u << 26;
+
     Dim3 place{};
     unsigned index = 0, lane = 0;
     Wait wait = Wait::Ready;
@@ -26,8 +29,7 @@ struct Thread {
     unsigned mask = 0;
     const char* instruction = "";
     void* self = nullptr;
-    // Accesses and waits that are left to it: far more than any kernel makes, so that one without end is reported.
-    uint32_t budget = 1u << 26;
+    uint32_t budget = BUDGET;
     std::vector<std::vector<Copy>> groups;  // committed, oldest first
     std::vector<Copy> open;
     void* yielder = nullptr;
@@ -85,7 +87,7 @@ void report(const char* format, ...) __attribute__((format(printf, 1, 2)));
 // Takes one access or wait from the running thread's budget.
 inline void spend() {
     if (--running->budget) return;
-    report("thread %u does not end: it has made %u accesses and waits", running->index, Thread{}.budget);
+    report("thread %u does not end: it has made %u accesses and waits", running->index, Thread::BUDGET);
     stop();
 }
 

@@ -122,7 +122,8 @@ unsafe extern "C-unwind" fn switch(yielder: *mut c_void) {
 /// An opaque pointer that may cross threads: the scheduler locks what its launches share.
 #[derive(Clone, Copy)]
 struct Shared(*mut c_void);
-// SAFETY: a launch's fields are read-only but for its report, which a mutex guards.
+// SAFETY: a launch's fields are read-only but for its report, which a mutex guards, and an atomic flag; a block stays on
+// one thread.
 unsafe impl Send for Shared {}
 // SAFETY: as above.
 unsafe impl Sync for Shared {}
