@@ -1,8 +1,9 @@
 //! Compiles the CUDA kernels with nvcc into fatbins that `src/kernels.rs` embeds, with what ptxas reports about
 //! them; and, for the feature `emulator`, the same kernels as C++ for the CPU.
 //!
-//! Environment: `CUDA_HOME`, `NVCC_CCBIN` (nvcc's host compiler), `ADALI_CUDA_ARCHS` (default `80,90`),
-//! `ADALI_REQUIRE_CUDA=1` (no nvcc is an error).
+//! Environment: `CUDA_HOME`, `NVCC_CCBIN` (nvcc's host compiler), `NVCC_PREPEND_FLAGS`, `NVCC_APPEND_FLAGS`,
+//! `ADALI_CUDA_ARCHS` (default `80,90`), `ADALI_REQUIRE_CUDA=1` (no nvcc is an error); for the emulator what the `cc`
+//! crate reads: `CXX`, `CXXFLAGS` and `AR`, also with the target's name.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -16,13 +17,17 @@ const KERNELS: &str = "kernels";
 /// and CPU reference round alike.
 const FLAGS: &str = "-fatbin -O3 -std=c++17 -fmad=false --expt-relaxed-constexpr -lineinfo -Xfatbin=-compress-all \
                      -Xptxas -v -Xptxas --warn-on-spills -I kernels";
+/// What nvcc itself reads.
+const NVCC_VARIABLES: [&str; 3] = ["NVCC_CCBIN", "NVCC_PREPEND_FLAGS", "NVCC_APPEND_FLAGS"];
+/// Part of every output's key: how outputs are made may change with this file.
+const RECIPE: &str = include_str!("build.rs");
 /// A kernel with this in its name may spill and keep arrays on its stack.
 const MAY_SPILL: &str = "_naive";
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed={KERNELS}");
-    for variable in ["PATH", "CUDA_HOME", "NVCC_CCBIN", "ADALI_CUDA_ARCHS", "ADALI_REQUIRE_CUDA"] {
+    for variable in ["PATH", "CUDA_HOME", "ADALI_CUDA_ARCHS", "ADALI_REQUIRE_CUDA"].iter().chain(&NVCC_VARIABLES) {
         println!("cargo::rerun-if-env-changed={variable}");
     }
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
@@ -95,7 +100,7 @@ impl Nvcc {
     fn compile(&self, source: &Path, out: &Path) -> Result<Vec<Resources>, String> {
         let name = stem(source);
         let [fatbin, log, keep] = ["fatbin", "log", "keep"].map(|kind| out.join(format!("{name}.{kind}")));
-        let settings = format!("{} {:?} {:?}", self.version, self.flags, env::var("NVCC_CCBIN"));
+        let settings = format!("{} {:?} {:?}", self.version, self.flags, NVCC_VARIABLES.map(env::var_os));
         let key = Key::new(out.join(format!("{name}.key")), &settings, source, &[KERNELS]);
         key.unless_current(&[&fatbin, &log], || {
             let _ = fs::remove_dir_all(&keep);
@@ -233,8 +238,28 @@ mod emulator {
 
     const FLAGS: &str = "-std=c++17 -fno-exceptions -fno-strict-aliasing";
     /// `-fsanitize=thread` makes the compiler announce every memory access; the emulator's own hooks listen, and
-    /// libtsan is not linked. `alignment`: of 16-byte accesses, which may be announced in parts.
-    const KERNEL_FLAGS: &str = "-fsanitize=thread,alignment -ffp-contract=off -Wno-unknown-pragmas";
+    /// libtsan is not linked. `alignment`: of 16-byte accesses, which may be announced in parts. `shift-exponent` and
+    /// `bounds-strict`: of local arrays, whose accesses may not be announced. What is not initialised holds a pattern.
+    const KERNEL_FLAGS: &str = "-fsanitize=thread,alignment,shift-exponent,bounds-strict \
+                                -ftrivial-auto-var-init=pattern -ffp-contract=off -Wno-unknown-pragmas";
+    /// What changes the compiler or its flags; the `cc` crate reads the first three with the target's name too.
+    const VARIABLES: [&str; 5] = ["CXX", "CXXFLAGS", "AR", "CPATH", "CPLUS_INCLUDE_PATH"];
+
+    /// The variables that are watched, as `cc` looks them up.
+    fn variables() -> Vec<String> {
+        let target = env::var("TARGET").expect("cargo sets TARGET");
+        let each = VARIABLES.iter().flat_map(|name| {
+            let with_target = format!("{name}_{}", target.replace(['-', '.'], "_"));
+            [
+                name.to_string(),
+                format!("{name}_{target}"),
+                with_target,
+                format!("HOST_{name}"),
+                format!("TARGET_{name}"),
+            ]
+        });
+        each.collect()
+    }
 
     /// One static library a source, each made again only if something it includes has changed.
     pub fn build(out: &Path) {
@@ -242,14 +267,14 @@ mod emulator {
         let mut sources = files(KERNELS, &["cu"]);
         sources.extend(files(emulator.join("tests"), &["cu"]));
         sources.extend(files(&emulator, &["cpp"]));
+        variables().iter().for_each(|variable| println!("cargo::rerun-if-env-changed={variable}"));
         in_parallel(&sources, |source| compile(source, out));
         println!("cargo::rustc-link-search=native={}", out.display());
         for source in &sources {
             // Whole: kernels register themselves in static initialisers that nothing refers to.
             println!("cargo::rustc-link-lib=static:+whole-archive={}", library(source));
         }
-        let apple = env::var("CARGO_CFG_TARGET_VENDOR").is_ok_and(|vendor| vendor == "apple");
-        println!("cargo::rustc-link-lib={}", if apple { "c++" } else { "stdc++" });
+        println!("cargo::rustc-link-lib=stdc++");
     }
 
     /// `kernels/emulator/tests/race.cu` becomes `emulated_emulator_tests_race`.
@@ -274,9 +299,11 @@ mod emulator {
             build.file(source);
         }
         let compiler = build.try_get_compiler().map_err(|error| error.to_string())?;
-        let settings = format!("{:?} {:?}", compiler.path(), compiler.args());
-        let emulator = format!("{KERNELS}/emulator");
-        let key = Key::new(out.join(format!("{name}.key")), &settings, source, &[KERNELS, &emulator]);
+        let version = compiler.to_command().arg("--version").output().map_err(|error| error.to_string())?.stdout;
+        let (version, variables) = (String::from_utf8_lossy(&version), VARIABLES.map(env::var_os));
+        let settings = format!("{:?} {:?} {variables:?}\n{version}", compiler.path(), compiler.args());
+        let [emulator, tests] = ["emulator", "emulator/tests"].map(|folder| format!("{KERNELS}/{folder}"));
+        let key = Key::new(out.join(format!("{name}.key")), &settings, source, &[KERNELS, &emulator, &tests]);
         key.unless_current(&[&out.join(format!("lib{name}.a"))], || {
             build.try_compile(&name).map_err(|error| format!("{}: {error}", source.display()))
         })
@@ -292,7 +319,7 @@ struct Key {
 impl Key {
     fn new(path: PathBuf, settings: &str, source: &Path, include: &[&str]) -> Key {
         let headers = include.iter().flat_map(|folder| files(folder, &["cuh", "h", "hpp"]));
-        let mut text = settings.to_string();
+        let mut text = format!("{settings}\n{RECIPE}");
         for file in [source.to_path_buf()].into_iter().chain(headers) {
             text += &format!("\n{}\n", file.display());
             text += &fs::read_to_string(&file).unwrap_or_else(|error| fail(format!("{}: {error}", file.display())));

@@ -14,6 +14,7 @@ struct Mask {
     const unsigned long long* seed;
     unsigned long long threshold;
 };
+LAYOUT(Mask, seed, threshold)
 
 struct DropoutSpikes {
     const uint32_t* spikes;

@@ -18,6 +18,7 @@ struct Placement {
     int32_t dx, dy;
     uint32_t flip;
 };
+LAYOUT(Placement, dx, dy, flip)
 
 struct Placements {
     const unsigned long long* seed;

@@ -2,4 +2,5 @@
 #![cfg(feature = "emulator")]
 
 mod emulated;
+mod launch;
 mod oracle;

@@ -2,4 +2,5 @@
 #![cfg(feature = "emulator")]
 
 mod kernels;
+mod launch;
 mod oracle;

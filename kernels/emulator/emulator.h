@@ -1,5 +1,5 @@
 // The emulator's own interface to the CUDA language header (cuda.h): who runs, how a thread waits, what memory it
-// may touch. Everything here is called from inside an emulated thread, which is a coroutine; see emulator.cpp.
+// may touch. Everything here is called from inside an emulated thread, which is a coroutine; see schedule.cpp.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -34,6 +34,9 @@ void barrier(Site site);
 using Combine = void (*)(void* const (&lanes)[32], unsigned mask);
 void collective(unsigned mask, Site site, const char* instruction, void* self, Combine combine);
 
+// __syncwarp(): waits for all lanes; a mask of some is refused.
+void warp_barrier(unsigned mask, Site site);
+
 // Dynamic shared memory, and static shared memory named by `key`.
 void* dynamic_shared();
 void* static_shared(const void* key, size_t bytes, const char* name);
@@ -44,12 +47,12 @@ void copy_async(void* to, const void* from, size_t bytes, size_t read, Site site
 void commit_copies();
 void wait_copies(unsigned groups_left);
 
-// Atomic additions and maxima; old value.
+// Atomic additions; old value.
 uint32_t atomic_add(uint32_t* at, uint32_t value);
 unsigned long long atomic_add(unsigned long long* at, unsigned long long value);
 
-// A read that the compiler does not instrument (inside combine functions), on behalf of a lane.
-void check_read(const void* at, size_t bytes);
+// Checks a row of shared memory that a combine function then reads for the lane: there the compiler announces nothing.
+void check_row(const void* row, size_t bytes, const char* instruction, Site site);
 
 // Kernels register themselves before main.
 struct Kernel {

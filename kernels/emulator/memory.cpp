@@ -2,6 +2,7 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <map>
@@ -11,19 +12,33 @@
 namespace emu {
 namespace {
 
-// One range of addresses for all buffers: a page has one owner, found without a lock.
-constexpr size_t PAGE = 4096, RANGE = size_t(1) << 36, PAGES = RANGE / PAGE;
+// One range of addresses for all buffers: a page has one owner, found without a lock. Each buffer keeps a gap before
+// and behind it, so that an index far past its end meets nobody else's memory.
+constexpr size_t PAGE = 4096, LARGEST_RANGE = size_t(1) << 40, LEAST_GAP = size_t(1) << 20;
 
 void* map(size_t bytes) {
     void* at = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     return at == MAP_FAILED ? nullptr : at;
 }
 
+// A buffer with its gaps.
+struct Reservation {
+    size_t pages;
+    const Allocation* allocation;
+};
+
 struct Heap {
-    unsigned char* base = static_cast<unsigned char*>(map(RANGE));
-    std::atomic<Allocation*>* owners = static_cast<std::atomic<Allocation*>*>(map(PAGES * sizeof(void*)));
+    size_t range = LARGEST_RANGE;
+    unsigned char* base = nullptr;
+    std::atomic<Allocation*>* owners = nullptr;
     std::mutex mutex;
-    std::map<size_t, size_t> used;  // first page -> pages, with a page of nobody's before and after
+    std::map<size_t, Reservation> used;  // by first page
+
+    // As much as the system allows.
+    Heap() {
+        while (range > LEAST_GAP && !(base = static_cast<unsigned char*>(map(range)))) range /= 2;
+        owners = static_cast<std::atomic<Allocation*>*>(map(range / PAGE * sizeof(void*)));
+    }
 };
 
 Heap& heap() {
@@ -31,59 +46,82 @@ Heap& heap() {
     return heap;
 }
 
+size_t pages_of(size_t bytes) { return bytes / PAGE + 1; }
+size_t gap_of(size_t bytes) { return std::max(pages_of(bytes), LEAST_GAP / PAGE); }
+
 }  // namespace
 
 const Allocation* find(const void* at) {
     Heap& h = heap();
     const size_t offset = static_cast<const unsigned char*>(at) - h.base;
-    return offset < RANGE ? h.owners[offset / PAGE].load(std::memory_order_acquire) : nullptr;
+    return offset < h.range ? h.owners[offset / PAGE].load(std::memory_order_acquire) : nullptr;
 }
 
-// Each marks the cells before it looks at the other's marks: of two blocks that touch a cell at the same moment, one
-// sees the other.
-static const char* read(Cell* cells, size_t count, bool global, Stamp now, uint32_t first, Stamp& other) {
+const Allocation* nearest(const void* at) {
+    Heap& h = heap();
+    std::lock_guard<std::mutex> lock(h.mutex);
+    const size_t page = static_cast<size_t>(static_cast<const unsigned char*>(at) - h.base) / PAGE;
+    auto entry = h.used.upper_bound(page);
+    if (entry == h.used.begin()) return nullptr;
+    --entry;
+    return page < entry->first + entry->second.pages ? entry->second.allocation : nullptr;
+}
+
+// Other blocks may touch cells of global memory at the same moment: all is done in one order, so that of two blocks
+// that each leave a mark and then look for the other's, one sees it.
+template <bool GLOBAL>
+constexpr std::memory_order ORDER = GLOBAL ? std::memory_order_seq_cst : std::memory_order_relaxed;
+
+// False where `before` was no longer what the cell holds; then it is now.
+template <bool GLOBAL>
+static bool replaced(std::atomic<Stamp>& mark, Stamp& before, Stamp after) {
+    if (before == after) return true;
+    if (GLOBAL) return mark.compare_exchange_strong(before, after);
+    mark.store(after, std::memory_order_relaxed);
+    return true;
+}
+
+template <bool GLOBAL>
+static const char* read(Cell* cells, size_t count, const Now& now, Stamp& other) {
     for (size_t i = 0; i < count; i++) {
-        const Stamp before = cells[i].reader.load(std::memory_order_relaxed), mark = joined(before, now, first);
-        if (mark != before) cells[i].reader.store(mark, std::memory_order_relaxed);
+        Stamp before = cells[i].reader.load(ORDER<GLOBAL>);
+        while (!replaced<GLOBAL>(cells[i].reader, before, joined(before, now))) continue;
     }
-    if (global) std::atomic_thread_fence(std::memory_order_seq_cst);
     for (size_t i = 0; i < count; i++) {
-        if (global) {
-            const Stamp reader = cells[i].reader.load(std::memory_order_relaxed);
-            const Stamp mark = serial_of(reader) == serial_of(now) ? reader : joined(reader, now, first);
-            if (mark != reader) cells[i].reader.store(mark, std::memory_order_relaxed);
-        }
-        other = cells[i].writer.load(std::memory_order_relaxed);
+        other = cells[i].writer.load(ORDER<GLOBAL>);
         if (other == 0) return "reads what nothing has written";
         if (other == COPYING) return "reads what a cp.async still copies";
-        if (!ordered(other, now, first)) return "reads without a barrier what another thread writes";
+        if (!ordered(other, now)) return "reads without a barrier what another thread writes";
     }
     return nullptr;
 }
 
-static const char* write(Cell* cells, size_t count, bool atomic, bool global, Stamp now, uint32_t first, Stamp& other) {
-    const char* const twice = "writes without a barrier where another thread writes";
+template <bool GLOBAL>
+static const char* write(Cell* cells, size_t count, bool atomic, const Now& now, Stamp& other) {
     for (size_t i = 0; i < count; i++) {
-        other = cells[i].writer.load(std::memory_order_relaxed);
-        if (atomic && other == 0) return "reads what nothing has written";
-        if (other == COPYING) return "writes where a cp.async still copies";
-        const bool both_atomic = atomic && atomic_of(other);
-        if (!both_atomic && !ordered(other, now, first)) return twice;
-        cells[i].writer.store(both_atomic ? joined(other, now, first) : now, std::memory_order_relaxed);
+        other = cells[i].writer.load(ORDER<GLOBAL>);
+        Stamp after;
+        do {
+            if (atomic && other == 0) return "reads what nothing has written";
+            if (other == COPYING) return "writes where a cp.async still copies";
+            const bool both_atomic = atomic && atomic_of(other);
+            if (!both_atomic && !ordered(other, now)) return "writes without a barrier where another thread writes";
+            after = both_atomic ? joined(other, now) : now.stamp;
+        } while (!replaced<GLOBAL>(cells[i].writer, other, after));
     }
-    if (global) std::atomic_thread_fence(std::memory_order_seq_cst);
     for (size_t i = 0; i < count; i++) {
-        other = cells[i].writer.load(std::memory_order_relaxed);
-        if (global && serial_of(other) != serial_of(now) && !(atomic && atomic_of(other))) return twice;
-        other = cells[i].reader.load(std::memory_order_relaxed);
-        if (!ordered(other, now, first)) return "writes without a barrier what another thread reads";
+        other = cells[i].reader.load(ORDER<GLOBAL>);
+        if (!ordered(other, now)) return "writes without a barrier what another thread reads";
     }
     return nullptr;
 }
 
-const char* touch(Cell* cells, size_t count, Access access, bool global, Stamp now, uint32_t first, Stamp& other) {
-    if (access == Access::Read) return read(cells, count, global, now, first, other);
-    return write(cells, count, access == Access::Atomic, global, now, first, other);
+const char* touch(Cell* cells, size_t count, Access access, bool global, const Now& now, Stamp& other) {
+    const bool atomic = access == Access::Atomic;
+    if (access == Access::Read) {
+        return global ? read<true>(cells, count, now, other) : read<false>(cells, count, now, other);
+    }
+    return global ? write<true>(cells, count, atomic, now, other) : write<false>(cells, count, atomic, now, other);
 }
 
 }  // namespace emu
@@ -95,23 +133,23 @@ extern "C" {
 // Device memory, poisoned; nullptr when there is none left.
 void* adali_emulator_allocate(size_t bytes) {
     auto& h = emu::heap();
-    if (!h.base || !h.owners || bytes > emu::RANGE / 2) return nullptr;
-    const size_t pages = bytes / emu::PAGE + 1;
+    if (!h.base || !h.owners || bytes > h.range / 4) return nullptr;
+    const size_t gap = emu::gap_of(bytes), own = emu::pages_of(bytes), pages = gap + own + gap;
     std::lock_guard<std::mutex> lock(h.mutex);
-    size_t page = 1;
-    for (const auto& [first, count] : h.used) {
-        if (page + pages + 1 <= first) break;
-        page = first + count + 1;
+    size_t start = 0;
+    for (const auto& [first, reservation] : h.used) {
+        if (start + pages <= first) break;
+        start = first + reservation.pages;
     }
-    if (page + pages + 1 > emu::PAGES) return nullptr;
-    const size_t cells = emu::cells_of(0, bytes) * sizeof(emu::Cell);
+    if (start + pages > h.range / emu::PAGE) return nullptr;
+    const size_t cells = emu::cells_of(0, bytes) * sizeof(emu::Cell), page = start + gap;
     void* shadow = emu::map(cells ? cells : 1);
     if (!shadow) return nullptr;
     auto* made = new (std::nothrow) Allocation{h.base + page * emu::PAGE, bytes, static_cast<emu::Cell*>(shadow)};
     if (!made) return nullptr;
     memset(made->data, emu::POISON, bytes);
-    h.used.emplace(page, pages);
-    for (size_t i = 0; i < pages; i++) h.owners[page + i].store(made, std::memory_order_release);
+    h.used.emplace(start, emu::Reservation{pages, made});
+    for (size_t i = 0; i < own; i++) h.owners[page + i].store(made, std::memory_order_release);
     return made->data;
 }
 
@@ -119,14 +157,13 @@ void adali_emulator_free(void* at) {
     auto& h = emu::heap();
     std::lock_guard<std::mutex> lock(h.mutex);
     const Allocation* gone = emu::find(at);
-    const size_t page = (static_cast<unsigned char*>(at) - h.base) / emu::PAGE;
-    const auto entry = h.used.find(page);
-    if (!gone || entry == h.used.end()) abort();  // the driver frees what it has allocated, once
-    for (size_t i = 0; i < entry->second; i++) h.owners[page + i].store(nullptr, std::memory_order_release);
-    h.used.erase(entry);
+    if (!gone || gone->data != at) abort();  // the driver frees what it has allocated, once
+    const size_t page = (gone->data - h.base) / emu::PAGE, own = emu::pages_of(gone->bytes);
+    for (size_t i = 0; i < own; i++) h.owners[page + i].store(nullptr, std::memory_order_release);
+    h.used.erase(page - emu::gap_of(gone->bytes));
     const size_t cells = emu::cells_of(0, gone->bytes) * sizeof(emu::Cell);
     munmap(gone->cells, cells ? cells : 1);
-    madvise(gone->data, (gone->bytes / emu::PAGE + 1) * emu::PAGE, MADV_DONTNEED);
+    madvise(gone->data, own * emu::PAGE, MADV_DONTNEED);
     delete gone;
 }
 

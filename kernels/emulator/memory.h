@@ -8,46 +8,55 @@
 namespace emu {
 
 // Who touched a cell, packed: the block's serial number in the process (32 bits), the thread in the block (10), how
-// many barriers (11) and warp barriers (8) it had passed, who else touched the cell with no order between (2), and
-// whether atomically (1). 0: nobody.
+// many barriers its warp had passed, of the warp or the block (19: its phase), who else touched the cell with no order
+// between (2), and whether atomically (1). 0: nobody.
 using Stamp = uint64_t;
 constexpr Stamp HOST = 1;     // written by the host; serial numbers start at 1
 constexpr Stamp COPYING = 2;  // the target of a cp.async that nobody has waited for
+constexpr uint32_t PHASES = 1u << 19;
 
 // Others may have read a cell, or changed it atomically, since what orders accesses last did: a later access must be
 // ordered after all of them, although only the last has its stamp there.
 enum Others : unsigned { NOBODY, IN_WARP, IN_BLOCK, IN_GRID };
 
-inline Stamp stamp(uint32_t serial, unsigned thread, unsigned barriers, unsigned warp_barriers, bool atomic) {
-    return static_cast<Stamp>(serial) << 32 | static_cast<Stamp>(thread) << 22 | (barriers & 0x7ff) << 11 |
-           (warp_barriers & 0xff) << 3 | atomic;
+inline Stamp make_stamp(uint32_t serial, unsigned thread, uint32_t phase, bool atomic) {
+    return static_cast<Stamp>(serial) << 32 | static_cast<Stamp>(thread) << 22 | phase << 3 | atomic;
 }
 inline uint32_t serial_of(Stamp s) { return s >> 32; }
 inline unsigned thread_of(Stamp s) { return s >> 22 & 0x3ff; }
+inline uint32_t phase_of(Stamp s) { return s >> 3 & (PHASES - 1); }
 inline Others others_of(Stamp s) { return static_cast<Others>(s >> 1 & 3); }
 inline bool atomic_of(Stamp s) { return s & 1; }
 
+// Who touches memory now.
+struct Now {
+    Stamp stamp;
+    uint32_t first;                 // serial number of the launch's first block
+    const uint32_t* since_barrier;  // each warp's phase after the last barrier of the block
+};
+
 // Whether what left `before` is ordered before `now`: an earlier launch, the same thread, a barrier between, or a
-// warp barrier between two lanes of one warp. `first` is the serial number of the launch's first block.
-inline bool ordered(Stamp before, Stamp now, uint32_t first) {
-    if (serial_of(before) < first) return true;
+// warp barrier between two lanes of one warp.
+inline bool ordered(Stamp before, const Now& now) {
+    if (serial_of(before) < now.first) return true;
     const Others others = others_of(before);
-    if (others == IN_GRID || serial_of(before) != serial_of(now)) return false;
-    if ((before >> 11 & 0x7ff) != (now >> 11 & 0x7ff)) return true;
-    if (others == IN_BLOCK || thread_of(before) / 32 != thread_of(now) / 32) return false;
-    if ((before >> 3 & 0xff) != (now >> 3 & 0xff)) return true;
-    return others == NOBODY && thread_of(before) == thread_of(now);
+    if (others == IN_GRID || serial_of(before) != serial_of(now.stamp)) return false;
+    const unsigned warp = thread_of(before) / 32;
+    if (phase_of(before) < now.since_barrier[warp]) return true;
+    if (others == IN_BLOCK || warp != thread_of(now.stamp) / 32) return false;
+    if (phase_of(before) != phase_of(now.stamp)) return true;
+    return others == NOBODY && thread_of(before) == thread_of(now.stamp);
 }
 
 // The stamp that stands for both.
-inline Stamp joined(Stamp before, Stamp now, uint32_t first) {
-    if (ordered(before, now, first)) return now;
-    Others others = thread_of(before) == thread_of(now) ? NOBODY : IN_WARP;
-    if (thread_of(before) / 32 != thread_of(now) / 32) others = IN_BLOCK;
-    if (serial_of(before) != serial_of(now)) others = IN_GRID;
+inline Stamp joined(Stamp before, const Now& now) {
+    if (ordered(before, now)) return now.stamp;
+    Others others = thread_of(before) == thread_of(now.stamp) ? NOBODY : IN_WARP;
+    if (thread_of(before) / 32 != thread_of(now.stamp) / 32) others = IN_BLOCK;
+    if (serial_of(before) != serial_of(now.stamp)) others = IN_GRID;
     if (others_of(before) > others) others = others_of(before);
     // One stamp for all, so that what many blocks read is not written by each.
-    return others == IN_GRID ? before | IN_GRID << 1 : now | others << 1;
+    return others == IN_GRID ? before | IN_GRID << 1 : now.stamp | others << 1;
 }
 
 struct Cell {
@@ -67,10 +76,13 @@ struct Allocation {
 
 // The allocation that an address lies in, or nullptr.
 const Allocation* find(const void* at);
+// The allocation that an address in the gaps between them misses least, or nullptr; locks.
+const Allocation* nearest(const void* at);
 
 enum class Access { Read, Write, Atomic };
 
 // What is wrong with an access to cells, or nullptr; records it. `global`: other blocks may touch them meanwhile.
-const char* touch(Cell* cells, size_t count, Access access, bool global, Stamp now, uint32_t first, Stamp& other);
+// `other`: who touched the cell before.
+const char* touch(Cell* cells, size_t count, Access access, bool global, const Now& now, Stamp& other);
 
 }  // namespace emu

@@ -11,8 +11,8 @@ source's loop: compare ratios, not counts. Counts are of instructions in the pro
 
 matrix: HMMA and its kin; lds: loads from shared memory, LDSM too; ldg: from global and local memory; sts: stores,
 atomics and asynchronous copies (LDGSTS) to shared memory; stg: stores and atomics to global and local memory;
-barrier: also the marks where a warp's branches meet again (BSSY, BSYNC); integer: IMAD, LOP3, SHF, PRMT, IADD3, LEA,
-ISETP, POPC and the like.
+barrier: also waits for asynchronous copies (LDGDEPBAR, DEPBAR) and the marks where a warp's branches meet again
+(BSSY, BSYNC); integer: IMAD, LOP3, SHF, PRMT, IADD3, LEA, ISETP, POPC and the like.
 """
 
 import argparse
@@ -31,9 +31,9 @@ CLASSES = [
     ("matrix", r"[A-Z]*MMA"),
     ("lds", r"LDS|LDSM|ULDS"),
     ("ldg", r"LDG|LD|LDL|UTMALDG|UBLKCP"),
-    ("sts", r"STS|STSM|LDGSTS|ATOMS|LDGDEPBAR|DEPBAR"),
+    ("sts", r"STS|STSM|LDGSTS|ATOMS"),
     ("stg", r"STG|ST|STL|RED|REDG|ATOM|ATOMG|UTMASTG"),
-    ("barrier", r"BAR|WARPSYNC|SYNCS|MEMBAR|ERRBAR|FENCE|CCTL|BSSY|BSYNC|WARPGROUP|B2R|NANOSLEEP|YIELD"),
+    ("barrier", r"BAR|LDGDEPBAR|DEPBAR|WARPSYNC|SYNCS|MEMBAR|ERRBAR|FENCE|CCTL|BSSY|BSYNC|WARPGROUP|B2R|NANOSLEEP|YIELD"),
     ("branch", r"BRA|BRX|BRXU|JMP|CALL|RET|EXIT|BREAK|KILL|BPT"),
     ("fp32", r"FADD|FMUL|FFMA|FSETP|FSET|FSEL|FMNMX|FMNMX3|FCHK|FSWZADD|MUFU|FADD2|FMUL2|FFMA2"),
     ("half", r"HADD2|HMUL2|HFMA2|HSETP2|HSET2|HMNMX2"),

@@ -33,9 +33,10 @@ The table of --kernels, by kernel and architecture, as the compiler reports it:
               build fails, except for kernels named _naive
   shared      bytes of static shared memory a block; what a launch asks for comes on top
   threads     the most threads a block may have (its launch bound)
-  occupancy   warps an SM holds at a time, of those it could, with blocks of that size; then
-              what sets the limit. Low is no fault in itself: registers that hold a tile of
-              the result are worth more than warps that wait
+  occupancy   warps an SM holds at a time, of those it could, with blocks of that size, and
+  at most     what sets the limit; less where a launch asks for shared memory. Low is no
+              fault in itself: registers that hold a tile of the result are worth more than
+              warps that wait
 
 Examples:
   adali info                    devices and data sets
@@ -90,7 +91,7 @@ fn kernel_table() -> Result<()> {
     };
     say(format!("{} modules, {compiler}", MODULES.len()))?;
     let width = REPORT.iter().map(|kernel| kernel.kernel.len()).max().unwrap_or(0).max("kernel".len());
-    say(format!("{:width$}  arch    registers  spill  shared  threads  occupancy", "kernel"))?;
+    say(format!("{:width$}  arch    registers  spill  shared  threads  occupancy at most", "kernel"))?;
     for kernel in REPORT {
         let Resources { kernel: name, arch, registers, shared, .. } = kernel;
         let arch = format!("sm_{arch}");

@@ -31,7 +31,8 @@ fn run(kernel: &str, launch: Launch, input: &[u8], output: &EmulatorBuffer, coun
     let device = Emulator::new(seed);
     let input = upload(&device, input);
     let params = [input.address(), output.address(), count as u64];
-    device.launch(kernel, launch, bytemuck::bytes_of(&params)).unwrap_or_else(|fault| panic!("{fault}"));
+    crate::launch::launch(&device, kernel, launch, bytemuck::bytes_of(&params))
+        .unwrap_or_else(|fault| panic!("{fault}"));
     device.download(output).expect("all of it is written")
 }
 
@@ -164,6 +165,19 @@ fn atomics_of_several_blocks() {
         let want: Vec<u64> = (0..7).map(sum).collect();
         assert_eq!(collect::<u64>(&got[..56]), want);
         assert_eq!(collect::<u32>(&got[56..]), want.iter().map(|&x| x as u32).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn atomics_in_shared_memory() {
+    let mut rng = Rng::fresh("atomics_in_shared_memory");
+    for seed in 0..10 {
+        let x: Vec<u32> = (0..1000).map(|_| rng.next_u64() as u32).collect();
+        let kernel = "instruction_shared_atomics";
+        let got = output(kernel, blocks(3, 64), bytemuck::cast_slice(&x), 3 * 7 * 8, x.len(), seed);
+        let mut want = [0; 3 * 7];
+        x.iter().enumerate().for_each(|(i, &x)| want[i / 64 % 3 * 7 + x as usize % 7] += u64::from(x));
+        assert_eq!(collect::<u64>(&got), want);
     }
 }
 

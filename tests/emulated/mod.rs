@@ -1,8 +1,10 @@
 //! Kernels of `kernels/emulator/tests/`.
 
 mod instructions;
+mod order;
 mod planted;
 
+use crate::launch::launch;
 use adali::backend::gpu::emulator::{Emulator, EmulatorBuffer};
 use adali::backend::gpu::{Buffer, Driver, Launch};
 use bytemuck::Pod;

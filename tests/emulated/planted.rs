@@ -30,7 +30,7 @@ fn run(kernel: &str, setting: Setting, seed: u64) -> anyhow::Result<Vec<u8>> {
         device.upload(&output, 0, &vec![0; 4 * setting.output]).expect("it fits");
     }
     let params = [input.address(), output.address(), setting.count];
-    device.launch(kernel, setting.launch, bytemuck::bytes_of(&params))?;
+    launch(&device, kernel, setting.launch, bytemuck::bytes_of(&params))?;
     device.download(&output)
 }
 
@@ -76,6 +76,12 @@ fn asynchronous_copies() {
     caught("short_wait", rounds, &["reads what a cp.async still copies"]);
     caught("early_copy", WARP, &[RACE[1], "reads what a cp.async still copies"]);
     caught("copy_never_waited_for", WARP, &["leaves without waiting for its cp.async"]);
+    let one = Setting { written: true, ..WARP };
+    caught("misaligned_target", one, &["misaligned cp.async of 16 bytes"]);
+    caught("misaligned_source", one, &["misaligned cp.async of 16 bytes"]);
+    caught("copy_to_global", one, &["cp.async to what is not shared memory"]);
+    caught("copy_from_shared", one, &["cp.async from what is not global memory"]);
+    caught("matrix_of_global", Setting { input: 4 * 32, ..WARP }, &["ldmatrix from what is not shared memory"]);
 }
 
 #[test]
@@ -84,6 +90,50 @@ fn shared_memory() {
     let launch = Launch { shared: 31 * 4, ..WARP.launch };
     caught("dynamic_overflow", Setting { launch, ..WARP }, &["write of 4 bytes outside of every shared array"]);
     caught("unwritten_shared", WARP, &["reads what nothing has written (words"]);
+    caught("overflow_into_next", WARP, &["write of 4 bytes outside of every shared array"]);
+    caught("far_overflow", WARP, &["read of 4 bytes outside of every shared array"]);
+    let launch = Launch { shared: 32 * 4, ..WARP.launch };
+    caught("before_shared", Setting { launch, ..WARP }, &["write of 4 bytes outside of every shared array"]);
+    caught("no_dynamic", WARP, &["write of 4 bytes outside of every shared array"]);
+    caught("shared_atomics", of(64), &RACE);
+}
+
+#[test]
+fn more_shared_memory_than_there_is() {
+    caught("much_static", WARP, &["49168 bytes of static shared memory with words, at most 49152"]);
+    let launch = Launch { shared: 227 * 1024 - 32 * 4, ..WARP.launch };
+    let words = "232464 bytes of shared memory, static and dynamic, with words, at most 232448";
+    caught("much_shared", Setting { launch, ..WARP }, &[words]);
+}
+
+#[test]
+fn every_barrier_counts() {
+    for count in [1, 2047, 2048, 2049] {
+        caught("many_barriers", Setting { count, ..of(64) }, &[RACE[0], RACE[1], "reads what nothing has written"]);
+    }
+    for count in [1, 255, 256, 257] {
+        caught("many_warp_barriers", Setting { count, ..WARP }, &[RACE[0], RACE[1], "reads what nothing has written"]);
+    }
+    caught("barrier_of_warp_alone", of(64), &[RACE[0], RACE[1], "reads what nothing has written"]);
+}
+
+#[test]
+fn kernels_without_end() {
+    let report = run("planted_endless", Setting { written: true, ..WARP }, 1).expect_err("no end").to_string();
+    assert!(report.contains("thread 0 does not end"), "{report}");
+    let report = run("planted_endless_barriers", WARP, 1).expect_err("no end").to_string();
+    assert!(report.contains("warp 0 passes 524288 barriers"), "{report}");
+    run("right_endless", WARP, 1).expect("no fault");
+    run("right_endless_barriers", WARP, 1).expect("no fault");
+}
+
+#[test]
+fn what_a_cpu_lets_pass() {
+    caught("long_shift", WARP, &["shift of 'unsigned int' by 32", "shift of 'uint32_t' by 32"]);
+    caught("local_overflow", WARP, &["out of bounds of"]);
+    // Not reported, but certain to be wrong.
+    assert_eq!(run("planted_unset_local", WARP, 1).expect("no fault"), [0xfe; 128]);
+    assert_eq!(run("right_unset_local", WARP, 1).expect("no fault"), [1, 0, 0, 0].repeat(32));
 }
 
 #[test]
@@ -93,6 +143,8 @@ fn divergence() {
     caught("lost_lane", WARP, &["lost lanes: thread"]);
     caught("outside_own_mask", WARP, &["lane 4 is not in its own mask 0xf of __ballot_sync", "lost lanes"]);
     caught("diverged_warp", WARP, &["diverged warp: thread"]);
+    caught("two_files", WARP, &["diverged warp: thread"]);
+    caught("partial_syncwarp", WARP, &["__syncwarp of part of a warp, mask 0xffff"]);
 }
 
 #[test]
@@ -100,9 +152,13 @@ fn global_memory() {
     caught("unwritten_global", WARP, &["reads what nothing has written (global memory"]);
     let past = "out of bounds: at 128 of a buffer of 128 bytes";
     caught("read_past_end", WARP, &[&format!("read of 4 bytes {past}")]);
-    caught("read_before_start", WARP, &["read of 4 bytes out of bounds"]);
+    caught("read_before_start", WARP, &["read of 4 bytes out of bounds: at -4 of a buffer of 128 bytes"]);
     caught("write_past_end", WARP, &[&format!("write of 4 bytes {past}"), RACE[2]]);
-    caught("write_before_start", WARP, &["write of 4 bytes out of bounds"]);
+    caught("write_before_start", WARP, &["write of 4 bytes out of bounds: at -4 of a buffer of 128 bytes", RACE[2]]);
+    for pages in [1, 2, 200] {
+        let far = Setting { count: pages * 1024, ..WARP };
+        caught("read_far_past_end", far, &["of a buffer of 128 bytes"]);
+    }
     caught("misaligned_read", WARP, &["misaligned"]);
     caught("misaligned_write", WARP, &["misaligned"]);
 }
@@ -132,8 +188,8 @@ fn incomplete_outputs_are_not_handed_out() {
 #[test]
 fn launches_that_cannot_be() {
     let device = Emulator::new(1);
-    let refused = |kernel: &str, launch: Launch, params: &[u8]| {
-        device.launch(kernel, launch, params).expect_err("refused").to_string()
+    let refused = |kernel: &str, extents: Launch, params: &[u8]| {
+        launch(&device, kernel, extents, params).expect_err("refused").to_string()
     };
     let params = [0; 24];
     let fits = blocks(1, 32);
@@ -144,12 +200,15 @@ fn launches_that_cannot_be() {
         let report = refused("right_lost_lane", blocks(1, threads), &params);
         assert!(report.contains(&format!("cannot run {threads} threads a block")), "{report}");
     }
-    for grid in [[0, 1, 1], [1, 65536, 1], [1, 1, 65536]] {
+    // The last two have as many blocks as 32 bits take for 0, and too many to list.
+    for grid in [[0, 1, 1], [1 << 31, 1, 1], [1, 65536, 1], [1, 1, 65536], [1 << 18, 1 << 14, 1], [1 << 30, 1, 1]] {
         let report = refused("right_lost_lane", Launch { grid, ..fits }, &params);
         assert!(report.contains("cannot run a grid"), "{report}");
     }
     let report = refused("right_lost_lane", Launch { shared: 1 << 20, ..fits }, &params);
     assert!(report.contains("1048576 bytes of dynamic shared memory"), "{report}");
+    let report = refused("right_lost_lane", Launch::over(usize::MAX, 1, 32), &params);
+    assert!(report.contains("cannot run a grid of [4294967295, 1, 1]"), "{report}");
     // A null pointer.
     let report = refused("right_lost_lane", fits, &params);
     assert!(report.contains("write of 4 bytes out of bounds"), "{report}");

@@ -116,7 +116,7 @@ impl Device {
     }
 
     pub fn try_run<P: Params>(&self, kernel: &str, launch: Launch, params: &P) -> anyhow::Result<()> {
-        self.driver.launch(kernel, launch, bytemuck::bytes_of(params))
+        crate::launch::launch(&self.driver, kernel, launch, bytemuck::bytes_of(params))
     }
 
     /// A tensor as kernels store it, padding zero.

@@ -100,6 +100,25 @@ KERNEL(instruction_atomics, Instruction, 64, 1) {
     }
 }
 
+// The same in shared memory, a block each: [blocks][7].
+KERNEL(instruction_shared_atomics, Instruction, 64, 1) {
+    SHARED(unsigned long long, bins, 7);
+    if (threadIdx.x < 7) bins[threadIdx.x] = 0;
+    __syncthreads();
+    for (uint32_t i = blockIdx.x * 64 + threadIdx.x; i < p.count; i += gridDim.x * 64) {
+        const uint32_t x = static_cast<const uint32_t*>(p.in)[i];
+        atomicAdd(&bins[x % 7], static_cast<unsigned long long>(x));
+    }
+    __syncthreads();
+    if (threadIdx.x < 7) static_cast<unsigned long long*>(p.out)[blockIdx.x * 7 + threadIdx.x] = bins[threadIdx.x];
+}
+
+// Threads in the order in which they come, behind a counter of them.
+KERNEL(instruction_order, Instruction, 64, 1) {
+    auto* out = static_cast<uint32_t*>(p.out);
+    out[1 + atomicAdd(out, 1u)] = blockIdx.x * 64 + threadIdx.x;
+}
+
 // `count` bytes, then zeros: 32 lanes of BYTES each in two committed groups.
 template <int BYTES>
 DEVICE void copy(const Instruction& p) {

@@ -16,7 +16,9 @@ pub struct Launch {
 impl Launch {
     /// One row of blocks without dynamic shared memory, enough for `items` of which each block takes `per_block`.
     pub fn over(items: usize, per_block: usize, threads: u32) -> Self {
-        Self { grid: [items.div_ceil(per_block).max(1) as u32, 1, 1], threads, shared: 0 }
+        // More blocks than 32 bits count are more than any device launches.
+        let blocks = u32::try_from(items.div_ceil(per_block).max(1)).unwrap_or(u32::MAX);
+        Self { grid: [blocks, 1, 1], threads, shared: 0 }
     }
 }
 
@@ -46,5 +48,11 @@ pub trait Driver {
     fn download(&self, from: &Self::Buffer) -> Result<Vec<u8>>;
 
     /// Runs a kernel on its parameter struct.
-    fn launch(&self, kernel: &str, launch: Launch, params: &[u8]) -> Result<()>;
+    ///
+    /// # Safety
+    /// `params` is the struct that the kernel takes. Every address in it, and in device memory that it leads to, is
+    /// that of a buffer with room for all that the kernel reads and writes there. Until the kernel has ended, those
+    /// buffers live, and nobody uploads to them, downloads them or launches what touches them from another thread.
+    #[allow(unsafe_code)]
+    unsafe fn launch(&self, kernel: &str, launch: Launch, params: &[u8]) -> Result<()>;
 }

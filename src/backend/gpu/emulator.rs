@@ -12,9 +12,10 @@ use corosensei::{Coroutine, Yielder};
 use rayon::prelude::*;
 use std::cell::RefCell;
 use std::ffi::{CStr, c_char, c_void};
+use std::sync::Once;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The scheduler's interface; see `kernels/emulator/emulator.cpp` and `memory.cpp`.
+/// The scheduler's interface; see `kernels/emulator/schedule.cpp`, `registry.cpp` and `memory.cpp`.
 mod ffi {
     use super::{c_char, c_void};
 
@@ -61,16 +62,19 @@ pub struct Emulator {
     launches: AtomicU64,
 }
 
-/// Memory of the emulated device.
+/// Memory of the emulated device. One thread at a time uses it: it is not `Sync`.
 #[derive(Debug)]
 pub struct EmulatorBuffer {
-    address: u64,
+    at: *mut u8,
     len: usize,
 }
 
+// SAFETY: the memory belongs to no thread.
+unsafe impl Send for EmulatorBuffer {}
+
 impl Buffer for EmulatorBuffer {
     fn address(&self) -> u64 {
-        self.address
+        self.at as u64
     }
 
     fn len(&self) -> usize {
@@ -81,7 +85,7 @@ impl Buffer for EmulatorBuffer {
 impl Drop for EmulatorBuffer {
     fn drop(&mut self) {
         // SAFETY: the address came from adali_emulator_allocate and is freed here alone.
-        unsafe { ffi::adali_emulator_free(self.address as *mut c_void) }
+        unsafe { ffi::adali_emulator_free(self.at.cast()) }
     }
 }
 
@@ -100,6 +104,9 @@ type Thread = Coroutine<(), (), (), DefaultStack>;
 const STACK: usize = 128 * 1024;
 /// Most bytes of shared memory that a block may ask for, as on an H100.
 const SHARED: u32 = 227 * 1024;
+/// Most blocks in x, as CUDA has it, and in all.
+const GRID_X: u32 = i32::MAX as u32;
+const BLOCKS: u64 = 1 << 28;
 
 thread_local! {
     /// Stacks to be used again.
@@ -115,7 +122,8 @@ unsafe extern "C-unwind" fn switch(yielder: *mut c_void) {
 /// An opaque pointer that may cross threads: the scheduler locks what its launches share.
 #[derive(Clone, Copy)]
 struct Shared(*mut c_void);
-// SAFETY: a launch's fields are read-only but for its report, which a mutex guards.
+// SAFETY: a launch's fields are read-only but for its report, which a mutex guards, and an atomic flag; a block stays on
+// one thread.
 unsafe impl Send for Shared {}
 // SAFETY: as above.
 unsafe impl Sync for Shared {}
@@ -128,7 +136,18 @@ impl Shared {
 
 impl Emulator {
     /// A device whose schedules are drawn from `seed`.
+    ///
+    /// # Panics
+    /// If two of the kernels that were compiled in share a name.
     pub fn new(seed: u64) -> Self {
+        static START: Once = Once::new();
+        START.call_once(|| {
+            if let Some(name) = first_repeated(Self::kernels()) {
+                panic!("two kernels are named {name}");
+            }
+            // SAFETY: no launch reads it before; it is written once.
+            unsafe { ffi::adali_emulator_set_yield(switch) }
+        });
         Self { seed, launches: AtomicU64::new(0) }
     }
 
@@ -170,34 +189,37 @@ impl Driver for Emulator {
         if at.is_null() {
             bail!("the emulator has no {bytes} bytes of memory left");
         }
-        Ok(EmulatorBuffer { address: at as u64, len: bytes })
+        Ok(EmulatorBuffer { at: at.cast(), len: bytes })
     }
 
     fn upload(&self, to: &EmulatorBuffer, offset: usize, bytes: &[u8]) -> Result<()> {
         if offset > to.len || bytes.len() > to.len - offset {
             bail!("{} bytes at {offset} do not fit a buffer of {} bytes", bytes.len(), to.len);
         }
-        let at = (to.address as usize + offset) as *mut u8;
-        // SAFETY: the range lies in the buffer, which no launch uses now, because launches are complete on return.
-        unsafe {
+        // SAFETY: the range lies in the buffer, which is this thread's: no launch uses it now, by `launch`'s contract,
+        // and launches are complete on return.
+        let known = unsafe {
+            let at = to.at.add(offset);
             std::ptr::copy_nonoverlapping(bytes.as_ptr(), at, bytes.len());
-            ffi::adali_emulator_host_wrote(at.cast(), bytes.len());
-        }
+            ffi::adali_emulator_host_wrote(at.cast(), bytes.len())
+        };
+        assert!(known, "the emulator knows its own buffers");
         Ok(())
     }
 
     fn download(&self, from: &EmulatorBuffer) -> Result<Vec<u8>> {
-        let at = from.address as *const u8;
         // SAFETY: the buffer is alive.
-        let written = unsafe { ffi::adali_emulator_written(at.cast(), from.len) };
+        let written = unsafe { ffi::adali_emulator_written(from.at.cast(), from.len) };
         if written < from.len {
             bail!("byte {written} of a buffer of {} bytes is read back, but nothing has written it", from.len);
         }
-        // SAFETY: all of it is allocated and written, and no launch uses it now.
-        Ok(unsafe { std::slice::from_raw_parts(at, from.len) }.to_vec())
+        // SAFETY: all of it is allocated and written, and no launch uses it now, as above.
+        Ok(unsafe { std::slice::from_raw_parts(from.at, from.len) }.to_vec())
     }
 
-    fn launch(&self, kernel: &str, launch: Launch, params: &[u8]) -> Result<()> {
+    /// The emulator checks the parameters' size and every access before it is made: of the contract, what the caller
+    /// must see to is that buffers live, and are no other thread's, until the call returns.
+    unsafe fn launch(&self, kernel: &str, launch: Launch, params: &[u8]) -> Result<()> {
         // SAFETY: the name is valid for the call.
         let function = unsafe { ffi::adali_emulator_kernel(kernel.as_ptr(), kernel.len()) };
         if function.is_null() {
@@ -213,7 +235,8 @@ impl Driver for Emulator {
         if threads == 0 || threads > most || !threads.is_multiple_of(32) {
             bail!("kernel {kernel} cannot run {threads} threads a block: it takes whole warps, at most {most} threads");
         }
-        if grid.contains(&0) || grid[1] > 65535 || grid[2] > 65535 {
+        let count: u64 = grid.iter().map(|&extent| u64::from(extent)).fold(1, u64::saturating_mul);
+        if grid.contains(&0) || grid[0] > GRID_X || grid[1] > 65535 || grid[2] > 65535 || count > BLOCKS {
             bail!("kernel {kernel} cannot run a grid of {grid:?} blocks");
         }
         if shared > SHARED {
@@ -223,12 +246,14 @@ impl Driver for Emulator {
         let mut rng = CounterRng::new(self.seed, number);
         // SAFETY: the pointers are valid for the call, which copies the parameters; `params` has the kernel's size.
         let handle = Shared(unsafe {
-            ffi::adali_emulator_set_yield(switch);
             let block = [threads, 1, 1];
             let (grid, params) = (grid.as_ptr(), params.as_ptr());
             ffi::adali_emulator_launch_begin(function, grid, block.as_ptr(), shared as usize, params, rng.next_u64())
         });
-        let mut blocks: Vec<u32> = (0..grid.iter().product()).collect();
+        if handle.pointer().is_null() {
+            bail!("the emulator has run as many blocks as it can number in one process");
+        }
+        let mut blocks: Vec<u32> = (0..count as u32).collect();
         rng.shuffle(&mut blocks);
         blocks.par_iter().for_each(|&block| run_block(handle, block, threads));
         let mut report = [0 as c_char; 1024];
@@ -244,10 +269,19 @@ impl Driver for Emulator {
     }
 }
 
-/// Runs one block from begin to end on this thread.
+/// The first name that comes twice.
+fn first_repeated(mut names: Vec<String>) -> Option<String> {
+    names.sort();
+    names.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| pair[0].clone())
+}
+
+/// Runs one block from begin to end on this thread; none after a fault.
 fn run_block(launch: Shared, number: u32, count: u32) {
     // SAFETY: the launch is alive until all its blocks are done.
     let block = Shared(unsafe { ffi::adali_emulator_block_begin(launch.pointer(), number) });
+    if block.pointer().is_null() {
+        return;
+    }
     let mut stacks = STACKS.take();
     let mut threads: Vec<Thread> = (0..count)
         .map(|index| {
@@ -278,4 +312,18 @@ fn run_block(launch: Shared, number: u32, count: u32) {
     STACKS.set(stacks);
     // SAFETY: no coroutine of the block is left.
     unsafe { ffi::adali_emulator_block_end(block.pointer()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernels_that_share_a_name_are_found() {
+        let names = |names: &[&str]| names.iter().map(|name| name.to_string()).collect();
+        assert_eq!(first_repeated(names(&["input", "loss", "input_f16"])), None);
+        assert_eq!(first_repeated(names(&["loss", "input", "loss"])), Some("loss".to_string()));
+        assert!(Emulator::kernels().len() > 100, "{:?}", Emulator::kernels());
+        assert_eq!(first_repeated(Emulator::kernels()), None);
+    }
 }

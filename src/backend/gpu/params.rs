@@ -12,7 +12,7 @@ use bytemuck::{Pod, Zeroable};
 /// Name, offset and size of a field.
 pub type Field = (&'static str, usize, usize);
 
-/// A struct that a kernel takes.
+/// A struct that a kernel takes, or a part of one.
 pub trait Params: Pod {
     /// Its name on both sides.
     const NAME: &str;
@@ -21,12 +21,12 @@ pub trait Params: Pod {
 }
 
 macro_rules! params {
-    ($($(#[$doc:meta])* struct $Name:ident { $($field:ident: $Type:ty,)* })*) => {
+    ($($(#[$doc:meta])* struct $Name:ident { $($(#[$note:meta])* $field:ident: $Type:ty,)* })*) => {
         $(
             $(#[$doc])*
             #[repr(C)]
             #[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
-            pub struct $Name { $(pub $field: $Type,)* }
+            pub struct $Name { $($(#[$note])* pub $field: $Type,)* }
 
             impl Params for $Name {
                 const NAME: &str = stringify!($Name);
@@ -38,36 +38,6 @@ macro_rules! params {
         /// Every struct's name, size and fields.
         pub const ALL: &[(&str, usize, &[Field])] = &[$((stringify!($Name), size_of::<$Name>(), $Name::FIELDS),)*];
     };
-}
-
-/// Extents of a layer for the kernels that work neuron by neuron; see `kernels/places.cuh`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
-pub struct Places {
-    /// Samples times pixels.
-    pub places: u32,
-    /// Words of 32 channels.
-    pub words: u32,
-    pub steps: u32,
-}
-
-/// The pool of `kernels/pool.cuh`; its default is none.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
-pub struct Pool {
-    pub input_h: u32,
-    pub input_w: u32,
-    pub output_h: u32,
-    pub output_w: u32,
-    pub kernel_h: u32,
-    pub kernel_w: u32,
-    pub stride_h: u32,
-    pub stride_w: u32,
-    pub padding_h: u32,
-    pub padding_w: u32,
-    /// 1 max, 2 avg.
-    pub kind: u32,
-    pub padding: u32,
 }
 
 impl From<&shape::Pool> for Pool {
@@ -93,72 +63,12 @@ impl From<&shape::Pool> for Pool {
     }
 }
 
-/// The neuron of `kernels/neuron.cuh`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
-pub struct NeuronConstants {
-    pub leak: f32,
-    pub gain: f32,
-    pub threshold: f32,
-    pub v_reset: f32,
-    pub hard: u32,
-    pub detach: u32,
-}
-
 impl From<Neuron> for NeuronConstants {
     fn from(n: Neuron) -> Self {
         let hard = (n.reset == ResetKind::Hard).into();
         let Neuron { leak, gain, threshold, v_reset, detach, .. } = n;
         Self { leak, gain, threshold, v_reset, hard, detach: detach.into() }
     }
-}
-
-/// Where a convolution's positions lie in its source and its output; see `kernels/conv.cuh`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
-pub struct ConvShape {
-    pub images: u32,
-    pub steps: u32,
-    pub source_h: u32,
-    pub source_w: u32,
-    pub source_words: u32,
-    pub rows: u32,
-    pub columns: u32,
-    pub origin_h: i32,
-    pub origin_w: i32,
-    pub stride_h: u32,
-    pub stride_w: u32,
-    pub taps_h: u32,
-    pub taps_w: u32,
-    pub out_h: u32,
-    pub out_w: u32,
-    pub out_words: u32,
-    pub first_h: u32,
-    pub first_w: u32,
-    pub step_h: u32,
-    pub step_w: u32,
-}
-
-/// A block's positions; see `kernels/conv.cuh`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
-pub struct Tile {
-    pub images: u32,
-    pub h: u32,
-    pub w: u32,
-    pub paired: u32,
-    pub patch_h: u32,
-    pub patch_w: u32,
-    pub across_h: u32,
-    pub across_w: u32,
-}
-
-/// A slope of `kernels/surrogate.cuh`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
-pub struct SlopeConstants {
-    pub height: f32,
-    pub rate: f32,
 }
 
 /// A slope's number in `kernels/surrogate.cuh`, its name in kernels' names, and its constants.
@@ -187,28 +97,9 @@ pub fn chunks(lengths: &[usize]) -> Vec<Chunk> {
     lengths.iter().enumerate().flat_map(of).collect()
 }
 
-/// What a dropout's mask follows from, as `kernels/dropout.cu` has it.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
-pub struct Mask {
-    /// Address of the seed, a `u64`.
-    pub seed: u64,
-    /// See [`dropout_threshold`].
-    pub threshold: u64,
-}
-
 /// The smallest number of 53 bits that a dropout keeps: [`crate::backend::keeps`] in integers.
 pub fn dropout_threshold(probability: f32) -> u64 {
     (f64::from(probability) * (1u64 << 53) as f64).ceil() as u64
-}
-
-/// Where a sample is read, as `kernels/input.cu` has it.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
-pub struct Placement {
-    pub dx: i32,
-    pub dy: i32,
-    pub flip: u32,
 }
 
 impl From<sampling::Placement> for Placement {
@@ -218,6 +109,99 @@ impl From<sampling::Placement> for Placement {
 }
 
 params! {
+    /// Extents of a layer for the kernels that work neuron by neuron; see `kernels/places.cuh`.
+    struct Places {
+        /// Samples times pixels.
+        places: u32,
+        /// Words of 32 channels.
+        words: u32,
+        steps: u32,
+    }
+
+    /// The pool of `kernels/pool.cuh`; its default is none.
+    struct Pool {
+        input_h: u32,
+        input_w: u32,
+        output_h: u32,
+        output_w: u32,
+        kernel_h: u32,
+        kernel_w: u32,
+        stride_h: u32,
+        stride_w: u32,
+        padding_h: u32,
+        padding_w: u32,
+        /// 1 max, 2 avg.
+        kind: u32,
+        padding: u32,
+    }
+
+    /// The neuron of `kernels/neuron.cuh`.
+    struct NeuronConstants {
+        leak: f32,
+        gain: f32,
+        threshold: f32,
+        v_reset: f32,
+        hard: u32,
+        detach: u32,
+    }
+
+    /// Where a convolution's positions lie in its source and its output; see `kernels/conv.cuh`.
+    struct ConvShape {
+        images: u32,
+        steps: u32,
+        source_h: u32,
+        source_w: u32,
+        source_words: u32,
+        rows: u32,
+        columns: u32,
+        origin_h: i32,
+        origin_w: i32,
+        stride_h: u32,
+        stride_w: u32,
+        taps_h: u32,
+        taps_w: u32,
+        out_h: u32,
+        out_w: u32,
+        out_words: u32,
+        first_h: u32,
+        first_w: u32,
+        step_h: u32,
+        step_w: u32,
+    }
+
+    /// A block's positions; see `kernels/conv.cuh`.
+    struct Tile {
+        images: u32,
+        h: u32,
+        w: u32,
+        paired: u32,
+        patch_h: u32,
+        patch_w: u32,
+        across_h: u32,
+        across_w: u32,
+    }
+
+    /// A slope of `kernels/surrogate.cuh`.
+    struct SlopeConstants {
+        height: f32,
+        rate: f32,
+    }
+
+    /// What a dropout's mask follows from, as `kernels/dropout.cu` has it.
+    struct Mask {
+        /// Address of the seed, a `u64`.
+        seed: u64,
+        /// See [`dropout_threshold`].
+        threshold: u64,
+    }
+
+    /// Where a sample is read, as `kernels/input.cu` has it.
+    struct Placement {
+        dx: i32,
+        dy: i32,
+        flip: u32,
+    }
+
     /// `conv_lif_forward`
     struct ConvLif {
         source: u64,

@@ -1,15 +1,5 @@
-// Kernels with a planted fault, `planted_x`, each beside its correct twin, `right_x`: the emulator's own tests.
-#include "device.cuh"
-
-struct Planted {
-    const uint32_t* in;
-    uint32_t* out;
-    uint32_t count, padding;
-};
-
-#define PLANTED(name, THREADS)                                     \
-    KERNEL(planted_##name, Planted, THREADS, 1) { name<true>(p); } \
-    KERNEL(right_##name, Planted, THREADS, 1) { name<false>(p); }
+// Order: barriers, warps, asynchronous copies, races, and kernels without end.
+#include "planted.cuh"
 
 // Sums of blocks in shared memory, without the barrier of each round.
 template <bool FAULT>
@@ -79,13 +69,9 @@ DEVICE void copies(const Planted& p) {
     p.out[LANE] = sum;
 }
 template <bool FAULT>
-DEVICE void missing_wait(const Planted& p) {
-    copies<FAULT, false>(p);
-}
+DEVICE void missing_wait(const Planted& p) { copies<FAULT, false>(p); }
 template <bool FAULT>
-DEVICE void short_wait(const Planted& p) {
-    copies<FAULT, true>(p);
-}
+DEVICE void short_wait(const Planted& p) { copies<FAULT, true>(p); }
 PLANTED(missing_wait, 32)
 PLANTED(short_wait, 32)
 
@@ -117,36 +103,15 @@ DEVICE void copy_never_waited_for(const Planted& p) {
 PLANTED(copy_never_waited_for, 32)
 
 template <bool FAULT>
-DEVICE void shared_overflow(const Planted& p) {
-    SHARED(uint32_t, words, 31);
-    if (FAULT || LANE < 31) words[LANE] = LANE;
-    p.out[LANE] = LANE < 31 ? words[LANE] : 0;
+DEVICE void shared_atomics(const Planted& p) {
+    SHARED(uint32_t, sum, 1);
+    if (threadIdx.x == 0) sum[0] = 0;
+    __syncthreads();
+    atomicAdd(&sum[0], threadIdx.x);
+    if (!FAULT) __syncthreads();
+    p.out[threadIdx.x] = sum[0];
 }
-PLANTED(shared_overflow, 32)
-
-template <bool FAULT>
-DEVICE void dynamic_overflow(const Planted& p) {
-    DYNAMIC_SHARED(uint32_t, words);
-    if (FAULT || LANE < p.count) words[LANE] = LANE;
-    p.out[LANE] = LANE < p.count ? words[LANE] : 0;
-}
-PLANTED(dynamic_overflow, 32)
-
-template <bool FAULT>
-DEVICE void unwritten_shared(const Planted& p) {
-    SHARED(uint32_t, words, 32);
-    if (!FAULT || LANE != 5) words[LANE] = LANE;
-    __syncwarp();
-    p.out[LANE] = words[31 - LANE];
-}
-PLANTED(unwritten_shared, 32)
-
-template <bool FAULT>
-DEVICE void unwritten_global(const Planted& p) {
-    // Nothing has written `out`.
-    p.out[threadIdx.x] = FAULT ? p.out[threadIdx.x] + 1 : 1;
-}
-PLANTED(unwritten_global, 32)
+PLANTED(shared_atomics, 64)
 
 template <bool FAULT>
 DEVICE void skipped_barrier(const Planted& p) {
@@ -193,42 +158,67 @@ DEVICE void diverged_warp(const Planted& p) {
 }
 PLANTED(diverged_warp, 32)
 
-// One element past the end, and before the start.
+// Parts of a warp are not ordered.
 template <bool FAULT>
-DEVICE void read_past_end(const Planted& p) {
-    p.out[LANE] = p.in[FAULT ? LANE + 1 : LANE];
+DEVICE void partial_syncwarp(const Planted& p) {
+    SHARED(uint32_t, words, 32);
+    words[LANE] = 1;
+    if (!FAULT) __syncwarp();
+    if (LANE < 16) {
+        if (FAULT) __syncwarp(0xffff);
+        p.out[LANE] = words[15 - LANE];
+    } else {
+        p.out[LANE] = 0;
+    }
 }
-template <bool FAULT>
-DEVICE void read_before_start(const Planted& p) {
-    p.out[LANE] = p.in[FAULT ? static_cast<int>(LANE) - 1 : LANE];
-}
-template <bool FAULT>
-DEVICE void write_past_end(const Planted& p) {
-    p.out[FAULT ? LANE + 1 : LANE] = 1;
-}
-template <bool FAULT>
-DEVICE void write_before_start(const Planted& p) {
-    p.out[FAULT ? static_cast<int>(LANE) - 1 : LANE] = 1;
-}
-PLANTED(read_past_end, 32)
-PLANTED(read_before_start, 32)
-PLANTED(write_past_end, 32)
-PLANTED(write_before_start, 32)
+PLANTED(partial_syncwarp, 32)
 
-// 16 bytes at an address that is a multiple of 4 alone; of four numbers one is used.
+// A barrier counts however many come between: none, or as many as the counters of a smaller stamp wrap at.
 template <bool FAULT>
-DEVICE void misaligned_read(const Planted& p) {
-    const uint4 four = *reinterpret_cast<const uint4*>(p.in + (FAULT ? 1 : 0));
-    p.out[LANE] = four.y;
+DEVICE void many_barriers(const Planted& p) {
+    SHARED(uint32_t, words, 64);
+    words[threadIdx.x] = 1;
+    for (uint32_t i = 0; i < (FAULT ? 0 : p.count); i++) __syncthreads();
+    p.out[threadIdx.x] = words[63 - threadIdx.x];
 }
 template <bool FAULT>
-DEVICE void misaligned_write(const Planted& p) {
-    p.out[LANE] = 0;
+DEVICE void many_warp_barriers(const Planted& p) {
+    SHARED(uint32_t, words, 32);
+    words[LANE] = 1;
+    for (uint32_t i = 0; i < (FAULT ? 0 : p.count); i++) __syncwarp();
+    p.out[LANE] = words[31 - LANE];
+}
+PLANTED(many_barriers, 64)
+PLANTED(many_warp_barriers, 32)
+
+// A warp's barriers are not the block's.
+template <bool FAULT>
+DEVICE void barrier_of_warp_alone(const Planted& p) {
+    SHARED(uint32_t, words, 64);
+    words[threadIdx.x] = 1;
     __syncwarp();
-    if (LANE == 0) *reinterpret_cast<uint4*>(p.out + (FAULT ? 2 : 0)) = uint4{1, 2, 3, 4};
+    __syncwarp();
+    if (!FAULT) __syncthreads();
+    p.out[threadIdx.x] = words[63 - threadIdx.x];
 }
-PLANTED(misaligned_read, 32)
-PLANTED(misaligned_write, 32)
+PLANTED(barrier_of_warp_alone, 64)
+
+template <bool FAULT>
+DEVICE void endless(const Planted& p) {
+    if (LANE == 0) {
+        while (FAULT && atomicAdd(&p.out[0], 0u) == 0) continue;
+    }
+    p.out[LANE] = 1;
+}
+template <bool FAULT>
+DEVICE void endless_barriers(const Planted& p) {
+    do {
+        __syncthreads();
+    } while (FAULT);
+    p.out[LANE] = 1;
+}
+PLANTED(endless, 32)
+PLANTED(endless_barriers, 32)
 
 template <bool FAULT>
 DEVICE void race_of_blocks(const Planted& p) {
@@ -269,8 +259,13 @@ DEVICE void race_in_warp(const Planted& p) {
 }
 PLANTED(race_in_warp, 32)
 
+// The same line of two files: at the end, because the lines after it have other numbers.
+#line 1000 "one.cuh"
+DEVICE uint32_t sum_in_one() { return __reduce_add_sync(~0u, 1); }
+#line 1000 "two.cuh"
+DEVICE uint32_t sum_in_two() { return __reduce_add_sync(~0u, 1); }
 template <bool FAULT>
-DEVICE void incomplete_output(const Planted& p) {
-    if (!FAULT || LANE != 30) p.out[LANE] = 1;
+DEVICE void two_files(const Planted& p) {
+    p.out[LANE] = FAULT && LANE < 16 ? sum_in_one() : sum_in_two();
 }
-PLANTED(incomplete_output, 32)
+PLANTED(two_files, 32)
