@@ -2,15 +2,17 @@
 // the convolution's backward pass applies. Mirrors src/backend/cpu/norm.rs.
 //
 //   mean = sum n m / sum n     variance = (sum squares + sum n (m - mean)^2) / sum n        over the pieces
+//   as d = sum n (m - m[0]) / sum n:  mean = m[0] + d   variance = (sum squares + sum n (m - m[0])^2) / sum n - d^2
 //   inverse_deviation = 1 / sqrt(variance + 1e-5)     scale = gain inverse_deviation     shift = bias - mean scale
 //
 // Pieces [pieces][2][C] f32 (moments: mean and summed squared distance from it; sums: sum g and sum g xhat), vectors
-// [C] f32, C padded to 32. Distances are from the mean of all, in f64: a difference of large sums would cancel. A
-// block owns 8 channels (one sector of memory) and 64 rows of pieces, whose sums meet in a fixed tree. Moves: the
-// pieces once (sums) or twice (moments).
-#include "device.cuh"
+// [C] f32, C padded to 32. Distances from the first piece's mean, in f64, need the pieces only once; large sums would
+// cancel, but that mean is no farther from the mean of all than pieces lie apart. A block owns 8 channels (one sector
+// of memory) and walks over the pieces with 256 rows of two threads, four channels each, whose sums meet in a fixed
+// order. Moves: the pieces once, 64 KB of them on their way in a block.
+#include "places.cuh"
 
-constexpr uint32_t CHANNELS = 8, ROWS = 64, THREADS = CHANNELS * ROWS;
+constexpr uint32_t CHANNELS = 8, THREADS = 512, ROWS = THREADS / 2, WARPS = THREADS / 32;
 constexpr float EPSILON = 1e-5f, MOMENTUM = 0.1f;  // as PyTorch
 
 struct BatchNorm {
@@ -42,16 +44,37 @@ LAYOUT(BatchNormBackward, sums, mean, inverse_deviation, scale, gain_grad, bias_
 
 namespace {
 
-// The sum of a channel's 64 rows, in every thread. `shared` holds a value a thread.
-DEVICE double sum_of_rows(double* shared, double x) {
-    __syncthreads();
-    shared[threadIdx.x] = x;
-    for (uint32_t half = THREADS / 2; half >= CHANNELS; half /= 2) {
+// Sums over a block's rows of what each thread has of its four channels, N doubles a channel.
+template <uint32_t N>
+struct RowSums {
+    double* sums;  // [warp][half][N][4]
+
+    DEVICE RowSums(double* sums, const double (&x)[N][4]) : sums(sums) {
+#pragma unroll
+        for (uint32_t n = 0; n < N; n++) {
+#pragma unroll
+            for (uint32_t i = 0; i < 4; i++) {
+                double sum = x[n][i];
+#pragma unroll
+                for (uint32_t with = 16; with > 1; with /= 2) sum += __shfl_xor_sync(~0u, sum, with);
+                if (LANE < 2) sums[((threadIdx.x / 32 * 2 + LANE) * N + n) * 4 + i] = sum;
+            }
+        }
         __syncthreads();
-        if (threadIdx.x < half) shared[threadIdx.x] += shared[threadIdx.x + half];
     }
-    __syncthreads();
-    return shared[threadIdx.x % CHANNELS];
+    DEVICE double operator()(uint32_t n, uint32_t channel) const {
+        double sum = 0.0;
+        for (uint32_t warp = 0; warp < WARPS; warp++) {
+            sum += sums[((warp * 2 + channel / 4) * N + n) * 4 + channel % 4];
+        }
+        return sum;
+    }
+};
+
+// Four channels of a row of pieces.
+DEVICE void load4(const float* at, float (&x)[4]) {
+    const float4 from = *reinterpret_cast<const float4*>(at);
+    x[0] = from.x, x[1] = from.y, x[2] = from.z, x[3] = from.w;
 }
 
 DEVICE void write_affine(const BatchNorm& p, uint32_t channel, float mean, float variance) {
@@ -62,33 +85,36 @@ DEVICE void write_affine(const BatchNorm& p, uint32_t channel, float mean, float
     p.shift[channel] = p.bias[channel] - mean * scale;
 }
 
-DEVICE uint32_t padded(uint32_t channels) { return (channels + 31) / 32 * 32; }
-
 }  // namespace
 
 // The grid is C / 8 blocks.
 KERNEL(batch_norm_statistics, BatchNorm, THREADS, 1) {
-    SHARED(double, shared, THREADS);
-    const uint32_t channel = blockIdx.x * CHANNELS + threadIdx.x % CHANNELS, row = threadIdx.x / CHANNELS;
+    SHARED(double, shared, 2 * WARPS * 3 * 4);
+    const uint32_t four = blockIdx.x * CHANNELS + threadIdx.x % 2 * 4;
     const size_t pitch = padded(p.channels);
-    const auto count_of = [&](uint32_t piece) { return static_cast<double>(p.counts ? p.counts[piece] : p.count); };
-
-    double values = 0.0, total = 0.0;
+    float around[4];
+    load4(p.moments + four, around);
+    double of_row[3][4] = {};
 #pragma unroll 4
-    for (uint32_t piece = row; piece < p.pieces; piece += ROWS) {
-        values += count_of(piece);
-        total += count_of(piece) * p.moments[2 * piece * pitch + channel];
+    for (uint32_t piece = threadIdx.x / 2; piece < p.pieces; piece += ROWS) {
+        const double values = p.counts ? p.counts[piece] : p.count;
+        float mean[4], squares[4];
+        load4(p.moments + 2 * piece * pitch + four, mean);
+        load4(p.moments + (2 * piece + 1) * pitch + four, squares);
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const double distance = static_cast<double>(mean[i]) - around[i];
+            of_row[0][i] += values;
+            of_row[1][i] = fma(values, distance, of_row[1][i]);
+            of_row[2][i] = fma(values * distance, distance, of_row[2][i] + squares[i]);
+        }
     }
-    values = sum_of_rows(shared, values);
-    const double mean = sum_of_rows(shared, total) / values;
-    double squares = 0.0;
-#pragma unroll 4
-    for (uint32_t piece = row; piece < p.pieces; piece += ROWS) {
-        const double distance = p.moments[2 * piece * pitch + channel] - mean;
-        squares += p.moments[(2 * piece + 1) * pitch + channel] + count_of(piece) * distance * distance;
-    }
-    const double variance = sum_of_rows(shared, squares) / values;
-    if (row > 0) return;
+    const RowSums<3> sums(shared, of_row);
+    if (threadIdx.x >= CHANNELS) return;
+    const uint32_t channel = blockIdx.x * CHANNELS + threadIdx.x;
+    const double values = sums(0, threadIdx.x), distance = sums(1, threadIdx.x) / values;
+    const double mean = p.moments[channel] + distance;
+    const double variance = fmax(sums(2, threadIdx.x) / values - distance * distance, 0.0);
     if (p.update && channel < p.channels) {
         const double samples = values * p.repeats, unbiased = variance * samples / fmax(samples - 1.0, 1.0);
         float &running_mean = p.running_mean[channel], &running_variance = p.running_variance[channel];
@@ -107,18 +133,25 @@ KERNEL(batch_norm_running, BatchNorm, 256, 1) {
 
 // The grid is C / 8 blocks.
 KERNEL(batch_norm_backward, BatchNormBackward, THREADS, 1) {
-    SHARED(double, shared, THREADS);
-    const uint32_t channel = blockIdx.x * CHANNELS + threadIdx.x % CHANNELS, row = threadIdx.x / CHANNELS;
+    SHARED(double, shared, 2 * WARPS * 2 * 4);
+    const uint32_t four = blockIdx.x * CHANNELS + threadIdx.x % 2 * 4;
     const size_t pitch = padded(p.channels);
-    double sum = 0.0, product = 0.0;
+    double of_row[2][4] = {};
 #pragma unroll 4
-    for (uint32_t piece = row; piece < p.pieces; piece += ROWS) {
-        sum += p.sums[2 * piece * pitch + channel];
-        product += p.sums[(2 * piece + 1) * pitch + channel];
+    for (uint32_t piece = threadIdx.x / 2; piece < p.pieces; piece += ROWS) {
+        float sum[4], product[4];
+        load4(p.sums + 2 * piece * pitch + four, sum);
+        load4(p.sums + (2 * piece + 1) * pitch + four, product);
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            of_row[0][i] += sum[i];
+            of_row[1][i] += product[i];
+        }
     }
-    sum = sum_of_rows(shared, sum);
-    product = sum_of_rows(shared, product);
-    if (row > 0) return;
+    const RowSums<2> sums(shared, of_row);
+    if (threadIdx.x >= CHANNELS) return;
+    const uint32_t channel = blockIdx.x * CHANNELS + threadIdx.x;
+    const double sum = sums(0, threadIdx.x), product = sums(1, threadIdx.x);
     const double scale = p.scale[channel], inverse_deviation = p.inverse_deviation[channel], mean = p.mean[channel];
     const double slope = scale * product * p.share * inverse_deviation;
     p.bias_grad[channel] = static_cast<float>(sum);

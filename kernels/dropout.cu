@@ -4,7 +4,8 @@
 //   spikes: S keep                         values, in place: x / (1 - probability) where kept, else 0 x
 //
 // spikes -> kept [T][places][C/32]; values [T][places][C]. Threads as in places.cuh. Moves, per neuron-step: 2 bits
-// (spikes), 4 bytes (values of 2 bytes); a draw a neuron is about a hundred integer instructions, once for all steps.
+// (spikes), 4 bytes (values of 2 bytes). Each neuron's draw is three rounds of 64-bit mixing, about 75 integer
+// instructions, once for all steps: on an H100 they bound the spikes' kernel, and the values' up to T = 2 or so.
 #include "places.cuh"
 #include "random.cuh"
 #include "value.cuh"
@@ -37,13 +38,14 @@ LAYOUT(DropoutValues, values, mask, places, channels, scale, padding)
 
 // Which of eight channels the mask keeps; no padding.
 DEVICE uint32_t draw(const CounterRng& rng, uint64_t threshold, uint32_t place, uint32_t channels, uint32_t first) {
-    const uint64_t element = static_cast<uint64_t>(place) * channels + first;
+    CounterRng neuron = rng.from(static_cast<uint64_t>(place) * channels + first);
     uint32_t keep = 0;
 #pragma unroll
-    for (uint32_t i = 0; i < 8; i++) {
-        if (first + i < channels && rng.fork(element + i).uniform53() >= threshold) keep |= 1u << i;
+    for (uint32_t i = 0; i < 8; i++, neuron.next_case()) {
+        keep |= static_cast<uint32_t>(neuron.fork_here().uniform53() >= threshold) << i;
     }
-    return keep;
+    const uint32_t left = channels - min(first, channels);
+    return left < 8 ? keep & ((1u << left) - 1) : keep;
 }
 
 KERNEL(dropout_spikes, DropoutSpikes, PLACE_THREADS, 4) {
@@ -68,19 +70,32 @@ KERNEL(dropout_spikes, DropoutSpikes, PLACE_THREADS, 4) {
 template <class V>
 DEVICE void dropout_values(const DropoutValues& p) {
     const CounterRng rng(*p.mask.seed, DROPOUT_STREAM);
-    auto* values = static_cast<typename V::Stored*>(p.values);
+    using Stored = typename V::Stored;
+    // Steps whose values are on their way together, the first of them during the draw.
+    constexpr uint32_t AHEAD = 8 / sizeof(Stored);
+    auto* values = static_cast<Stored*>(p.values);
     const Quad quad(p.places);
     if (!quad.active) return;
     const size_t step = static_cast<size_t>(p.places.places) * p.places.words * 32;
     for (uint32_t place = quad.first; place < p.places.places; place += quad.stride) {
-        const uint32_t keep = draw(rng, p.mask.threshold, place, p.channels, quad.channel());
+        uint32_t keep = 0;
         auto* at = values + static_cast<size_t>(place) * p.places.words * 32 + quad.channel();
-        for (uint32_t t = 0; t < p.places.steps; t++, at += step) {
-            float x[8];
-            V::load8(at, x);
+        for (uint32_t start = 0; start < p.places.steps; start += AHEAD, at += AHEAD * step) {
+            typename V::Eight fetched[AHEAD] = {};
 #pragma unroll
-            for (int i = 0; i < 8; i++) x[i] *= keep >> i & 1 ? p.scale : 0.0f;
-            V::store8(at, x);
+            for (uint32_t j = 0; j < AHEAD; j++) {
+                if (start + j < p.places.steps) fetched[j] = V::fetch8(at + j * step);
+            }
+            if (start == 0) keep = draw(rng, p.mask.threshold, place, p.channels, quad.channel());
+#pragma unroll
+            for (uint32_t j = 0; j < AHEAD; j++) {
+                if (start + j >= p.places.steps) break;
+                float x[8];
+                V::unpack8(fetched[j], x);
+#pragma unroll
+                for (int i = 0; i < 8; i++) x[i] *= keep >> i & 1 ? p.scale : 0.0f;
+                V::store8(at + j * step, x);
+            }
         }
     }
 }

@@ -42,12 +42,6 @@ LAYOUT(LossTotal, samples, metrics, batch, padding)
 
 constexpr uint32_t LOSS_THREADS = 128;
 
-DEVICE double warp_sum(double x) {
-#pragma unroll
-    for (uint32_t with = 16; with > 0; with /= 2) x += __shfl_xor_sync(~0u, x, with);
-    return x;
-}
-
 // One sample's logits averaged over some of its steps.
 struct Averaged {
     const float* first;

@@ -24,17 +24,27 @@ DEVICE float reset(const Neuron& n, bool hard, float h, bool spike) {
     return spike ? after : h;
 }
 
-// dV/dH.
+// dV/dH where the kind of reset is known …
+template <bool HARD, bool DETACH>
+DEVICE float reset_derivative(const Neuron& n, float h, bool spike, float g) {
+    const float kept = HARD && spike ? 0.0f : 1.0f;
+    if (DETACH) return kept;
+    return fmaf(HARD ? n.v_reset - h : -n.threshold, g, kept);
+}
+
+// … and where it is a run-time choice: the same without a branch, because 0 g adds nothing.
 DEVICE float reset_derivative(const Neuron& n, bool hard, bool detach, float h, bool spike, float g) {
-    const float kept = hard && spike ? 0.0f : 1.0f;
-    if (detach) return kept;
-    return hard ? fmaf(n.v_reset - h, g, kept) : fmaf(-n.threshold, g, 1.0f);
+    const float kept = hard && spike ? 0.0f : 1.0f, of_slope = hard ? n.v_reset - h : -n.threshold;
+    return fmaf(detach ? 0.0f : of_slope, g, kept);
 }
 
 // One step backward: G_I from G_S; `g_v` becomes G_V of the step before.
-DEVICE float step_back(const Neuron& n, bool hard, bool detach, float h, bool spike, float g, float g_s, float& g_v) {
-    const float through_reset = g_v * reset_derivative(n, hard, detach, h, spike, g);
-    const float g_h = fmaf(g_s, g, through_reset);
+DEVICE float step_back(const Neuron& n, float reset_derivative, float g, float g_s, float& g_v) {
+    const float g_h = fmaf(g_s, g, g_v * reset_derivative);
     g_v = n.leak * g_h;
     return n.gain * g_h;
+}
+
+DEVICE float step_back(const Neuron& n, bool hard, bool detach, float h, bool spike, float g, float g_s, float& g_v) {
+    return step_back(n, reset_derivative(n, hard, detach, h, spike, g), g, g_s, g_v);
 }

@@ -7,9 +7,9 @@
 //
 // The host lists the tensors, [length] f32 each, and their chunks of CHUNK values once. A block a chunk, 16 values a
 // thread. What changes from step to step is in device memory. Before the update come `gradient_squares` (a block a
-// chunk) and `gradient_norm` (one block), which takes the loss scale out, finds the norm and the clipping scale, and
-// counts the update; where the norm is not finite the update does nothing and is not counted. Moves 20 bytes a value
-// (SGD), 28 (Adam), 4 (norm).
+// chunk) and `gradient_norm` (one block), which takes the loss scale out, finds the norm and the clipping scale, counts
+// the update and with it corrects Adam's bias; where the norm is not finite the update does nothing and is not counted.
+// Moves 20 bytes a value (SGD), 28 (Adam), 4 (norm).
 #include "reduce.cuh"
 
 struct TrainedTensor {
@@ -28,14 +28,15 @@ LAYOUT(Chunk, tensor, start)
 
 struct OptimizerState {
     double norm;       // of the gradients without the loss scale
-    float rate;        // written by the host
+    float rate;        // written by the host before the norm
     float loss_scale;  // what the gradients are multiplied by; written by the host
     float gradient_scale;
+    float step, root;  // Adam: rate / (1 - beta1^count) and sqrt(1 - beta2^count)
     uint32_t finite;  // 0 or 1: whether the last norm was
     uint32_t count;   // updates, this one among them
     uint32_t skipped;
 };
-LAYOUT(OptimizerState, norm, rate, loss_scale, gradient_scale, finite, count, skipped)
+LAYOUT(OptimizerState, norm, rate, loss_scale, gradient_scale, step, root, finite, count, skipped)
 
 struct Optimizer {
     const TrainedTensor* tensors;
@@ -52,10 +53,11 @@ struct GradientNorm {
     const Chunk* chunks;
     double* squares;  // [chunks]
     OptimizerState* state;
-    double limit;  // of the norm; 0: none
+    double limit;        // of the norm; 0: none
+    float beta1, beta2;  // Adam
     uint32_t chunk_count, padding;
 };
-LAYOUT(GradientNorm, tensors, chunks, squares, state, limit, chunk_count, padding)
+LAYOUT(GradientNorm, tensors, chunks, squares, state, limit, beta1, beta2, chunk_count, padding)
 
 constexpr uint32_t OPTIMIZER_THREADS = 256, CHUNK = 4096;
 
@@ -105,29 +107,12 @@ KERNEL(optimizer_sgd, Optimizer, OPTIMIZER_THREADS, 4) {
     });
 }
 
-// x^n as LLVM's run-time library has it, which is what the host calls.
-DEVICE double power(double x, uint32_t n) {
-    double result = 1.0;
-    for (; n; n /= 2, x *= x) {
-        if (n & 1) result *= x;
-    }
-    return result;
-}
-
 KERNEL(optimizer_adam, Optimizer, OPTIMIZER_THREADS, 2) {
     if (!p.state->finite) return;
-    SHARED(float, corrected, 2);
-    const float rate = p.state->rate, scale = p.state->gradient_scale;
-    if (threadIdx.x == 0) {  // alone, because f64 is slow on many cards
-        const uint32_t count = min(p.state->count, 0x7fffffffu);
-        corrected[0] = static_cast<float>(rate / (1.0 - power(p.beta1, count)));
-        corrected[1] = static_cast<float>(sqrt(1.0 - power(p.beta2, count)));
-    }
+    const float rate = p.state->rate, scale = p.state->gradient_scale, step = p.state->step, root = p.state->root;
     const Chunk chunk = p.chunks[blockIdx.x];
     const TrainedTensor tensor = p.tensors[chunk.tensor];
     const float kept = p.decoupled ? 1.0f - rate * tensor.decay : 1.0f, added = p.decoupled ? 0.0f : tensor.decay;
-    __syncthreads();
-    const float step = corrected[0], root = corrected[1];
     update<true>(tensor, chunk.start, [&](float& v, float gradient, float& m, float& s) {
         const float g = fmaf(added, v, scale * gradient);
         m = fmaf(p.beta1, m, (1.0f - p.beta1) * g);
@@ -153,6 +138,15 @@ KERNEL(gradient_squares, GradientNorm, OPTIMIZER_THREADS, 4) {
     if (threadIdx.x == 0) p.squares[blockIdx.x] = sum[0];
 }
 
+// x^n as LLVM's run-time library has it, which is what the host calls.
+DEVICE double power(double x, uint32_t n) {
+    double result = 1.0;
+    for (; n; n /= 2, x *= x) {
+        if (n & 1) result *= x;
+    }
+    return result;
+}
+
 // One block.
 KERNEL(gradient_norm, GradientNorm, OPTIMIZER_THREADS, 1) {
     SHARED(double, scratch, OPTIMIZER_THREADS / 32);
@@ -169,4 +163,7 @@ KERNEL(gradient_norm, GradientNorm, OPTIMIZER_THREADS, 1) {
     state.finite = finite;
     state.count += finite;
     state.skipped += !finite;
+    const uint32_t count = min(state.count, 0x7fffffffu);
+    state.step = static_cast<float>(state.rate / (1.0 - power(p.beta1, count)));
+    state.root = static_cast<float>(sqrt(1.0 - power(p.beta2, count)));
 }

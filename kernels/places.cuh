@@ -17,13 +17,15 @@ LAYOUT(Places, places, words, steps)
 
 constexpr uint32_t PLACE_THREADS = 256, QUADS = PLACE_THREADS / 4;
 
-// The grid is (any number of blocks, words / 64 rounded up).
+// The grid is (any number of blocks, words / 64 rounded up), or where a block shall own fewer words than that, words /
+// `across` rounded up.
 struct Quad {
     uint32_t lane, word, first, stride;
     bool active;
 
-    explicit DEVICE Quad(const Places& p) {
-        const uint32_t across = min(p.words, QUADS), down = QUADS / across, quad = threadIdx.x / 4;
+    explicit DEVICE Quad(const Places& p) : Quad(p, min(p.words, QUADS)) {}
+    DEVICE Quad(const Places& p, uint32_t across) {
+        const uint32_t down = QUADS / across, quad = threadIdx.x / 4;
         lane = threadIdx.x % 4;
         word = blockIdx.y * across + quad % across;
         active = quad / across < down && word < p.words;

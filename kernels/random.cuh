@@ -12,7 +12,12 @@ public:
     DEVICE CounterRng(uint64_t seed, Stream stream) : CounterRng(CounterRng(mix(seed + GAMMA)).fork(stream)) {}
 
     // The generator of one case, such as an epoch or a sample, among the cases of this one, which stays as it is.
-    DEVICE CounterRng fork(uint64_t of_case) const { return CounterRng(mix(~mix(state + of_case * GAMMA))); }
+    DEVICE CounterRng fork(uint64_t of_case) const { return from(of_case).fork_here(); }
+
+    // For neighbouring cases: from(a + i).fork_here() is fork(a + i), and next_case() takes an addition.
+    DEVICE CounterRng from(uint64_t of_case) const { return CounterRng(state + of_case * GAMMA); }
+    DEVICE void next_case() { state += GAMMA; }
+    DEVICE CounterRng fork_here() const { return CounterRng(mix(~mix(state))); }
 
     DEVICE uint64_t next() { return mix(state += GAMMA); }
 

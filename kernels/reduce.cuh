@@ -1,6 +1,15 @@
-// Sums of a block's f64 values in an order that depends on the block's size alone: the same in every run.
+// Sums of a warp's values, and of a block's f64 values, in an order that depends on the block's size alone: the same
+// in every run.
 #pragma once
 #include "device.cuh"
+
+// A warp's values summed, for all its lanes.
+template <class T>
+DEVICE T warp_sum(T x) {
+#pragma unroll
+    for (uint32_t with = 16; with > 0; with /= 2) x += __shfl_xor_sync(~0u, x, with);
+    return x;
+}
 
 // Each of the N values summed over the block, for all threads. `scratch` has N doubles a warp; the block may have
 // read it before the last barrier.
@@ -8,8 +17,7 @@ template <int N>
 DEVICE void block_sums(double (&x)[N], double* scratch) {
 #pragma unroll
     for (int i = 0; i < N; i++) {
-#pragma unroll
-        for (uint32_t with = 16; with > 0; with /= 2) x[i] += __shfl_xor_sync(~0u, x[i], with);
+        x[i] = warp_sum(x[i]);
         if (LANE == 0) scratch[N * (threadIdx.x / 32) + i] = x[i];
     }
     __syncthreads();

@@ -79,7 +79,8 @@ DEVICE void steps_back(const SpikeBackward& p, const Quad& quad) {
                     const bool inside_bit = inside[j] >> (8 * quad.lane + i) & 1;
                     const float g = FORM == bits ? Adali::of_bits(window[i], inside_bit, spike)
                                                  : Slope::at(p.slope, window[i], h[i] - p.neuron.threshold);
-                    g_i[i] = step_back(p.neuron, RESET, RESET_GRADIENT, h[i], spike, g, g_s[i], g_v[i]);
+                    const float through = reset_derivative<RESET, RESET_GRADIENT>(p.neuron, h[i], spike, g);
+                    g_i[i] = step_back(p.neuron, through, g, g_s[i], g_v[i]);
                     sum[i] += g_i[i];
                 }
                 if (p.current_steps != 1) V::store8(out + (t * words + word) * 32 + 8 * quad.lane, g_i);

@@ -7,6 +7,7 @@
 // so that this order gives the sequential one's very numbers. All else every lane computes alike. Reads the
 // histograms once or a few times from the cache (4 KB each) and clears them; writes bounds, windows and flags.
 #include "histogram.cuh"
+#include "reduce.cuh"
 #include "surrogate.cuh"
 
 enum BoundsMode : uint32_t { MANUAL, AUTO_INIT, AUTO_TRACK, AUTO_MASS, AUTO_SYMMETRIC };
@@ -52,11 +53,6 @@ constexpr uint64_t THIN_COUNT = 1000;
 
 using Count = unsigned long long;
 
-DEVICE Count sum_of_warp(Count x) {
-    for (uint32_t with = 16; with > 0; with /= 2) x += __shfl_xor_sync(~0u, x, with);
-    return x;
-}
-
 DEVICE double clamp(double x, double low, double high) { return x < low ? low : x > high ? high : x; }
 
 // Where `wanted` lies in `N` neighbouring counts, in bins from the first; infinite behind the last.
@@ -89,8 +85,8 @@ struct Histogram {
     explicit DEVICE Histogram(const Count* counts) : counts(counts) {
         Count low = 0, high = 0;
         for (uint32_t bin = LANE; bin < BINS / 2; bin += 32) low += counts[bin], high += counts[BINS / 2 + bin];
-        below = counts[BINS] + sum_of_warp(low);
-        spikes = counts[BINS + 1] + sum_of_warp(high);
+        below = counts[BINS] + warp_sum(low);
+        spikes = counts[BINS + 1] + warp_sum(high);
         total = below + spikes;
     }
     DEVICE double firing_rate() const { return static_cast<double>(spikes) / (total ? total : 1); }
@@ -111,7 +107,7 @@ struct Histogram {
         const uint32_t whole = static_cast<uint32_t>(position);
         Count count = 0;
         for (uint32_t bin = LANE; bin < whole; bin += 32) count += counts[bin];
-        count = counts[BINS] + sum_of_warp(count);
+        count = counts[BINS] + warp_sum(count);
         const double part = whole < BINS ? counts[whole] * (position - whole) : 0.0;
         if (z >= RANGE) count += counts[BINS + 1];
         return count + part;

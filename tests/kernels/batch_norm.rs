@@ -41,7 +41,7 @@ fn assert_near(what: &str, device: &Device, got: &EmulatorBuffer, want: &[f32], 
 fn batch_norm_statistics_match() {
     let mut rng = Rng::fresh("batch_norm_statistics");
     let mut count = 0;
-    for pieces in [1, 3, 64, 131] {
+    for pieces in [1, 3, 255, 1300] {
         for channels in [3, 33, 64] {
             for (equal, update, repeats, far) in [(true, true, 1, 0.0), (true, false, 3, 1e3), (false, true, 1, 10.0)] {
                 let what = format!("{pieces} pieces, {channels} channels, equal {equal}, around {far}");
@@ -157,7 +157,7 @@ fn singles(moments: &[f32], counts: &[u32], pitch: usize) -> Vec<f32> {
 fn batch_norm_backward_matches() {
     let mut rng = Rng::fresh("batch_norm_backward");
     let mut count = 0;
-    for pieces in [1, 3, 64, 131] {
+    for pieces in [1, 3, 255, 1300] {
         for channels in [3, 33, 64] {
             for (batch, steps) in [(true, 1), (true, 4), (false, 1)] {
                 let what = format!("{pieces} pieces, {channels} channels, batch {batch}, {steps} steps");

@@ -9,13 +9,13 @@ use adali::backend::gpu::params::{DropoutSpikes, DropoutValues, Mask, dropout_th
 use adali::backend::keeps;
 use adali::backend::shape::{Span, Volume};
 
-/// Calls `test` with every extent and a probability and seed for each.
+/// Calls `test` with every extent (2080 channels take two blocks) and a probability and seed for each.
 fn each_case(rng: &mut Rng, mut test: impl FnMut(&mut Rng, Span, Volume, f32, u64)) {
-    for channels in [3, 33, 64] {
-        for steps in [1, 2, 4, 7] {
-            for probability in [0.0, 0.1, 0.5, 0.9] {
+    for steps in [1, 2, 3, 4, 7, 8, 16] {
+        for (h, w, c) in [(5, 7, 3), (5, 7, 33), (5, 7, 64), (1, 2, 2080)] {
+            for probability in [0.0, 0.1, 0.9] {
                 let seed = rng.next_u64();
-                test(rng, Span { batch: 2, steps }, Volume { h: 5, w: 7, c: channels }, probability, seed);
+                test(rng, Span { batch: 2, steps }, Volume { h, w, c }, probability, seed);
             }
         }
     }
@@ -31,23 +31,25 @@ fn dropout_spikes_matches() {
         Cpu.dropout_spikes(volume, span, probability, seed, &spikes.cpu_bits(), &mut want).unwrap();
         let want = Tensor::from_cpu_bits(span, volume, &want);
 
-        let device = Device::new(rng.next_u64());
-        let (from, to) = (device.bits(&spikes), device.empty_bits(span, volume));
-        let (seed, places) = (device.put(&[seed]), places(span, volume));
-        let params = DropoutSpikes {
-            spikes: from.address(),
-            kept: to.address(),
-            mask: Mask { seed: seed.address(), threshold: dropout_threshold(probability) },
-            places,
-            channels: volume.c as u32,
-        };
-        device.run("dropout_spikes", over_places(places), &params);
-        let what = format!("{span:?} {volume:?} p={probability}");
-        assert_same(&what, &device.get_bits(&to, span, volume), &want);
-        assert!(device.get::<u32>(&to) == want.gpu_bits(), "{what}: padding");
-        cases += 1;
+        for _schedule in 0..2 {
+            let device = Device::new(rng.next_u64());
+            let (from, to) = (device.bits(&spikes), device.empty_bits(span, volume));
+            let (seed, places) = (device.put(&[seed]), places(span, volume));
+            let params = DropoutSpikes {
+                spikes: from.address(),
+                kept: to.address(),
+                mask: Mask { seed: seed.address(), threshold: dropout_threshold(probability) },
+                places,
+                channels: volume.c as u32,
+            };
+            device.run("dropout_spikes", over_places(places), &params);
+            let what = format!("{span:?} {volume:?} p={probability}");
+            assert_same(&what, &device.get_bits(&to, span, volume), &want);
+            assert!(device.get::<u32>(&to) == want.gpu_bits(), "{what}: padding");
+            cases += 1;
+        }
     });
-    assert_eq!(cases, 3 * 4 * 4);
+    assert_eq!(cases, 7 * 4 * 3 * 2);
 }
 
 #[test]
@@ -61,25 +63,27 @@ fn dropout_values_matches() {
             Cpu.dropout_floats(volume, span, probability, seed, &mut want).unwrap();
             let want = Tensor::from_cpu_floats(span, volume, &want).rounded(value);
 
-            let device = Device::new(rng.next_u64());
-            let in_place = device.values(value, &values);
-            let (seed, places) = (device.put(&[seed]), places(span, volume));
-            let params = DropoutValues {
-                values: in_place.address(),
-                mask: Mask { seed: seed.address(), threshold: dropout_threshold(probability) },
-                places,
-                channels: volume.c as u32,
-                scale: 1.0 / (1.0 - probability),
-                padding: 0,
-            };
-            device.run(&format!("dropout_values_{}", value.name()), over_places(places), &params);
-            let what = format!("{value:?} {span:?} {volume:?} p={probability}");
-            assert_same(&what, &device.get_values(value, &in_place, span, volume), &want);
-            assert!(device.get::<u8>(&in_place) == value.encode(&want.gpu_floats()), "{what}: padding");
-            cases += 1;
+            for _schedule in 0..2 {
+                let device = Device::new(rng.next_u64());
+                let in_place = device.values(value, &values);
+                let (seed, places) = (device.put(&[seed]), places(span, volume));
+                let params = DropoutValues {
+                    values: in_place.address(),
+                    mask: Mask { seed: seed.address(), threshold: dropout_threshold(probability) },
+                    places,
+                    channels: volume.c as u32,
+                    scale: 1.0 / (1.0 - probability),
+                    padding: 0,
+                };
+                device.run(&format!("dropout_values_{}", value.name()), over_places(places), &params);
+                let what = format!("{value:?} {span:?} {volume:?} p={probability}");
+                assert_same(&what, &device.get_values(value, &in_place, span, volume), &want);
+                assert!(device.get::<u8>(&in_place) == value.encode(&want.gpu_floats()), "{what}: padding");
+                cases += 1;
+            }
         }
     });
-    assert_eq!(cases, 3 * 4 * 4 * 3);
+    assert_eq!(cases, 7 * 4 * 3 * 3 * 2);
 }
 
 /// A probability between the numbers that can be drawn, and the numbers on both sides of it.

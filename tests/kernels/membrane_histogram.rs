@@ -13,7 +13,7 @@ fn membrane_histogram_matches() {
     let mut rng = Rng::fresh("membrane_histogram");
     let mut cases = 0;
     for value in VALUES {
-        for steps in [1, 4, 7] {
+        for steps in [1, 3, 4, 7, 8, 16] {
             for channels in [3, 33, 64] {
                 for per_channel in [false, true] {
                     let (span, volume) = (Span { batch: 2, steps }, Volume { h: 5, w: 7, c: channels });
@@ -29,25 +29,27 @@ fn membrane_histogram_matches() {
                         histograms[c].count((h - threshold) / threshold);
                     }
 
-                    let device = Device::new(rng.next_u64());
-                    let (of_membranes, histogram) = (device.values(value, &membranes), device.put(&before));
-                    let params = MembraneHistogram {
-                        membranes: of_membranes.address(),
-                        histogram: histogram.address(),
-                        places: places(span, volume),
-                        channels: channels as u32,
-                        per_channel: per_channel.into(),
-                        threshold,
-                    };
-                    let (across, private) = if per_channel { (params.places.words, 32) } else { (1, 1) };
-                    let launch = Launch { grid: [3, across, 1], threads: 256, shared: private * 515 * 4 };
-                    device.run(&format!("membrane_histogram_{}", value.name()), launch, &params);
-                    let what = format!("{value:?} T={steps} C={channels} per channel {per_channel}");
-                    assert_eq!(device.get::<u64>(&histogram), counts(&histograms), "{what}");
-                    cases += 1;
+                    for _schedule in 0..2 {
+                        let device = Device::new(rng.next_u64());
+                        let (of_membranes, histogram) = (device.values(value, &membranes), device.put(&before));
+                        let params = MembraneHistogram {
+                            membranes: of_membranes.address(),
+                            histogram: histogram.address(),
+                            places: places(span, volume),
+                            channels: channels as u32,
+                            per_channel: per_channel.into(),
+                            threshold,
+                        };
+                        let (across, private) = if per_channel { (params.places.words, 32) } else { (1, 1) };
+                        let launch = Launch { grid: [3, across, 1], threads: 256, shared: private * 515 * 4 };
+                        device.run(&format!("membrane_histogram_{}", value.name()), launch, &params);
+                        let what = format!("{value:?} T={steps} C={channels} per channel {per_channel}");
+                        assert_eq!(device.get::<u64>(&histogram), counts(&histograms), "{what}");
+                        cases += 1;
+                    }
                 }
             }
         }
     }
-    assert_eq!(cases, 3 * 3 * 3 * 2);
+    assert_eq!(cases, 3 * 6 * 3 * 2 * 2);
 }

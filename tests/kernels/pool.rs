@@ -32,15 +32,15 @@ fn launch(outputs: usize) -> Launch {
     Launch { grid: [outputs.div_ceil(64) as u32, 2, 1], threads: 64, shared: 0 }
 }
 
-/// Every pool of every extent, with spikes to pool.
-fn each_case(kind: PoolKind, rng: &mut Rng, mut test: impl FnMut(&str, &Pool, &Tensor, u64)) {
+/// Every pool of every extent, with spikes to pool and seeds of two schedules.
+fn each_case(kind: PoolKind, rng: &mut Rng, mut test: impl FnMut(&str, &Pool, &Tensor, [u64; 2])) {
     for channels in [3, 33, 64] {
-        for steps in [1, 2, 4, 7] {
+        for steps in [1, 2, 3, 4, 7, 8, 16] {
             for pool in pools(kind, channels) {
                 let rate = rng.uniform(0.05, 0.95);
                 let span = Span { batch: 3, steps };
                 let spikes = Tensor::new(span, pool.input, || f32::from(rng.uniform(0.0, 1.0) < rate));
-                test(&format!("{pool:?} T={steps}"), &pool, &spikes, rng.next_u64());
+                test(&format!("{pool:?} T={steps}"), &pool, &spikes, [rng.next_u64(), rng.next_u64()]);
             }
         }
     }
@@ -61,43 +61,47 @@ fn params(pool: &Pool, spikes: &Tensor, from: &impl Buffer, to: &impl Buffer) ->
 fn max_pool_forward_matches() {
     let mut rng = Rng::fresh("max_pool_forward");
     let mut cases = 0;
-    each_case(PoolKind::Max, &mut rng, |what, pool, spikes, seed| {
+    each_case(PoolKind::Max, &mut rng, |what, pool, spikes, schedules| {
         let mut want = Cpu.spikes(spikes.span, pool.output).unwrap();
         Cpu.max_pool_forward(pool, spikes.span, &spikes.cpu_bits(), &mut want).unwrap();
         let want = Tensor::from_cpu_bits(spikes.span, pool.output, &want);
 
-        let device = Device::new(seed);
-        let (from, to) = (device.bits(spikes), device.empty_bits(spikes.span, pool.output));
-        let outputs = pool.output.pixels() * words(pool.output.c);
-        device.run("max_pool_forward", launch(outputs), &params(pool, spikes, &from, &to));
-        assert_same(what, &device.get_bits(&to, spikes.span, pool.output), &want);
-        assert!(device.get::<u32>(&to) == want.gpu_bits(), "{what}: padding");
-        cases += 1;
+        for seed in schedules {
+            let device = Device::new(seed);
+            let (from, to) = (device.bits(spikes), device.empty_bits(spikes.span, pool.output));
+            let outputs = pool.output.pixels() * words(pool.output.c);
+            device.run("max_pool_forward", launch(outputs), &params(pool, spikes, &from, &to));
+            assert_same(what, &device.get_bits(&to, spikes.span, pool.output), &want);
+            assert!(device.get::<u32>(&to) == want.gpu_bits(), "{what}: padding");
+            cases += 1;
+        }
     });
-    assert_eq!(cases, 3 * 4 * 6);
+    assert_eq!(cases, 3 * 7 * 6 * 2);
 }
 
 #[test]
 fn avg_pool_forward_matches() {
     let mut rng = Rng::fresh("avg_pool_forward");
     let mut cases = 0;
-    each_case(PoolKind::Avg, &mut rng, |what, pool, spikes, seed| {
+    each_case(PoolKind::Avg, &mut rng, |what, pool, spikes, schedules| {
         let mut want = Cpu.activations(spikes.span, pool.output).unwrap();
         Cpu.avg_pool_forward(pool, spikes.span, &spikes.cpu_bits(), &mut want).unwrap();
         let want = Tensor::from_cpu_floats(spikes.span, pool.output, &want);
 
-        let device = Device::new(seed);
-        let from = device.bits(spikes);
-        for value in VALUES {
-            let (what, want) = (format!("{value:?} {what}"), want.clone().rounded(value));
-            let to = device.empty_values(value, spikes.span, pool.output);
-            let kernel = format!("avg_pool_forward_{}", value.name());
-            let outputs = 4 * pool.output.pixels() * words(pool.output.c);
-            device.run(&kernel, launch(outputs), &params(pool, spikes, &from, &to));
-            assert_same(&what, &device.get_values(value, &to, spikes.span, pool.output), &want);
-            assert!(device.get::<u8>(&to) == value.encode(&want.gpu_floats()), "{what}: padding");
-            cases += 1;
+        for seed in schedules {
+            let device = Device::new(seed);
+            let from = device.bits(spikes);
+            for value in VALUES {
+                let (what, want) = (format!("{value:?} {what}"), want.clone().rounded(value));
+                let to = device.empty_values(value, spikes.span, pool.output);
+                let kernel = format!("avg_pool_forward_{}", value.name());
+                let outputs = 4 * pool.output.pixels() * words(pool.output.c);
+                device.run(&kernel, launch(outputs), &params(pool, spikes, &from, &to));
+                assert_same(&what, &device.get_values(value, &to, spikes.span, pool.output), &want);
+                assert!(device.get::<u8>(&to) == value.encode(&want.gpu_floats()), "{what}: padding");
+                cases += 1;
+            }
         }
     });
-    assert_eq!(cases, 3 * 4 * 6 * 3);
+    assert_eq!(cases, 3 * 7 * 6 * 3 * 2);
 }

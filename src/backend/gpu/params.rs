@@ -422,12 +422,15 @@ params! {
         start: u32,
     }
 
-    /// What changes from update to update, in device memory. The host writes `rate` and `loss_scale`.
+    /// What changes from update to update, in device memory. The host writes `rate` and `loss_scale` before
+    /// `gradient_norm`.
     struct OptimizerState {
         norm: f64,
         rate: f32,
         loss_scale: f32,
         gradient_scale: f32,
+        step: f32,
+        root: f32,
         finite: u32,
         count: u32,
         skipped: u32,
@@ -453,6 +456,8 @@ params! {
         squares: u64,
         state: u64,
         limit: f64,
+        beta1: f32,
+        beta2: f32,
         chunk_count: u32,
         padding: u32,
     }
