@@ -3,10 +3,10 @@
 //   I = scale[c] current + shift[c]; then the neuron of neuron.cuh, its membrane in registers
 //
 // currents [T or 1][places][C] (1: the same current at every step) -> spikes, windows [T][places][C/32], and where
-// asked for the membranes H [T][places][C] and the histogram. Threads as in places.cuh. A block counts in dynamic shared
-// memory, [1 or 32][COUNTS] u32 where there is a histogram, and adds that up at its end; where each channel has one the
-// grid is (any number of blocks, C/32) and a block owns one word of channels. Moves, per neuron-step: 2 bytes of
-// current in, 2 bits out.
+// asked for the membranes H [T][places][C] and the histogram. Threads as in places.cuh. A block counts in dynamic
+// shared memory, [1 or 32][COUNTS] u32 where there is a histogram, and adds that up at its end; where each channel has
+// one the grid is (any number of blocks, C/32) and a block owns one word of channels. Moves, per neuron-step: 2 bytes
+// of current in, 2 bits out.
 #include "histogram.cuh"
 #include "neuron.cuh"
 #include "places.cuh"

@@ -32,8 +32,8 @@ struct OptimizerState {
     float loss_scale;  // what the gradients are multiplied by; written by the host
     float gradient_scale;
     float step, root;  // Adam: rate / (1 - beta1^count) and sqrt(1 - beta2^count)
-    uint32_t finite;  // 0 or 1: whether the last norm was
-    uint32_t count;   // updates, this one among them
+    uint32_t finite;   // 0 or 1: whether the last norm was
+    uint32_t count;    // updates, this one among them
     uint32_t skipped;
 };
 LAYOUT(OptimizerState, norm, rate, loss_scale, gradient_scale, step, root, finite, count, skipped)

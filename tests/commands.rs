@@ -218,6 +218,19 @@ fn info_and_help_say_what_there_is() {
     assert_eq!(info["data"]["frames"], Value::Null);
     let human = adali(home.path(), "info").done().out;
     assert!(sources.iter().all(|source| human.contains(source.as_str())) && human.contains("--data-dir"), "{human}");
+    let kernels = adali(home.path(), "info --kernels").done().out;
+    let table = adali(home.path(), "info --kernels --json").done().json();
+    let listed = table["kernels"].as_array().unwrap();
+    if table["compiler"].is_null() {
+        assert!(kernels.contains("make cuda") && listed.is_empty(), "{kernels}");
+    } else {
+        assert!(kernels.contains("conv_lif_forward_t4_bf16") && listed.len() > 200, "{kernels}");
+        let spills =
+            |kernel: &Value| kernel["spill_store_bytes"].as_u64().unwrap() + kernel["stack_bytes"].as_u64().unwrap();
+        assert!(
+            listed.iter().all(|kernel| spills(kernel) == 0 || kernel["kernel"].as_str().unwrap().contains("_naive"))
+        );
+    }
     assert!(adali(home.path(), "--version").done().out.contains(env!("CARGO_PKG_VERSION")));
     let shared = ["--device", "--threads", "--help"];
     let mut cases = 0;

@@ -81,15 +81,17 @@ using namespace emu;
 
 extern "C" {
 
-#define HOOK(n)                                                              \
-    void __tsan_read##n(void* at) { access(at, n, Access::Read, true); }     \
+#define HOOK(n)                                                          \
+    void __tsan_read##n(void* at) { access(at, n, Access::Read, true); } \
     void __tsan_write##n(void* at) { access(at, n, Access::Write, true); }
-HOOK(1) HOOK(2) HOOK(4) HOOK(8) HOOK(16)
-#define UNALIGNED(n)                                                                     \
-    void __tsan_unaligned_read##n(void* at) { access(at, n, Access::Read, false); }      \
+HOOK(1)
+HOOK(2) HOOK(4) HOOK(8) HOOK(16)
+#define UNALIGNED(n)                                                                \
+    void __tsan_unaligned_read##n(void* at) { access(at, n, Access::Read, false); } \
     void __tsan_unaligned_write##n(void* at) { access(at, n, Access::Write, false); }
-UNALIGNED(2) UNALIGNED(4) UNALIGNED(8) UNALIGNED(16)
-void __tsan_read_range(void* at, size_t bytes) { access(at, bytes, Access::Read, false); }
+    UNALIGNED(2) UNALIGNED(4) UNALIGNED(8) UNALIGNED(16) void __tsan_read_range(void* at, size_t bytes) {
+    access(at, bytes, Access::Read, false);
+}
 void __tsan_write_range(void* at, size_t bytes) { access(at, bytes, Access::Write, false); }
 void __tsan_init() {}
 void __tsan_func_entry(void*) {}
@@ -128,8 +130,8 @@ void __ubsan_handle_type_mismatch_v1(const TypeMismatch* found, void*) {
 // A CPU's shift takes the amount modulo 32, a GPU's does not.
 void __ubsan_handle_shift_out_of_bounds(const ShiftOutOfBounds* found, void*, void* by) {
     if (!running || !checking) return;
-    report("thread %u: shift of %s by %td at %s:%u", running->index, found->left->name,
-           reinterpret_cast<intptr_t>(by), found->where.file, found->where.line);
+    report("thread %u: shift of %s by %td at %s:%u", running->index, found->left->name, reinterpret_cast<intptr_t>(by),
+           found->where.file, found->where.line);
     stop();
 }
 void __ubsan_handle_out_of_bounds(const OutOfBounds* found, void* index) {

@@ -60,9 +60,7 @@ struct alignas(16) float4 {
 
 static inline void __syncthreads(EMU_SITE) { emu::barrier(site); }
 
-static inline void __syncwarp(unsigned mask = ~0u, EMU_SITE) {
-    emu::warp_barrier(mask, site);
-}
+static inline void __syncwarp(unsigned mask = ~0u, EMU_SITE) { emu::warp_barrier(mask, site); }
 
 namespace emu {
 

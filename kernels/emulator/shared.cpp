@@ -145,8 +145,7 @@ void check_copies(const Thread& t) {
     std::vector<Copy> left = t.open;
     for (const auto& group : t.groups) left.insert(left.begin(), group.begin(), group.end());
     if (left.empty()) return;
-    report("thread %u leaves without waiting for its cp.async at %s:%d", t.index, left[0].site.file,
-           left[0].site.line);
+    report("thread %u leaves without waiting for its cp.async at %s:%d", t.index, left[0].site.file, left[0].site.line);
 }
 
 }  // namespace emu

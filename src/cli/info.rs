@@ -3,6 +3,7 @@
 use super::options::DeviceOptions;
 use super::{End, say};
 use crate::backend::Backend;
+use crate::backend::gpu::cuda::Cuda;
 use crate::data::{DataSource, find};
 use crate::kernels::{ADVICE, COMPILER, MODULES, REPORT, Resources};
 use anyhow::Result;
@@ -61,17 +62,21 @@ fn devices_and_data(device: &DeviceOptions, data_dir: Option<&Path>, json: bool)
             (source, found.map(|found| found.to_string()))
         })
         .collect();
+    let cards = Cuda::names().into_iter().enumerate().map(|(i, name)| format!("cuda:{i} ({name})"));
+    let devices: Vec<String> = std::iter::once(backend.describe()).chain(cards).collect();
     if json {
         let data: serde_json::Map<_, _> =
             sources.iter().map(|(source, found)| (source.name().to_string(), found.clone().into())).collect();
         return say(json!({
             "version": env!("CARGO_PKG_VERSION"),
-            "devices": [backend.describe()],
+            "devices": devices,
             "data": data,
         }));
     }
     say(format!("adali {}", env!("CARGO_PKG_VERSION")))?;
-    say(format!("device         {}", backend.describe()))?;
+    for device in devices {
+        say(format!("device         {device}"))?;
+    }
     match COMPILER {
         Some(compiler) => {
             say(format!("kernels        {} CUDA modules, {compiler} (--kernels lists them)", MODULES.len()))?

@@ -3,7 +3,6 @@
 use super::harness::*;
 use crate::oracle::Rng;
 use adali::backend::cpu::{Cpu, layout};
-use adali::backend::gpu::emulator::EmulatorBuffer;
 use adali::backend::gpu::params::{BatchNorm, BatchNormBackward};
 use adali::backend::gpu::{Buffer, Launch};
 use adali::backend::shape::{Span, Volume};
@@ -21,7 +20,7 @@ fn cpu_pieces(pieces: &[f32], channels: usize) -> Vec<f32> {
 }
 
 /// Vectors of a launch that writes them.
-fn outputs<const N: usize>(device: &Device, channels: usize) -> [EmulatorBuffer; N] {
+fn outputs<const N: usize>(device: &Device, channels: usize) -> [TestBuffer; N] {
     std::array::from_fn(|_| device.empty(padded(channels) * 4))
 }
 
@@ -31,7 +30,7 @@ fn over_channels(channels: usize) -> Launch {
 
 /// Values that differ by rounding alone: `size` is that of what was added up for them.
 #[track_caller]
-fn assert_near(what: &str, device: &Device, got: &EmulatorBuffer, want: &[f32], channels: usize, size: f32) {
+fn assert_near(what: &str, device: &Device, got: &TestBuffer, want: &[f32], channels: usize, size: f32) {
     let got: Vec<f32> = device.get(got);
     assert_close(what, &got[..channels], &want[..channels], 1e-6, 1e-6 * size);
     assert!(got.iter().all(|x| x.is_finite()), "{what}: padding");
@@ -193,7 +192,7 @@ fn batch_norm_backward_matches() {
                 let device = Device::new(rng.next_u64());
                 let of_sums = device.put(&sums);
                 let [mean, inverse_deviation, scale] = state.map(|v| device.put(&v));
-                let out: [EmulatorBuffer; 6] = outputs(&device, channels);
+                let out: [TestBuffer; 6] = outputs(&device, channels);
                 let samples = (pieces * steps * volume.pixels()) as f64;
                 let params = BatchNormBackward {
                     sums: of_sums.address(),

@@ -3,7 +3,6 @@
 use super::harness::*;
 use crate::oracle::Rng;
 use adali::backend::cpu::Cpu;
-use adali::backend::gpu::emulator::EmulatorBuffer;
 use adali::backend::gpu::params::PackWeight;
 use adali::backend::gpu::tile::{self, Card, GradientClass};
 use adali::backend::gpu::{Buffer, Launch};
@@ -86,12 +85,12 @@ impl Weight {
     }
 
     /// The device's master copy, `[K][R][S][C]`.
-    pub fn on_device(&self, device: &Device) -> EmulatorBuffer {
+    pub fn on_device(&self, device: &Device) -> TestBuffer {
         device.put(&in_device_order(&self.conv, &self.values))
     }
 
     /// Packed by the device for the tensor cores.
-    pub fn packed(&self, device: &Device, value: Value, packing: Packing) -> EmulatorBuffer {
+    pub fn packed(&self, device: &Device, value: Value, packing: Packing) -> TestBuffer {
         let conv = &self.conv;
         let master = self.on_device(device);
         let [h, w] = [conv.kernel.h as u32, conv.kernel.w as u32];

@@ -4,11 +4,12 @@
 //! [`Tensor::cpu_floats`] and to kernels with [`Device::values`].
 #![allow(dead_code)]
 
+pub use crate::launch::TestBuffer;
+use crate::launch::TestDriver;
 use crate::oracle::Rng;
 use adali::backend::cpu::layout;
-use adali::backend::gpu::emulator::{Emulator, EmulatorBuffer};
 use adali::backend::gpu::params::{NeuronConstants, Params, Places};
-use adali::backend::gpu::{Buffer, Driver, Launch};
+use adali::backend::gpu::{Buffer, Launch};
 use adali::backend::shape::{Span, Volume};
 use adali::neuron::{Neuron, NeuronModel, NeuronSpec, ResetKind};
 use adali::surrogate::{Bounds, Surrogate, SurrogateKind};
@@ -74,9 +75,9 @@ impl Value {
     }
 }
 
-/// The emulated device.
+/// A device.
 pub struct Device {
-    driver: Emulator,
+    driver: TestDriver,
 }
 
 /// Devices whose threads and blocks run in different orders; on each of them a case must give the same.
@@ -91,22 +92,22 @@ pub const NONE: u64 = 0;
 impl Device {
     /// Schedules follow from `seed`.
     pub fn new(seed: u64) -> Self {
-        Self { driver: Emulator::new(seed) }
+        Self { driver: TestDriver::new(seed) }
     }
 
-    pub fn put<T: bytemuck::Pod>(&self, values: &[T]) -> EmulatorBuffer {
+    pub fn put<T: bytemuck::Pod>(&self, values: &[T]) -> TestBuffer {
         let bytes: &[u8] = bytemuck::cast_slice(values);
         let buffer = self.driver.allocate(bytes.len()).expect("memory");
-        self.driver.upload(&buffer, 0, bytes).expect("it fits");
+        self.driver.upload(&buffer, bytes).expect("it fits");
         buffer
     }
 
     /// Memory that holds poison: to be written whole.
-    pub fn empty(&self, bytes: usize) -> EmulatorBuffer {
+    pub fn empty(&self, bytes: usize) -> TestBuffer {
         self.driver.allocate(bytes).expect("memory")
     }
 
-    pub fn get<T: bytemuck::Pod>(&self, buffer: &EmulatorBuffer) -> Vec<T> {
+    pub fn get<T: bytemuck::Pod>(&self, buffer: &TestBuffer) -> Vec<T> {
         collect(&self.driver.download(buffer).expect("all of it is written"))
     }
 
@@ -116,35 +117,35 @@ impl Device {
     }
 
     pub fn try_run<P: Params>(&self, kernel: &str, launch: Launch, params: &P) -> anyhow::Result<()> {
-        crate::launch::launch(&self.driver, kernel, launch, bytemuck::bytes_of(params))
+        self.driver.launch(kernel, launch, bytemuck::bytes_of(params))
     }
 
     /// A tensor as kernels store it, padding zero.
-    pub fn values(&self, value: Value, tensor: &Tensor) -> EmulatorBuffer {
+    pub fn values(&self, value: Value, tensor: &Tensor) -> TestBuffer {
         self.put(&value.encode(&tensor.gpu_floats()))
     }
 
     /// Memory for values of these extents.
-    pub fn empty_values(&self, value: Value, span: Span, volume: Volume) -> EmulatorBuffer {
+    pub fn empty_values(&self, value: Value, span: Span, volume: Volume) -> TestBuffer {
         self.empty(span.batch * span.steps * volume.pixels() * padded(volume.c) * value.bytes())
     }
 
     /// Memory for spikes of these extents.
-    pub fn empty_bits(&self, span: Span, volume: Volume) -> EmulatorBuffer {
+    pub fn empty_bits(&self, span: Span, volume: Volume) -> TestBuffer {
         self.empty(span.batch * span.steps * volume.pixels() * words(volume.c) * 4)
     }
 
     /// A tensor of 0 and 1 as kernels store it.
-    pub fn bits(&self, tensor: &Tensor) -> EmulatorBuffer {
+    pub fn bits(&self, tensor: &Tensor) -> TestBuffer {
         self.put(&tensor.gpu_bits())
     }
 
-    pub fn get_values(&self, value: Value, buffer: &EmulatorBuffer, span: Span, volume: Volume) -> Tensor {
+    pub fn get_values(&self, value: Value, buffer: &TestBuffer, span: Span, volume: Volume) -> Tensor {
         let floats = value.decode(&self.driver.download(buffer).expect("all of it is written"));
         Tensor::from_places(span, volume, |place, c| floats[place * padded(volume.c) + c])
     }
 
-    pub fn get_bits(&self, buffer: &EmulatorBuffer, span: Span, volume: Volume) -> Tensor {
+    pub fn get_bits(&self, buffer: &TestBuffer, span: Span, volume: Volume) -> Tensor {
         let bits: Vec<u32> = self.get(buffer);
         let words = words(volume.c);
         Tensor::from_places(span, volume, |place, c| (bits[place * words + c / 32] >> (c % 32) & 1) as f32)
@@ -159,7 +160,7 @@ fn collect<T: bytemuck::Pod>(bytes: &[u8]) -> Vec<T> {
 }
 
 /// Address of an optional operand.
-pub fn address(buffer: Option<&EmulatorBuffer>) -> u64 {
+pub fn address(buffer: Option<&TestBuffer>) -> u64 {
     buffer.map_or(NONE, Buffer::address)
 }
 
@@ -343,7 +344,7 @@ pub fn bounds(channels: Option<usize>) -> Vec<Bounds> {
 }
 
 /// Bounds as the kernels read them.
-pub fn windows(device: &Device, bounds: &[Bounds], threshold: f32) -> EmulatorBuffer {
+pub fn windows(device: &Device, bounds: &[Bounds], threshold: f32) -> TestBuffer {
     let windows: Vec<_> = bounds.iter().map(|b| adali::backend::gpu::params::window(b.window(threshold))).collect();
     device.put(&windows)
 }

@@ -3,7 +3,6 @@
 use super::harness::*;
 use crate::oracle::Rng;
 use adali::backend::cpu::Cpu;
-use adali::backend::gpu::emulator::EmulatorBuffer;
 use adali::backend::gpu::params::{GradientNorm, Optimizer, OptimizerState, TrainedTensor, chunks};
 use adali::backend::gpu::{Buffer, Launch};
 use adali::backend::{Backend, Trained, Update, UpdateRule};
@@ -38,18 +37,18 @@ fn parameters(rng: &mut Rng, lengths: &[usize]) -> Vec<Parameter> {
 
 /// Parameters in device memory with the tables that the host makes once.
 struct Table {
-    arrays: Vec<[EmulatorBuffer; 4]>,
-    tensors: EmulatorBuffer,
-    chunks: EmulatorBuffer,
+    arrays: Vec<[TestBuffer; 4]>,
+    tensors: TestBuffer,
+    chunks: TestBuffer,
     chunk_count: usize,
-    state: EmulatorBuffer,
+    state: TestBuffer,
 }
 
 impl Table {
     fn new(device: &Device, parameters: &[Parameter], decay: impl Fn(usize) -> f32, state: OptimizerState) -> Self {
         let arrays: Vec<_> = parameters.iter().map(|p| p.arrays().map(|array| device.put(array))).collect();
         let lengths: Vec<_> = parameters.iter().map(|p| p.value.len()).collect();
-        let tensor = |(i, (arrays, &length)): (usize, (&[EmulatorBuffer; 4], &usize))| {
+        let tensor = |(i, (arrays, &length)): (usize, (&[TestBuffer; 4], &usize))| {
             let [value, gradient, first, second] = arrays.each_ref().map(Buffer::address);
             TrainedTensor { value, gradient, first, second, length: length as u32, decay: decay(i) }
         };

@@ -1,12 +1,92 @@
-//! Launches on the emulator.
+//! The device that the tests of kernels run on: the emulator, or with `ADALI_TEST_DEVICE=cuda` the first NVIDIA card.
 
-use adali::backend::gpu::emulator::Emulator;
-use adali::backend::gpu::{Driver, Launch};
+#![allow(dead_code)]
 
-/// Runs a kernel on buffers that its test holds until this returns, and that no other thread has.
+use adali::backend::gpu::cuda::{Cuda, CudaBuffer};
+use adali::backend::gpu::emulator::{Emulator, EmulatorBuffer};
+use adali::backend::gpu::{Buffer, Driver, Launch};
+use std::sync::OnceLock;
+
+/// Runs a kernel on buffers that its test holds until it is done, and that no other thread has.
 #[allow(unsafe_code)]
-pub fn launch(device: &Emulator, kernel: &str, launch: Launch, params: &[u8]) -> anyhow::Result<()> {
-    // SAFETY: the emulator checks sizes and addresses; the rest is as said above: each test makes its own buffers, and
-    // they live until its end.
-    unsafe { device.launch(kernel, launch, params) }
+pub fn launch(driver: &impl Driver, kernel: &str, launch: Launch, params: &[u8]) -> anyhow::Result<()> {
+    // SAFETY: each test makes its own buffers, of the extents that it launches with, and they live until its end; the
+    // emulator checks that.
+    unsafe { driver.launch(kernel, launch, params) }
+}
+
+/// A device.
+pub enum TestDriver {
+    Emulator(Emulator),
+    Cuda(&'static Cuda),
+}
+
+/// Its memory.
+pub enum TestBuffer {
+    Emulator(EmulatorBuffer),
+    Cuda(CudaBuffer),
+}
+
+impl Buffer for TestBuffer {
+    fn address(&self) -> u64 {
+        match self {
+            Self::Emulator(buffer) => buffer.address(),
+            Self::Cuda(buffer) => buffer.address(),
+        }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::Emulator(buffer) => buffer.len(),
+            Self::Cuda(buffer) => buffer.len(),
+        }
+    }
+}
+
+impl TestDriver {
+    /// The device asked for; the emulator's schedules follow from `seed`.
+    pub fn new(seed: u64) -> Self {
+        static CARD: OnceLock<Cuda> = OnceLock::new();
+        match std::env::var("ADALI_TEST_DEVICE").as_deref() {
+            Ok("cuda") => Self::Cuda(CARD.get_or_init(|| Cuda::open(0).expect("a card"))),
+            Ok("emulator") | Err(_) => Self::Emulator(Emulator::new(seed)),
+            Ok(other) => panic!("ADALI_TEST_DEVICE={other} is neither emulator nor cuda"),
+        }
+    }
+
+    /// Memory that holds poison.
+    pub fn allocate(&self, bytes: usize) -> anyhow::Result<TestBuffer> {
+        Ok(match self {
+            Self::Emulator(emulator) => TestBuffer::Emulator(emulator.allocate(bytes)?),
+            Self::Cuda(card) => {
+                let buffer = card.allocate(bytes)?;
+                card.upload(&buffer, 0, &vec![0xff; bytes])?;
+                TestBuffer::Cuda(buffer)
+            }
+        })
+    }
+
+    pub fn upload(&self, to: &TestBuffer, bytes: &[u8]) -> anyhow::Result<()> {
+        match (self, to) {
+            (Self::Emulator(emulator), TestBuffer::Emulator(to)) => emulator.upload(to, 0, bytes),
+            (Self::Cuda(card), TestBuffer::Cuda(to)) => card.upload(to, 0, bytes),
+            _ => panic!("a buffer of another device"),
+        }
+    }
+
+    pub fn download(&self, from: &TestBuffer) -> anyhow::Result<Vec<u8>> {
+        match (self, from) {
+            (Self::Emulator(emulator), TestBuffer::Emulator(from)) => emulator.download(from),
+            (Self::Cuda(card), TestBuffer::Cuda(from)) => card.download(from),
+            _ => panic!("a buffer of another device"),
+        }
+    }
+
+    /// See [`launch`].
+    pub fn launch(&self, kernel: &str, extents: Launch, params: &[u8]) -> anyhow::Result<()> {
+        match self {
+            Self::Emulator(emulator) => launch(emulator, kernel, extents, params),
+            Self::Cuda(card) => launch(*card, kernel, extents, params),
+        }
+    }
 }

@@ -8,6 +8,6 @@ struct Planted {
     uint32_t count, padding;
 };
 
-#define PLANTED(name, THREADS)                                            \
-    KERNEL(planted_##name, Planted, THREADS, 1) { name<true>(p); }        \
+#define PLANTED(name, THREADS)                                     \
+    KERNEL(planted_##name, Planted, THREADS, 1) { name<true>(p); } \
     KERNEL(right_##name, Planted, THREADS, 1) { name<false>(p); }

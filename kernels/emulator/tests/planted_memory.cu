@@ -133,13 +133,21 @@ PLANTED(unwritten_global, 32)
 
 // One element past the end, and before the start.
 template <bool FAULT>
-DEVICE void read_past_end(const Planted& p) { p.out[LANE] = p.in[FAULT ? LANE + 1 : LANE]; }
+DEVICE void read_past_end(const Planted& p) {
+    p.out[LANE] = p.in[FAULT ? LANE + 1 : LANE];
+}
 template <bool FAULT>
-DEVICE void read_before_start(const Planted& p) { p.out[LANE] = p.in[static_cast<int>(LANE) - (FAULT ? 1 : 0)]; }
+DEVICE void read_before_start(const Planted& p) {
+    p.out[LANE] = p.in[static_cast<int>(LANE) - (FAULT ? 1 : 0)];
+}
 template <bool FAULT>
-DEVICE void write_past_end(const Planted& p) { p.out[FAULT ? LANE + 1 : LANE] = 1; }
+DEVICE void write_past_end(const Planted& p) {
+    p.out[FAULT ? LANE + 1 : LANE] = 1;
+}
 template <bool FAULT>
-DEVICE void write_before_start(const Planted& p) { p.out[static_cast<int>(LANE) - (FAULT ? 1 : 0)] = 1; }
+DEVICE void write_before_start(const Planted& p) {
+    p.out[static_cast<int>(LANE) - (FAULT ? 1 : 0)] = 1;
+}
 PLANTED(read_past_end, 32)
 PLANTED(read_before_start, 32)
 PLANTED(write_past_end, 32)
@@ -147,12 +155,16 @@ PLANTED(write_before_start, 32)
 
 // So far past the end that another buffer could lie there.
 template <bool FAULT>
-DEVICE void read_far_past_end(const Planted& p) { p.out[LANE] = p.in[FAULT ? LANE + p.count : LANE]; }
+DEVICE void read_far_past_end(const Planted& p) {
+    p.out[LANE] = p.in[FAULT ? LANE + p.count : LANE];
+}
 PLANTED(read_far_past_end, 32)
 
 // What a CPU computes otherwise, or lets pass.
 template <bool FAULT>
-DEVICE void long_shift(const Planted& p) { p.out[LANE] = p.in[LANE] << (p.count + (FAULT ? 1 : 0)); }
+DEVICE void long_shift(const Planted& p) {
+    p.out[LANE] = p.in[LANE] << (p.count + (FAULT ? 1 : 0));
+}
 template <bool FAULT>
 DEVICE void local_overflow(const Planted& p) {
     uint32_t words[4];

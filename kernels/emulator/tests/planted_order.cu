@@ -69,9 +69,13 @@ DEVICE void copies(const Planted& p) {
     p.out[LANE] = sum;
 }
 template <bool FAULT>
-DEVICE void missing_wait(const Planted& p) { copies<FAULT, false>(p); }
+DEVICE void missing_wait(const Planted& p) {
+    copies<FAULT, false>(p);
+}
 template <bool FAULT>
-DEVICE void short_wait(const Planted& p) { copies<FAULT, true>(p); }
+DEVICE void short_wait(const Planted& p) {
+    copies<FAULT, true>(p);
+}
 PLANTED(missing_wait, 32)
 PLANTED(short_wait, 32)
 

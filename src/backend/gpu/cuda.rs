@@ -51,6 +51,18 @@ impl Cuda {
         result::init().and_then(|()| CudaContext::device_count()).map_or(0, |count| count.max(0) as usize)
     }
 
+    /// The cards' names with their compute capability; nothing is loaded.
+    pub fn names() -> Vec<String> {
+        let name = |ordinal| -> Result<String> {
+            let context = CudaContext::new(ordinal)?;
+            let (major, minor) = context.compute_capability()?;
+            Ok(format!("{}, compute capability {major}.{minor}", context.name()?))
+        };
+        (0..Self::cards())
+            .map(|ordinal| name(ordinal).unwrap_or_else(|error| format!("cannot be opened: {error}")))
+            .collect()
+    }
+
     /// Opens card `ordinal` and loads every kernel.
     ///
     /// # Errors

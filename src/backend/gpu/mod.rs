@@ -1,8 +1,9 @@
 //! The GPU backend: hand-written CUDA kernels behind a driver seam.
 //!
-//! A [`Driver`] allocates, copies and launches. The emulator (feature `emulator`) runs the same kernels on the CPU,
+//! A [`Driver`] allocates, copies and launches. [`cuda`] is NVIDIA's, through cudarc; the emulator (feature `emulator`) runs the same kernels on the CPU,
 //! compiled by the C++ compiler, and checks every access; kernels and layouts are described in `kernels/README.md`.
 
+pub mod cuda;
 mod driver;
 #[cfg(feature = "emulator")]
 pub mod emulator;
