@@ -58,8 +58,8 @@ void pass_barrier(const Thread& me) {
 // A block in which no thread is ready before all have left.
 void report_stuck(const Block& b) {
     const auto first = [&](Wait wait) {
-        const auto t =
-            std::find_if(b.threads.begin(), b.threads.end(), [&](const Thread& t) { return t.wait == wait; });
+        const auto waits = [&](const Thread& t) { return t.wait == wait; };
+        const auto t = std::find_if(b.threads.begin(), b.threads.end(), waits);
         return t == b.threads.end() ? nullptr : &*t;
     };
     if (const Thread* t = first(Wait::Barrier)) {
