@@ -114,7 +114,8 @@ KERNEL(batch_norm_statistics, BatchNorm, THREADS, 1) {
     const uint32_t channel = blockIdx.x * CHANNELS + threadIdx.x;
     const double values = sums(0, threadIdx.x), distance = sums(1, threadIdx.x) / values;
     const double mean = p.moments[channel] + distance;
-    const double variance = fmax(sums(2, threadIdx.x) / values - distance * distance, 0.0);
+    double variance = sums(2, threadIdx.x) / values - distance * distance;
+    if (variance < 0.0) variance = 0.0;  // by rounding; what is not a number stays so
     if (p.update && channel < p.channels) {
         const double samples = values * p.repeats, unbiased = variance * samples / fmax(samples - 1.0, 1.0);
         float &running_mean = p.running_mean[channel], &running_variance = p.running_variance[channel];
