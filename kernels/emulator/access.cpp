@@ -85,7 +85,8 @@ extern "C" {
     void __tsan_read##n(void* at) { access(at, n, Access::Read, true); } \
     void __tsan_write##n(void* at) { access(at, n, Access::Write, true); }
 HOOK(1)
-HOOK(2) HOOK(4) HOOK(8) HOOK(16)
+HOOK(2)
+HOOK(4) HOOK(8) HOOK(16)
 #define UNALIGNED(n)                                                                \
     void __tsan_unaligned_read##n(void* at) { access(at, n, Access::Read, false); } \
     void __tsan_unaligned_write##n(void* at) { access(at, n, Access::Write, false); }

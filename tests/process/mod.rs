@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 pub mod tensors;
@@ -36,8 +36,16 @@ pub fn run(mut command: Command) -> Ran {
     finish(command.spawn().unwrap(), &what)
 }
 
-/// Waits for a process.
+/// Waits for a process, reading what it says meanwhile: a full pipe would stop it.
 pub fn finish(mut child: Child, what: &str) -> Ran {
+    fn read(pipe: Option<impl Read + Send + 'static>) -> std::thread::JoinHandle<String> {
+        std::thread::spawn(move || {
+            let mut bytes = Vec::new();
+            pipe.map(|mut pipe| pipe.read_to_end(&mut bytes));
+            String::from_utf8_lossy(&bytes).into_owned()
+        })
+    }
+    let (out, err) = (read(child.stdout.take()), read(child.stderr.take()));
     let begin = Instant::now();
     while child.try_wait().unwrap().is_none() {
         if begin.elapsed() > PATIENCE {
@@ -46,9 +54,8 @@ pub fn finish(mut child: Child, what: &str) -> Ran {
         }
         std::thread::sleep(Duration::from_millis(1));
     }
-    let Output { status, stdout, stderr } = child.wait_with_output().unwrap();
-    let [out, err] = [stdout, stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-    let ran = Ran { code: status.code(), out, err, what: what.to_string() };
+    let [out, err] = [out, err].map(|reader| reader.join().unwrap());
+    let ran = Ran { code: child.wait().unwrap().code(), out, err, what: what.to_string() };
     assert!(!ran.err.contains("panicked") && !ran.err.contains("memory allocation"), "{ran}");
     ran
 }
