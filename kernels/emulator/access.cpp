@@ -81,16 +81,17 @@ using namespace emu;
 
 extern "C" {
 
-#define HOOK(n)                                                          \
-    void __tsan_read##n(void* at) { access(at, n, Access::Read, true); } \
+// clang-format off
+#define HOOK(n)                                                            \
+    void __tsan_read##n(void* at) { access(at, n, Access::Read, true); }   \
     void __tsan_write##n(void* at) { access(at, n, Access::Write, true); }
-HOOK(1)
-HOOK(2)
-HOOK(4) HOOK(8) HOOK(16)
+HOOK(1) HOOK(2) HOOK(4) HOOK(8) HOOK(16)
 #define UNALIGNED(n)                                                                \
     void __tsan_unaligned_read##n(void* at) { access(at, n, Access::Read, false); } \
     void __tsan_unaligned_write##n(void* at) { access(at, n, Access::Write, false); }
-    UNALIGNED(2) UNALIGNED(4) UNALIGNED(8) UNALIGNED(16) void __tsan_read_range(void* at, size_t bytes) {
+UNALIGNED(2) UNALIGNED(4) UNALIGNED(8) UNALIGNED(16)
+    // clang-format on
+    void __tsan_read_range(void* at, size_t bytes) {
     access(at, bytes, Access::Read, false);
 }
 void __tsan_write_range(void* at, size_t bytes) { access(at, bytes, Access::Write, false); }

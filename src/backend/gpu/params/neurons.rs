@@ -1,0 +1,212 @@
+//! Neurons, their norms, histograms and bounds, pools and dropout.
+
+use super::{Field, Mask, NeuronConstants, Params, Places, Pool, SlopeConstants};
+use crate::autotune::{BoundsSpec, Flag};
+use bytemuck::{Pod, Zeroable};
+
+params! {
+    /// `norm_lif_forward`
+    struct NormLif {
+        currents: u64,
+        scale: u64,
+        shift: u64,
+        windows: u64,
+        spikes: u64,
+        inside: u64,
+        membranes: u64,
+        histogram: u64,
+        places: Places,
+        channels: u32,
+        current_steps: u32,
+        windows_per_channel: u32,
+        histogram_per_channel: u32,
+        neuron: NeuronConstants,
+        padding: u32,
+    }
+
+    /// `norm_lif_reduce`, `norm_lif_apply`
+    struct NormLifBackward {
+        currents: u64,
+        gradient: u64,
+        spikes: u64,
+        inside: u64,
+        windows: u64,
+        scale: u64,
+        shift: u64,
+        mean: u64,
+        inverse_deviation: u64,
+        sums: u64,
+        of_gradient: u64,
+        of_current: u64,
+        constant: u64,
+        out: u64,
+        places: Places,
+        pool: Pool,
+        neuron: NeuronConstants,
+        slope: SlopeConstants,
+        slope_kind: u32,
+        windows_per_channel: u32,
+        current_steps: u32,
+    }
+
+    /// `batch_norm_statistics`, `batch_norm_running`
+    struct BatchNorm {
+        moments: u64,
+        counts: u64,
+        gain: u64,
+        bias: u64,
+        running_mean: u64,
+        running_variance: u64,
+        mean: u64,
+        inverse_deviation: u64,
+        scale: u64,
+        shift: u64,
+        pieces: u32,
+        count: u32,
+        repeats: u32,
+        channels: u32,
+        update: u32,
+        padding: u32,
+    }
+
+    /// `batch_norm_backward`
+    struct BatchNormBackward {
+        sums: u64,
+        mean: u64,
+        inverse_deviation: u64,
+        scale: u64,
+        gain_grad: u64,
+        bias_grad: u64,
+        of_gradient: u64,
+        of_current: u64,
+        constant: u64,
+        sum: u64,
+        share: f64,
+        pieces: u32,
+        channels: u32,
+    }
+
+    /// `spike_backward_*`
+    struct SpikeBackward {
+        gradient: u64,
+        spikes: u64,
+        inside: u64,
+        membranes: u64,
+        windows: u64,
+        out: u64,
+        places: Places,
+        pool: Pool,
+        neuron: NeuronConstants,
+        slope: SlopeConstants,
+        windows_per_channel: u32,
+        current_steps: u32,
+        padding: u32,
+    }
+
+    /// `membrane_histogram`
+    struct MembraneHistogram {
+        membranes: u64,
+        histogram: u64,
+        places: Places,
+        channels: u32,
+        per_channel: u32,
+        threshold: f32,
+    }
+
+    /// `tune_bounds`
+    struct TuneBounds {
+        histogram: u64,
+        epoch: u64,
+        bounds: u64,
+        start: u64,
+        windows: u64,
+        flags: u64,
+        epochs: f64,
+        left0: f64,
+        left1: f64,
+        right0: f64,
+        right1: f64,
+        target0: f64,
+        target1: f64,
+        alpha: f64,
+        momentum: f64,
+        floor: f64,
+        ceiling: f64,
+        mode: u32,
+        schedule: u32,
+        count: u32,
+        first: u32,
+        threshold: f32,
+        padding: u32,
+    }
+
+    /// `max_pool_forward`, `avg_pool_forward`
+    struct PoolForward {
+        spikes: u64,
+        pooled: u64,
+        pool: Pool,
+        images: u32,
+        words: u32,
+    }
+
+    /// `dropout_spikes`
+    struct DropoutSpikes {
+        spikes: u64,
+        kept: u64,
+        mask: Mask,
+        places: Places,
+        channels: u32,
+    }
+
+    /// `dropout_values`
+    struct DropoutValues {
+        values: u64,
+        mask: Mask,
+        places: Places,
+        channels: u32,
+        scale: f32,
+        padding: u32,
+    }
+
+    /// `spike_count`
+    struct SpikeCount {
+        spikes: u64,
+        counts: u64,
+        places: Places,
+        padding: u32,
+    }
+}
+
+impl From<&BoundsSpec> for TuneBounds {
+    /// The rule; which histograms, and when, is left open.
+    fn from(spec: &BoundsSpec) -> Self {
+        let ([left0, left1], [right0, right1], [target0, target1]) = (spec.left, spec.right, spec.target);
+        let BoundsSpec { alpha, momentum, floor, ceiling, .. } = *spec;
+        let (mode, schedule) = (spec.mode as u32, spec.schedule as u32);
+        Self {
+            left0,
+            left1,
+            right0,
+            right1,
+            target0,
+            target1,
+            alpha,
+            momentum,
+            floor,
+            ceiling,
+            mode,
+            schedule,
+            ..Self::default()
+        }
+    }
+}
+
+/// What `tune_bounds` found wrong with a histogram.
+pub fn flags(mask: u32) -> Vec<Flag> {
+    const ALL: [Flag; 6] =
+        [Flag::NotSampled, Flag::Dead, Flag::Saturated, Flag::Thin, Flag::BeyondHistogram, Flag::OutOfReach];
+    ALL.into_iter().enumerate().filter(|(bit, _)| mask >> bit & 1 == 1).map(|(_, flag)| flag).collect()
+}
+
+/// The bit by which `tune_bounds` says that potentials were not finite.
+pub const NON_FINITE: u32 = 64;
