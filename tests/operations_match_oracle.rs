@@ -297,7 +297,7 @@ fn check_convolution(conv: &Conv, sliding: &Sliding, rng: &mut Rng) {
     };
     let value = Cpu.weight(conv, &support::draw::floats(&weight)).expect("a weight");
     let mut packed = Cpu.packed(conv).expect("a weight");
-    Cpu.pack_weight(conv, &value, &mut packed).expect("a weight");
+    Cpu.pack_weight(conv, &value, &mut packed, true).expect("a weight");
     let weights = || Weights { value: &value, packed: &packed };
     let bias = Cpu.vector(&support::draw::floats(&bias)).expect("a bias");
     let mut currents = vec![f32::NAN; images * conv.output.pixels() * pitch(conv.output.c)];
@@ -362,9 +362,7 @@ fn check_pool(shape: &Pool, rng: &mut Rng) {
     let saved: Saved<Cpu> = Saved::Bits { spikes: &spikes, windows: &windows };
     let above = to_floats(span, shape.output, pitch(shape.input.c), &above);
     let mut out = vec![f32::NAN; images * shape.input.pixels() * pitch(shape.input.c)];
-    let mut sums = Cpu.sums(span, shape.input).expect("sums");
     let (volume, steps) = (shape.input, span.steps);
-    Cpu.spike_backward(volume, span, &neurons, saved, Some(shape), &above, steps, &mut out, None, &mut sums)
-        .expect("a gradient");
+    Cpu.spike_backward(volume, span, &neurons, saved, Some(shape), &above, steps, &mut out, None).expect("a gradient");
     assert_all_near(&what, &Cpu.read_activations(&out, span, shape.input).expect("a gradient"), &of_x);
 }

@@ -52,6 +52,8 @@ pub trait Backend {
 
     // Memory. Activations are `batch x steps x volume`; vectors are per-channel values.
     fn activations(&self, span: Span, volume: Volume) -> Result<Self::Floats>;
+    /// Activations in f32, whatever the others are stored in: a readout's outputs and the logits.
+    fn readouts(&self, span: Span, volume: Volume) -> Result<Self::Floats>;
     fn samples(&self, span: Span, volume: Volume) -> Result<Self::Floats>;
     fn spikes(&self, span: Span, volume: Volume) -> Result<Self::Bits>;
     fn vector(&self, values: &[f32]) -> Result<Self::Floats>;
@@ -87,8 +89,14 @@ pub trait Backend {
         out: &mut Self::Floats,
     ) -> Result<()>;
 
-    /// Makes a weight ready for the convolutions after it has changed.
-    fn pack_weight(&self, conv: &Conv, weight: &Self::Floats, packed: &mut Self::Packed) -> Result<()>;
+    /// Makes a weight ready for the convolutions after it has changed; `input_grad` says whether that is among them.
+    fn pack_weight(
+        &self,
+        conv: &Conv,
+        weight: &Self::Floats,
+        packed: &mut Self::Packed,
+        input_grad: bool,
+    ) -> Result<()>;
 
     /// `effective = gain s (W - mean) / sqrt(var fan_in + 1e-4)`, per filter.
     fn weight_norm_forward(
@@ -234,8 +242,7 @@ pub trait Backend {
     ) -> Result<LossSums>;
 
     /// Un-pools the gradient of the (pooled) spikes and runs the neurons backward in time: gradient of what
-    /// entered the neurons, summed over steps where `current_steps` is 1. `sums` are of that gradient and, with the
-    /// currents and state of a `norm`, of its product with the normalised currents.
+    /// entered the neurons, summed over steps where `current_steps` is 1, and that of a bias.
     fn spike_backward(
         &self,
         volume: Volume,
@@ -246,30 +253,25 @@ pub trait Backend {
         spikes_grad: &Self::Floats,
         current_steps: usize,
         out: &mut Self::Floats,
-        norm: Option<(&Self::Floats, &NormState<Self::Floats>)>,
-        sums: &mut Self::Sums,
+        bias_grad: Option<&mut Self::Floats>,
     ) -> Result<()>;
 
-    /// A bias's gradient, from the sums of [`Backend::spike_backward`].
-    fn channel_sums(&self, volume: Volume, span: Span, sums: &Self::Sums, out: &mut Self::Floats) -> Result<()>;
-
-    /// A bias's gradient where no neurons follow, from the gradient itself.
-    fn bias_grad(&self, volume: Volume, span: Span, gradient: &Self::Floats, out: &mut Self::Floats) -> Result<()>;
-
-    /// Gradients of a batch norm's gain and bias, from the sums of [`Backend::spike_backward`], and what the
-    /// convolution's backward operations apply. With `batch` the statistics were the batch's own. `span.steps` is
-    /// that of the currents, `steps` is `T`.
-    fn batch_norm_backward(
+    /// As [`Backend::spike_backward`] where a batch norm lies before the neurons: with its gradients. What of the norm is
+    /// still to be applied to `out` is returned, for the convolution's backward operations.
+    fn norm_spike_backward(
         &self,
         volume: Volume,
         span: Span,
-        steps: usize,
-        batch: bool,
-        sums: &Self::Sums,
-        state: &NormState<Self::Floats>,
-        gain_grad: &mut Self::Floats,
-        bias_grad: &mut Self::Floats,
+        neurons: &Neurons,
+        saved: Saved<Self>,
+        pool: Option<&Pool>,
+        spikes_grad: &Self::Floats,
+        norm: NormBackward<Self>,
+        out: &mut Self::Floats,
     ) -> Result<NormGradient<Self::Floats>>;
+
+    /// A bias's gradient where no neurons follow, from the gradient itself.
+    fn bias_grad(&self, volume: Volume, span: Span, gradient: &Self::Floats, out: &mut Self::Floats) -> Result<()>;
 
     /// Gradient of the weight from that of the currents and the input.
     fn conv_weight_grad(

@@ -107,6 +107,18 @@ pub struct NormState<F> {
     pub shift: F,
 }
 
+/// A batch norm, for the backward pass of the neurons behind it.
+pub struct NormBackward<'a, B: Backend + ?Sized> {
+    /// Of 1 or all steps.
+    pub currents: &'a B::Floats,
+    pub current_steps: usize,
+    pub state: &'a NormState<B::Floats>,
+    /// Whether the statistics were the batch's own.
+    pub batch: bool,
+    pub gain_grad: &'a mut B::Floats,
+    pub bias_grad: &'a mut B::Floats,
+}
+
 /// A batch norm's backward pass as an affine map, per channel: gradient of a current =
 /// `of_gradient x gradient of its normalised value + of_current x current + constant`.
 pub struct NormGradient<F> {

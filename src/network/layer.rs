@@ -3,7 +3,8 @@
 use crate::autotune::Histogram;
 use crate::backend::shape::{InputKind, PoolKind, Span};
 use crate::backend::{
-    Affine, Backend, BatchNorm, CurrentGradient, Input, Neurons, NormState, Saved, SpikeOutput, Weights,
+    Affine, Backend, BatchNorm, CurrentGradient, Input, Neurons, NormBackward, NormGradient, NormState, Saved,
+    SpikeOutput, Weights,
 };
 use crate::network::model::Pass;
 use crate::network::parameters::StageParameters;
@@ -18,8 +19,8 @@ pub struct StageState<B: Backend> {
     pub synapses: SynapseState<B>,
     /// Output of the convolution, where the backward pass or a batch norm needs it.
     pub currents: Option<B::Floats>,
-    /// Of the currents in the forward pass, of their gradient in the backward pass.
-    sums: B::Sums,
+    /// Moments of the currents, for a batch norm.
+    moments: B::Sums,
     pub neurons: NeuronState<B>,
     pooled: Pooled<B>,
     /// Spikes that a dropout kept.
@@ -80,8 +81,8 @@ impl<B: Backend> StageState<B> {
         let drops_spikes = stage.dropout.is_some() && !matches!(pooled, Pooled::Floats(_));
         Ok(Self {
             synapses: SynapseState::new(backend, stage, seed)?,
-            currents: keeps_currents.then(|| backend.activations(of_currents, volume)).transpose()?,
-            sums: backend.sums(of_currents, volume)?,
+            currents: keeps_currents.then(|| currents(backend, stage, of_currents)).transpose()?,
+            moments: backend.sums(of_currents, volume)?,
             neurons: NeuronState {
                 bounds: vec![Bounds::RECTANGLE],
                 spikes: stage.spiking.then(|| backend.spikes(span, volume)).transpose()?,
@@ -112,6 +113,11 @@ impl<B: Backend> StageState<B> {
     pub fn take_histogram(&mut self, backend: &B) -> Result<Vec<Histogram>> {
         backend.take_histogram(&mut self.neurons.counts)
     }
+}
+
+/// Memory for a stage's currents.
+fn currents<B: Backend>(backend: &B, stage: &Stage, span: Span) -> Result<B::Floats> {
+    if stage.spiking { backend.activations(span, stage.conv.output) } else { backend.readouts(span, stage.conv.output) }
 }
 
 impl<B: Backend> SynapseState<B> {
@@ -174,12 +180,12 @@ impl<B: Backend> Layer<'_, B> {
         let (backend, conv) = (self.backend, &self.stage.conv);
         let currents = state.currents.as_mut().filter(|_| stores_currents);
         if let Some(currents) = currents {
-            let moments = (batch_norm && pass.batch_statistics).then_some(&mut state.sums);
+            let moments = (batch_norm && pass.batch_statistics).then_some(&mut state.moments);
             let (weights, bias) = (state.synapses.weights(), state.synapses.bias());
             backend.conv_current(conv, self.of_currents, input.reborrow(), weights, bias, currents, moments)?;
         }
         if batch_norm {
-            self.batch_norm(&mut state.synapses, &state.sums, pass)?;
+            self.batch_norm(&mut state.synapses, &state.moments, pass)?;
         }
         let Some(spikes) = spikes else { return Ok(()) };
         match (pass.membranes, &membrane) {
@@ -213,11 +219,9 @@ impl<B: Backend> Layer<'_, B> {
             let scale = self.stage.synapse.weight_scale;
             self.backend.weight_norm_forward(conv, &parameters.weight.value, &norm.gain.value, scale, effective)?;
         }
-        if pass.backward && conv.reads != InputKind::Image {
-            let weight = state.effective.as_ref().unwrap_or(&parameters.weight.value);
-            self.backend.pack_weight(conv, weight, &mut state.packed)?;
-        }
-        Ok(())
+        let weight = state.effective.as_ref().unwrap_or(&parameters.weight.value);
+        let input_grad = pass.backward && conv.reads != InputKind::Image;
+        self.backend.pack_weight(conv, weight, &mut state.packed, input_grad)
     }
 
     fn batch_norm(&self, state: &mut SynapseState<B>, moments: &B::Sums, pass: Pass) -> Result<()> {
@@ -267,73 +271,87 @@ impl<B: Backend> Layer<'_, B> {
         Ok(())
     }
 
-    /// From the gradient of what the stage hands on to that of what entered its neurons, and its sums.
+    /// From the gradient of what the stage hands on to that of what entered its neurons, with the gradients of a bias or
+    /// batch norm between; what of the norm is still to be applied. `batch` says whether a batch norm's statistics were
+    /// the batch's own.
     pub fn neurons_backward(
         &self,
         state: &mut StageState<B>,
+        batch: bool,
         output_grad: &B::Floats,
         current_grad: &mut B::Floats,
-    ) -> Result<()> {
-        let (kept, steps) = (&state.neurons, self.of_currents.steps);
+    ) -> Result<Option<NormGradient<B::Floats>>> {
+        let (backend, volume, pool) = (self.backend, self.stage.conv.output, self.stage.pool.as_ref());
+        let (kept, current_steps) = (&state.neurons, self.of_currents.steps);
         let neurons = Neurons { neuron: self.neuron, surrogate: self.surrogate, bounds: &kept.bounds };
         let spikes = kept.spikes.as_ref().expect("a stage with neurons has spikes");
+        let SynapseState { parameters, norm_state, ones, zeros, .. } = &mut state.synapses;
+        let norm_state = norm_state.as_ref();
+        let affine = match norm_state {
+            Some(state) => Affine { scale: &state.scale, shift: &state.shift },
+            None => Affine { scale: ones, shift: zeros },
+        };
         let saved = match (&kept.windows, &state.currents) {
             (Some(windows), _) => Saved::Bits { spikes, windows },
-            (None, Some(currents)) => Saved::Currents { currents, steps, affine: state.synapses.affine(), spikes },
+            (None, Some(currents)) => Saved::Currents { currents, steps: current_steps, affine, spikes },
             (None, None) => unreachable!("windows or currents are kept"),
         };
-        let norm = state.currents.as_ref().zip(state.synapses.norm_state.as_ref());
-        let (volume, pool, sums) = (self.stage.conv.output, self.stage.pool.as_ref(), &mut state.sums);
-        self.backend.spike_backward(
-            volume,
-            self.span,
-            &neurons,
-            saved,
-            pool,
-            output_grad,
-            steps,
-            current_grad,
-            norm,
-            sums,
-        )
+        match (&mut parameters.norm, norm_state, &state.currents) {
+            (Some(norm), Some(state), Some(currents)) => {
+                let (gain_grad, bias_grad) = (&mut norm.gain.gradient, &mut norm.bias.gradient);
+                let norm = NormBackward { currents, current_steps, state, batch, gain_grad, bias_grad };
+                let gradient = backend.norm_spike_backward(
+                    volume,
+                    self.span,
+                    &neurons,
+                    saved,
+                    pool,
+                    output_grad,
+                    norm,
+                    current_grad,
+                )?;
+                if let Some(bias) = &mut parameters.bias {
+                    backend.copy(&gradient.sum, &mut bias.gradient)?;
+                }
+                Ok(Some(gradient))
+            }
+            (norm, ..) => {
+                let bias = parameters.bias.as_mut().or(norm.as_mut().map(|norm| &mut norm.bias));
+                let bias_grad = bias.map(|bias| &mut bias.gradient);
+                backend
+                    .spike_backward(
+                        volume,
+                        self.span,
+                        &neurons,
+                        saved,
+                        pool,
+                        output_grad,
+                        current_steps,
+                        current_grad,
+                        bias_grad,
+                    )
+                    .map(|()| None)
+            }
+        }
     }
 
-    /// Gradients of the stage's parameters, and of what it reads where `input_grad` wants it. `batch` says whether
-    /// a batch norm's statistics were the batch's own.
+    /// Gradients of the stage's weight, of its bias where no neurons follow, and of what it reads where `input_grad`
+    /// wants it. `norm` is what [`Layer::neurons_backward`] left to be applied.
     pub fn synapses_backward(
         &self,
         state: &mut StageState<B>,
         input: Input<B>,
-        batch: bool,
         current_grad: &B::Floats,
+        norm: Option<&NormGradient<B::Floats>>,
         input_grad: Option<&mut B::Floats>,
     ) -> Result<()> {
         let (backend, conv, of_currents) = (self.backend, &self.stage.conv, self.of_currents);
-        let StageState { synapses, currents, sums, .. } = state;
-        let SynapseState { parameters, effective, packed, norm_state, .. } = synapses;
-        let mut gradient = CurrentGradient { gradient: current_grad, norm: None };
-        let norm_gradient;
-        let mut bias = parameters.bias.as_mut();
-        match (&mut parameters.norm, norm_state, currents) {
-            (Some(norm), Some(norm_state), Some(currents)) => {
-                let (gain, shift) = (&mut norm.gain.gradient, &mut norm.bias.gradient);
-                let (volume, steps) = (conv.output, self.span.steps);
-                norm_gradient =
-                    backend.batch_norm_backward(volume, of_currents, steps, batch, sums, norm_state, gain, shift)?;
-                if let Some(bias) = bias.take() {
-                    backend.copy(&norm_gradient.sum, &mut bias.gradient)?;
-                }
-                gradient.norm = Some((currents, &norm_gradient));
-            }
-            (Some(norm), _, _) => bias = bias.or(Some(&mut norm.bias)),
-            (None, _, _) => {}
-        }
-        match bias {
-            Some(bias) if self.stage.spiking => {
-                backend.channel_sums(conv.output, of_currents, sums, &mut bias.gradient)?
-            }
-            Some(bias) => backend.bias_grad(conv.output, of_currents, current_grad, &mut bias.gradient)?,
-            None => {}
+        let StageState { synapses, currents, .. } = state;
+        let SynapseState { parameters, effective, packed, .. } = synapses;
+        let gradient = CurrentGradient { gradient: current_grad, norm: currents.as_ref().zip(norm) };
+        let bias = parameters.bias.as_mut().or(parameters.norm.as_mut().map(|norm| &mut norm.bias));
+        if let Some(bias) = bias.filter(|_| !self.stage.spiking) {
+            backend.bias_grad(conv.output, of_currents, current_grad, &mut bias.gradient)?;
         }
         let weight = &mut parameters.weight;
         backend.conv_weight_grad(conv, of_currents, input, gradient, &mut weight.gradient)?;

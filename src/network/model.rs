@@ -99,8 +99,8 @@ impl<B: Backend> Model<B> {
         let input_span = Span { batch: capacity, steps: plan.current_steps(0) };
         Ok(Self {
             input: backend.samples(input_span, plan.input)?,
-            logits: backend.activations(span, classes)?,
-            logits_grad: backend.activations(span, classes)?,
+            logits: backend.readouts(span, classes)?,
+            logits_grad: backend.readouts(span, classes)?,
             output_grad: backend.activations(output_span, output)?,
             current_grad: backend.activations(current_span, current)?,
             stages,
@@ -230,12 +230,14 @@ impl<B: Backend> Model<B> {
             let (below, rest) = self.stages.split_at_mut(i);
             let state = &mut rest[0];
             let layer = layer(&self.backend, &self.plan, self.neuron, self.surrogate, span.batch, i);
-            if layer.stage.spiking {
-                layer.neurons_backward(state, &self.output_grad, &mut self.current_grad)?;
-            }
+            let norm = if layer.stage.spiking {
+                layer.neurons_backward(state, pass.batch_statistics, &self.output_grad, &mut self.current_grad)?
+            } else {
+                None
+            };
             let input = below.last().map_or(Input::Dense(&self.input), StageState::output);
             let input_grad = (i > 0).then_some(&mut self.output_grad);
-            layer.synapses_backward(state, input, pass.batch_statistics, &self.current_grad, input_grad)?;
+            layer.synapses_backward(state, input, &self.current_grad, norm.as_ref(), input_grad)?;
             let dropout = i.checked_sub(1).and_then(|below| self.plan.stages[below].dropout);
             if let (Some(probability), Some(seed)) = (dropout, pass.dropout) {
                 let volume = self.plan.stages[i - 1].output();

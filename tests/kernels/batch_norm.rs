@@ -6,7 +6,7 @@ use adali::backend::cpu::{Cpu, layout};
 use adali::backend::gpu::params::{BatchNorm, BatchNormBackward};
 use adali::backend::gpu::{Buffer, Launch};
 use adali::backend::shape::{Span, Volume};
-use adali::backend::{self, Backend, NormState};
+use adali::backend::{self, Backend};
 
 /// `n` values in a range, with padding.
 fn vector(rng: &mut Rng, channels: usize, low: f64, high: f64) -> Vec<f32> {
@@ -169,31 +169,27 @@ fn batch_norm_backward_matches() {
                 assert_eq!(sums.len(), pieces * 2 * pitch);
                 let state =
                     [(-1.0, 1.0), (0.5, 2.0), (0.5, 2.0)].map(|(low, high)| vector(&mut rng, channels, low, high));
-                let [mean, inverse_deviation, scale] = state.clone().map(|v| Cpu.vector(&v[..channels]).unwrap());
-                let shift = Cpu.vector(&vec![0.0; channels]).unwrap();
-                let of_cpu = NormState { mean, inverse_deviation, scale, shift };
-                let (span, volume) = (Span { batch: pieces, steps: 1 }, Volume { h: 5, w: 7, c: channels });
-                let mut gain_grad = Cpu.vector(&vec![0.0; channels]).unwrap();
-                let mut bias_grad = gain_grad.clone();
-                let pieces_of_cpu = cpu_pieces(&sums, channels);
-                let want = Cpu
-                    .batch_norm_backward(
-                        volume,
-                        span,
-                        steps,
-                        batch,
-                        &pieces_of_cpu,
-                        &of_cpu,
-                        &mut gain_grad,
-                        &mut bias_grad,
-                    )
-                    .unwrap();
+                let volume = Volume { h: 5, w: 7, c: channels };
+                let samples = (pieces * steps * volume.pixels()) as f64;
+                let share = if batch { steps as f64 / samples } else { 0.0 };
+                // As src/backend/cpu/norm.rs, channel by channel.
+                let mut want = [(); 6].map(|()| Vec::with_capacity(channels));
+                for c in 0..channels {
+                    let total = |first: usize| -> f64 {
+                        sums.chunks_exact(2 * pitch).map(|piece| f64::from(piece[first + c])).sum()
+                    };
+                    let (first, second) = (total(0), total(pitch));
+                    let [mean, inverse, scale] = [0, 1, 2].map(|i| f64::from(state[i][c]));
+                    let slope = scale * second * share * inverse;
+                    let sum = if batch { 0.0 } else { scale * first };
+                    let values = [second, first, scale, -slope, slope * mean - scale * first * share, sum];
+                    want.iter_mut().zip(values).for_each(|(want, value)| want.push(value as f32));
+                }
 
                 let device = Device::new(rng.next_u64());
                 let of_sums = device.put(&sums);
                 let [mean, inverse_deviation, scale] = state.map(|v| device.put(&v));
                 let out: [TestBuffer; 6] = outputs(&device, channels);
-                let samples = (pieces * steps * volume.pixels()) as f64;
                 let params = BatchNormBackward {
                     sums: of_sums.address(),
                     mean: mean.address(),
@@ -205,12 +201,11 @@ fn batch_norm_backward_matches() {
                     of_current: out[3].address(),
                     constant: out[4].address(),
                     sum: out[5].address(),
-                    share: if batch { steps as f64 / samples } else { 0.0 },
+                    share,
                     pieces: pieces as u32,
                     channels: channels as u32,
                 };
                 device.run("batch_norm_backward", over_channels(channels), &params);
-                let want = [gain_grad, bias_grad, want.of_gradient, want.of_current, want.constant, want.sum];
                 for (got, want) in out.iter().zip(&want) {
                     assert_near(&what, &device, got, want, channels, 0.0);
                 }

@@ -80,7 +80,7 @@ impl Weight {
     pub fn on_cpu(&self) -> [Vec<f32>; 2] {
         let value = Cpu.weight(&self.conv, &self.values).expect("a weight");
         let mut packed = Cpu.packed(&self.conv).expect("a packed weight");
-        Cpu.pack_weight(&self.conv, &value, &mut packed).expect("it packs");
+        Cpu.pack_weight(&self.conv, &value, &mut packed, true).expect("it packs");
         [value, packed]
     }
 

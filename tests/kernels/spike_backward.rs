@@ -186,9 +186,8 @@ fn on_cpu(neurons: &Neurons, layer: &Layer, saved: Saved<Cpu>, steps: usize) -> 
     let (span, volume) = (layer.span, layer.volume);
     let of_currents = Span { steps, ..span };
     let mut out = Cpu.activations(of_currents, volume).unwrap();
-    let mut sums = Cpu.sums(span, volume).unwrap();
     let (gradient, pool) = (layer.gradient.cpu_floats(), layer.pool.as_ref());
-    Cpu.spike_backward(volume, span, neurons, saved, pool, &gradient, steps, &mut out, None, &mut sums).unwrap();
+    Cpu.spike_backward(volume, span, neurons, saved, pool, &gradient, steps, &mut out, None).unwrap();
     Tensor::from_cpu_floats(of_currents, volume, &out)
 }
 

@@ -68,6 +68,10 @@ impl Backend for Cpu {
         Ok(vec![0.0; span.batch * span.steps * volume.pixels() * pitch(volume.c)])
     }
 
+    fn readouts(&self, span: Span, volume: Volume) -> Result<Vec<f32>> {
+        self.activations(span, volume)
+    }
+
     fn samples(&self, span: Span, volume: Volume) -> Result<Vec<f32>> {
         Ok(vec![0.0; span.batch * span.steps * volume.values()])
     }
@@ -154,7 +158,10 @@ impl Backend for Cpu {
         Ok(())
     }
 
-    fn pack_weight(&self, conv: &Conv, weight: &Vec<f32>, packed: &mut Transposed) -> Result<()> {
+    fn pack_weight(&self, conv: &Conv, weight: &Vec<f32>, packed: &mut Transposed, input_grad: bool) -> Result<()> {
+        if !input_grad {
+            return Ok(());
+        }
         if conv.is_linear() {
             linear::pack_transposed(conv, weight, packed);
         } else {
@@ -398,49 +405,31 @@ impl Backend for Cpu {
         spikes_grad: &Vec<f32>,
         current_steps: usize,
         out: &mut Vec<f32>,
-        norm: Option<(&Vec<f32>, &NormState<Vec<f32>>)>,
-        sums: &mut Vec<f32>,
+        bias_grad: Option<&mut Vec<f32>>,
     ) -> Result<()> {
-        let task = SpikeBackward {
-            volume,
-            steps: span.steps,
-            neuron: neurons.neuron,
-            slope: neurons.surrogate.slope(neurons.neuron.threshold),
-            table: WindowTable::new(neurons, volume.c),
-            pool,
-            current_steps,
-            windows: pool.map(Windows::new),
-        };
-        let (pixels, pitch) = (volume.pixels(), pitch(volume.c));
-        let bits = span.steps * pixels * words(volume.c);
-        let gradient = span.steps * pool.map_or(pixels, |pool| pool.output.pixels()) * pitch;
-        let image = current_steps * pixels * pitch;
-        let sums = sums.par_chunks_mut(2 * pitch).take(span.batch);
-        out.par_chunks_mut(image).zip(sums).enumerate().for_each(|(n, (out, sums))| {
-            let saved = match saved {
-                Saved::Bits { spikes, windows } => {
-                    ImageSaved::Bits { spikes: &spikes[n * bits..][..bits], windows: &windows[n * bits..][..bits] }
-                }
-                Saved::Currents { currents, steps, affine, spikes } => ImageSaved::Currents {
-                    currents: &currents[n * steps * pixels * pitch..][..steps * pixels * pitch],
-                    steps,
-                    scale: affine.scale,
-                    shift: affine.shift,
-                    spikes: &spikes[n * bits..][..bits],
-                },
-            };
-            with_scratch(|scratch| task.run(saved, &spikes_grad[n * gradient..][..gradient], out, scratch));
-            match norm {
-                Some((currents, state)) => norm::norm_gradient_sums(out, &currents[n * image..][..image], state, sums),
-                None => norm::gradient_sums(out, sums),
-            }
-        });
+        let sums = neurons_backward(volume, span, neurons, saved, pool, spikes_grad, current_steps, out, None);
+        if let Some(bias_grad) = bias_grad {
+            norm::channel_sums(&sums, span.batch, bias_grad);
+        }
         Ok(())
     }
 
-    fn channel_sums(&self, _: Volume, span: Span, sums: &Vec<f32>, out: &mut Vec<f32>) -> Result<()> {
-        norm::channel_sums(sums, span.batch, out);
-        Ok(())
+    fn norm_spike_backward(
+        &self,
+        volume: Volume,
+        span: Span,
+        neurons: &Neurons,
+        saved: Saved<Self>,
+        pool: Option<&Pool>,
+        spikes_grad: &Vec<f32>,
+        norm: NormBackward<Self>,
+        out: &mut Vec<f32>,
+    ) -> Result<NormGradient<Vec<f32>>> {
+        let NormBackward { currents, current_steps, state, batch, gain_grad, bias_grad } = norm;
+        let of_norm = Some((currents, state));
+        let sums = neurons_backward(volume, span, neurons, saved, pool, spikes_grad, current_steps, out, of_norm);
+        let of_currents = Span { steps: current_steps, ..span };
+        Ok(norm::batch_backward(volume, of_currents, span.steps, batch, &sums, state, gain_grad, bias_grad))
     }
 
     fn bias_grad(&self, volume: Volume, span: Span, gradient: &Vec<f32>, out: &mut Vec<f32>) -> Result<()> {
@@ -449,20 +438,6 @@ impl Backend for Cpu {
         norm::gradient_sums(&gradient[..span.batch * span.steps * volume.pixels() * pitch], &mut sums);
         out.copy_from_slice(&sums[..pitch]);
         Ok(())
-    }
-
-    fn batch_norm_backward(
-        &self,
-        volume: Volume,
-        span: Span,
-        steps: usize,
-        batch: bool,
-        sums: &Vec<f32>,
-        state: &NormState<Vec<f32>>,
-        gain_grad: &mut Vec<f32>,
-        bias_grad: &mut Vec<f32>,
-    ) -> Result<NormGradient<Vec<f32>>> {
-        Ok(norm::batch_backward(volume, span, steps, batch, sums, state, gain_grad, bias_grad))
     }
 
     fn conv_weight_grad(
@@ -521,4 +496,54 @@ impl Backend for Cpu {
         optimizer::update(update, parameter.value, parameter.gradient, parameter.first, parameter.second);
         Ok(())
     }
+}
+
+/// The neurons' backward pass over all samples; sums of each sample's gradient and, with a norm, of its product with the
+/// normalised currents.
+fn neurons_backward(
+    volume: Volume,
+    span: Span,
+    neurons: &Neurons,
+    saved: Saved<Cpu>,
+    pool: Option<&Pool>,
+    spikes_grad: &[f32],
+    current_steps: usize,
+    out: &mut [f32],
+    norm: Option<(&Vec<f32>, &NormState<Vec<f32>>)>,
+) -> Vec<f32> {
+    let task = SpikeBackward {
+        volume,
+        steps: span.steps,
+        neuron: neurons.neuron,
+        slope: neurons.surrogate.slope(neurons.neuron.threshold),
+        table: WindowTable::new(neurons, volume.c),
+        pool,
+        current_steps,
+        windows: pool.map(Windows::new),
+    };
+    let (pixels, pitch) = (volume.pixels(), pitch(volume.c));
+    let bits = span.steps * pixels * words(volume.c);
+    let gradient = span.steps * pool.map_or(pixels, |pool| pool.output.pixels()) * pitch;
+    let image = current_steps * pixels * pitch;
+    let mut sums = vec![0.0; span.batch * 2 * pitch];
+    out.par_chunks_mut(image).zip(sums.par_chunks_mut(2 * pitch)).enumerate().for_each(|(n, (out, sums))| {
+        let saved = match saved {
+            Saved::Bits { spikes, windows } => {
+                ImageSaved::Bits { spikes: &spikes[n * bits..][..bits], windows: &windows[n * bits..][..bits] }
+            }
+            Saved::Currents { currents, steps, affine, spikes } => ImageSaved::Currents {
+                currents: &currents[n * steps * pixels * pitch..][..steps * pixels * pitch],
+                steps,
+                scale: affine.scale,
+                shift: affine.shift,
+                spikes: &spikes[n * bits..][..bits],
+            },
+        };
+        with_scratch(|scratch| task.run(saved, &spikes_grad[n * gradient..][..gradient], out, scratch));
+        match norm {
+            Some((currents, state)) => norm::norm_gradient_sums(out, &currents[n * image..][..image], state, sums),
+            None => norm::gradient_sums(out, sums),
+        }
+    });
+    sums
 }

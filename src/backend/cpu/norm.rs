@@ -160,13 +160,13 @@ fn affine(gain: &[f32], bias: &[f32], mean: Vec<f32>, variance: &[f32]) -> NormS
     NormState { mean, inverse_deviation, scale, shift }
 }
 
-/// See [`crate::backend::Backend::channel_sums`].
+/// A bias's gradient from the pieces' sums.
 pub fn channel_sums(sums: &[f32], pieces: usize, out: &mut [f32]) {
     let [first, _] = totals(&sums[..2 * out.len() * pieces], out.len());
     out.iter_mut().zip(first).for_each(|(out, sum)| *out = sum as f32);
 }
 
-/// See [`crate::backend::Backend::batch_norm_backward`].
+/// Gradients of a batch norm's gain and bias from the pieces' sums, and what is still to be applied.
 pub fn batch_backward(
     volume: Volume,
     span: Span,

@@ -126,6 +126,10 @@ fn load(context: &Arc<CudaContext>, card: &str, shared: usize) -> Result<HashMap
 impl Driver for Cuda {
     type Buffer = CudaBuffer;
 
+    fn available_memory(&self) -> Option<usize> {
+        self.stream.context().mem_get_info().ok().map(|(free, _)| free)
+    }
+
     fn allocate(&self, bytes: usize) -> Result<CudaBuffer> {
         // SAFETY: the content is undefined, as the trait says.
         let memory = unsafe { self.stream.alloc::<u8>(bytes.max(1)) };

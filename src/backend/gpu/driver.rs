@@ -38,6 +38,9 @@ pub trait Buffer {
 pub trait Driver {
     type Buffer: Buffer;
 
+    /// Bytes of memory that can still be had; `None` where nobody knows.
+    fn available_memory(&self) -> Option<usize>;
+
     /// Device memory whose content is undefined.
     fn allocate(&self, bytes: usize) -> Result<Self::Buffer>;
 
@@ -55,4 +58,18 @@ pub trait Driver {
     /// buffers live, and nobody uploads to them, downloads them or launches what touches them from another thread.
     #[allow(unsafe_code)]
     unsafe fn launch(&self, kernel: &str, launch: Launch, params: &[u8]) -> Result<()>;
+}
+
+/// Runs a kernel on its parameter struct, whose buffers the caller holds until the device is done with them.
+#[allow(unsafe_code)]
+pub(super) fn run<P: super::params::Params>(
+    driver: &impl Driver,
+    kernel: &str,
+    launch: Launch,
+    params: &P,
+) -> Result<()> {
+    // SAFETY: called by the operations of this folder alone. They make the struct that the kernel's name stands for from
+    // buffers that they hold or were lent, of the extents that they launch with; a device runs its launches in order, so
+    // a buffer that is given back afterwards is not used before they are done.
+    unsafe { driver.launch(kernel, launch, bytemuck::bytes_of(params)) }
 }

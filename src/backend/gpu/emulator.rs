@@ -183,6 +183,10 @@ impl Emulator {
 impl Driver for Emulator {
     type Buffer = EmulatorBuffer;
 
+    fn available_memory(&self) -> Option<usize> {
+        None
+    }
+
     fn allocate(&self, bytes: usize) -> Result<EmulatorBuffer> {
         // SAFETY: any size may be asked for.
         let at = unsafe { ffi::adali_emulator_allocate(bytes) };

@@ -49,6 +49,25 @@ params! {
         current_steps: u32,
     }
 
+    /// `channel_sums`
+    struct ChannelSums {
+        values: u64,
+        sums: u64,
+        places: Places,
+        padding: u32,
+    }
+
+    /// `fold_affine`
+    struct FoldAffine {
+        scale: u64,
+        shift: u64,
+        bias: u64,
+        folded_scale: u64,
+        folded_shift: u64,
+        channels: u32,
+        dropout: f32,
+    }
+
     /// `batch_norm_statistics`, `batch_norm_running`
     struct BatchNorm {
         moments: u64,

@@ -1,0 +1,210 @@
+//! Whole networks on the GPU backend, run on the emulator, against the CPU backend: the same initial weights, batches and
+//! masks, a few steps of training.
+#![cfg(feature = "emulator")]
+
+mod oracle;
+mod support;
+
+use adali::backend::cpu::Cpu;
+use adali::backend::gpu::emulator::Emulator;
+use adali::backend::gpu::tile::Card;
+use adali::backend::gpu::{Gpu, Precision};
+use adali::backend::{Backend, LossSpec, Normalisation, Update, UpdateRule};
+use adali::data::{Placement, SampleShape};
+use adali::network::model::{Model, Pass};
+use adali::network::parameters::Part;
+use adali::network::{InputMode, NetworkSpec, Norm};
+use adali::surrogate::Bounds;
+use oracle::Rng;
+use support::Case;
+use support::layers::{avg_pool, conv, dropout, linear, max_pool, network, readout, spiking_readout};
+use support::structures::{SURROGATES, vary};
+
+const CLASSES: usize = 3;
+const STEPS: u64 = 3;
+
+/// What a short training leaves.
+struct Trained {
+    losses: Vec<f64>,
+    /// Name, value and gradient of every parameter after the first step: later a spike at the threshold may part them.
+    parameters: Vec<(String, Vec<f32>, Vec<f32>)>,
+    /// Spikes of every stage in the first pass.
+    spikes: Vec<Vec<u8>>,
+}
+
+fn train<B: Backend>(backend: B, case: &Case, bytes: &[u8], rule: UpdateRule) -> Trained {
+    let [channels, height, width] = case.input;
+    let frames = if case.spec.input == InputMode::Frames { case.spec.steps } else { 1 };
+    let shape = SampleShape { frames, height, width, channels };
+    let normalisation = Normalisation { full_scale: 255.0, mean: vec![0.4; channels], deviation: vec![0.25; channels] };
+    let set = backend.bytes(bytes.to_vec()).expect("memory");
+    let mut model = Model::new(backend, &case.spec, case.plan(), case.batch, 7).expect("a model");
+    for stage in 0..case.plan().stages.len() {
+        model.set_bounds(stage, vec![Bounds::new(0.9, 1.1, 0.5)]);
+    }
+    let mut trained = Trained { losses: Vec::new(), parameters: Vec::new(), spikes: Vec::new() };
+    for step in 1..=STEPS {
+        let indices: Vec<u32> = (0..case.batch as u32).map(|n| n + case.batch as u32 * (step as u32 % 2)).collect();
+        let labels: Vec<u16> = indices.iter().map(|n| (n % CLASSES as u32) as u16).collect();
+        let placements = vec![Placement { dx: 1, dy: 0, flip: step == 2 }; case.batch];
+        model.gather(&set, &shape, &normalisation, &indices, &placements).expect("a batch");
+        let pass = Pass::train(step, false);
+        model.forward(pass).expect("a forward pass");
+        if step == 1 {
+            let spikes = (0..case.plan().stages.len()).filter_map(|stage| model.read_spikes(stage).expect("spikes"));
+            trained.spikes = spikes.collect();
+        }
+        let loss = model.loss(&LossSpec::default(), &labels, true).expect("a loss");
+        trained.losses.push(loss.loss / case.batch as f64);
+        model.backward(pass).expect("a backward pass");
+        let update = Update { rule, rate: 0.05, decay: 1e-4, gradient_scale: 1.0, count: step };
+        model.update(&update).expect("an update");
+        if step == 1 {
+            for parameter in model.parameters() {
+                let read = |part| parameter.read(model.backend(), part).expect("a tensor");
+                trained.parameters.push((parameter.name.clone(), read(Part::Value), read(Part::Gradient)));
+            }
+        }
+    }
+    trained
+}
+
+/// Relative distance in the 2-norm.
+fn distance(got: &[f32], want: &[f32]) -> f64 {
+    let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|x| x * x).sum::<f64>().sqrt();
+    let apart = norm(&mut got.iter().zip(want).map(|(&g, &w)| f64::from(g) - f64::from(w)));
+    apart / norm(&mut want.iter().map(|&w| f64::from(w))).max(1e-6)
+}
+
+fn gpu(precision: Precision, seed: u64) -> Gpu<Emulator> {
+    let card = Card { multiprocessors: 2, shared: 99 * 1024 };
+    Gpu::new(Emulator::new(seed), card, precision, "emulator".into())
+}
+
+/// Networks that meet every operation of the backend.
+fn networks() -> Vec<(&'static str, NetworkSpec)> {
+    let frames = |spec: NetworkSpec| NetworkSpec { input: InputMode::Frames, ..spec };
+    vec![
+        (
+            "plain",
+            network(4, vec![conv(9, 3, 1, 1, Norm::None), max_pool(2, 2, 0), linear(12, Norm::None), readout(CLASSES)]),
+        ),
+        (
+            "batch norm",
+            network(
+                3,
+                vec![
+                    conv(9, 3, 1, 1, Norm::Batch),
+                    max_pool(2, 2, 0),
+                    conv(11, 3, 2, 1, Norm::Batch),
+                    readout(CLASSES),
+                ],
+            ),
+        ),
+        (
+            "weight norm",
+            network(
+                4,
+                vec![
+                    conv(9, 3, 1, 1, Norm::Weight),
+                    max_pool(3, 2, 1),
+                    conv(40, 3, 1, 1, Norm::Weight),
+                    readout(CLASSES),
+                ],
+            ),
+        ),
+        (
+            "averages",
+            network(
+                2,
+                vec![conv(9, 3, 1, 1, Norm::Batch), avg_pool(2, 2), conv(7, 1, 1, 0, Norm::None), readout(CLASSES)],
+            ),
+        ),
+        (
+            "frames",
+            frames(network(
+                5,
+                vec![conv(9, 3, 1, 1, Norm::Batch), max_pool(2, 2, 0), linear(8, Norm::Batch), readout(CLASSES)],
+            )),
+        ),
+        (
+            "votes and dropout",
+            network(
+                4,
+                vec![
+                    conv(9, 3, 1, 1, Norm::None),
+                    dropout(0.3),
+                    linear(16, Norm::None),
+                    dropout(0.5),
+                    spiking_readout(CLASSES, 2, Norm::None),
+                ],
+            ),
+        ),
+    ]
+}
+
+fn compare(precision: Precision, losses: f64, gradients: f64, flips: f64) {
+    let mut rng = Rng::fresh(precision.name());
+    let (mut compared, mut gradients_compared) = (0, 0);
+    let rules = [
+        UpdateRule::Sgd { momentum: 0.9 },
+        UpdateRule::Adam { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, decoupled: true },
+    ];
+    for (i, (name, spec)) in networks().into_iter().enumerate() {
+        for (j, &kind) in SURROGATES.iter().enumerate() {
+            let mut spec = vary(spec.clone(), &mut rng);
+            spec.surrogate = adali::surrogate::Surrogate::new(kind);
+            if name == "frames" {
+                spec.input = InputMode::Frames;
+            }
+            let case = Case::new(spec, [2, 6, 7], 4);
+            let frames = if case.spec.input == InputMode::Frames { case.spec.steps } else { 1 };
+            let bytes: Vec<u8> = (0..8 * frames * 2 * 6 * 7).map(|_| rng.below(256) as u8).collect();
+            let rule = rules[(i + j) % 2];
+            let want = train(Cpu, &case, &bytes, rule);
+            let got = train(gpu(precision, rng.next_u64()), &case, &bytes, rule);
+            let what = format!("{name} {kind:?} {:?} {}", case.spec.neuron, precision.name());
+            let (mut all, mut flipped) = (0, 0);
+            for (got, want) in got.spikes.iter().zip(&want.spikes) {
+                all += want.len();
+                flipped += got.iter().zip(want).filter(|(g, w)| g != w).count();
+            }
+            assert!(all > 0 && flipped as f64 <= flips * all as f64, "{what}: {flipped} of {all} spikes differ");
+            assert!(
+                (got.losses[0] - want.losses[0]).abs() <= losses,
+                "{what}: {:?}, not {:?}",
+                got.losses,
+                want.losses
+            );
+            if flipped == 0 && precision == Precision::F32 {
+                for (got, want) in got.parameters.iter().zip(&want.parameters) {
+                    let mut apart = [distance(&got.1, &want.1), distance(&got.2, &want.2)];
+                    if matches!(rule, UpdateRule::Adam { .. }) {
+                        apart[0] = 0.0; // its first step goes by the sign of gradients, which rounding gives to zeros
+                    }
+                    assert!(apart.into_iter().all(|far| far <= gradients), "{what} {}: {apart:?}", got.0);
+                    gradients_compared += 1;
+                }
+            }
+            compared += 1;
+        }
+    }
+    assert_eq!(compared, 6 * SURROGATES.len());
+    println!("{}: {gradients_compared} gradients", precision.name());
+    assert!(precision != Precision::F32 || gradients_compared >= 60, "{gradients_compared} gradients");
+}
+
+#[test]
+fn f32_follows_the_cpu() {
+    compare(Precision::F32, 1e-4, 1e-4, 2e-3);
+}
+
+#[test]
+fn bf16_is_near_the_cpu() {
+    compare(Precision::Bf16, 0.2, 1.0, 0.1);
+}
+
+#[test]
+fn f16_is_near_the_cpu() {
+    compare(Precision::F16, 0.1, 1.0, 0.05);
+}
