@@ -253,6 +253,22 @@ fn info_and_help_say_what_there_is() {
     assert!(snapshot(home.path()).len() == 5, "info or help wrote something");
 }
 
+#[cfg(feature = "emulator")]
+#[test]
+fn the_emulator_trains_like_the_cpu() {
+    let home = TempDir::new().unwrap();
+    let train = |device: &str| {
+        let line = format!("train {device} --epochs 1 --limit 120 --batch 40 --quiet --json --out {}", &device[9..12]);
+        adali(home.path(), &line).done().json()
+    };
+    let (cpu, f32) = (train("--device cpu"), train("--device emulator --precision f32"));
+    let loss = |result: &Value| result["test_loss"].as_f64().unwrap();
+    assert!((loss(&cpu) - loss(&f32)).abs() < 1e-3, "{cpu} {f32}");
+    let result = adali(home.path(), "eval emu --device emulator --json").done().json();
+    assert!((result["loss"].as_f64().unwrap() - loss(&f32)).abs() < 2e-2, "{result}");
+    adali(home.path(), "train --device gpu").failed_somehow(2);
+}
+
 #[test]
 fn a_training_that_diverges_says_where_and_keeps_what_it_had() {
     let home = TempDir::new().unwrap();

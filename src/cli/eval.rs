@@ -1,6 +1,6 @@
 //! `adali eval`
 
-use super::options::{DataOptions, DeviceOptions, load_data, open_trained};
+use super::options::{DataOptions, DeviceOptions, load_data, on_device, open_trained};
 use super::{End, say};
 use crate::backend::Backend;
 use crate::bail_input;
@@ -43,7 +43,10 @@ pub struct EvalArguments {
 }
 
 pub fn run(arguments: EvalArguments) -> Result<End> {
-    let backend = arguments.device.open()?;
+    on_device!(arguments.device, |backend| run_on(backend, arguments))
+}
+
+fn run_on<B: Backend + Clone>(backend: B, arguments: EvalArguments) -> Result<End> {
     let checkpoint = open_trained(&arguments.run)?;
     let mut config = checkpoint.config()?;
     config.data.source = arguments.data.data.unwrap_or(config.data.source);

@@ -1,6 +1,6 @@
 //! `adali info`
 
-use super::options::DeviceOptions;
+use super::options::{DeviceOptions, on_device};
 use super::{End, say};
 use crate::backend::Backend;
 use crate::backend::gpu::cuda::Cuda;
@@ -54,7 +54,7 @@ pub fn run(arguments: InfoArguments) -> Result<End> {
 }
 
 fn devices_and_data(device: &DeviceOptions, data_dir: Option<&Path>, json: bool) -> Result<()> {
-    let backend = device.open()?;
+    let processor = on_device!(device, |backend| backend.describe());
     let sources: Vec<_> = DataSource::value_variants()
         .iter()
         .map(|&source| {
@@ -63,7 +63,7 @@ fn devices_and_data(device: &DeviceOptions, data_dir: Option<&Path>, json: bool)
         })
         .collect();
     let cards = Cuda::names().into_iter().enumerate().map(|(i, name)| format!("cuda:{i} ({name})"));
-    let devices: Vec<String> = std::iter::once(backend.describe()).chain(cards).collect();
+    let devices: Vec<String> = std::iter::once(processor).chain(cards).collect();
     if json {
         let data: serde_json::Map<_, _> =
             sources.iter().map(|(source, found)| (source.name().to_string(), found.clone().into())).collect();

@@ -1,9 +1,8 @@
 //! `adali inspect`
 
-use super::options::{DataOptions, DeviceOptions, load_data, open_trained};
+use super::options::{DataOptions, DeviceOptions, load_data, on_device, open_trained};
 use super::{End, say};
 use crate::backend::Backend;
-use crate::backend::cpu::Cpu;
 use crate::bail_input;
 use crate::data::sampling::Placement;
 use crate::network::Model;
@@ -53,7 +52,10 @@ pub struct InspectArguments {
 }
 
 pub fn run(arguments: InspectArguments) -> Result<End> {
-    let backend = arguments.device.open()?;
+    on_device!(arguments.device, |backend| run_on(backend, arguments))
+}
+
+fn run_on<B: Backend + Clone>(backend: B, arguments: InspectArguments) -> Result<End> {
     if arguments.out.is_file() && !arguments.force {
         bail_input!("{} exists; overwrite it with --force or give another --out", arguments.out.display());
     }
@@ -104,7 +106,7 @@ pub fn run(arguments: InspectArguments) -> Result<End> {
 }
 
 /// `input`, `labels`, `logits`, `logits_per_step`, `spikes.{i}`, `membrane.{i}`, `loss`, `grad.{parameter}`.
-fn collect(model: &Model<Cpu>, labels: &[u16], loss: f64, grads: bool) -> Result<Tensors> {
+fn collect<B: Backend>(model: &Model<B>, labels: &[u16], loss: f64, grads: bool) -> Result<Tensors> {
     let plan = model.plan();
     let (steps, batch, classes) = (plan.steps, labels.len(), plan.classes);
     let input = plan.input;

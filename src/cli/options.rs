@@ -1,42 +1,120 @@
 //! Options that several commands share.
 
 use crate::backend::cpu::Cpu;
-use crate::bail_input;
+use crate::backend::gpu::cuda::Cuda;
+use crate::backend::gpu::{Gpu, Precision};
+#[cfg(feature = "emulator")]
+use crate::backend::gpu::{emulator::Emulator, tile::Card};
 use crate::data::{DataSource, Dataset, load};
 use crate::train::checkpoint::{Checkpoint, open_model};
+use crate::{bail_input, input_error};
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 use std::path::{Path, PathBuf};
 
 /// Where to compute.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Device {
-    /// The fastest there is.
     Auto,
-    /// All cores of the processor.
     Cpu,
+    /// An NVIDIA card by number.
+    Cuda(usize),
+    Emulator,
+}
+
+impl std::str::FromStr for Device {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let card = text.strip_prefix("cuda:").map(|number| number.parse());
+        match (text, card) {
+            ("auto", _) => Ok(Self::Auto),
+            ("cpu", _) => Ok(Self::Cpu),
+            ("cuda", _) => Ok(Self::Cuda(0)),
+            (_, Some(Ok(card))) => Ok(Self::Cuda(card)),
+            ("emulator", _) if cfg!(feature = "emulator") => Ok(Self::Emulator),
+            ("emulator", _) => Err("this program was built without it: cargo build --features emulator".into()),
+            _ => Err("it is auto, cpu, cuda, cuda:1 (a card by number) or emulator".into()),
+        }
+    }
+}
+
+/// What a device stores activations and gradients in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Stored {
+    /// 16 bits, on tensor cores.
+    Bf16,
+    /// 32 bits, by plain and slow kernels: to compare with the CPU.
+    F32,
 }
 
 /// Device and threads.
 #[derive(Args)]
 pub struct DeviceOptions {
-    /// Where to compute.
-    #[arg(long, value_enum, default_value = "auto")]
+    /// Where to compute: auto, cpu, cuda, cuda:1 (a card by number), or emulator (the CUDA kernels on the CPU, checked and
+    /// very slow). `auto` is the CPU for now: the CUDA kernels have not run on a card yet.
+    #[arg(long, default_value = "auto", value_name = "DEVICE")]
     pub device: Device,
+    /// What a CUDA card or the emulator stores; the CPU computes in f32.
+    #[arg(long, value_enum, default_value = "bf16")]
+    pub precision: Stored,
     /// Threads; 0 for one a core. The results are the same for any number.
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub threads: usize,
 }
 
+/// An open device.
+pub enum Opened {
+    Cpu(Cpu),
+    Cuda(Box<Gpu<Cuda>>),
+    #[cfg(feature = "emulator")]
+    Emulator(Box<Gpu<Emulator>>),
+}
+
+/// Opens the device that the options name as `$backend` and evaluates `$body` with it.
+macro_rules! on_device {
+    ($options:expr, |$backend:ident| $body:expr) => {
+        match $options.open()? {
+            $crate::cli::options::Opened::Cpu($backend) => $body,
+            $crate::cli::options::Opened::Cuda(backend) => {
+                let $backend = *backend;
+                $body
+            }
+            #[cfg(feature = "emulator")]
+            $crate::cli::options::Opened::Emulator(backend) => {
+                let $backend = *backend;
+                $body
+            }
+        }
+    };
+}
+pub(super) use on_device;
+
 impl DeviceOptions {
     /// Sets the threads up and opens the device.
-    pub fn open(&self) -> Result<Cpu> {
+    pub fn open(&self) -> Result<Opened> {
         if self.threads > 1024 {
             bail_input!("threads {} must be at most 1024", self.threads);
         }
         rayon::ThreadPoolBuilder::new().num_threads(self.threads).build_global()?;
+        let precision = match self.precision {
+            Stored::Bf16 => Precision::Bf16,
+            Stored::F32 => Precision::F32,
+        };
         match self.device {
-            Device::Auto | Device::Cpu => Ok(Cpu),
+            Device::Auto | Device::Cpu => Ok(Opened::Cpu(Cpu)),
+            Device::Cuda(ordinal) => {
+                let cuda = Cuda::open(ordinal).map_err(|error| input_error!("{error:#}"))?;
+                let (card, name) = (cuda.card(), cuda.name().to_string());
+                Ok(Opened::Cuda(Box::new(Gpu::new(cuda, card, precision, name))))
+            }
+            #[cfg(feature = "emulator")]
+            Device::Emulator => {
+                let card = Card { multiprocessors: 2, shared: 227 * 1024 };
+                Ok(Opened::Emulator(Box::new(Gpu::new(Emulator::new(0), card, precision, "emulator".into()))))
+            }
+            #[cfg(not(feature = "emulator"))]
+            Device::Emulator => unreachable!("refused when it was parsed"),
         }
     }
 }

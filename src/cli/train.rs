@@ -1,11 +1,10 @@
 //! `adali train`
 
-use super::options::{load_data, megabytes, peak_memory};
+use super::options::{load_data, megabytes, on_device, peak_memory};
 use super::progress::{Bar, epoch_lines};
 pub use super::train_options::TrainArguments;
 use super::{End, say};
 use crate::backend::Backend;
-use crate::backend::cpu::Cpu;
 use crate::data::Dataset;
 use crate::train::checkpoint::{self, Progress, load_model, load_state, open_model, open_state};
 use crate::train::files::write_whole;
@@ -19,10 +18,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 pub fn run(arguments: TrainArguments) -> Result<End> {
-    let backend = arguments.device.open()?;
+    on_device!(arguments.device, |backend| run_on(backend, &arguments))
+}
+
+fn run_on<B: Backend + Clone>(backend: B, arguments: &TrainArguments) -> Result<End> {
     let (run, trainer, data) = match &arguments.resume {
         Some(folder) => {
-            let (run, config, mut data) = resumed(folder.clone(), &arguments)?;
+            let (run, config, mut data) = resumed(folder.clone(), arguments)?;
             (run, Trainer::new(backend, config, &mut data)?, data)
         }
         None => {
@@ -34,7 +36,7 @@ pub fn run(arguments: TrainArguments) -> Result<End> {
             (Run::create(folder, arguments.force)?, trainer, data)
         }
     };
-    train(trainer, run, data, &arguments)
+    train(trainer, run, data, arguments)
 }
 
 /// A run to be continued: its folder, configuration and data.
@@ -48,7 +50,12 @@ fn resumed(folder: PathBuf, arguments: &TrainArguments) -> Result<(Run, Config, 
     Ok((run, config, data))
 }
 
-fn train(mut trainer: Trainer<Cpu>, run: Run, data: Dataset, arguments: &TrainArguments) -> Result<End> {
+fn train<B: Backend + Clone>(
+    mut trainer: Trainer<B>,
+    run: Run,
+    data: Dataset,
+    arguments: &TrainArguments,
+) -> Result<End> {
     let stop = Arc::new(AtomicBool::new(false));
     let seen = stop.clone();
     ctrlc::set_handler(move || seen.store(true, Ordering::Relaxed)).context("cannot watch for Ctrl-C")?;
@@ -122,7 +129,7 @@ fn train(mut trainer: Trainer<Cpu>, run: Run, data: Dataset, arguments: &TrainAr
 }
 
 /// Says what will be trained, on what, and how large it is.
-fn introduce(trainer: &Trainer<Cpu>, run: &Run, source: &str) -> Result<()> {
+fn introduce<B: Backend>(trainer: &Trainer<B>, run: &Run, source: &str) -> Result<()> {
     let (training, held_out) = trainer.split();
     let memory = trainer.model.memory();
     say(format!("device   {}", trainer.model.backend().describe()))?;

@@ -78,6 +78,12 @@ impl Ran {
         self
     }
 
+    /// Checks that it failed with this code; the command line's own errors take several lines.
+    pub fn failed_somehow(self, code: i32) -> Self {
+        assert!(self.code == Some(code) && self.err.starts_with("error: "), "{self}");
+        self
+    }
+
     /// Checks that it failed with this code and one line that names all of `parts`.
     pub fn failed(self, code: i32, parts: &[&str]) -> Self {
         assert_eq!(self.code, Some(code), "{self}");

@@ -71,9 +71,10 @@ impl Cuda {
         if COMPILER.is_none() {
             bail!("cannot use CUDA: {ADVICE}");
         }
-        let cards = Self::cards();
-        if ordinal >= cards {
-            bail!("cannot use CUDA card {ordinal}: the NVIDIA driver offers {cards} (cards are counted from 0)");
+        match Self::cards() {
+            0 => bail!("cannot use CUDA: this machine has no NVIDIA driver, or no card that it sees"),
+            cards if ordinal >= cards => bail!("there is no CUDA card {ordinal}: the last is {}", cards - 1),
+            _ => {}
         }
         let context = CudaContext::new(ordinal).with_context(|| format!("cannot open CUDA card {ordinal}"))?;
         let name = format!("{} (cuda:{ordinal})", context.name()?);

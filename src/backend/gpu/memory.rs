@@ -9,13 +9,21 @@ use super::{Buffer, Driver, Launch};
 use crate::backend::Neurons;
 use crate::backend::shape::{Conv, Span, Volume};
 use anyhow::Result;
+use std::sync::Arc;
 
-/// Runs a network's operations as kernels, one after the other.
+/// Runs a network's operations as kernels, one after the other. A clone is the same device.
 pub struct Gpu<D: Driver> {
-    pub(super) driver: D,
+    pub(super) driver: Arc<D>,
     pub(super) precision: Precision,
     pub(super) card: Card,
     pub(super) name: String,
+}
+
+impl<D: Driver> Clone for Gpu<D> {
+    fn clone(&self) -> Self {
+        let Self { driver, precision, card, name } = self;
+        Self { driver: driver.clone(), precision: *precision, card: *card, name: name.clone() }
+    }
 }
 
 /// Dense numbers.
@@ -77,7 +85,7 @@ pub(super) fn lowered(conv: &Conv) -> Conv {
 impl<D: Driver> Gpu<D> {
     /// A backend on a device.
     pub fn new(driver: D, card: Card, precision: Precision, name: String) -> Self {
-        Self { driver, precision, card, name }
+        Self { driver: Arc::new(driver), precision, card, name }
     }
 
     /// A buffer with these bytes.
@@ -119,7 +127,7 @@ impl<D: Driver> Gpu<D> {
     }
 
     pub(super) fn run<P: Params>(&self, kernel: &str, launch: Launch, params: &P) -> Result<()> {
-        run(&self.driver, kernel, launch, params)
+        run(&*self.driver, kernel, launch, params)
     }
 
     /// The launch of a kernel that works neuron by neuron: enough blocks for the card, each with several places.
