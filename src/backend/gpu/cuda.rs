@@ -146,6 +146,7 @@ impl Driver for Cuda {
         if bytes.is_empty() {
             return Ok(());
         }
+        self.stream.context().bind_to_thread()?;
         // SAFETY: the range lies in the buffer; the copy is complete before `bytes` can go.
         unsafe { result::memcpy_htod_async(to.address + offset as u64, bytes, self.stream.cu_stream()) }?;
         Ok(self.stream.synchronize()?)
@@ -164,6 +165,7 @@ impl Driver for Cuda {
         // The driver copies the parameters before it returns.
         let mut arguments = [params.as_ptr() as *mut c_void];
         let stream = self.stream.cu_stream();
+        self.stream.context().bind_to_thread()?;
         // SAFETY: the caller vouches for the parameters; the function is the card's own.
         unsafe {
             result::launch_kernel(function.cu_function(), (x, y, z), (threads, 1, 1), shared, stream, &mut arguments)
