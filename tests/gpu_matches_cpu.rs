@@ -145,7 +145,7 @@ fn networks() -> Vec<(&'static str, NetworkSpec)> {
 
 fn compare(precision: Precision, losses: f64, gradients: f64, flips: f64) {
     let mut rng = Rng::fresh(precision.name());
-    let (mut compared, mut gradients_compared) = (0, 0);
+    let (mut compared, mut gradients_compared, mut largest) = (0, 0, [0.0f64; 3]);
     let rules = [
         UpdateRule::Sgd { momentum: 0.9 },
         UpdateRule::Adam { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, decoupled: true },
@@ -170,18 +170,18 @@ fn compare(precision: Precision, losses: f64, gradients: f64, flips: f64) {
                 flipped += got.iter().zip(want).filter(|(g, w)| g != w).count();
             }
             assert!(all > 0 && flipped as f64 <= flips * all as f64, "{what}: {flipped} of {all} spikes differ");
-            assert!(
-                (got.losses[0] - want.losses[0]).abs() <= losses,
-                "{what}: {:?}, not {:?}",
-                got.losses,
-                want.losses
-            );
-            if flipped == 0 && precision == Precision::F32 {
+            let apart = (got.losses[0] - want.losses[0]).abs();
+            largest = [largest[0].max(apart), largest[1].max(flipped as f64 / all as f64), largest[2]];
+            // In f32 a spike parts only where a membrane meets the threshold to the last digit, and takes the loss along.
+            let parted = flipped > 0 && precision == Precision::F32;
+            assert!(parted || apart <= losses, "{what}: {:?}, not {:?}", got.losses, want.losses);
+            if flipped == 0 {
                 for (got, want) in got.parameters.iter().zip(&want.parameters) {
                     let mut apart = [distance(&got.1, &want.1), distance(&got.2, &want.2)];
                     if matches!(rule, UpdateRule::Adam { .. }) {
                         apart[0] = 0.0; // its first step goes by the sign of gradients, which rounding gives to zeros
                     }
+                    largest[2] = largest[2].max(apart[0]).max(apart[1]);
                     assert!(apart.into_iter().all(|far| far <= gradients), "{what} {}: {apart:?}", got.0);
                     gradients_compared += 1;
                 }
@@ -190,21 +190,22 @@ fn compare(precision: Precision, losses: f64, gradients: f64, flips: f64) {
         }
     }
     assert_eq!(compared, 6 * SURROGATES.len());
-    println!("{}: {gradients_compared} gradients", precision.name());
-    assert!(precision != Precision::F32 || gradients_compared >= 60, "{gradients_compared} gradients");
+    println!("{}: {gradients_compared} gradients; loss, flips, gradients apart by up to {largest:?}", precision.name());
+    // In 16 bits only where no spike has parted.
+    assert!(precision != Precision::F32 || gradients_compared >= 100, "{gradients_compared} gradients");
 }
 
 #[test]
 fn f32_follows_the_cpu() {
-    compare(Precision::F32, 1e-4, 1e-4, 2e-3);
+    compare(Precision::F32, 1e-5, 1e-4, 2e-3);
 }
 
 #[test]
 fn bf16_is_near_the_cpu() {
-    compare(Precision::Bf16, 0.2, 1.0, 0.1);
+    compare(Precision::Bf16, 0.15, 0.3, 0.03);
 }
 
 #[test]
 fn f16_is_near_the_cpu() {
-    compare(Precision::F16, 0.1, 1.0, 0.05);
+    compare(Precision::F16, 0.1, 0.3, 0.01);
 }

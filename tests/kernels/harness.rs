@@ -16,31 +16,21 @@ use adali::surrogate::{Bounds, Surrogate, SurrogateKind};
 use half::{bf16, f16};
 
 /// How a kernel stores values; the end of its name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Value {
-    F32,
-    Bf16,
-    F16,
-}
+pub use adali::backend::gpu::Precision as Value;
 
 pub const VALUES: [Value; 3] = [Value::F32, Value::Bf16, Value::F16];
 pub const HALVES: [Value; 2] = [Value::Bf16, Value::F16];
 
-impl Value {
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::F32 => "f32",
-            Self::Bf16 => "bf16",
-            Self::F16 => "f16",
-        }
-    }
-
-    pub fn bytes(self) -> usize {
-        if self == Self::F32 { 4 } else { 2 }
-    }
-
+/// What storing does to values.
+pub trait Rounding {
     /// What is left of `x` once stored.
-    pub fn round(self, x: f32) -> f32 {
+    fn round(self, x: f32) -> f32;
+    /// Relative distance of neighbouring values.
+    fn epsilon(self) -> f32;
+}
+
+impl Rounding for Value {
+    fn round(self, x: f32) -> f32 {
         match self {
             Self::F32 => x,
             Self::Bf16 => bf16::from_f32(x).to_f32(),
@@ -48,29 +38,11 @@ impl Value {
         }
     }
 
-    /// Relative distance of neighbouring values.
-    pub fn epsilon(self) -> f32 {
+    fn epsilon(self) -> f32 {
         match self {
             Self::F32 => f32::EPSILON,
             Self::Bf16 => bf16::EPSILON.to_f32(),
             Self::F16 => f16::EPSILON.to_f32(),
-        }
-    }
-
-    pub fn encode(self, values: &[f32]) -> Vec<u8> {
-        match self {
-            Self::F32 => bytemuck::cast_slice(values).to_vec(),
-            Self::Bf16 => values.iter().flat_map(|&x| bf16::from_f32(x).to_le_bytes()).collect(),
-            Self::F16 => values.iter().flat_map(|&x| f16::from_f32(x).to_le_bytes()).collect(),
-        }
-    }
-
-    pub fn decode(self, bytes: &[u8]) -> Vec<f32> {
-        let pairs = bytes.as_chunks::<2>().0.iter();
-        match self {
-            Self::F32 => collect(bytes),
-            Self::Bf16 => pairs.map(|&b| bf16::from_le_bytes(b).to_f32()).collect(),
-            Self::F16 => pairs.map(|&b| f16::from_le_bytes(b).to_f32()).collect(),
         }
     }
 }
