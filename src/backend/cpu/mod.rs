@@ -24,10 +24,10 @@ use super::shape::{Conv, Pool, Span, Volume};
 use super::*;
 use layout::{pitch, words};
 use lif::{Lif, each_image};
-use operands::{Gradient, WindowTable};
+use operands::Gradient;
 use pool::Windows;
 use rayon::prelude::*;
-use spike_backward::{ImageSaved, SpikeBackward};
+use spike_backward::neurons_backward;
 use threads::with_scratch;
 
 /// Runs on the threads of rayon's current pool.
@@ -496,54 +496,4 @@ impl Backend for Cpu {
         optimizer::update(update, parameter.value, parameter.gradient, parameter.first, parameter.second);
         Ok(())
     }
-}
-
-/// The neurons' backward pass over all samples; sums of each sample's gradient and, with a norm, of its product with the
-/// normalised currents.
-fn neurons_backward(
-    volume: Volume,
-    span: Span,
-    neurons: &Neurons,
-    saved: Saved<Cpu>,
-    pool: Option<&Pool>,
-    spikes_grad: &[f32],
-    current_steps: usize,
-    out: &mut [f32],
-    norm: Option<(&Vec<f32>, &NormState<Vec<f32>>)>,
-) -> Vec<f32> {
-    let task = SpikeBackward {
-        volume,
-        steps: span.steps,
-        neuron: neurons.neuron,
-        slope: neurons.surrogate.slope(neurons.neuron.threshold),
-        table: WindowTable::new(neurons, volume.c),
-        pool,
-        current_steps,
-        windows: pool.map(Windows::new),
-    };
-    let (pixels, pitch) = (volume.pixels(), pitch(volume.c));
-    let bits = span.steps * pixels * words(volume.c);
-    let gradient = span.steps * pool.map_or(pixels, |pool| pool.output.pixels()) * pitch;
-    let image = current_steps * pixels * pitch;
-    let mut sums = vec![0.0; span.batch * 2 * pitch];
-    out.par_chunks_mut(image).zip(sums.par_chunks_mut(2 * pitch)).enumerate().for_each(|(n, (out, sums))| {
-        let saved = match saved {
-            Saved::Bits { spikes, windows } => {
-                ImageSaved::Bits { spikes: &spikes[n * bits..][..bits], windows: &windows[n * bits..][..bits] }
-            }
-            Saved::Currents { currents, steps, affine, spikes } => ImageSaved::Currents {
-                currents: &currents[n * steps * pixels * pitch..][..steps * pixels * pitch],
-                steps,
-                scale: affine.scale,
-                shift: affine.shift,
-                spikes: &spikes[n * bits..][..bits],
-            },
-        };
-        with_scratch(|scratch| task.run(saved, &spikes_grad[n * gradient..][..gradient], out, scratch));
-        match norm {
-            Some((currents, state)) => norm::norm_gradient_sums(out, &currents[n * image..][..image], state, sums),
-            None => norm::gradient_sums(out, sums),
-        }
-    });
-    sums
 }

@@ -4,14 +4,17 @@ use super::layout::{pitch, words};
 use super::lif::lanes;
 use super::operands::WindowTable;
 use super::pool::{Upstream, Windows};
-use super::threads::{Scratch, each_lanes, simd};
-use crate::backend::shape::{Pool, Volume};
+use super::threads::{Scratch, each_lanes, simd, with_scratch};
+use super::{Cpu, norm};
+use crate::backend::shape::{Pool, Span, Volume};
+use crate::backend::{Neurons, NormState, Saved};
 use crate::neuron::{Neuron, ResetKind};
 use crate::surrogate::{MembraneSlope, Slope};
+use rayon::prelude::*;
 
 /// One sample of what the forward pass left.
 #[derive(Clone, Copy)]
-pub enum ImageSaved<'a> {
+enum ImageSaved<'a> {
     /// `[T][H][W][words]` each.
     Bits { spikes: &'a [u32], windows: &'a [u32] },
     /// `[steps or 1][H][W][pitch]`, with the per-channel affine map.
@@ -19,7 +22,7 @@ pub enum ImageSaved<'a> {
 }
 
 /// A layer's neurons, for the backward pass.
-pub struct SpikeBackward<'a> {
+struct SpikeBackward<'a> {
     pub volume: Volume,
     pub steps: usize,
     pub neuron: Neuron,
@@ -207,4 +210,54 @@ impl SpikeBackward<'_> {
             out[pixel * pitch + channel..][..L].copy_from_slice(&sum);
         }
     }
+}
+
+/// The neurons' backward pass over all samples; sums of each sample's gradient and, with a norm, of its product with the
+/// normalised currents.
+pub fn neurons_backward(
+    volume: Volume,
+    span: Span,
+    neurons: &Neurons,
+    saved: Saved<Cpu>,
+    pool: Option<&Pool>,
+    spikes_grad: &[f32],
+    current_steps: usize,
+    out: &mut [f32],
+    norm: Option<(&Vec<f32>, &NormState<Vec<f32>>)>,
+) -> Vec<f32> {
+    let task = SpikeBackward {
+        volume,
+        steps: span.steps,
+        neuron: neurons.neuron,
+        slope: neurons.surrogate.slope(neurons.neuron.threshold),
+        table: WindowTable::new(neurons, volume.c),
+        pool,
+        current_steps,
+        windows: pool.map(Windows::new),
+    };
+    let (pixels, pitch) = (volume.pixels(), pitch(volume.c));
+    let bits = span.steps * pixels * words(volume.c);
+    let gradient = span.steps * pool.map_or(pixels, |pool| pool.output.pixels()) * pitch;
+    let image = current_steps * pixels * pitch;
+    let mut sums = vec![0.0; span.batch * 2 * pitch];
+    out.par_chunks_mut(image).zip(sums.par_chunks_mut(2 * pitch)).enumerate().for_each(|(n, (out, sums))| {
+        let saved = match saved {
+            Saved::Bits { spikes, windows } => {
+                ImageSaved::Bits { spikes: &spikes[n * bits..][..bits], windows: &windows[n * bits..][..bits] }
+            }
+            Saved::Currents { currents, steps, affine, spikes } => ImageSaved::Currents {
+                currents: &currents[n * steps * pixels * pitch..][..steps * pixels * pitch],
+                steps,
+                scale: affine.scale,
+                shift: affine.shift,
+                spikes: &spikes[n * bits..][..bits],
+            },
+        };
+        with_scratch(|scratch| task.run(saved, &spikes_grad[n * gradient..][..gradient], out, scratch));
+        match norm {
+            Some((currents, state)) => norm::norm_gradient_sums(out, &currents[n * image..][..image], state, sums),
+            None => norm::gradient_sums(out, sums),
+        }
+    });
+    sums
 }

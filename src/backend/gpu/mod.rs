@@ -8,6 +8,7 @@ pub mod cuda;
 mod driver;
 #[cfg(feature = "emulator")]
 pub mod emulator;
+pub mod geometry;
 mod memory;
 mod operations;
 pub mod params;
