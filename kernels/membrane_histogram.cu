@@ -6,6 +6,10 @@
 // time; a block counts in dynamic shared memory, [1 or 32][COUNTS] u32, and adds that up at its end. The grid is (any
 // number of blocks, 1, or where each channel has a histogram C/32: a block then owns one word of channels). Moves, per
 // neuron-step: 2 bytes in.
+//
+// `collect_counts` adds a layer's fresh counts, of all steps since it last ran, to the recent ones, by which the bounds
+// move, and to the epoch's, and clears them; a block a histogram. The first layer with potentials that are not finite is
+// noted: layers are collected in order, launch by launch. Moves 40 bytes a counter.
 #include "histogram.cuh"
 #include "places.cuh"
 #include "value.cuh"
@@ -19,6 +23,20 @@ struct MembraneHistogram {
     float threshold;
 };
 LAYOUT(MembraneHistogram, membranes, histogram, places, channels, per_channel, threshold)
+
+struct Fault {
+    unsigned long long place;       // step << 16 | layer + 1; 0: none
+    unsigned long long potentials;  // of the layer that are not finite
+};
+LAYOUT(Fault, place, potentials)
+
+struct CollectCounts {
+    unsigned long long *fresh, *recent, *epoch;  // [count][COUNTS]
+    const unsigned long long* step;              // 1 …
+    Fault* fault;                                // the first one stays
+    uint32_t layer, padding;
+};
+LAYOUT(CollectCounts, fresh, recent, epoch, step, fault, layer, padding)
 
 template <class V>
 DEVICE void membrane_histogram(const MembraneHistogram& p) {
@@ -50,3 +68,19 @@ DEVICE void membrane_histogram(const MembraneHistogram& p) {
 }
 
 KERNEL_EACH_VALUE(membrane_histogram, MembraneHistogram, PLACE_THREADS, 2, membrane_histogram)
+
+constexpr uint32_t COLLECT_THREADS = 256;
+
+KERNEL(collect_counts, CollectCounts, COLLECT_THREADS, 1) {
+    const size_t first = static_cast<size_t>(blockIdx.x) * COUNTS;
+    for (uint32_t bin = threadIdx.x; bin < COUNTS; bin += COLLECT_THREADS) {
+        const unsigned long long count = p.fresh[first + bin];
+        p.recent[first + bin] += count;
+        p.epoch[first + bin] += count;
+        p.fresh[first + bin] = 0;
+        if (bin < BINS + 2 || !count) continue;
+        const unsigned long long here = *p.step << 16 | (p.layer + 1);
+        const unsigned long long found = atomicCAS(&p.fault->place, 0ull, here);
+        if (!found || found == here) atomicAdd(&p.fault->potentials, count);
+    }
+}

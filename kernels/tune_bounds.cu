@@ -43,8 +43,8 @@ struct TuneBounds {
     float threshold;
     uint32_t padding;
 };
-LAYOUT(TuneBounds, histogram, epoch, bounds, start, windows, flags, epochs, left0, left1, right0, right1, target0,
-       target1, alpha, momentum, floor, ceiling, mode, schedule, count, first, threshold, padding)
+LAYOUT(TuneBounds, histogram, epoch, bounds, start, windows, flags, epochs, left0, left1, right0, right1,
+       target0, target1, alpha, momentum, floor, ceiling, mode, schedule, count, first, threshold, padding)
 
 namespace {
 
@@ -187,7 +187,7 @@ DEVICE Bounds tune(const TuneBounds& p, const Histogram& h, const Bounds& previo
 KERNEL(tune_bounds, TuneBounds, 128, 1) {
     const uint32_t i = blockIdx.x * 4 + threadIdx.x / 32;
     if (i >= p.count) return;
-    Count* counts = p.histogram + static_cast<size_t>(i) * COUNTS;
+    const size_t from = static_cast<size_t>(i) * COUNTS;
     const double epoch = *p.epoch;
     const bool starts = p.mode == AUTO_INIT, tracks = p.mode == AUTO_TRACK || p.mode == AUTO_SYMMETRIC;
     const bool started = starts && !p.first;
@@ -195,6 +195,7 @@ KERNEL(tune_bounds, TuneBounds, 128, 1) {
     Bounds bounds = scheduled_bounds(p, left0, right0, epoch);
     uint32_t flags = 0;
     if (p.histogram) {
+        const Count* counts = p.histogram + from;
         const Histogram h(counts);
         flags = diagnose(p, h);
         if (tracks || (starts && p.first)) {
@@ -205,7 +206,7 @@ KERNEL(tune_bounds, TuneBounds, 128, 1) {
     }
     __syncwarp();  // everything is read
     if (p.histogram) {
-        for (uint32_t bin = LANE; bin < COUNTS; bin += 32) counts[bin] = 0;
+        for (uint32_t bin = LANE; bin < COUNTS; bin += 32) p.histogram[from + bin] = 0;
     }
     if (LANE > 0) return;
     p.bounds[i] = bounds;

@@ -215,6 +215,43 @@ impl BoundsSpec {
     }
 }
 
+/// How the bounds of a layer follow its histogram and the schedule.
+#[derive(Clone, Copy, Debug)]
+pub struct Tuning {
+    pub spec: BoundsSpec,
+    /// Of the whole training.
+    pub epochs: f64,
+    /// Before the first step, where the histogram's bounds are taken whole.
+    pub first: bool,
+}
+
+impl Tuning {
+    /// Moves the bounds of one layer (or channel) at a (fractional) epoch, and says what the histogram shows. `start` holds
+    /// the first bounds of auto-init, written when `first`.
+    pub fn apply(
+        &self,
+        histogram: Option<&Histogram>,
+        epoch: f64,
+        start: &mut Bounds,
+        bounds: &mut Bounds,
+    ) -> Vec<Flag> {
+        let (spec, starts) = (&self.spec, self.spec.mode == BoundsMode::AutoInit);
+        let scheduled = spec.scheduled((starts && !self.first).then_some(*start), epoch, self.epochs);
+        let previous = (!self.first).then_some(*bounds);
+        *bounds = scheduled;
+        let Some(histogram) = histogram else { return Vec::new() };
+        if !(spec.mode.tracks() || starts && self.first) {
+            return Vec::from_iter(spec.diagnose(histogram));
+        }
+        let (tuned, flags) = spec.tune(histogram, previous, scheduled, spec.target_at(epoch, self.epochs));
+        *bounds = tuned;
+        if starts {
+            *start = tuned;
+        }
+        flags
+    }
+}
+
 /// What a histogram shows to be wrong with a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -145,6 +145,10 @@ static inline unsigned atomicAdd(unsigned* at, unsigned value) { return emu::ato
 static inline unsigned long long atomicAdd(unsigned long long* at, unsigned long long value) {
     return emu::atomic_add(at, value);
 }
+static inline unsigned long long atomicCAS(unsigned long long* at, unsigned long long expected,
+                                           unsigned long long value) {
+    return emu::atomic_cas(at, expected, value);
+}
 static inline unsigned __match_any_sync(unsigned mask, unsigned value, EMU_SITE) {
     emu::Word self{value, 0};
     emu::collective(mask, site, "__match_any_sync", &self, [](void* const(&lanes)[32], unsigned mask) {

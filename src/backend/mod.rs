@@ -2,16 +2,18 @@
 //!
 //! One operation has one name everywhere. A tensor's order in memory is the backend's own affair; what crosses
 //! the seam as plain slices is in PyTorch's order (`[K, C, R, S]` weights, `[T, N, C, H, W]` activations).
-//! Every output is written completely unless its docs say that it is added to.
+//! Every output is written completely unless its docs say that it is added to. A device may still be at work when an
+//! operation returns: only what reads values back waits for it.
 
 pub mod cpu;
 pub mod gpu;
 mod operands;
 pub mod shape;
 
-use crate::autotune::Histogram;
+use crate::autotune::Tuning;
 use crate::data::SampleShape;
-use crate::data::sampling::{CounterRng, Placement};
+use crate::data::sampling::{Augmentation, CounterRng};
+use crate::surrogate::Bounds;
 use anyhow::Result;
 pub use operands::*;
 use shape::{Conv, Pool, Span, Volume};
@@ -29,26 +31,60 @@ pub fn keeps(mask: u64, index: u64, probability: f32) -> bool {
     CounterRng::new(mask, stream::DROPOUT).fork(index).uniform() >= probability as f64
 }
 
+/// The dropout mask behind a stage, in a step whose masks are drawn from `seed`.
+pub fn dropout_mask(seed: u64, stage: usize) -> u64 {
+    seed.wrapping_add(stage as u64)
+}
+
 /// Hardware that can train a network.
-pub trait Backend {
+pub trait Backend: Clone {
     /// Dense numbers.
     type Floats;
     /// Bit-packed spikes or windows.
     type Bits;
-    /// A data set's bytes.
-    type Bytes;
-    /// Histograms of membrane potentials.
+    /// The samples of a data set.
+    type Set;
+    /// What changes from step to step, where the operations read it.
+    type Batch;
+    /// AdaLi's bounds of a layer.
+    type Windows;
+    /// [`Histograms`] of a layer's membrane potentials, and fresh counts that are in none of them yet.
     type Counts;
     /// A weight made ready for the convolutions.
     type Packed;
-    /// Two partial sums a channel, gathered where the values are at hand.
-    type Sums;
+    /// Where all parameters lie.
+    type Optimizer;
+    /// [`Totals`], where the operations add to them.
+    type Tally;
+    /// Operations made ready to be repeated.
+    type Graph;
 
     /// For people: which device, how many threads.
     fn describe(&self) -> String;
 
     /// Bytes of memory that can still be had; `None` where the system does not say.
     fn available_memory(&self) -> Option<usize>;
+
+    /// The same device without memory or work, on which a network is built and stepped to see what it takes; `None`
+    /// where operations take no memory of their own that is worth planning.
+    fn rehearsal(&self) -> Option<Self> {
+        None
+    }
+
+    /// What gradients are first multiplied by on their way through 16 bits.
+    fn first_loss_scale(&self) -> f32 {
+        1.0
+    }
+
+    /// On a rehearsal: the most bytes that any operation has needed for itself.
+    fn working_memory(&self) -> usize {
+        0
+    }
+
+    /// Sets memory aside for the operations, so that none asks for it later.
+    fn reserve(&self, _bytes: usize) -> Result<()> {
+        Ok(())
+    }
 
     // Memory. Activations are `batch x steps x volume`; vectors are per-channel values.
     fn activations(&self, span: Span, volume: Volume) -> Result<Self::Floats>;
@@ -59,33 +95,68 @@ pub trait Backend {
     fn vector(&self, values: &[f32]) -> Result<Self::Floats>;
     fn weight(&self, conv: &Conv, values: &[f32]) -> Result<Self::Floats>;
     fn packed(&self, conv: &Conv) -> Result<Self::Packed>;
-    fn sums(&self, span: Span, volume: Volume) -> Result<Self::Sums>;
-    /// Copies a per-channel vector.
-    fn copy(&self, from: &Self::Floats, to: &mut Self::Floats) -> Result<()>;
-    /// One histogram, or one a channel.
-    fn histogram(&self, count: usize) -> Result<Self::Counts>;
-    fn bytes(&self, values: Vec<u8>) -> Result<Self::Bytes>;
-    /// Bytes of memory that activations of this extent take.
-    fn floats_size(&self, span: Span, volume: Volume) -> usize;
-    /// Bytes of memory that spikes of this extent take.
-    fn bits_size(&self, span: Span, volume: Volume) -> usize;
+    /// Bounds of a layer, or of each of its channels, for neurons with this threshold.
+    fn windows(&self, bounds: &[Bounds], threshold: f32) -> Result<Self::Windows>;
+    /// Empty histograms, one or one a channel.
+    fn counts(&self, count: usize) -> Result<Self::Counts>;
+    /// Room for a step of up to `capacity` samples through `stages` stages.
+    fn batch(&self, capacity: usize, stages: usize) -> Result<Self::Batch>;
+    fn optimizer(&self, parameters: &[Trained<Self>]) -> Result<Self::Optimizer>;
+    fn tally(&self) -> Result<Self::Tally>;
+    /// A data set of samples of this shape, for batches of up to `capacity`; where it is too large for the device it stays
+    /// on the host.
+    fn set(
+        &self,
+        values: Vec<u8>,
+        shape: SampleShape,
+        normalisation: &Normalisation,
+        capacity: usize,
+    ) -> Result<Self::Set>;
 
-    // Reading back, in PyTorch's order.
+    // Bytes of memory.
+    fn floats_size(&self, span: Span, volume: Volume) -> usize;
+    fn readouts_size(&self, span: Span, volume: Volume) -> usize;
+    fn samples_size(&self, span: Span, volume: Volume) -> usize;
+    fn bits_size(&self, span: Span, volume: Volume) -> usize;
+    fn vector_size(&self, len: usize) -> usize;
+    fn weight_size(&self, conv: &Conv) -> usize;
+    fn packed_size(&self, conv: &Conv) -> usize;
+
+    // Writing and reading back. Tensors are in PyTorch's order.
+    fn write_vector(&self, floats: &mut Self::Floats, values: &[f32]) -> Result<()>;
+    fn write_weight(&self, conv: &Conv, floats: &mut Self::Floats, values: &[f32]) -> Result<()>;
     fn read_activations(&self, floats: &Self::Floats, span: Span, volume: Volume) -> Result<Vec<f32>>;
     fn read_samples(&self, floats: &Self::Floats, span: Span, volume: Volume) -> Result<Vec<f32>>;
     fn read_spikes(&self, bits: &Self::Bits, span: Span, volume: Volume) -> Result<Vec<u8>>;
     fn read_vector(&self, floats: &Self::Floats, len: usize) -> Result<Vec<f32>>;
     fn read_weight(&self, conv: &Conv, floats: &Self::Floats) -> Result<Vec<f32>>;
-    fn take_histogram(&self, counts: &mut Self::Counts) -> Result<Vec<Histogram>>;
+    /// As many bounds as there were.
+    fn write_windows(&self, windows: &mut Self::Windows, bounds: &[Bounds]) -> Result<()>;
+    fn read_windows(&self, windows: &Self::Windows) -> Result<Vec<Bounds>>;
+    /// As many histograms as there were; nothing is fresh.
+    fn write_counts(&self, counts: &mut Self::Counts, histograms: &Histograms) -> Result<()>;
+    fn read_counts(&self, counts: &Self::Counts) -> Result<Histograms>;
+    fn write_tally(&self, tally: &mut Self::Tally, totals: &Totals) -> Result<()>;
+    fn read_tally(&self, tally: &Self::Tally) -> Result<Totals>;
+    /// The totals of a while ago, if they have arrived; asks for the next. Never waits.
+    fn glance(&self, tally: &mut Self::Tally) -> Result<Option<Totals>>;
+
+    /// The next step's batch; the operations on the batch before see nothing of it.
+    fn write_batch(&self, batch: &mut Self::Batch, set: &mut Self::Set, step: &Step) -> Result<()>;
+    /// Another [`Step::position`] for the same step.
+    fn move_batch(&self, batch: &mut Self::Batch, position: f64) -> Result<()>;
+    /// Every operation on the batch has been asked for.
+    fn release_batch(&self, batch: &mut Self::Batch, set: &mut Self::Set) -> Result<()>;
+
+    /// Runs `operations`, or what they were when `graph` was made of them: the same operations on the same memory.
+    fn repeat(&self, graph: &mut Option<Self::Graph>, operations: &mut dyn FnMut() -> Result<()>) -> Result<()>;
 
     /// Gathers, crops, flips and normalises a batch; outside the sample a byte is 0.
     fn input(
         &self,
-        set: &Self::Bytes,
-        shape: &SampleShape,
-        normalisation: &Normalisation,
-        indices: &[u32],
-        placements: &[Placement],
+        set: &Self::Set,
+        batch: &Self::Batch,
+        augmentation: &Augmentation,
         out: &mut Self::Floats,
     ) -> Result<()>;
 
@@ -120,7 +191,7 @@ pub trait Backend {
         gain_grad: &mut Self::Floats,
     ) -> Result<()>;
 
-    /// Convolution and bias to currents, with their moments for a batch norm. `span.steps` is 1 for a constant input.
+    /// Convolution and bias to currents. `span.steps` is 1 for a constant input.
     fn conv_current(
         &self,
         conv: &Conv,
@@ -129,8 +200,26 @@ pub trait Backend {
         weights: Weights<Self>,
         bias: &Self::Floats,
         currents: &mut Self::Floats,
-        moments: Option<&mut Self::Sums>,
     ) -> Result<()>;
+
+    /// The same with a batch norm behind: its statistics over the batch, the running statistics moved towards them when
+    /// `update`, and the affine map. `steps` is `T` even where the currents of one step stand for all.
+    fn conv_batch_norm(
+        &self,
+        conv: &Conv,
+        span: Span,
+        input: Input<Self>,
+        weights: Weights<Self>,
+        bias: &Self::Floats,
+        currents: &mut Self::Floats,
+        steps: usize,
+        norm: BatchNorm<Self>,
+        update: bool,
+        state: &mut NormState<Self::Floats>,
+    ) -> Result<()>;
+
+    /// A batch norm's affine map from the running statistics.
+    fn batch_norm_running(&self, norm: BatchNorm<Self>, state: &mut NormState<Self::Floats>) -> Result<()>;
 
     /// Convolution, bias, affine map and neurons, with no current in memory. `input_steps` is 1 for a constant
     /// input, else `span.steps`.
@@ -143,24 +232,9 @@ pub trait Backend {
         weights: Weights<Self>,
         bias: &Self::Floats,
         affine: Affine<Self>,
-        neurons: &Neurons,
+        neurons: &Neurons<Self>,
         out: SpikeOutput<Self>,
     ) -> Result<()>;
-
-    /// Batch statistics from the moments of the currents, the running statistics moved towards them when `update`, and the affine map.
-    /// `steps` is `T` even where the currents of one step stand for all.
-    fn batch_norm_statistics(
-        &self,
-        norm: BatchNorm<Self>,
-        span: Span,
-        volume: Volume,
-        steps: usize,
-        moments: &Self::Sums,
-        update: bool,
-    ) -> Result<NormState<Self::Floats>>;
-
-    /// The affine map from the running statistics.
-    fn batch_norm_running(&self, norm: BatchNorm<Self>) -> Result<NormState<Self::Floats>>;
 
     /// Affine map and neurons over currents of 1 or all steps.
     fn norm_lif_forward(
@@ -170,7 +244,7 @@ pub trait Backend {
         currents: &Self::Floats,
         current_steps: usize,
         affine: Affine<Self>,
-        neurons: &Neurons,
+        neurons: &Neurons<Self>,
         out: SpikeOutput<Self>,
     ) -> Result<()>;
 
@@ -180,13 +254,14 @@ pub trait Backend {
     /// Pool of spikes to dense means.
     fn avg_pool_forward(&self, pool: &Pool, span: Span, spikes: &Self::Bits, pooled: &mut Self::Floats) -> Result<()>;
 
-    /// Clears the spikes that a mask, the same at every step, drops: `seed` names the mask.
+    /// Clears the spikes that a mask, the same at every step, drops: the batch's behind stage `stage`.
     fn dropout_spikes(
         &self,
         volume: Volume,
         span: Span,
         probability: f32,
-        seed: u64,
+        batch: &Self::Batch,
+        stage: usize,
         spikes: &Self::Bits,
         kept: &mut Self::Bits,
     ) -> Result<()>;
@@ -197,7 +272,8 @@ pub trait Backend {
         volume: Volume,
         span: Span,
         probability: f32,
-        seed: u64,
+        batch: &Self::Batch,
+        stage: usize,
         values: &mut Self::Floats,
     ) -> Result<()>;
 
@@ -219,27 +295,30 @@ pub trait Backend {
         outputs: &Self::Bits,
         logits: &mut Self::Floats,
     ) -> Result<()>;
-    /// Gradient of the outputs from the logits' gradient; summed over steps where `current_steps` is 1.
+    /// Gradient of the outputs from the logits' gradient; summed over steps where `current_steps` is 1. From here on
+    /// gradients are scaled by the tally's loss scale, which [`Backend::update`] takes out.
     fn vote_backward(
         &self,
         classes: usize,
         vote: usize,
         span: Span,
         logits_grad: &Self::Floats,
+        tally: &Self::Tally,
         current_steps: usize,
         outputs_grad: &mut Self::Floats,
     ) -> Result<()>;
 
-    /// Loss and hits of a batch; the gradient of the batch's mean loss with `grad`.
+    /// Loss and hits of a batch, added to the tally; the gradient of the batch's mean loss with `grad`.
     fn loss(
         &self,
         spec: &LossSpec,
         classes: usize,
         span: Span,
         logits: &Self::Floats,
-        labels: &[u16],
+        batch: &Self::Batch,
         grad: Option<&mut Self::Floats>,
-    ) -> Result<LossSums>;
+        tally: &mut Self::Tally,
+    ) -> Result<()>;
 
     /// Un-pools the gradient of the (pooled) spikes and runs the neurons backward in time: gradient of what
     /// entered the neurons, summed over steps where `current_steps` is 1, and that of a bias.
@@ -247,7 +326,7 @@ pub trait Backend {
         &self,
         volume: Volume,
         span: Span,
-        neurons: &Neurons,
+        neurons: &Neurons<Self>,
         saved: Saved<Self>,
         pool: Option<&Pool>,
         spikes_grad: &Self::Floats,
@@ -256,19 +335,19 @@ pub trait Backend {
         bias_grad: Option<&mut Self::Floats>,
     ) -> Result<()>;
 
-    /// As [`Backend::spike_backward`] where a batch norm lies before the neurons: with its gradients. What of the norm is
-    /// still to be applied to `out` is returned, for the convolution's backward operations.
+    /// As [`Backend::spike_backward`] where a batch norm lies before the neurons: with its gradients, and with what of it is
+    /// still to be applied to `out` by the convolution's backward operations.
     fn norm_spike_backward(
         &self,
         volume: Volume,
         span: Span,
-        neurons: &Neurons,
+        neurons: &Neurons<Self>,
         saved: Saved<Self>,
         pool: Option<&Pool>,
         spikes_grad: &Self::Floats,
         norm: NormBackward<Self>,
         out: &mut Self::Floats,
-    ) -> Result<NormGradient<Self::Floats>>;
+    ) -> Result<()>;
 
     /// A bias's gradient where no neurons follow, from the gradient itself.
     fn bias_grad(&self, volume: Volume, span: Span, gradient: &Self::Floats, out: &mut Self::Floats) -> Result<()>;
@@ -293,9 +372,34 @@ pub trait Backend {
         input_grad: &mut Self::Floats,
     ) -> Result<()>;
 
-    /// The 2-norm over all of them together.
-    fn gradient_norm(&self, gradients: &[&Self::Floats]) -> Result<f64>;
+    /// Moves all parameters along their gradients, unless one of these is not finite; counts the update and adds the
+    /// gradients' 2-norm to the tally.
+    fn update(
+        &self,
+        update: &Update,
+        batch: &Self::Batch,
+        optimizer: &Self::Optimizer,
+        parameters: &mut [Trained<Self>],
+        tally: &mut Self::Tally,
+    ) -> Result<()>;
 
-    /// Moves one parameter.
-    fn optimizer(&self, update: &Update, parameter: Trained<Self>) -> Result<()>;
+    /// Adds the fresh counts of layers to their histograms, and notes in the tally the first layer with potentials that are
+    /// not finite.
+    fn collect_counts(
+        &self,
+        layers: &mut [&mut Self::Counts],
+        batch: &Self::Batch,
+        tally: &mut Self::Tally,
+    ) -> Result<()>;
+
+    /// Moves a layer's bounds to the schedule's or, where the mode says so, by its recent histograms, which are emptied
+    /// and whose flags are noted. `start` holds the first bounds of auto-init, written when `tuning.first`.
+    fn tune_bounds(
+        &self,
+        tuning: &Tuning,
+        batch: &Self::Batch,
+        counts: Option<&mut Self::Counts>,
+        start: &mut Self::Windows,
+        bounds: &mut Self::Windows,
+    ) -> Result<()>;
 }

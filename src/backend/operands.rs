@@ -1,8 +1,10 @@
 //! Operands of the operations, borrowed or by value.
 
 use super::Backend;
+use crate::autotune::{Flag, Histogram};
 use crate::neuron::{Neuron, ResetKind};
-use crate::surrogate::{Bounds, Surrogate};
+use crate::surrogate::Surrogate;
+use serde::{Deserialize, Serialize};
 
 /// What a convolution reads: samples or dense activations, or spikes times `scale` (a dropout's `1/(1-p)`).
 pub enum Input<'a, B: Backend + ?Sized> {
@@ -45,17 +47,22 @@ impl Normalisation {
 }
 
 /// A layer's neurons: `H`, threshold and reset, surrogate, and AdaLi's bounds (one, or one a channel).
-pub struct Neurons<'a> {
+pub struct Neurons<'a, B: Backend + ?Sized> {
     pub neuron: Neuron,
     pub surrogate: Surrogate,
-    pub bounds: &'a [Bounds],
+    pub bounds: &'a B::Windows,
 }
 
-impl Neurons<'_> {
-    /// Whether the spike and window bits are all that the backward pass needs; else it needs the membrane.
-    pub fn bits_suffice(&self) -> bool {
-        !self.surrogate.needs_membrane() && (self.neuron.reset == ResetKind::Soft || self.neuron.detach)
+impl<B: Backend + ?Sized> Clone for Neurons<'_, B> {
+    fn clone(&self) -> Self {
+        *self
     }
+}
+impl<B: Backend + ?Sized> Copy for Neurons<'_, B> {}
+
+/// Whether the spike and window bits are all that the backward pass of neurons needs; else it needs the membrane.
+pub fn bits_suffice(neuron: &Neuron, surrogate: &Surrogate) -> bool {
+    !surrogate.needs_membrane() && (neuron.reset == ResetKind::Soft || neuron.detach)
 }
 
 /// What the current is scaled and shifted by before the neurons, per channel: batch norm as an affine map.
@@ -78,7 +85,7 @@ pub struct SpikeOutput<'a, B: Backend + ?Sized> {
     pub windows: Option<&'a mut B::Bits>,
     /// `H` before the reset.
     pub membrane: Option<&'a mut B::Floats>,
-    /// Counts of `(H - theta)/theta`, added to.
+    /// Fresh counts of `(H - theta)/theta`, added to.
     pub histogram: Option<&'a mut B::Counts>,
 }
 
@@ -117,6 +124,10 @@ pub struct NormBackward<'a, B: Backend + ?Sized> {
     pub batch: bool,
     pub gain_grad: &'a mut B::Floats,
     pub bias_grad: &'a mut B::Floats,
+    /// What of the norm is still to be applied.
+    pub gradient: &'a mut NormGradient<B::Floats>,
+    /// Of a bias before the norm.
+    pub current_bias_grad: Option<&'a mut B::Floats>,
 }
 
 /// A batch norm's backward pass as an affine map, per channel: gradient of a current =
@@ -125,8 +136,6 @@ pub struct NormGradient<F> {
     pub of_gradient: F,
     pub of_current: F,
     pub constant: F,
-    /// Sum of the gradient of the currents: that of a bias before the norm.
-    pub sum: F,
 }
 
 /// The gradient of a convolution's output, a batch norm's backward pass still to be applied to it.
@@ -144,7 +153,7 @@ impl<B: Backend + ?Sized> Clone for CurrentGradient<'_, B> {
 impl<B: Backend + ?Sized> Copy for CurrentGradient<'_, B> {}
 
 /// Which loss, and over what.
-#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LossSpec {
     /// Weight of the mean squared error to one-hot; the cross-entropy's is one minus it.
@@ -155,9 +164,103 @@ pub struct LossSpec {
     pub tet: bool,
 }
 
-impl Default for LossSpec {
+/// What changes from step to step.
+#[derive(Clone, Copy, Debug)]
+pub struct Step<'a> {
+    /// The batch's samples by their place in the data set, and their labels.
+    pub samples: &'a [u32],
+    pub labels: &'a [u16],
+    /// From which, with the epoch, crops and flips are drawn.
+    pub seed: u64,
+    pub epoch: u32,
+    /// Epochs done when the schedule of the bounds is looked at, plus one: 1 … E, with fractions.
+    pub position: f64,
+    /// Seed of the dropout masks.
+    pub dropout: u64,
+    /// Learning rate.
+    pub rate: f32,
+    /// 1 for the first step of a training.
+    pub count: u64,
+}
+
+impl<'a> Step<'a> {
+    /// A step that draws nothing and trains nothing.
+    pub fn evaluate(samples: &'a [u32], labels: &'a [u16]) -> Self {
+        Self { samples, labels, seed: 0, epoch: 0, position: 1.0, dropout: 0, rate: 0.0, count: 0 }
+    }
+}
+
+/// Sums over steps, and what stops a training.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Totals {
+    pub loss: f64,
+    pub correct: u64,
+    pub samples: u64,
+    /// Of the gradients' 2-norms before clipping, those that were finite.
+    pub gradient_norm: f64,
+    /// Updates since the training began, and those left out because the gradient was not finite.
+    pub updates: u64,
+    pub skipped: u64,
+    /// What gradients are multiplied by on their way through 16 bits, and the updates since it last changed.
+    pub loss_scale: f32,
+    pub steady: u32,
+    /// The first step whose gradient was not finite for good.
+    #[serde(skip)]
+    pub failed: Option<u64>,
+    #[serde(skip)]
+    pub fault: Option<Fault>,
+}
+
+impl Default for Totals {
     fn default() -> Self {
-        Self { mse: 0.0, label_smoothing: 0.0, tet: false }
+        Self {
+            loss: 0.0,
+            correct: 0,
+            samples: 0,
+            gradient_norm: 0.0,
+            updates: 0,
+            skipped: 0,
+            loss_scale: 1.0,
+            steady: 0,
+            failed: None,
+            fault: None,
+        }
+    }
+}
+
+impl Totals {
+    /// The sums at 0 and the optimiser's state as it is.
+    pub fn next_epoch(self) -> Self {
+        Self { loss: 0.0, correct: 0, samples: 0, gradient_norm: 0.0, ..self }
+    }
+}
+
+/// Membrane potentials that are not finite.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// The step that counted them.
+    pub step: u64,
+    /// Which of the layers that were looked at.
+    pub layer: usize,
+    pub potentials: u64,
+}
+
+/// A layer's histograms, one or one a channel each, between steps.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Histograms {
+    /// Since the bounds last moved by them.
+    pub recent: Vec<Histogram>,
+    /// Of the epoch.
+    pub epoch: Vec<Histogram>,
+    /// What they showed when the bounds were last looked at.
+    pub flags: Vec<Flag>,
+}
+
+impl Histograms {
+    /// `count` empty ones of each kind.
+    pub fn empty(count: usize) -> Self {
+        let none = vec![Histogram::default(); count];
+        Self { recent: none.clone(), epoch: none, flags: Vec::new() }
     }
 }
 
@@ -177,16 +280,13 @@ pub enum UpdateRule {
     Adam { beta1: f32, beta2: f32, epsilon: f32, decoupled: bool },
 }
 
-/// One update's numbers.
+/// An update of all parameters; its rate is the step's.
 #[derive(Clone, Copy, Debug)]
 pub struct Update {
     pub rule: UpdateRule,
-    pub rate: f32,
     pub decay: f32,
-    /// Gradients are scaled by this first (clipping).
-    pub gradient_scale: f32,
-    /// 1 for the first update.
-    pub count: u64,
+    /// Largest 2-norm of all gradients together, to which they are scaled; 0 for any.
+    pub clip: f64,
 }
 
 /// A parameter with its gradient and the optimiser's two moments.

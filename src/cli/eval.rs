@@ -8,7 +8,7 @@ use crate::data::Samples;
 use crate::data::split::hold_out;
 use crate::network::Model;
 use crate::train::checkpoint::load_model;
-use crate::train::evaluate::{normalisation, scores};
+use crate::train::evaluate::{normalisation, sample_scores};
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
@@ -46,7 +46,7 @@ pub fn run(arguments: EvalArguments) -> Result<End> {
     on_device!(arguments.device, |backend| run_on(backend, arguments))
 }
 
-fn run_on<B: Backend + Clone>(backend: B, arguments: EvalArguments) -> Result<End> {
+fn run_on<B: Backend>(backend: B, arguments: EvalArguments) -> Result<End> {
     let checkpoint = open_trained(&arguments.run)?;
     let mut config = checkpoint.config()?;
     config.data.source = arguments.data.data.unwrap_or(config.data.source);
@@ -73,9 +73,7 @@ fn run_on<B: Backend + Clone>(backend: B, arguments: EvalArguments) -> Result<En
     if indices.is_empty() {
         bail_input!("no sample was held out (validation = 0); evaluate --part test or training");
     }
-    let set = model.backend().bytes(samples.values)?;
-    let samples = Samples { values: Vec::new(), ..samples };
-    let scores = scores(&mut model, &set, &samples, &normalisation, &indices, &config.loss)?;
+    let scores = sample_scores(&mut model, samples, &normalisation, &indices, &config.loss)?;
     if arguments.json {
         say(serde_json::to_string(&scores)?)?;
     } else {

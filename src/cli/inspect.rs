@@ -2,9 +2,9 @@
 
 use super::options::{DataOptions, DeviceOptions, load_data, on_device, open_trained};
 use super::{End, say};
-use crate::backend::Backend;
+use crate::backend::{Backend, Step};
 use crate::bail_input;
-use crate::data::sampling::Placement;
+use crate::data::sampling::Augmentation;
 use crate::network::Model;
 use crate::network::model::Pass;
 use crate::network::parameters::Part as Tensor;
@@ -55,7 +55,7 @@ pub fn run(arguments: InspectArguments) -> Result<End> {
     on_device!(arguments.device, |backend| run_on(backend, arguments))
 }
 
-fn run_on<B: Backend + Clone>(backend: B, arguments: InspectArguments) -> Result<End> {
+fn run_on<B: Backend>(backend: B, arguments: InspectArguments) -> Result<End> {
     if arguments.out.is_file() && !arguments.force {
         bail_input!("{} exists; overwrite it with --force or give another --out", arguments.out.display());
     }
@@ -85,14 +85,15 @@ fn run_on<B: Backend + Clone>(backend: B, arguments: InspectArguments) -> Result
     }
     let mut model = Model::new(backend, &config.network, plan, chosen.len(), config.seed)?;
     load_model(&checkpoint, &mut model)?;
-    let set = model.backend().bytes(samples.values)?;
-    let placements = vec![Placement::default(); chosen.len()];
-    model.gather(&set, &samples.shape, &normalisation, &chosen, &placements)?;
+    let labels: Vec<u16> = chosen.iter().map(|&i| samples.labels[i as usize]).collect();
+    let mut set = model.backend().set(samples.values, samples.shape, &normalisation, chosen.len())?;
+    model.write_batch(&mut set, &Step::evaluate(&chosen, &labels))?;
+    model.gather(&set, &Augmentation::default())?;
     let pass =
         Pass { batch_statistics: arguments.train_mode, backward: arguments.grads, membranes: true, ..Pass::default() };
     model.forward(pass)?;
-    let labels: Vec<u16> = chosen.iter().map(|&i| samples.labels[i as usize]).collect();
-    let loss = model.loss(&config.loss, &labels, arguments.grads)?.loss / labels.len() as f64;
+    model.loss(&config.loss, arguments.grads)?;
+    let loss = model.totals()?.loss / labels.len() as f64;
     if arguments.grads {
         model.backward(pass)?;
     }

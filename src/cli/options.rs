@@ -44,6 +44,8 @@ impl std::str::FromStr for Device {
 pub enum Stored {
     /// 16 bits, on tensor cores.
     Bf16,
+    /// 16 bits with more digits and less range; the gradients' scale follows them.
+    F16,
     /// 32 bits, by plain and slow kernels: to compare with the CPU.
     F32,
 }
@@ -51,13 +53,16 @@ pub enum Stored {
 /// Device and threads.
 #[derive(Args)]
 pub struct DeviceOptions {
-    /// Where to compute: auto, cpu, cuda, cuda:1 (a card by number), or emulator (the CUDA kernels on the CPU, checked and
-    /// very slow). `auto` is the CPU for now: the CUDA kernels have not run on a card yet.
+    /// Where to compute: auto (the first CUDA card, else the CPU), cpu, cuda, cuda:1 (a card by number), or emulator (the
+    /// CUDA kernels on the CPU, checked and very slow).
     #[arg(long, default_value = "auto", value_name = "DEVICE")]
     pub device: Device,
     /// What a CUDA card or the emulator stores; the CPU computes in f32.
     #[arg(long, value_enum, default_value = "bf16")]
     pub precision: Stored,
+    /// Launch the CUDA kernels one by one, not as graphs: slower, with the same results.
+    #[arg(long)]
+    pub no_graph: bool,
     /// Threads; 0 for one a core. The results are the same for any number.
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub threads: usize,
@@ -99,24 +104,42 @@ impl DeviceOptions {
         rayon::ThreadPoolBuilder::new().num_threads(self.threads).build_global()?;
         let precision = match self.precision {
             Stored::Bf16 => Precision::Bf16,
+            Stored::F16 => Precision::F16,
             Stored::F32 => Precision::F32,
         };
         match self.device {
-            Device::Auto | Device::Cpu => Ok(Opened::Cpu(Cpu)),
-            Device::Cuda(ordinal) => {
-                let cuda = Cuda::open(ordinal).map_err(|error| input_error!("{error:#}"))?;
-                let (card, name) = (cuda.card(), cuda.name().to_string());
-                Ok(Opened::Cuda(Box::new(Gpu::new(cuda, card, precision, name))))
-            }
+            Device::Cpu => Ok(Opened::Cpu(Cpu)),
+            Device::Auto if Cuda::cards() == 0 => Ok(Opened::Cpu(Cpu)),
+            Device::Auto => self.open_card(0, precision).or_else(|error| {
+                eprintln!("{error:#}; going on on the CPU");
+                Ok(Opened::Cpu(Cpu))
+            }),
+            Device::Cuda(ordinal) => self.open_card(ordinal, precision).map_err(|error| input_error!("{error:#}")),
             #[cfg(feature = "emulator")]
             Device::Emulator => {
                 let card = Card { multiprocessors: 2, shared: 227 * 1024 };
-                Ok(Opened::Emulator(Box::new(Gpu::new(Emulator::new(0), card, precision, "emulator".into()))))
+                let emulator = Emulator::with_memory(0, emulated_memory()?);
+                let gpu = Gpu::new(emulator, card, precision, "emulator".into(), !self.no_graph);
+                Ok(Opened::Emulator(Box::new(gpu)))
             }
             #[cfg(not(feature = "emulator"))]
             Device::Emulator => unreachable!("refused when it was parsed"),
         }
     }
+
+    fn open_card(&self, ordinal: usize, precision: Precision) -> Result<Opened> {
+        let cuda = Cuda::open(ordinal)?;
+        let (card, name) = (cuda.card(), cuda.name().to_string());
+        Ok(Opened::Cuda(Box::new(Gpu::new(cuda, card, precision, name, !self.no_graph))))
+    }
+}
+
+/// Bytes of memory that the emulated card has, from `ADALI_EMULATOR_MEMORY`; else any.
+#[cfg(feature = "emulator")]
+fn emulated_memory() -> Result<Option<usize>> {
+    let Some(text) = std::env::var_os("ADALI_EMULATOR_MEMORY") else { return Ok(None) };
+    let bytes = text.to_str().and_then(|text| text.parse().ok());
+    bytes.map(Some).ok_or_else(|| input_error!("ADALI_EMULATOR_MEMORY is {text:?}, not a number of bytes"))
 }
 
 /// Another place for the data than the one in a configuration.

@@ -35,12 +35,13 @@ impl Bar {
             self.bar.reset_eta();
         }
         self.bar.set_position(done);
-        let samples = progress.samples.max(1) as f64;
+        let totals = &progress.totals;
+        let samples = totals.samples.max(1) as f64;
         self.bar.set_message(format!(
             "loss {:.4}  accuracy {:.2} %  {:.0} images/s",
-            progress.loss / samples,
-            100.0 * progress.correct as f64 / samples,
-            progress.samples as f64 / progress.seconds.max(1e-9),
+            totals.loss / samples,
+            100.0 * totals.correct as f64 / samples,
+            totals.samples as f64 / progress.seconds.max(1e-9),
         ));
     }
 

@@ -6,7 +6,7 @@ pub use super::train_options::TrainArguments;
 use super::{End, say};
 use crate::backend::Backend;
 use crate::data::Dataset;
-use crate::train::checkpoint::{self, Progress, load_model, load_state, open_model, open_state};
+use crate::train::checkpoint::{self, Progress, load_model, open_model, open_state};
 use crate::train::files::write_whole;
 use crate::train::metrics::EpochMetrics;
 use crate::train::run::Run;
@@ -21,7 +21,7 @@ pub fn run(arguments: TrainArguments) -> Result<End> {
     on_device!(arguments.device, |backend| run_on(backend, &arguments))
 }
 
-fn run_on<B: Backend + Clone>(backend: B, arguments: &TrainArguments) -> Result<End> {
+fn run_on<B: Backend>(backend: B, arguments: &TrainArguments) -> Result<End> {
     let (run, trainer, data) = match &arguments.resume {
         Some(folder) => {
             let (run, config, mut data) = resumed(folder.clone(), arguments)?;
@@ -50,12 +50,7 @@ fn resumed(folder: PathBuf, arguments: &TrainArguments) -> Result<(Run, Config, 
     Ok((run, config, data))
 }
 
-fn train<B: Backend + Clone>(
-    mut trainer: Trainer<B>,
-    run: Run,
-    data: Dataset,
-    arguments: &TrainArguments,
-) -> Result<End> {
+fn train<B: Backend>(mut trainer: Trainer<B>, run: Run, data: Dataset, arguments: &TrainArguments) -> Result<End> {
     let stop = Arc::new(AtomicBool::new(false));
     let seen = stop.clone();
     ctrlc::set_handler(move || seen.store(true, Ordering::Relaxed)).context("cannot watch for Ctrl-C")?;
@@ -74,9 +69,8 @@ fn train<B: Backend + Clone>(
             );
         }
         trainer.check_progress(&progress, &run.state())?;
-        load_state(&state, &mut trainer.model, &mut trainer.tracker)?;
         epochs = run.read_metrics(progress.epoch)?;
-        trainer.progress = progress;
+        trainer.resume(&state, progress)?;
     } else {
         write_whole(&run.config(), trainer.config.to_toml().as_bytes())?;
     }
@@ -138,14 +132,21 @@ fn introduce<B: Backend>(trainer: &Trainer<B>, run: &Run, source: &str) -> Resul
         trainer.config.data.source.name()
     ))?;
     say(format!("network  {}, {} parameters", trainer.title(), trainer.model.plan().parameters()))?;
-    say(format!(
-        "memory   {}: parameters {}, spikes and windows {}, currents {}, activations {}",
-        megabytes(memory.total()),
-        megabytes(memory.parameters),
-        megabytes(memory.bits),
-        megabytes(memory.currents),
-        megabytes(memory.activations)
-    ))?;
+    let kinds = [
+        ("weights", memory.weights),
+        ("optimiser", memory.optimizer),
+        ("spikes", memory.spikes),
+        ("windows", memory.windows),
+        ("currents", memory.currents),
+        ("activations", memory.activations),
+        ("working", memory.working),
+    ];
+    let kinds: Vec<String> = kinds
+        .iter()
+        .filter(|(_, bytes)| *bytes > 0)
+        .map(|(kind, bytes)| format!("{kind} {}", megabytes(*bytes)))
+        .collect();
+    say(format!("memory   {}: {}", megabytes(memory.total()), kinds.join(", ")))?;
     let resumed = match (trainer.progress.epoch, trainer.progress.step) {
         (0, 0) => String::new(),
         (epoch, step) => format!(" (continued after epoch {epoch}, step {step})"),

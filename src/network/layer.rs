@@ -1,13 +1,12 @@
 //! One stage on a backend: its parameters, what its forward pass leaves, and its operations in order.
 
-use crate::autotune::Histogram;
 use crate::backend::shape::{InputKind, PoolKind, Span};
 use crate::backend::{
     Affine, Backend, BatchNorm, CurrentGradient, Input, Neurons, NormBackward, NormGradient, NormState, Saved,
-    SpikeOutput, Weights,
+    SpikeOutput, Trained, Weights, bits_suffice,
 };
 use crate::network::model::Pass;
-use crate::network::parameters::StageParameters;
+use crate::network::parameters::{Parameter, StageParameters};
 use crate::network::shapes::Stage;
 use crate::network::spec::Norm;
 use crate::neuron::Neuron;
@@ -19,8 +18,6 @@ pub struct StageState<B: Backend> {
     pub synapses: SynapseState<B>,
     /// Output of the convolution, where the backward pass or a batch norm needs it.
     pub currents: Option<B::Floats>,
-    /// Moments of the currents, for a batch norm.
-    moments: B::Sums,
     pub neurons: NeuronState<B>,
     pooled: Pooled<B>,
     /// Spikes that a dropout kept.
@@ -35,15 +32,23 @@ pub struct SynapseState<B: Backend> {
     /// Standardised weight (weight norm).
     effective: Option<B::Floats>,
     packed: B::Packed,
-    norm_state: Option<NormState<B::Floats>>,
+    batch_norm: Option<BatchNormState<B::Floats>>,
     /// The affine map of layers without batch norm; the shift is also the bias of those without.
     ones: B::Floats,
     zeros: B::Floats,
 }
 
+/// What a batch norm's passes leave.
+struct BatchNormState<F> {
+    forward: NormState<F>,
+    gradient: NormGradient<F>,
+}
+
 /// Spikes and what goes with them.
 pub struct NeuronState<B: Backend> {
-    pub bounds: Vec<Bounds>,
+    pub bounds: B::Windows,
+    /// The first bounds of auto-init.
+    pub start: B::Windows,
     /// `None` for a readout without neurons.
     pub spikes: Option<B::Bits>,
     /// Where the bits are all that the backward pass needs.
@@ -67,11 +72,12 @@ impl<B: Backend> StageState<B> {
         stage: &Stage,
         span: Span,
         of_currents: Span,
-        neurons: &Neurons,
+        neuron: &Neuron,
+        surrogate: &Surrogate,
         seed: u64,
     ) -> Result<Self> {
         let volume = stage.conv.output;
-        let keeps_bits = stage.spiking && neurons.bits_suffice();
+        let keeps_bits = stage.spiking && bits_suffice(neuron, surrogate);
         let keeps_currents = !keeps_bits || stage.synapse.norm == Norm::Batch;
         let pooled = match stage.pool {
             None => Pooled::None,
@@ -82,18 +88,23 @@ impl<B: Backend> StageState<B> {
         Ok(Self {
             synapses: SynapseState::new(backend, stage, seed)?,
             currents: keeps_currents.then(|| currents(backend, stage, of_currents)).transpose()?,
-            moments: backend.sums(of_currents, volume)?,
             neurons: NeuronState {
-                bounds: vec![Bounds::RECTANGLE],
+                bounds: backend.windows(&[Bounds::RECTANGLE], neuron.threshold)?,
+                start: backend.windows(&[Bounds::RECTANGLE], neuron.threshold)?,
                 spikes: stage.spiking.then(|| backend.spikes(span, volume)).transpose()?,
                 windows: keeps_bits.then(|| backend.spikes(span, volume)).transpose()?,
                 membrane: None,
-                counts: backend.histogram(1)?,
+                counts: backend.counts(1)?,
             },
             pooled,
             kept: drops_spikes.then(|| backend.spikes(span, stage.output())).transpose()?,
             scale: 1.0,
         })
+    }
+
+    /// Its parameters as the optimiser wants them.
+    pub fn trained(&mut self) -> impl Iterator<Item = Trained<'_, B>> {
+        self.synapses.parameters.trained_mut().map(Parameter::as_trained)
     }
 
     /// What the next stage reads.
@@ -108,11 +119,6 @@ impl<B: Backend> StageState<B> {
         };
         Input::Spikes { bits, scale: self.scale }
     }
-
-    /// What its neurons have counted since the last call.
-    pub fn take_histogram(&mut self, backend: &B) -> Result<Vec<Histogram>> {
-        backend.take_histogram(&mut self.neurons.counts)
-    }
 }
 
 /// Memory for a stage's currents.
@@ -124,13 +130,20 @@ impl<B: Backend> SynapseState<B> {
     fn new(backend: &B, stage: &Stage, seed: u64) -> Result<Self> {
         let (conv, filters) = (&stage.conv, stage.conv.output.c);
         let standardised = stage.synapse.norm == Norm::Weight;
+        let zeros = || backend.vector(&vec![0.0; filters]);
+        let batch_norm = || -> Result<_> {
+            Ok(BatchNormState {
+                forward: NormState { mean: zeros()?, inverse_deviation: zeros()?, scale: zeros()?, shift: zeros()? },
+                gradient: NormGradient { of_gradient: zeros()?, of_current: zeros()?, constant: zeros()? },
+            })
+        };
         Ok(Self {
             parameters: StageParameters::new(backend, stage, seed)?,
             effective: standardised.then(|| backend.weight(conv, &vec![0.0; filters * conv.fan_in()])).transpose()?,
             packed: backend.packed(conv)?,
-            norm_state: None,
+            batch_norm: (stage.synapse.norm == Norm::Batch).then(batch_norm).transpose()?,
             ones: backend.vector(&vec![1.0; filters])?,
-            zeros: backend.vector(&vec![0.0; filters])?,
+            zeros: zeros()?,
         })
     }
 
@@ -149,8 +162,8 @@ impl<B: Backend> SynapseState<B> {
     }
 
     fn affine(&self) -> Affine<'_, B> {
-        match &self.norm_state {
-            Some(state) => Affine { scale: &state.scale, shift: &state.shift },
+        match &self.batch_norm {
+            Some(norm) => Affine { scale: &norm.forward.scale, shift: &norm.forward.shift },
             None => Affine { scale: &self.ones, shift: &self.zeros },
         }
     }
@@ -159,6 +172,8 @@ impl<B: Backend> SynapseState<B> {
 /// One stage's operations.
 pub struct Layer<'a, B: Backend> {
     pub backend: &'a B,
+    /// Its number among all stages.
+    pub index: usize,
     pub stage: &'a Stage,
     pub neuron: Neuron,
     pub surrogate: Surrogate,
@@ -170,29 +185,22 @@ pub struct Layer<'a, B: Backend> {
 
 impl<B: Backend> Layer<'_, B> {
     /// Weights, norm, neurons, pool and dropout.
-    pub fn forward(&self, state: &mut StageState<B>, input: Input<B>, pass: Pass, mask: Option<u64>) -> Result<()> {
+    pub fn forward(&self, state: &mut StageState<B>, input: Input<B>, pass: Pass, batch: &B::Batch) -> Result<()> {
         self.prepare_weights(&mut state.synapses, pass)?;
-        let NeuronState { bounds, spikes, windows, membrane, counts } = &mut state.neurons;
-        let neurons = Neurons { neuron: self.neuron, surrogate: self.surrogate, bounds };
         let batch_norm = self.stage.synapse.norm == Norm::Batch;
-        let saves_currents = pass.backward && (batch_norm || !neurons.bits_suffice());
+        let saves_currents = pass.backward && (batch_norm || !bits_suffice(&self.neuron, &self.surrogate));
         let stores_currents = !self.stage.spiking || saves_currents || (batch_norm && pass.batch_statistics);
-        let (backend, conv) = (self.backend, &self.stage.conv);
         let currents = state.currents.as_mut().filter(|_| stores_currents);
-        if let Some(currents) = currents {
-            let moments = (batch_norm && pass.batch_statistics).then_some(&mut state.moments);
-            let (weights, bias) = (state.synapses.weights(), state.synapses.bias());
-            backend.conv_current(conv, self.of_currents, input.reborrow(), weights, bias, currents, moments)?;
-        }
-        if batch_norm {
-            self.batch_norm(&mut state.synapses, &state.moments, pass)?;
-        }
+        self.currents(&mut state.synapses, input.reborrow(), currents, pass)?;
+        let (backend, conv) = (self.backend, &self.stage.conv);
+        let NeuronState { bounds, spikes, windows, membrane, counts, .. } = &mut state.neurons;
         let Some(spikes) = spikes else { return Ok(()) };
         match (pass.membranes, &membrane) {
             (true, None) => *membrane = Some(backend.activations(self.span, conv.output)?),
             (false, Some(_)) => *membrane = None,
             _ => {}
         }
+        let neurons = Neurons { neuron: self.neuron, surrogate: self.surrogate, bounds };
         let out = SpikeOutput {
             spikes,
             windows: windows.as_mut().filter(|_| pass.backward),
@@ -210,7 +218,46 @@ impl<B: Backend> Layer<'_, B> {
             }
         }
         self.pool(state)?;
-        self.drop(state, mask)
+        self.drop(state, pass, batch)
+    }
+
+    /// The currents, where they are stored, and what a batch norm makes of them.
+    fn currents(
+        &self,
+        state: &mut SynapseState<B>,
+        input: Input<B>,
+        currents: Option<&mut B::Floats>,
+        pass: Pass,
+    ) -> Result<()> {
+        let (backend, conv, span) = (self.backend, &self.stage.conv, self.of_currents);
+        if state.batch_norm.is_none() {
+            let Some(currents) = currents else { return Ok(()) };
+            return backend.conv_current(conv, span, input, state.weights(), state.bias(), currents);
+        }
+        let SynapseState { parameters, packed, batch_norm, zeros, .. } = state;
+        let weights = Weights { value: &parameters.weight.value, packed };
+        let batch_norm = batch_norm.as_mut().expect("just looked at");
+        let norm = parameters.norm.as_mut().expect("a batch norm has parameters");
+        let bias = parameters.bias.as_ref().map_or(&*zeros, |bias| &bias.value);
+        let norm = BatchNorm {
+            channels: conv.output.c,
+            gain: &norm.gain.value,
+            bias: &norm.bias.value,
+            running_mean: &mut norm.running_mean,
+            running_variance: &mut norm.running_variance,
+        };
+        let state = &mut batch_norm.forward;
+        match currents {
+            Some(currents) if pass.batch_statistics => {
+                let (steps, update) = (self.span.steps, pass.update_running);
+                backend.conv_batch_norm(conv, span, input, weights, bias, currents, steps, norm, update, state)
+            }
+            currents => {
+                backend.batch_norm_running(norm, state)?;
+                let Some(currents) = currents else { return Ok(()) };
+                backend.conv_current(conv, span, input, weights, bias, currents)
+            }
+        }
     }
 
     fn prepare_weights(&self, state: &mut SynapseState<B>, pass: Pass) -> Result<()> {
@@ -224,25 +271,6 @@ impl<B: Backend> Layer<'_, B> {
         self.backend.pack_weight(conv, weight, &mut state.packed, input_grad)
     }
 
-    fn batch_norm(&self, state: &mut SynapseState<B>, moments: &B::Sums, pass: Pass) -> Result<()> {
-        let norm = state.parameters.norm.as_mut().expect("a batch norm has parameters");
-        let volume = self.stage.conv.output;
-        let norm = BatchNorm {
-            channels: volume.c,
-            gain: &norm.gain.value,
-            bias: &norm.bias.value,
-            running_mean: &mut norm.running_mean,
-            running_variance: &mut norm.running_variance,
-        };
-        state.norm_state = Some(if pass.batch_statistics {
-            let (steps, update) = (self.span.steps, pass.update_running);
-            self.backend.batch_norm_statistics(norm, self.of_currents, volume, steps, moments, update)?
-        } else {
-            self.backend.batch_norm_running(norm)?
-        });
-        Ok(())
-    }
-
     fn pool(&self, state: &mut StageState<B>) -> Result<()> {
         let (Some(pool), Some(spikes)) = (&self.stage.pool, &state.neurons.spikes) else { return Ok(()) };
         match &mut state.pooled {
@@ -252,42 +280,41 @@ impl<B: Backend> Layer<'_, B> {
         }
     }
 
-    fn drop(&self, state: &mut StageState<B>, mask: Option<u64>) -> Result<()> {
+    fn drop(&self, state: &mut StageState<B>, pass: Pass, batch: &B::Batch) -> Result<()> {
         state.scale = 1.0;
-        let (Some(probability), Some(mask)) = (self.stage.dropout, mask) else { return Ok(()) };
-        let volume = self.stage.output();
+        let Some(probability) = self.stage.dropout.filter(|_| pass.dropout) else { return Ok(()) };
+        let (volume, stage) = (self.stage.output(), self.index);
         let spikes = match (&mut state.pooled, &state.neurons.spikes) {
             (Pooled::Floats(means), _) => {
-                return self.backend.dropout_floats(volume, self.span, probability, mask, means);
+                return self.backend.dropout_floats(volume, self.span, probability, batch, stage, means);
             }
             (Pooled::Spikes(pooled), _) => pooled,
             (Pooled::None, Some(spikes)) => spikes,
             (Pooled::None, None) => return Ok(()),
         };
         let kept = state.kept.as_mut().expect("allocated for a stage that drops spikes");
-        self.backend.dropout_spikes(volume, self.span, probability, mask, spikes, kept)?;
+        self.backend.dropout_spikes(volume, self.span, probability, batch, stage, spikes, kept)?;
         // Where nothing can be dropped, the spikes themselves are handed on.
         state.scale = 1.0 / (1.0 - probability);
         Ok(())
     }
 
     /// From the gradient of what the stage hands on to that of what entered its neurons, with the gradients of a bias or
-    /// batch norm between; what of the norm is still to be applied. `batch` says whether a batch norm's statistics were
-    /// the batch's own.
+    /// batch norm between. `batch` says whether a batch norm's statistics were the batch's own.
     pub fn neurons_backward(
         &self,
         state: &mut StageState<B>,
         batch: bool,
         output_grad: &B::Floats,
         current_grad: &mut B::Floats,
-    ) -> Result<Option<NormGradient<B::Floats>>> {
+    ) -> Result<()> {
         let (backend, volume, pool) = (self.backend, self.stage.conv.output, self.stage.pool.as_ref());
         let (kept, current_steps) = (&state.neurons, self.of_currents.steps);
         let neurons = Neurons { neuron: self.neuron, surrogate: self.surrogate, bounds: &kept.bounds };
         let spikes = kept.spikes.as_ref().expect("a stage with neurons has spikes");
-        let SynapseState { parameters, norm_state, ones, zeros, .. } = &mut state.synapses;
-        let norm_state = norm_state.as_ref();
-        let affine = match norm_state {
+        let SynapseState { parameters, batch_norm, ones, zeros, .. } = &mut state.synapses;
+        let (forward, gradient) = batch_norm.as_mut().map(|norm| (&norm.forward, &mut norm.gradient)).unzip();
+        let affine = match forward {
             Some(state) => Affine { scale: &state.scale, shift: &state.shift },
             None => Affine { scale: ones, shift: zeros },
         };
@@ -296,58 +323,52 @@ impl<B: Backend> Layer<'_, B> {
             (None, Some(currents)) => Saved::Currents { currents, steps: current_steps, affine, spikes },
             (None, None) => unreachable!("windows or currents are kept"),
         };
-        match (&mut parameters.norm, norm_state, &state.currents) {
-            (Some(norm), Some(state), Some(currents)) => {
-                let (gain_grad, bias_grad) = (&mut norm.gain.gradient, &mut norm.bias.gradient);
-                let norm = NormBackward { currents, current_steps, state, batch, gain_grad, bias_grad };
-                let gradient = backend.norm_spike_backward(
+        let StageParameters { bias, norm, .. } = parameters;
+        match (norm, forward.zip(gradient), &state.currents) {
+            (Some(norm), Some((forward, gradient)), Some(currents)) => {
+                let norm = NormBackward {
+                    currents,
+                    current_steps,
+                    state: forward,
+                    batch,
+                    gain_grad: &mut norm.gain.gradient,
+                    bias_grad: &mut norm.bias.gradient,
+                    gradient,
+                    current_bias_grad: bias.as_mut().map(|bias| &mut bias.gradient),
+                };
+                backend.norm_spike_backward(volume, self.span, &neurons, saved, pool, output_grad, norm, current_grad)
+            }
+            (norm, ..) => {
+                let bias = bias.as_mut().or(norm.as_mut().map(|norm| &mut norm.bias));
+                let bias_grad = bias.map(|bias| &mut bias.gradient);
+                backend.spike_backward(
                     volume,
                     self.span,
                     &neurons,
                     saved,
                     pool,
                     output_grad,
-                    norm,
+                    current_steps,
                     current_grad,
-                )?;
-                if let Some(bias) = &mut parameters.bias {
-                    backend.copy(&gradient.sum, &mut bias.gradient)?;
-                }
-                Ok(Some(gradient))
-            }
-            (norm, ..) => {
-                let bias = parameters.bias.as_mut().or(norm.as_mut().map(|norm| &mut norm.bias));
-                let bias_grad = bias.map(|bias| &mut bias.gradient);
-                backend
-                    .spike_backward(
-                        volume,
-                        self.span,
-                        &neurons,
-                        saved,
-                        pool,
-                        output_grad,
-                        current_steps,
-                        current_grad,
-                        bias_grad,
-                    )
-                    .map(|()| None)
+                    bias_grad,
+                )
             }
         }
     }
 
     /// Gradients of the stage's weight, of its bias where no neurons follow, and of what it reads where `input_grad`
-    /// wants it. `norm` is what [`Layer::neurons_backward`] left to be applied.
+    /// wants it.
     pub fn synapses_backward(
         &self,
         state: &mut StageState<B>,
         input: Input<B>,
         current_grad: &B::Floats,
-        norm: Option<&NormGradient<B::Floats>>,
         input_grad: Option<&mut B::Floats>,
     ) -> Result<()> {
         let (backend, conv, of_currents) = (self.backend, &self.stage.conv, self.of_currents);
         let StageState { synapses, currents, .. } = state;
-        let SynapseState { parameters, effective, packed, .. } = synapses;
+        let SynapseState { parameters, effective, packed, batch_norm, .. } = synapses;
+        let norm = batch_norm.as_ref().filter(|_| self.stage.spiking).map(|norm| &norm.gradient);
         let gradient = CurrentGradient { gradient: current_grad, norm: currents.as_ref().zip(norm) };
         let bias = parameters.bias.as_mut().or(parameters.norm.as_mut().map(|norm| &mut norm.bias));
         if let Some(bias) = bias.filter(|_| !self.stage.spiking) {

@@ -1,82 +1,112 @@
 //! How much memory a network and a batch take, known before anything is allocated.
 
 use crate::backend::shape::{PoolKind, Span};
-use crate::backend::{Backend, Neurons};
+use crate::backend::{Backend, bits_suffice};
 use crate::bail_input;
-use crate::network::shapes::Plan;
-use crate::network::spec::Norm;
+use crate::network::model::Model;
+use crate::network::shapes::{Plan, Stage};
+use crate::network::spec::{NetworkSpec, Norm};
 use anyhow::Result;
 
 /// Memory by kind, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Memory {
-    /// Weights, gradients and moments.
-    pub parameters: usize,
-    /// Spikes and windows.
-    pub bits: usize,
+    /// Weights in all their forms, biases, norms.
+    pub weights: usize,
+    /// Gradients and moments of what is trained.
+    pub optimizer: usize,
+    pub spikes: usize,
+    pub windows: usize,
     /// Currents kept for the backward pass.
     pub currents: usize,
     /// Input, gradients of activations, pooled means.
     pub activations: usize,
+    /// What single operations need for themselves.
+    pub working: usize,
 }
 
 impl Memory {
-    /// What [`crate::network::Model::new`] allocates for batches of up to `capacity`.
-    pub fn plan<B: Backend>(backend: &B, plan: &Plan, neurons: &Neurons, capacity: usize) -> Self {
+    /// What [`Model::new`] allocates for batches of up to `capacity`; histograms and tables, which take little, are left out.
+    pub fn plan<B: Backend>(backend: &B, spec: &NetworkSpec, plan: &Plan, capacity: usize) -> Result<Self> {
         let span = Span { batch: capacity, steps: plan.steps };
-        let mut memory = Self { parameters: 4 * size_of::<f32>() * plan.parameters(), ..Self::default() };
+        let mut memory = Self { working: Model::rehearse(backend, spec, plan, capacity)?, ..Self::default() };
         let (mut outputs, mut currents) = (0, 0);
         for (i, stage) in plan.stages.iter().enumerate() {
+            memory.add_synapses(backend, stage);
             let of_currents = Span { batch: capacity, steps: plan.current_steps(i) };
             let bits = |volume| backend.bits_size(span, volume);
-            let keeps_bits = stage.spiking && neurons.bits_suffice();
-            let planes = stage.spiking as usize + keeps_bits as usize;
-            memory.bits += planes * bits(stage.conv.output);
+            let keeps_bits = stage.spiking && bits_suffice(&spec.neuron.neuron()?, &spec.surrogate);
+            memory.spikes += stage.spiking as usize * bits(stage.conv.output);
+            memory.windows += keeps_bits as usize * bits(stage.conv.output);
             let averages = stage.pool.is_some_and(|pool| pool.kind == PoolKind::Avg);
             match stage.pool {
                 Some(_) if averages => memory.activations += backend.floats_size(span, stage.output()),
-                Some(_) => memory.bits += bits(stage.output()),
+                Some(_) => memory.spikes += bits(stage.output()),
                 None => {}
             }
             if stage.dropout.is_some() && !averages {
-                memory.bits += bits(stage.output());
+                memory.spikes += bits(stage.output());
             }
-            let current = backend.floats_size(of_currents, stage.conv.output);
-            if !keeps_bits || stage.synapse.norm == Norm::Batch {
-                memory.currents += current;
+            if !stage.spiking {
+                memory.currents += backend.readouts_size(of_currents, stage.conv.output);
+            } else if !keeps_bits || stage.synapse.norm == Norm::Batch {
+                memory.currents += backend.floats_size(of_currents, stage.conv.output);
             }
             outputs = outputs.max(backend.floats_size(span, stage.output()));
-            currents = currents.max(current);
+            currents = currents.max(backend.floats_size(of_currents, stage.conv.output));
         }
-        let input = size_of::<f32>() * capacity * plan.current_steps(0) * plan.input.values();
-        memory.activations += outputs + currents + input;
-        memory
+        let input = Span { batch: capacity, steps: plan.current_steps(0) };
+        memory.activations += outputs + currents + backend.samples_size(input, plan.input);
+        Ok(memory)
+    }
+
+    fn add_synapses<B: Backend>(&mut self, backend: &B, stage: &Stage) {
+        let (conv, norm) = (&stage.conv, stage.synapse.norm);
+        let (weight, vector) = (backend.weight_size(conv), backend.vector_size(conv.output.c));
+        let normed = usize::from(norm != Norm::None);
+        let trained = weight + vector * (usize::from(stage.synapse.has_bias()) + 2 * normed);
+        self.optimizer += 3 * trained;
+        // Running statistics; a scale of 1 and a shift of 0; a batch norm's state and gradient.
+        let vectors = 2 * normed + 2 + if norm == Norm::Batch { 7 } else { 0 };
+        let effective = if norm == Norm::Weight { weight } else { 0 };
+        self.weights += trained + effective + backend.packed_size(conv) + vectors * vector;
     }
 
     /// All of it.
     pub fn total(&self) -> usize {
-        self.parameters + self.bits + self.currents + self.activations
+        let Self { weights, optimizer, spikes, windows, currents, activations, working } = self;
+        weights + optimizer + spikes + windows + currents + activations + working
     }
 
     /// Refuses what the device cannot hold.
     ///
     /// # Errors
     /// With the largest batch that would fit.
-    pub fn check<B: Backend>(&self, backend: &B, plan: &Plan, neurons: &Neurons, capacity: usize) -> Result<()> {
+    pub fn check<B: Backend>(&self, backend: &B, spec: &NetworkSpec, plan: &Plan, capacity: usize) -> Result<()> {
         let Some(available) = backend.available_memory() else { return Ok(()) };
         if self.total() <= available {
             return Ok(());
         }
-        let fits = |batch: &usize| Self::plan(backend, plan, neurons, *batch).total() <= available;
-        let mut sizes = (0..usize::BITS).map(|bit| capacity >> bit).take_while(|&batch| batch > 0);
-        let advice = match sizes.find(fits) {
-            Some(batch) => format!("a batch of {batch} would fit"),
-            None => "no batch would fit; make the network smaller".into(),
+        let fits = |batch: usize| Ok::<_, anyhow::Error>(Self::plan(backend, spec, plan, batch)?.total() <= available);
+        // Between a batch that fits and one that does not.
+        let (mut low, mut high) = (0, capacity);
+        while high - low > 1 {
+            let middle = low.midpoint(high);
+            if fits(middle)? {
+                low = middle;
+            } else {
+                high = middle;
+            }
+        }
+        let advice = match low {
+            0 => "no batch would fit; make the network smaller".into(),
+            batch => format!("the largest batch that would fit is {batch}"),
         };
         bail_input!(
-            "the network with a batch of {capacity} takes {:.1} GB, but {:.1} GB are free; {advice}",
-            self.total() as f64 / 1e9,
-            available as f64 / 1e9
+            "the network with a batch of {capacity} takes {:.1} MB, but {:.1} MB are free on {}; {advice}",
+            self.total() as f64 / 1e6,
+            available as f64 / 1e6,
+            backend.describe()
         );
     }
 }

@@ -1,10 +1,10 @@
 //! A network on a backend: parameters, buffers, forward and backward pass.
 
-use crate::autotune::Histogram;
+use crate::autotune::Tuning;
 use crate::backend::shape::{Span, Volume};
-use crate::backend::{Backend, Input, LossSpec, LossSums, Neurons, Normalisation, Trained, Update};
+use crate::backend::{Backend, Histograms, Input, LossSpec, Normalisation, Step, Totals, Trained, Update};
 use crate::data::SampleShape;
-use crate::data::sampling::Placement;
+use crate::data::sampling::Augmentation;
 use crate::network::layer::{Layer, StageState};
 use crate::network::memory::Memory;
 use crate::network::parameters::{Parameter, StageParameters};
@@ -21,8 +21,8 @@ pub struct Pass {
     pub batch_statistics: bool,
     /// Batch norms move their running statistics.
     pub update_running: bool,
-    /// Seed of the dropout masks; none are drawn without.
-    pub dropout: Option<u64>,
+    /// Dropouts drop.
+    pub dropout: bool,
     /// A backward pass will follow.
     pub backward: bool,
     /// Count membrane potentials.
@@ -33,11 +33,11 @@ pub struct Pass {
 
 impl Pass {
     /// A training step.
-    pub fn train(dropout: u64, histogram: bool) -> Self {
+    pub fn train(histogram: bool) -> Self {
         Self {
             batch_statistics: true,
             update_running: true,
-            dropout: Some(dropout),
+            dropout: true,
             backward: true,
             histogram,
             membranes: false,
@@ -64,25 +64,38 @@ pub struct Model<B: Backend> {
     output_grad: B::Floats,
     /// Gradient of a stage's currents.
     current_grad: B::Floats,
+    batch: B::Batch,
+    optimizer: B::Optimizer,
+    tally: B::Tally,
     /// Samples in the current batch.
-    batch: usize,
+    size: usize,
     /// The most that a batch may have.
     capacity: usize,
     memory: Memory,
+    /// How often tensors have been replaced by others since it was built.
+    version: u32,
 }
 
 impl<B: Backend> Model<B> {
     /// Builds the network with fresh weights from `seed` and buffers for batches of up to `capacity`.
+    ///
+    /// # Errors
+    /// Where the device's memory does not suffice: with the largest batch that would fit.
     pub fn new(backend: B, spec: &NetworkSpec, plan: Plan, capacity: usize, seed: u64) -> Result<Self> {
+        let memory = Memory::plan(&backend, spec, &plan, capacity)?;
+        memory.check(&backend, spec, &plan, capacity)?;
+        backend.reserve(memory.working)?;
+        let model = Self::build(backend, spec, plan, capacity, seed)?;
+        Ok(Self { memory, ..model })
+    }
+
+    fn build(backend: B, spec: &NetworkSpec, plan: Plan, capacity: usize, seed: u64) -> Result<Self> {
         let span = Span { batch: capacity, steps: plan.steps };
         let neuron = spec.neuron.neuron()?;
-        let neurons = Neurons { neuron, surrogate: spec.surrogate, bounds: &[] };
-        let memory = Memory::plan(&backend, &plan, &neurons, capacity);
-        memory.check(&backend, &plan, &neurons, capacity)?;
         let mut stages = Vec::with_capacity(plan.stages.len());
         for (i, stage) in plan.stages.iter().enumerate() {
             let of_currents = Span { batch: capacity, steps: plan.current_steps(i) };
-            stages.push(StageState::new(&backend, stage, span, of_currents, &neurons, seed)?);
+            stages.push(StageState::new(&backend, stage, span, of_currents, &neuron, &spec.surrogate, seed)?);
         }
         let largest = |volumes: &mut dyn Iterator<Item = (Span, Volume)>| {
             volumes.max_by_key(|&(span, volume)| backend.floats_size(span, volume)).expect("a network has a readout")
@@ -97,7 +110,11 @@ impl<B: Backend> Model<B> {
         let (current_span, current) = largest(&mut currents.into_iter());
         let classes = Volume { h: 1, w: 1, c: plan.classes };
         let input_span = Span { batch: capacity, steps: plan.current_steps(0) };
+        let trained = stages.iter_mut().flat_map(StageState::trained);
         Ok(Self {
+            optimizer: backend.optimizer(&trained.collect::<Vec<_>>())?,
+            batch: backend.batch(capacity, plan.stages.len())?,
+            tally: backend.tally()?,
             input: backend.samples(input_span, plan.input)?,
             logits: backend.readouts(span, classes)?,
             logits_grad: backend.readouts(span, classes)?,
@@ -108,10 +125,34 @@ impl<B: Backend> Model<B> {
             surrogate: spec.surrogate,
             plan,
             backend,
-            batch: 0,
+            size: 0,
             capacity,
-            memory,
+            memory: Memory::default(),
+            version: 0,
         })
+    }
+
+    /// What a device's operations need for themselves, at most, in training and inference; 0 where that is not planned.
+    pub(super) fn rehearse(backend: &B, spec: &NetworkSpec, plan: &Plan, capacity: usize) -> Result<usize> {
+        let Some(backend) = backend.rehearsal() else { return Ok(0) };
+        let (input, frames) = (plan.input, plan.current_steps(0));
+        let shape = SampleShape { frames, height: input.h, width: input.w, channels: input.c };
+        let constant = vec![1.0; input.c];
+        let normalisation = Normalisation { full_scale: 1.0, mean: constant.clone(), deviation: constant };
+        let mut set = backend.set(vec![0; shape.len()], shape, &normalisation, capacity)?;
+        let mut model = Self::build(backend, spec, plan.clone(), capacity, 0)?;
+        let (samples, labels) = (vec![0; capacity], vec![0; capacity]);
+        let step = Step::evaluate(&samples, &labels);
+        for pass in [Pass::train(true), Pass::evaluate()] {
+            model.write_batch(&mut set, &step)?;
+            model.gather(&set, &Augmentation::default())?;
+            model.forward(pass)?;
+            model.loss(&LossSpec::default(), pass.backward)?;
+            if pass.backward {
+                model.backward(pass)?;
+            }
+        }
+        Ok(model.backend.working_memory())
     }
 
     /// The backend it runs on.
@@ -140,27 +181,91 @@ impl<B: Backend> Model<B> {
     }
 
     /// AdaLi's bounds of a stage: one, or one a channel.
-    pub fn bounds(&self, stage: usize) -> &[Bounds] {
-        &self.stages[stage].neurons.bounds
+    pub fn bounds(&self, stage: usize) -> Result<Vec<Bounds>> {
+        self.backend.read_windows(&self.stages[stage].neurons.bounds)
     }
 
-    /// Sets the bounds of a stage: one, or one a channel.
-    pub fn set_bounds(&mut self, stage: usize, bounds: Vec<Bounds>) {
-        debug_assert!(bounds.len() == 1 || bounds.len() == self.plan.stages[stage].conv.output.c);
-        self.stages[stage].neurons.bounds = bounds;
+    /// The first bounds of a stage, from which auto-init follows its schedule.
+    pub fn start_bounds(&self, stage: usize) -> Result<Vec<Bounds>> {
+        self.backend.read_windows(&self.stages[stage].neurons.start)
     }
 
-    /// Counts from now on into `count` histograms for each stage: 1, or one a channel.
-    pub fn set_histograms(&mut self, per_channel: bool) -> Result<()> {
-        for (stage, state) in self.plan.stages.iter().zip(&mut self.stages) {
-            state.neurons.counts = self.backend.histogram(if per_channel { stage.conv.output.c } else { 1 })?;
+    /// Sets the bounds of a stage, and those it started from: one, or one a channel.
+    pub fn set_bounds(&mut self, stage: usize, bounds: &[Bounds], start: &[Bounds]) -> Result<()> {
+        let Self { backend, stages, plan, neuron, version, .. } = self;
+        debug_assert!(bounds.len() == 1 || bounds.len() == plan.stages[stage].conv.output.c);
+        let neurons = &mut stages[stage].neurons;
+        for (windows, bounds) in [(&mut neurons.bounds, bounds), (&mut neurons.start, start)] {
+            if backend.read_windows(windows)?.len() == bounds.len() {
+                backend.write_windows(windows, bounds)?;
+            } else {
+                *windows = backend.windows(bounds, neuron.threshold)?;
+                *version += 1;
+            }
         }
         Ok(())
     }
 
-    /// What a stage's neurons have counted since the last call.
-    pub fn take_histogram(&mut self, stage: usize) -> Result<Vec<Histogram>> {
-        self.stages[stage].take_histogram(&self.backend)
+    /// Counts from now on into one histogram for each stage, or one a channel, with bounds for each; all empty, the bounds
+    /// those of the rectangle.
+    pub fn set_histograms(&mut self, per_channel: bool) -> Result<()> {
+        self.version += 1;
+        for (stage, state) in self.plan.stages.iter().zip(&mut self.stages) {
+            let count = if per_channel { stage.conv.output.c } else { 1 };
+            let bounds = || self.backend.windows(&vec![Bounds::RECTANGLE; count], self.neuron.threshold);
+            let neurons = &mut state.neurons;
+            (neurons.bounds, neurons.start) = (bounds()?, bounds()?);
+            neurons.counts = self.backend.counts(count)?;
+        }
+        Ok(())
+    }
+
+    /// Histograms of a stage: one, or one a channel.
+    pub fn histograms(&self, stage: usize) -> Result<Histograms> {
+        self.backend.read_counts(&self.stages[stage].neurons.counts)
+    }
+
+    /// Replaces the histograms of a stage by as many others.
+    pub fn set_stage_histograms(&mut self, stage: usize, histograms: &Histograms) -> Result<()> {
+        self.backend.write_counts(&mut self.stages[stage].neurons.counts, histograms)
+    }
+
+    /// Adds what the stages have counted since the last call to their histograms; a potential that is not finite is noted
+    /// in the totals, its layer counted among the spiking stages.
+    pub fn collect_counts(&mut self) -> Result<()> {
+        let spiking = self.stages.iter_mut().filter(|state| state.neurons.spikes.is_some());
+        let mut counts: Vec<_> = spiking.map(|state| &mut state.neurons.counts).collect();
+        self.backend.collect_counts(&mut counts, &self.batch, &mut self.tally)
+    }
+
+    /// Moves the bounds of all stages: by the schedule alone, or also by their histograms.
+    pub fn tune_bounds(&mut self, tuning: &Tuning, by_histograms: bool) -> Result<()> {
+        for state in self.stages.iter_mut().filter(|state| state.neurons.spikes.is_some()) {
+            let neurons = &mut state.neurons;
+            let counts = by_histograms.then_some(&mut neurons.counts);
+            self.backend.tune_bounds(tuning, &self.batch, counts, &mut neurons.start, &mut neurons.bounds)?;
+        }
+        Ok(())
+    }
+
+    /// The sums over the steps since they were last set.
+    pub fn totals(&self) -> Result<Totals> {
+        self.backend.read_tally(&self.tally)
+    }
+
+    /// Sets the sums.
+    pub fn set_totals(&mut self, totals: &Totals) -> Result<()> {
+        self.backend.write_tally(&mut self.tally, totals)
+    }
+
+    /// The sums of a while ago, where they have arrived.
+    pub fn glance(&mut self) -> Result<Option<Totals>> {
+        self.backend.glance(&mut self.tally)
+    }
+
+    /// How often tensors have been replaced by others: operations made ready before know nothing of those.
+    pub fn version(&self) -> u32 {
+        self.version
     }
 
     /// Memory of its buffers.
@@ -168,22 +273,36 @@ impl<B: Backend> Model<B> {
         self.memory
     }
 
-    /// Gathers a batch of at most the capacity.
-    pub fn gather(
-        &mut self,
-        set: &B::Bytes,
-        shape: &SampleShape,
-        normalisation: &Normalisation,
-        indices: &[u32],
-        placements: &[Placement],
-    ) -> Result<()> {
-        assert!(indices.len() <= self.capacity && !indices.is_empty(), "a batch has 1 to {} samples", self.capacity);
-        self.batch = indices.len();
-        self.backend.input(set, shape, normalisation, indices, placements, &mut self.input)
+    /// The next step's batch, of at most the capacity.
+    pub fn write_batch(&mut self, set: &mut B::Set, step: &Step) -> Result<()> {
+        let size = step.samples.len();
+        assert!(size <= self.capacity && size > 0, "a batch has 1 to {} samples", self.capacity);
+        self.size = size;
+        self.backend.write_batch(&mut self.batch, set, step)
+    }
+
+    /// Another position of the same step; see [`Step::position`].
+    pub fn move_batch(&mut self, position: f64) -> Result<()> {
+        self.backend.move_batch(&mut self.batch, position)
+    }
+
+    /// All of the batch's operations have been called.
+    pub fn release_batch(&mut self, set: &mut B::Set) -> Result<()> {
+        self.backend.release_batch(&mut self.batch, set)
+    }
+
+    /// Samples in the batch.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    /// Gathers the batch's samples.
+    pub fn gather(&mut self, set: &B::Set, augmentation: &Augmentation) -> Result<()> {
+        self.backend.input(set, &self.batch, augmentation, &mut self.input)
     }
 
     fn span(&self) -> Span {
-        Span { batch: self.batch, steps: self.plan.steps }
+        Span { batch: self.size, steps: self.plan.steps }
     }
 
     /// Runs the gathered batch to its logits.
@@ -193,7 +312,7 @@ impl<B: Backend> Model<B> {
             let (below, rest) = self.stages.split_at_mut(i);
             let input = below.last().map_or(Input::Dense(&self.input), StageState::output);
             let layer = layer(&self.backend, &self.plan, self.neuron, self.surrogate, span.batch, i);
-            layer.forward(&mut rest[0], input, pass, pass.dropout.map(|seed| mask(seed, i)))?;
+            layer.forward(&mut rest[0], input, pass, &self.batch)?;
         }
         let readout = self.stages.last().expect("a network has a readout");
         let steps = self.plan.current_steps(self.stages.len() - 1);
@@ -208,11 +327,11 @@ impl<B: Backend> Model<B> {
         }
     }
 
-    /// Loss and hits of the batch; with `grad` its gradient is kept for [`Model::backward`].
-    pub fn loss(&mut self, spec: &LossSpec, labels: &[u16], grad: bool) -> Result<LossSums> {
+    /// Adds the loss and the hits of the batch to the totals; with `grad` its gradient is kept for [`Model::backward`].
+    pub fn loss(&mut self, spec: &LossSpec, grad: bool) -> Result<()> {
+        let span = self.span();
         let grad = grad.then_some(&mut self.logits_grad);
-        let span = Span { batch: self.batch, steps: self.plan.steps };
-        self.backend.loss(spec, self.plan.classes, span, &self.logits, labels, grad)
+        self.backend.loss(spec, self.plan.classes, span, &self.logits, &self.batch, grad, &mut self.tally)
     }
 
     /// Gradients of every parameter, after a forward pass with `backward` and a loss with `grad`.
@@ -220,46 +339,36 @@ impl<B: Backend> Model<B> {
         let span = self.span();
         let last = self.stages.len() - 1;
         let (classes, vote) = (self.plan.classes, self.plan.vote);
-        if self.plan.stages[last].spiking {
-            self.backend.vote_backward(classes, vote, span, &self.logits_grad, span.steps, &mut self.output_grad)?;
-        } else {
-            let steps = self.plan.current_steps(last);
-            self.backend.vote_backward(classes, vote, span, &self.logits_grad, steps, &mut self.current_grad)?;
-        }
+        let (steps, outputs_grad) = match self.plan.stages[last].spiking {
+            true => (span.steps, &mut self.output_grad),
+            false => (self.plan.current_steps(last), &mut self.current_grad),
+        };
+        self.backend.vote_backward(classes, vote, span, &self.logits_grad, &self.tally, steps, outputs_grad)?;
         for i in (0..=last).rev() {
             let (below, rest) = self.stages.split_at_mut(i);
             let state = &mut rest[0];
             let layer = layer(&self.backend, &self.plan, self.neuron, self.surrogate, span.batch, i);
-            let norm = if layer.stage.spiking {
-                layer.neurons_backward(state, pass.batch_statistics, &self.output_grad, &mut self.current_grad)?
-            } else {
-                None
-            };
+            if layer.stage.spiking {
+                layer.neurons_backward(state, pass.batch_statistics, &self.output_grad, &mut self.current_grad)?;
+            }
             let input = below.last().map_or(Input::Dense(&self.input), StageState::output);
             let input_grad = (i > 0).then_some(&mut self.output_grad);
-            layer.synapses_backward(state, input, &self.current_grad, norm.as_ref(), input_grad)?;
+            layer.synapses_backward(state, input, &self.current_grad, input_grad)?;
             let dropout = i.checked_sub(1).and_then(|below| self.plan.stages[below].dropout);
-            if let (Some(probability), Some(seed)) = (dropout, pass.dropout) {
-                let volume = self.plan.stages[i - 1].output();
-                self.backend.dropout_floats(volume, span, probability, mask(seed, i - 1), &mut self.output_grad)?;
+            if let Some(probability) = dropout.filter(|_| pass.dropout) {
+                let (below, batch) = (i - 1, &self.batch);
+                let volume = self.plan.stages[below].output();
+                self.backend.dropout_floats(volume, span, probability, batch, below, &mut self.output_grad)?;
             }
         }
         Ok(())
     }
 
-    /// The 2-norm of all gradients together.
-    pub fn gradient_norm(&self) -> Result<f64> {
-        let gradients: Vec<&B::Floats> = self.parameters().map(|p| &p.gradient).collect();
-        self.backend.gradient_norm(&gradients)
-    }
-
     /// Moves every parameter along its gradient.
     pub fn update(&mut self, update: &Update) -> Result<()> {
-        for parameter in self.stages.iter_mut().flat_map(|state| state.synapses.parameters.trained_mut()) {
-            let Parameter { value, gradient, first, second, .. } = parameter;
-            self.backend.optimizer(update, Trained { value, gradient, first, second })?;
-        }
-        Ok(())
+        let Self { backend, stages, batch, optimizer, tally, .. } = self;
+        let mut parameters: Vec<Trained<B>> = stages.iter_mut().flat_map(StageState::trained).collect();
+        backend.update(update, batch, optimizer, &mut parameters, tally)
     }
 
     /// All trained parameters, in order.
@@ -279,7 +388,7 @@ impl<B: Backend> Model<B> {
 
     /// The gathered batch, `[N, C, H, W]`, or `[T, N, C, H, W]` for frames.
     pub fn read_input(&self) -> Result<Vec<f32>> {
-        let span = Span { batch: self.batch, steps: self.plan.current_steps(0) };
+        let span = Span { batch: self.size, steps: self.plan.current_steps(0) };
         self.backend.read_samples(&self.input, span, self.plan.input)
     }
 
@@ -318,10 +427,5 @@ fn layer<'a, B: Backend>(
 ) -> Layer<'a, B> {
     let span = Span { batch, steps: plan.steps };
     let of_currents = Span { batch, steps: plan.current_steps(i) };
-    Layer { backend, stage: &plan.stages[i], neuron, surrogate, span, of_currents }
-}
-
-/// The dropout mask behind stage `i`.
-fn mask(seed: u64, i: usize) -> u64 {
-    seed.wrapping_add(i as u64)
+    Layer { backend, index: i, stage: &plan.stages[i], neuron, surrogate, span, of_currents }
 }

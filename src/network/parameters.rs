@@ -1,7 +1,7 @@
 //! Trained values of a stage, with their names and first values.
 
 use crate::backend::shape::Conv;
-use crate::backend::{Backend, stream};
+use crate::backend::{Backend, Trained, stream};
 use crate::data::sampling::CounterRng;
 use crate::network::shapes::Stage;
 use crate::network::spec::Norm;
@@ -72,17 +72,22 @@ impl<B: Backend> Parameter<B> {
     /// Replaces one of its tensors by values in file order.
     pub fn write(&mut self, backend: &B, part: Part, values: &[f32]) -> Result<()> {
         debug_assert_eq!(values.len(), self.count());
-        let floats = match &self.conv {
-            Some(conv) => backend.weight(conv, values)?,
-            None => backend.vector(values)?,
+        let floats = match part {
+            Part::Value => &mut self.value,
+            Part::Gradient => &mut self.gradient,
+            Part::First => &mut self.first,
+            Part::Second => &mut self.second,
         };
-        match part {
-            Part::Value => self.value = floats,
-            Part::Gradient => self.gradient = floats,
-            Part::First => self.first = floats,
-            Part::Second => self.second = floats,
+        match &self.conv {
+            Some(conv) => backend.write_weight(conv, floats, values),
+            None => backend.write_vector(floats, values),
         }
-        Ok(())
+    }
+
+    /// As the optimiser wants it.
+    pub fn as_trained(&mut self) -> Trained<'_, B> {
+        let Self { value, gradient, first, second, .. } = self;
+        Trained { value, gradient, first, second }
     }
 }
 

@@ -1,7 +1,7 @@
 //! `model.safetensors` (parameters, running statistics, bounds) and `state.safetensors` (all that a resume needs).
 
 use crate::autotune::{BINS, Histogram};
-use crate::backend::Backend;
+use crate::backend::{Backend, Histograms, Totals};
 use crate::network::Model;
 use crate::network::parameters::Part;
 use crate::surrogate::Bounds;
@@ -101,7 +101,7 @@ fn push_model<B: Backend>(tensors: &mut Tensors, model: &Model<B>) -> Result<()>
             }
         }
         if stage.spiking {
-            push_bounds(tensors, format!("{}.bounds", stage.name()), model.bounds(i));
+            push_bounds(tensors, format!("{}.bounds", stage.name()), &model.bounds(i)?);
         }
     }
     Ok(())
@@ -114,7 +114,7 @@ fn push_bounds(tensors: &mut Tensors, name: String, bounds: &[Bounds]) {
 }
 
 /// Takes the parameters, running statistics and bounds from a checkpoint.
-pub fn load_model<B: Backend + Clone>(checkpoint: &Checkpoint, model: &mut Model<B>) -> Result<()> {
+pub fn load_model<B: Backend>(checkpoint: &Checkpoint, model: &mut Model<B>) -> Result<()> {
     let file = checkpoint.file()?;
     let backend = model.backend().clone();
     let mut bounds = Vec::new();
@@ -126,19 +126,18 @@ pub fn load_model<B: Backend + Clone>(checkpoint: &Checkpoint, model: &mut Model
         let filters = stage.conv.output.c;
         if let Some(norm) = parameters.norm.as_mut().filter(|_| stage.has_running_statistics()) {
             let get = |part: &str| file.floats(&format!("{}.norm.{part}", stage.name()), &[filters]);
-            norm.running_mean = backend.vector(&get("running_mean")?)?;
+            backend.write_vector(&mut norm.running_mean, &get("running_mean")?)?;
             let variance = get("running_var")?;
             if variance.iter().any(|&v| v < 0.0) {
                 bail_input!("{}: {}.norm.running_var holds a variance below 0", file.name, stage.name());
             }
-            norm.running_variance = backend.vector(&variance)?;
+            backend.write_vector(&mut norm.running_variance, &variance)?;
         }
         if stage.spiking {
             bounds.push((i, load_bounds(&file, &format!("{}.bounds", stage.name()), &[1, filters])?));
         }
     }
-    bounds.into_iter().for_each(|(stage, bounds)| model.set_bounds(stage, bounds));
-    Ok(())
+    bounds.into_iter().try_for_each(|(stage, bounds)| model.set_bounds(stage, &bounds, &bounds))
 }
 
 /// Bounds of a layer: as many rows as `counts` allows, one for the layer or one a channel.
@@ -180,11 +179,9 @@ pub struct Progress {
     pub epoch: u32,
     /// Steps done of the next one.
     pub step: u64,
-    /// Sums over those steps.
-    pub loss: f64,
-    pub correct: u64,
-    pub samples: u64,
-    pub gradient_norm: f64,
+    /// Sums over those steps, and the optimiser's state.
+    #[serde(flatten)]
+    pub totals: Totals,
     /// Seconds spent training in those steps.
     pub seconds: f64,
     pub best: Option<Best>,
@@ -215,14 +212,15 @@ pub fn save_state<B: Backend>(
         .with_context(|| format!("the state cannot be saved after epoch {}, step {}", progress.epoch, progress.step))?;
     for layer in &tracker.layers {
         let name = model.plan().stages[layer.stage].name();
-        for (what, histograms) in [("epoch", &layer.epoch), ("recent", &layer.recent)] {
+        let Histograms { recent, epoch, flags } = model.histograms(layer.stage)?;
+        for (what, histograms) in [("epoch", epoch), ("recent", recent)] {
             let counts: Vec<i64> = histograms.iter().flat_map(histogram_values).collect();
             tensors.push_integers(format!("{name}.histogram.{what}"), &[histograms.len(), BINS + 2], &counts);
         }
-        if let Some(start) = &layer.start {
-            push_bounds(&mut tensors, format!("{name}.start"), start);
+        if tracker.starts() {
+            push_bounds(&mut tensors, format!("{name}.start"), &model.start_bounds(layer.stage)?);
         }
-        tensors.describe(format!("{name}.flags"), serde_json::to_string(&layer.flags)?);
+        tensors.describe(format!("{name}.flags"), serde_json::to_string(&flags)?);
     }
     tensors.describe("format", STATE_FORMAT);
     tensors.describe("config", config);
@@ -251,12 +249,8 @@ pub fn open_state(path: &Path) -> Result<(Checkpoint, Progress)> {
     Ok((checkpoint, progress))
 }
 
-/// Loads an opened state.
-pub fn load_state<B: Backend + Clone>(
-    checkpoint: &Checkpoint,
-    model: &mut Model<B>,
-    tracker: &mut BoundsTracker,
-) -> Result<()> {
+/// Loads an opened state; where the training stands is not the model's affair.
+pub fn load_state<B: Backend>(checkpoint: &Checkpoint, model: &mut Model<B>, tracker: &BoundsTracker) -> Result<()> {
     load_model(checkpoint, model)?;
     let file = checkpoint.file()?;
     let backend = model.backend().clone();
@@ -268,27 +262,29 @@ pub fn load_state<B: Backend + Clone>(
             }
         }
     }
-    for layer in &mut tracker.layers {
-        let stage = &model.plan().stages[layer.stage];
-        let name = stage.name();
-        for (what, histograms) in [("epoch", &mut layer.epoch), ("recent", &mut layer.recent)] {
-            let shape = [histograms.len(), BINS + 2];
-            let counts = file.integers(&format!("{name}.histogram.{what}"), &shape)?;
-            for (histogram, counts) in histograms.iter_mut().zip(counts.chunks_exact(BINS + 2)) {
-                *histogram = histogram_from(counts).ok_or_else(|| {
-                    input_error!(
-                        "{}: {name}.histogram.{what} holds counts that cannot be, such as {:?}",
-                        file.name,
-                        counts.iter().min()
-                    )
-                })?;
-            }
+    for layer in &tracker.layers {
+        let name = model.plan().stages[layer.stage].name();
+        let bounds = model.bounds(layer.stage)?;
+        let read = |what: &str| load_histograms(&file, &format!("{name}.histogram.{what}"), bounds.len());
+        let (epoch, recent) = (read("epoch")?, read("recent")?);
+        let flags = checkpoint.json(&format!("{name}.flags"))?;
+        model.set_stage_histograms(layer.stage, &Histograms { recent, epoch, flags })?;
+        if tracker.starts() {
+            let start = load_bounds(&file, &format!("{name}.start"), &[bounds.len()])?;
+            model.set_bounds(layer.stage, &bounds, &start)?;
         }
-        let start = format!("{name}.start");
-        layer.start = file.has(&start).then(|| load_bounds(&file, &start, &[layer.epoch.len()])).transpose()?;
-        layer.flags = checkpoint.json(&format!("{name}.flags"))?;
     }
     Ok(())
+}
+
+fn load_histograms(file: &TensorFile, name: &str, count: usize) -> Result<Vec<Histogram>> {
+    let counts = file.integers(name, &[count, BINS + 2])?;
+    let histogram = |counts: &[i64]| {
+        histogram_from(counts).ok_or_else(|| {
+            input_error!("{}: {name} holds counts that cannot be, such as {:?}", file.name, counts.iter().min())
+        })
+    };
+    counts.chunks_exact(BINS + 2).map(histogram).collect()
 }
 
 fn histogram_values(histogram: &Histogram) -> impl Iterator<Item = i64> {

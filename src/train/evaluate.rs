@@ -1,10 +1,11 @@
 //! Loss and accuracy without training.
 
-use crate::backend::{Backend, LossSpec, LossSums, Normalisation};
-use crate::data::sampling::Placement;
+use crate::backend::{Backend, LossSpec, Normalisation, Step, Totals};
+use crate::data::sampling::Augmentation;
 use crate::data::{Dataset, Samples};
 use crate::network::Model;
 use crate::network::model::Pass;
+use crate::train::graphs::{Graphs, Repeated};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
@@ -23,23 +24,42 @@ pub fn normalisation(data: &Dataset) -> Normalisation {
     Normalisation { full_scale: data.full_scale, mean: data.mean.clone(), deviation: data.deviation.clone() }
 }
 
-/// Scores of the samples at `indices`; labels are read from `samples`, values from `set`.
+/// Scores of the samples of `set` at `indices`; `labels` are those of all samples. The model's totals stay as they are.
 pub fn scores<B: Backend>(
     model: &mut Model<B>,
-    set: &B::Bytes,
-    samples: &Samples,
+    graphs: &mut Graphs<B>,
+    set: &mut B::Set,
+    labels: &[u16],
+    indices: &[u32],
+    loss: &LossSpec,
+) -> Result<Scores> {
+    let before = model.totals()?;
+    model.set_totals(&Totals::default())?;
+    for batch in indices.chunks(model.capacity()) {
+        let labels: Vec<u16> = batch.iter().map(|&i| labels[i as usize]).collect();
+        model.write_batch(set, &Step::evaluate(batch, &labels))?;
+        graphs.run(model, Repeated::Evaluate, |model| {
+            model.gather(set, &Augmentation::default())?;
+            model.forward(Pass::evaluate())?;
+            model.loss(loss, false)
+        })?;
+        model.release_batch(set)?;
+    }
+    let totals = model.totals()?;
+    model.set_totals(&before)?;
+    let count = indices.len();
+    Ok(Scores { samples: count, loss: totals.loss / count as f64, accuracy: totals.correct as f64 / count as f64 })
+}
+
+/// Scores of the samples at `indices`.
+pub fn sample_scores<B: Backend>(
+    model: &mut Model<B>,
+    samples: Samples,
     normalisation: &Normalisation,
     indices: &[u32],
     loss: &LossSpec,
 ) -> Result<Scores> {
-    let mut sums = LossSums::default();
-    for batch in indices.chunks(model.capacity()) {
-        let placements = vec![Placement::default(); batch.len()];
-        model.gather(set, &samples.shape, normalisation, batch, &placements)?;
-        model.forward(Pass::evaluate())?;
-        let labels: Vec<u16> = batch.iter().map(|&i| samples.labels[i as usize]).collect();
-        sums += model.loss(loss, &labels, false)?;
-    }
-    let count = indices.len();
-    Ok(Scores { samples: count, loss: sums.loss / count as f64, accuracy: sums.correct as f64 / count as f64 })
+    let Samples { shape, values, labels } = samples;
+    let mut set = model.backend().set(values, shape, normalisation, model.capacity())?;
+    scores(model, &mut Graphs::default(), &mut set, &labels, indices, loss)
 }

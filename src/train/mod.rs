@@ -5,6 +5,7 @@ pub mod checkpoint;
 pub mod config;
 pub mod evaluate;
 pub mod files;
+pub mod graphs;
 pub mod metrics;
 pub mod run;
 pub mod trainer;

@@ -12,6 +12,7 @@
 use crate::backend::Backend;
 use crate::report::{MembranePanel, curves, membranes};
 use crate::train::Trainer;
+use crate::train::bounds::LayerTrack;
 use crate::train::files::write_whole;
 use crate::train::metrics::EpochMetrics;
 use crate::{bail_input, input_error};
@@ -122,12 +123,11 @@ impl Run {
         write_whole(&self.metrics(), lines.as_bytes())?;
         let title = format!("{} on {}", trainer.title(), trainer.config.data.source.name());
         write_whole(&self.curves(), curves(&title, epochs)?.as_bytes())?;
-        let histograms: Vec<_> = trainer.tracker.layers.iter().map(|layer| layer.histogram()).collect();
         let panels: Vec<MembranePanel> = last
             .layers
             .iter()
-            .zip(&histograms)
-            .map(|(layer, histogram)| MembranePanel {
+            .zip(&trainer.tracker.layers)
+            .map(|(layer, LayerTrack { histogram, .. })| MembranePanel {
                 name: layer.name.clone(),
                 histogram,
                 bounds: layer.bounds.map(|b| (b.left, b.right)),

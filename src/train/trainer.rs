@@ -1,15 +1,16 @@
 //! The training loop.
 
-use crate::backend::{Backend, LossSums, Normalisation, Update};
-use crate::data::sampling::{CounterRng, Placement, epoch_order, placement};
+use crate::backend::{Backend, Normalisation, Step, Totals, Update};
+use crate::data::sampling::{CounterRng, epoch_order};
 use crate::data::split::hold_out;
 use crate::data::{Dataset, Samples};
 use crate::network::Model;
 use crate::network::model::Pass;
-use crate::train::bounds::BoundsTracker;
-use crate::train::checkpoint::{Best, Progress};
+use crate::train::bounds::{BoundsTracker, not_finite};
+use crate::train::checkpoint::{Best, Checkpoint, Progress, load_state};
 use crate::train::config::Config;
 use crate::train::evaluate::{self, Scores};
+use crate::train::graphs::{Graphs, Repeated};
 use crate::train::metrics::{BoundsMetrics, EpochMetrics, LayerMetrics};
 use crate::{backend, bail_input};
 use anyhow::{Result, bail};
@@ -48,8 +49,10 @@ pub struct Trainer<B: Backend> {
     pub tracker: BoundsTracker,
     pub progress: Progress,
     pub config: Config,
-    set: B::Bytes,
-    samples: Samples,
+    set: B::Set,
+    graphs: Graphs<B>,
+    /// Of all training samples.
+    labels: Vec<u16>,
     normalisation: Normalisation,
     /// Indices into the training samples.
     training: Vec<u32>,
@@ -78,14 +81,17 @@ impl<B: Backend> Trainer<B> {
         let fingerprint = fingerprint(&samples);
         let mut model = Model::new(backend, &config.network, plan, batch, config.seed)?;
         let tracker = BoundsTracker::new(&mut model, config.effective_bounds(), config.training.epochs)?;
-        let set = model.backend().bytes(samples.values)?;
+        let totals = Totals { loss_scale: model.backend().first_loss_scale(), ..Totals::default() };
+        model.set_totals(&totals)?;
+        let set = model.backend().set(samples.values, samples.shape, &normalisation, batch)?;
         Ok(Self {
             model,
             tracker,
-            progress: Progress { fingerprint, ..Progress::default() },
+            progress: Progress { fingerprint, totals, ..Progress::default() },
             config,
             set,
-            samples: Samples { values: Vec::new(), ..samples },
+            graphs: Graphs::default(),
+            labels: samples.labels,
             normalisation,
             training,
             validation,
@@ -102,18 +108,26 @@ impl<B: Backend> Trainer<B> {
         let (steps, samples) = (self.epoch_steps(), p.step.checked_mul(self.config.training.batch as u64));
         if p.epoch > self.config.training.epochs
             || p.step >= steps
-            || samples != Some(p.samples)
-            || p.correct > p.samples
+            || samples != Some(p.totals.samples)
+            || p.totals.correct > p.totals.samples
         {
             bail_input!(
                 "{} stands behind epoch {}, step {} ({} samples), where this configuration ({} epochs of {steps} steps) never is; put the old config.toml back",
                 path.display(),
                 p.epoch,
                 p.step,
-                p.samples,
+                p.totals.samples,
                 self.config.training.epochs
             );
         }
+        Ok(())
+    }
+
+    /// Goes on from a state.
+    pub fn resume(&mut self, state: &Checkpoint, progress: Progress) -> Result<()> {
+        load_state(state, &mut self.model, &self.tracker)?;
+        self.model.set_totals(&progress.totals)?;
+        self.progress = progress;
         Ok(())
     }
 
@@ -152,9 +166,6 @@ impl<B: Backend> Trainer<B> {
             if epoch == 1 && self.progress.step == 0 && self.tracker.wants_start() {
                 self.look_before_first_step(&order)?;
             }
-            if self.progress.step == 0 {
-                self.tracker.follow_schedule(&mut self.model, epoch as f64);
-            }
             while self.progress.step < total {
                 let started = Instant::now();
                 self.step(&order, epoch, total)?;
@@ -166,19 +177,22 @@ impl<B: Backend> Trainer<B> {
                     break;
                 }
                 if stopping || (every > 0 && self.progress.step.is_multiple_of(every)) {
+                    self.catch_up()?;
                     observer.checkpoint(self)?;
                 }
                 if stopping {
                     return Ok(Outcome::Interrupted);
                 }
             }
+            let waited = Instant::now();
+            self.catch_up()?;
+            self.progress.seconds += waited.elapsed().as_secs_f64();
             let improved = self.validate(epoch)?;
             if improved {
                 observer.improved(self, epoch)?;
             }
-            let metrics = self.end_epoch(epoch, total, before, begin);
+            let metrics = self.end_epoch(epoch, total, before, begin)?;
             observer.epoch(self, &metrics, improved)?;
-            self.tracker.end_epoch();
             observer.checkpoint(self)?;
             if stop.load(Ordering::Relaxed) && self.progress.epoch < self.config.training.epochs {
                 return Ok(Outcome::Interrupted);
@@ -191,67 +205,93 @@ impl<B: Backend> Trainer<B> {
     fn look_before_first_step(&mut self, order: &[u32]) -> Result<()> {
         let pass = Pass { batch_statistics: true, histogram: true, ..Pass::default() };
         for batch in order.chunks_exact(self.config.training.batch).take(START_BATCHES) {
-            self.gather(batch, 1)?;
+            self.write_batch(batch, 1, 1.0, 0, 0.0)?;
+            self.model.gather(&self.set, &self.config.data.augmentation)?;
             self.model.forward(pass)?;
+            self.model.release_batch(&mut self.set)?;
         }
-        self.tracker.collect(&mut self.model, "before the first step")?;
-        self.tracker.start(&mut self.model);
-        Ok(())
+        self.tracker.start(&mut self.model)
     }
 
-    /// Gathers training samples with the epoch's augmentation.
-    fn gather(&mut self, batch: &[u32], epoch: u32) -> Result<()> {
-        let augmentation = &self.config.data.augmentation;
-        let placements: Vec<Placement> =
-            batch.iter().map(|&sample| placement(augmentation, self.config.seed, epoch, sample)).collect();
-        self.model.gather(&self.set, &self.samples.shape, &self.normalisation, batch, &placements)
+    /// The samples of step `count` of the training.
+    fn write_batch(&mut self, batch: &[u32], epoch: u32, position: f64, count: u64, rate: f32) -> Result<()> {
+        let labels: Vec<u16> = batch.iter().map(|&i| self.labels[i as usize]).collect();
+        let seed = self.config.seed;
+        let dropout = CounterRng::new(seed, backend::stream::DROPOUT).fork(count.wrapping_sub(1)).next_u64();
+        let step = Step { samples: batch, labels: &labels, seed, epoch, position, dropout, rate, count };
+        self.model.write_batch(&mut self.set, &step)
     }
 
     fn step(&mut self, order: &[u32], epoch: u32, total: u64) -> Result<()> {
         let step = self.progress.step;
         let size = self.config.training.batch;
-        let batch = &order[step as usize * size..][..size];
         let global = (epoch as u64 - 1) * total + step;
-        if self.tracker.moves_per_step() {
-            self.tracker.follow_schedule(&mut self.model, epoch as f64 + step as f64 / total as f64);
-        }
-        self.gather(batch, epoch)?;
-        let mask = CounterRng::new(self.config.seed, backend::stream::DROPOUT).fork(global).next_u64();
-        let counts = step.is_multiple_of(self.count_every(total));
-        let pass = Pass::train(mask, counts);
-        self.model.forward(pass)?;
-        let when = format!("at step {} of epoch {epoch} (step {} in all)", step + 1, global + 1);
-        if counts {
-            self.tracker.collect(&mut self.model, &when)?;
-        }
-        let labels: Vec<u16> = batch.iter().map(|&i| self.samples.labels[i as usize]).collect();
-        let sums = self.model.loss(&self.config.loss, &labels, true)?;
-        if !sums.loss.is_finite() {
-            bail!("the loss is {} {when}; lower the learning rate or clip gradients", sums.loss);
-        }
-        self.model.backward(pass)?;
-        let norm = self.model.gradient_norm()?;
-        if !norm.is_finite() {
-            bail!("the gradient's norm is {norm} {when}; lower the learning rate or clip gradients");
-        }
+        // The schedule is looked at before the step, the histograms behind it.
+        let done = if self.tracker.tracks() { step + 1 } else { step };
+        let position = epoch as f64 + done as f64 / total as f64;
         let training = &self.config.training;
-        let clipped = training.clip > 0.0 && norm > training.clip;
-        self.model.update(&Update {
-            rule: training.rule(),
-            rate: training.rate(global, total * training.epochs as u64, total) as f32,
-            decay: training.weight_decay as f32,
-            gradient_scale: if clipped { (training.clip / norm) as f32 } else { 1.0 },
-            count: global + 1,
+        let rate = training.rate(global, total * training.epochs as u64, total) as f32;
+        self.write_batch(&order[step as usize * size..][..size], epoch, position, global + 1, rate)?;
+        let counts = step.is_multiple_of(self.count_every(total));
+        let updates = self.tracker.update_every().is_some_and(|every| (global + 1).is_multiple_of(every));
+        let Self { model, tracker, set, graphs, config, .. } = self;
+        let training = &config.training;
+        let update = Update { rule: training.rule(), decay: training.weight_decay as f32, clip: training.clip };
+        let pass = Pass::train(counts);
+        graphs.run(model, Repeated::Train { counts, updates }, |model| {
+            if tracker.moves_per_step() {
+                tracker.follow_schedule(model)?;
+            }
+            model.gather(set, &config.data.augmentation)?;
+            model.forward(pass)?;
+            if counts {
+                model.collect_counts()?;
+            }
+            model.loss(&config.loss, true)?;
+            model.backward(pass)?;
+            model.update(&update)?;
+            if updates {
+                tracker.update(model)?;
+            }
+            Ok(())
         })?;
-        let p = &mut self.progress;
-        p.step += 1;
-        p.loss += sums.loss;
-        p.correct += sums.correct;
-        p.samples += size as u64;
-        p.gradient_norm += norm;
-        if self.tracker.update_every().is_some_and(|every| (global + 1).is_multiple_of(every)) {
-            self.tracker.update(&mut self.model, epoch as f64 + (step + 1) as f64 / total as f64);
+        model.release_batch(set)?;
+        self.progress.step += 1;
+        match self.model.glance()? {
+            Some(totals) => self.take_totals(totals),
+            None => Ok(()),
         }
+    }
+
+    /// Waits for the steps asked for.
+    fn catch_up(&mut self) -> Result<()> {
+        let totals = self.model.totals()?;
+        self.take_totals(totals)
+    }
+
+    /// Takes the sums of a while ago.
+    ///
+    /// # Errors
+    /// Where the training cannot go on.
+    fn take_totals(&mut self, totals: Totals) -> Result<()> {
+        let steps = self.epoch_steps();
+        let when = |count: u64| {
+            let before = count.max(1) - 1;
+            format!("at step {} of epoch {} (step {count} in all)", before % steps + 1, before / steps + 1)
+        };
+        if let Some(fault) = totals.fault {
+            let stage = self.tracker.layers[fault.layer].stage;
+            bail!("{}", not_finite(&self.model, stage, fault.potentials, &when(fault.step)));
+        }
+        let count = self.progress.epoch as u64 * steps + self.progress.step;
+        if !totals.loss.is_finite() {
+            let when = when(totals.failed.unwrap_or(count));
+            bail!("the loss is {} {when}; lower the learning rate or clip gradients", totals.loss);
+        }
+        if let Some(count) = totals.failed {
+            bail!("the gradient's norm is not finite {}; lower the learning rate or clip gradients", when(count));
+        }
+        self.progress.totals = totals;
         Ok(())
     }
 
@@ -268,8 +308,8 @@ impl<B: Backend> Trainer<B> {
         if self.validation.is_empty() {
             return Ok(true);
         }
-        let Self { model, set, samples, normalisation, validation, config, .. } = self;
-        let now = evaluate::scores(model, set, samples, normalisation, validation, &config.loss)?;
+        let Self { model, graphs, set, labels, validation, config, .. } = self;
+        let now = evaluate::scores(model, graphs, set, labels, validation, &config.loss)?;
         if !now.loss.is_finite() {
             bail!(
                 "the loss on held-out samples is {} after epoch {epoch} (step {} in all); lower the learning rate or clip gradients",
@@ -288,71 +328,70 @@ impl<B: Backend> Trainer<B> {
     }
 
     /// Gathers the metrics, moves the bounds and the progress to the next epoch.
-    fn end_epoch(&mut self, epoch: u32, total: u64, before: f64, begin: Instant) -> EpochMetrics {
+    fn end_epoch(&mut self, epoch: u32, total: u64, before: f64, begin: Instant) -> Result<EpochMetrics> {
         // The bounds are reported as they were in this epoch.
-        let bounds: Vec<_> = self.tracker.layers.iter().map(|layer| self.bounds_metrics(layer.stage)).collect();
-        let training = &self.config.training;
+        let bounds = self.tracker.layers.iter().map(|layer| self.bounds_metrics(layer.stage));
+        let bounds: Vec<_> = bounds.collect::<Result<_>>()?;
         if self.tracker.update_every().is_none() {
-            let next = (epoch + 1).min(training.epochs);
-            self.tracker.update(&mut self.model, next as f64);
+            self.model.move_batch((epoch + 1).min(self.config.training.epochs).into())?;
+            self.tracker.update(&mut self.model)?;
         }
-        let layers = self.tracker.layers.iter().zip(bounds).map(|(layer, bounds)| {
-            let histogram = layer.histogram();
-            LayerMetrics {
-                name: self.model.plan().stages[layer.stage].name(),
-                inside: bounds.map(|b| histogram.share_inside(b.left, b.right)),
-                firing_rate: histogram.firing_rate(),
-                bounds,
-                flags: layer.flags.iter().map(|flag| flag.name().to_string()).collect(),
-            }
+        self.tracker.end_epoch(&mut self.model)?;
+        let layers = self.tracker.layers.iter().zip(bounds).map(|(layer, bounds)| LayerMetrics {
+            name: self.model.plan().stages[layer.stage].name(),
+            inside: bounds.map(|b| layer.histogram.share_inside(b.left, b.right)),
+            firing_rate: layer.histogram.firing_rate(),
+            bounds,
+            flags: layer.flags.iter().map(|flag| flag.name().to_string()).collect(),
         });
-        let p = &mut self.progress;
-        p.rates.push(p.samples as f64 / p.seconds);
+        let (p, training) = (&mut self.progress, &self.config.training);
+        let totals = p.totals;
+        p.rates.push(totals.samples as f64 / p.seconds);
         let metrics = EpochMetrics {
             epoch,
-            train_loss: p.loss / p.samples as f64,
-            train_accuracy: p.correct as f64 / p.samples as f64,
+            train_loss: totals.loss / totals.samples as f64,
+            train_accuracy: totals.correct as f64 / totals.samples as f64,
             validation_loss: self.held_out.map(|s| s.loss),
             validation_accuracy: self.held_out.map(|s| s.accuracy),
             learning_rate: training.rate(epoch as u64 * total - 1, total * training.epochs as u64, total),
-            gradient_norm: p.gradient_norm / total as f64,
-            images_per_second: p.samples as f64 / p.seconds,
+            gradient_norm: totals.gradient_norm / total as f64,
+            images_per_second: totals.samples as f64 / p.seconds,
             seconds: before + begin.elapsed().as_secs_f64(),
             layers: layers.collect(),
         };
         *p = Progress {
             epoch,
+            totals: totals.next_epoch(),
             best: p.best,
             fingerprint: p.fingerprint,
             rates: std::mem::take(&mut p.rates),
             ..Progress::default()
         };
-        metrics
+        self.model.set_totals(&p.totals)?;
+        Ok(metrics)
     }
 
     /// A layer's bounds for people: means over channels.
-    fn bounds_metrics(&self, stage: usize) -> Option<BoundsMetrics> {
+    fn bounds_metrics(&self, stage: usize) -> Result<Option<BoundsMetrics>> {
         if self.model.surrogate().needs_membrane() {
-            return None;
+            return Ok(None);
         }
-        let bounds = self.model.bounds(stage);
+        let bounds = self.model.bounds(stage)?;
         let mean = |get: fn(&crate::surrogate::Bounds) -> f32| {
             bounds.iter().map(|b| get(b) as f64).sum::<f64>() / bounds.len() as f64
         };
-        Some(BoundsMetrics {
+        Ok(Some(BoundsMetrics {
             left: mean(|b| b.left),
             right: mean(|b| b.right),
             alpha: mean(|b| b.alpha),
             beta: mean(|b| b.beta),
-        })
+        }))
     }
 
     /// Loss and accuracy on other samples of the same data set.
     pub fn evaluate(&mut self, samples: Samples) -> Result<Scores> {
         let all: Vec<u32> = (0..samples.labels.len() as u32).collect();
-        let set = self.model.backend().bytes(samples.values)?;
-        let samples = Samples { values: Vec::new(), ..samples };
-        evaluate::scores(&mut self.model, &set, &samples, &self.normalisation, &all, &self.config.loss)
+        evaluate::sample_scores(&mut self.model, samples, &self.normalisation, &all, &self.config.loss)
     }
 }
 
@@ -362,12 +401,4 @@ fn fingerprint(samples: &Samples) -> u64 {
     labels
         .chain(samples.values.iter().copied())
         .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ byte as u64).wrapping_mul(0x100_0000_01b3))
-}
-
-/// Adds two batches' sums.
-impl std::ops::AddAssign for LossSums {
-    fn add_assign(&mut self, other: Self) {
-        self.loss += other.loss;
-        self.correct += other.correct;
-    }
 }

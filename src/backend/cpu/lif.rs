@@ -35,7 +35,7 @@ pub struct ImageOutput<'a> {
 
 impl<'a> Lif<'a> {
     /// The neurons of a layer behind an affine map; `windows` says whether window bits are wanted.
-    pub fn new(volume: Volume, span: Span, affine: Affine<'a, Cpu>, neurons: &Neurons, windows: bool) -> Self {
+    pub fn new(volume: Volume, span: Span, affine: Affine<'a, Cpu>, neurons: &Neurons<Cpu>, windows: bool) -> Self {
         Self {
             volume,
             steps: span.steps,
@@ -136,8 +136,8 @@ pub fn each_image(volume: Volume, span: Span, out: SpikeOutput<Cpu>, task: impl 
     let words = places * words(volume.c);
     let windows = split(out.windows, words, span.batch);
     let membranes = split(out.membrane, places * pitch(volume.c), span.batch);
-    let histograms = out.histogram.as_ref().map(|counts| counts.len());
-    let counts = out.histogram.map(Mutex::new);
+    let histograms = out.histogram.as_ref().map(|counts| counts.fresh.len());
+    let counts = out.histogram.map(|counts| Mutex::new(&mut counts.fresh));
     out.spikes.par_chunks_exact_mut(words).zip(windows).zip(membranes).enumerate().for_each(
         |(n, ((spikes, windows), membrane))| {
             let histogram = histograms.map(|len| vec![Histogram::default(); len]);

@@ -60,7 +60,7 @@ pub fn vote_backward(
     }
 }
 
-/// See [`crate::backend::Backend::loss`].
+/// See [`crate::backend::Backend::loss`]: the sums of a batch.
 pub fn loss(
     spec: &LossSpec,
     classes: usize,

@@ -5,29 +5,32 @@
 //! the SIMD width at run time and loops over arrays of constant length become SIMD by themselves.
 
 mod conv;
-mod dropout;
+pub mod dropout;
 mod events;
-mod input;
+pub mod input;
 pub mod layout;
 mod lif;
 mod linear;
-mod loss;
-mod norm;
+pub mod loss;
+pub mod norm;
 mod operands;
-mod optimizer;
+pub mod optimizer;
 mod pool;
 mod product;
 mod spike_backward;
+mod step;
 mod threads;
 
-use super::shape::{Conv, Pool, Span, Volume};
+use super::shape::{Conv, InputKind, Pool, Span, Volume};
 use super::*;
+use crate::autotune::Histogram;
 use layout::{pitch, words};
 use lif::{Lif, each_image};
 use operands::Gradient;
 use pool::Windows;
 use rayon::prelude::*;
 use spike_backward::neurons_backward;
+pub use step::{Batch, Counts, Set};
 use threads::with_scratch;
 
 /// Runs on the threads of rayon's current pool.
@@ -40,11 +43,14 @@ pub type Transposed = Vec<f32>;
 impl Backend for Cpu {
     type Floats = Vec<f32>;
     type Bits = Vec<u32>;
-    type Bytes = Vec<u8>;
-    type Counts = Vec<Histogram>;
+    type Set = Set;
+    type Batch = Batch;
+    type Windows = Vec<Bounds>;
+    type Counts = Counts;
     type Packed = Transposed;
-    /// `[N or N T][2][pitch]`: a piece is a sample, or a sample's step.
-    type Sums = Vec<f32>;
+    type Optimizer = ();
+    type Tally = Totals;
+    type Graph = ();
 
     fn describe(&self) -> String {
         let simd = format!("{:?}", pulp::Arch::new());
@@ -94,25 +100,62 @@ impl Backend for Cpu {
         Ok(Vec::new())
     }
 
-    fn sums(&self, span: Span, volume: Volume) -> Result<Vec<f32>> {
-        Ok(vec![0.0; span.batch * span.steps * 2 * pitch(volume.c)])
+    fn windows(&self, bounds: &[Bounds], _: f32) -> Result<Vec<Bounds>> {
+        Ok(bounds.to_vec())
     }
 
-    fn copy(&self, from: &Vec<f32>, to: &mut Vec<f32>) -> Result<()> {
-        to.copy_from_slice(from);
+    fn counts(&self, count: usize) -> Result<Counts> {
+        Ok(Counts { fresh: vec![Histogram::default(); count], kept: Histograms::empty(count) })
+    }
+
+    fn batch(&self, _: usize, _: usize) -> Result<Batch> {
+        Ok(Batch::default())
+    }
+
+    fn optimizer(&self, _: &[Trained<Self>]) -> Result<()> {
         Ok(())
     }
 
-    fn histogram(&self, count: usize) -> Result<Vec<Histogram>> {
-        Ok(vec![Histogram::default(); count])
+    fn tally(&self) -> Result<Totals> {
+        Ok(Totals::default())
     }
 
-    fn bytes(&self, values: Vec<u8>) -> Result<Vec<u8>> {
-        Ok(values)
+    fn set(&self, values: Vec<u8>, shape: SampleShape, normalisation: &Normalisation, _: usize) -> Result<Set> {
+        Ok(Set { values, shape, normalisation: normalisation.clone() })
     }
 
     fn floats_size(&self, span: Span, volume: Volume) -> usize {
         size_of::<f32>() * span.batch * span.steps * volume.pixels() * pitch(volume.c)
+    }
+
+    fn readouts_size(&self, span: Span, volume: Volume) -> usize {
+        self.floats_size(span, volume)
+    }
+
+    fn samples_size(&self, span: Span, volume: Volume) -> usize {
+        size_of::<f32>() * span.batch * span.steps * volume.values()
+    }
+
+    fn vector_size(&self, len: usize) -> usize {
+        size_of::<f32>() * pitch(len)
+    }
+
+    fn weight_size(&self, conv: &Conv) -> usize {
+        size_of::<f32>() * layout::weight_len(conv)
+    }
+
+    fn packed_size(&self, conv: &Conv) -> usize {
+        if conv.reads == InputKind::Image { 0 } else { self.weight_size(conv) }
+    }
+
+    fn write_vector(&self, floats: &mut Vec<f32>, values: &[f32]) -> Result<()> {
+        floats[..values.len()].copy_from_slice(values);
+        Ok(())
+    }
+
+    fn write_weight(&self, conv: &Conv, floats: &mut Vec<f32>, values: &[f32]) -> Result<()> {
+        *floats = layout::weight_from_file(conv, values);
+        Ok(())
     }
 
     fn bits_size(&self, span: Span, volume: Volume) -> usize {
@@ -140,21 +183,58 @@ impl Backend for Cpu {
         Ok(layout::weight_to_file(conv, floats))
     }
 
-    fn take_histogram(&self, counts: &mut Vec<Histogram>) -> Result<Vec<Histogram>> {
-        let empty = vec![Histogram::default(); counts.len()];
-        Ok(std::mem::replace(counts, empty))
+    fn write_windows(&self, windows: &mut Vec<Bounds>, bounds: &[Bounds]) -> Result<()> {
+        windows.copy_from_slice(bounds);
+        Ok(())
     }
 
-    fn input(
-        &self,
-        set: &Vec<u8>,
-        shape: &SampleShape,
-        normalisation: &Normalisation,
-        indices: &[u32],
-        placements: &[Placement],
-        out: &mut Vec<f32>,
-    ) -> Result<()> {
-        input::gather(set, shape, normalisation, indices, placements, out);
+    fn read_windows(&self, windows: &Vec<Bounds>) -> Result<Vec<Bounds>> {
+        Ok(windows.clone())
+    }
+
+    fn write_counts(&self, counts: &mut Counts, histograms: &Histograms) -> Result<()> {
+        *counts = Counts { kept: histograms.clone(), ..self.counts(counts.fresh.len())? };
+        Ok(())
+    }
+
+    fn read_counts(&self, counts: &Counts) -> Result<Histograms> {
+        Ok(counts.kept.clone())
+    }
+
+    fn write_tally(&self, tally: &mut Totals, totals: &Totals) -> Result<()> {
+        *tally = *totals;
+        Ok(())
+    }
+
+    fn read_tally(&self, tally: &Totals) -> Result<Totals> {
+        Ok(*tally)
+    }
+
+    fn glance(&self, tally: &mut Totals) -> Result<Option<Totals>> {
+        Ok(Some(*tally))
+    }
+
+    fn write_batch(&self, batch: &mut Batch, _: &mut Set, step: &Step) -> Result<()> {
+        batch.write(step);
+        Ok(())
+    }
+
+    fn move_batch(&self, batch: &mut Batch, position: f64) -> Result<()> {
+        batch.position = position;
+        Ok(())
+    }
+
+    fn release_batch(&self, _: &mut Batch, _: &mut Set) -> Result<()> {
+        Ok(())
+    }
+
+    fn repeat(&self, _: &mut Option<()>, operations: &mut dyn FnMut() -> Result<()>) -> Result<()> {
+        operations()
+    }
+
+    fn input(&self, set: &Set, batch: &Batch, augmentation: &Augmentation, out: &mut Vec<f32>) -> Result<()> {
+        let placements = batch.placements(augmentation);
+        input::gather(&set.values, &set.shape, &set.normalisation, &batch.samples, &placements, out);
         Ok(())
     }
 
@@ -203,21 +283,45 @@ impl Backend for Cpu {
         weights: Weights<Self>,
         bias: &Vec<f32>,
         currents: &mut Vec<f32>,
-        moments: Option<&mut Vec<f32>>,
     ) -> Result<()> {
         let input = input.into();
         if conv.is_linear() {
             linear::current(conv, span, &input, &weights.get(), bias, currents);
-            if let Some(moments) = moments {
-                let pitch = pitch(conv.output.c);
-                currents
-                    .chunks_exact(pitch)
-                    .zip(moments.chunks_exact_mut(2 * pitch))
-                    .for_each(|(row, out)| norm::moments(row, out));
-            }
         } else {
-            conv::current(conv, span, &input, &weights.get(), bias, currents, moments);
+            conv::current(conv, span, &input, &weights.get(), bias, currents, None);
         }
+        Ok(())
+    }
+
+    fn conv_batch_norm(
+        &self,
+        conv: &Conv,
+        span: Span,
+        input: Input<Self>,
+        weights: Weights<Self>,
+        bias: &Vec<f32>,
+        currents: &mut Vec<f32>,
+        steps: usize,
+        norm: BatchNorm<Self>,
+        update: bool,
+        state: &mut NormState<Vec<f32>>,
+    ) -> Result<()> {
+        // `[N or N T][2][pitch]`: a piece is a sample's step.
+        let pitch = pitch(conv.output.c);
+        let mut moments = vec![0.0; span.batch * span.steps * 2 * pitch];
+        if conv.is_linear() {
+            self.conv_current(conv, span, input, weights, bias, currents)?;
+            let rows = currents.chunks_exact(pitch).zip(moments.chunks_exact_mut(2 * pitch));
+            rows.for_each(|(row, out)| norm::moments(row, out));
+        } else {
+            conv::current(conv, span, &input.into(), &weights.get(), bias, currents, Some(&mut moments));
+        }
+        *state = norm::statistics(norm, span, conv.output, steps, &moments, update);
+        Ok(())
+    }
+
+    fn batch_norm_running(&self, norm: BatchNorm<Self>, state: &mut NormState<Vec<f32>>) -> Result<()> {
+        *state = norm::running(norm);
         Ok(())
     }
 
@@ -230,7 +334,7 @@ impl Backend for Cpu {
         weights: Weights<Self>,
         bias: &Vec<f32>,
         affine: Affine<Self>,
-        neurons: &Neurons,
+        neurons: &Neurons<Self>,
         out: SpikeOutput<Self>,
     ) -> Result<()> {
         let volume = conv.output;
@@ -238,7 +342,7 @@ impl Backend for Cpu {
         if conv.is_linear() {
             // One neuron a row: the weight, not the currents, is what must stay in cache.
             let mut currents = self.activations(of_currents, volume)?;
-            self.conv_current(conv, of_currents, input, weights, bias, &mut currents, None)?;
+            self.conv_current(conv, of_currents, input, weights, bias, &mut currents)?;
             return self.norm_lif_forward(volume, span, &currents, input_steps, affine, neurons, out);
         }
         let (input, weight) = (input.into(), weights.get());
@@ -266,22 +370,6 @@ impl Backend for Cpu {
         Ok(())
     }
 
-    fn batch_norm_statistics(
-        &self,
-        norm: BatchNorm<Self>,
-        span: Span,
-        volume: Volume,
-        steps: usize,
-        moments: &Vec<f32>,
-        update: bool,
-    ) -> Result<NormState<Vec<f32>>> {
-        Ok(norm::statistics(norm, span, volume, steps, moments, update))
-    }
-
-    fn batch_norm_running(&self, norm: BatchNorm<Self>) -> Result<NormState<Vec<f32>>> {
-        Ok(norm::running(norm))
-    }
-
     fn norm_lif_forward(
         &self,
         volume: Volume,
@@ -289,7 +377,7 @@ impl Backend for Cpu {
         currents: &Vec<f32>,
         current_steps: usize,
         affine: Affine<Self>,
-        neurons: &Neurons,
+        neurons: &Neurons<Self>,
         out: SpikeOutput<Self>,
     ) -> Result<()> {
         let lif = Lif::new(volume, span, affine, neurons, out.windows.is_some());
@@ -325,11 +413,12 @@ impl Backend for Cpu {
         volume: Volume,
         span: Span,
         probability: f32,
-        seed: u64,
+        batch: &Batch,
+        stage: usize,
         spikes: &Vec<u32>,
         kept: &mut Vec<u32>,
     ) -> Result<()> {
-        dropout::spikes(volume, span, probability, seed, spikes, kept);
+        dropout::spikes(volume, span, probability, dropout_mask(batch.dropout, stage), spikes, kept);
         Ok(())
     }
 
@@ -338,10 +427,11 @@ impl Backend for Cpu {
         volume: Volume,
         span: Span,
         probability: f32,
-        seed: u64,
+        batch: &Batch,
+        stage: usize,
         values: &mut Vec<f32>,
     ) -> Result<()> {
-        dropout::floats(volume, span, probability, seed, values);
+        dropout::floats(volume, span, probability, dropout_mask(batch.dropout, stage), values);
         Ok(())
     }
 
@@ -376,6 +466,7 @@ impl Backend for Cpu {
         vote: usize,
         span: Span,
         logits_grad: &Vec<f32>,
+        _: &Totals,
         current_steps: usize,
         outputs_grad: &mut Vec<f32>,
     ) -> Result<()> {
@@ -389,17 +480,22 @@ impl Backend for Cpu {
         classes: usize,
         span: Span,
         logits: &Vec<f32>,
-        labels: &[u16],
+        batch: &Batch,
         grad: Option<&mut Vec<f32>>,
-    ) -> Result<LossSums> {
-        Ok(loss::loss(spec, classes, span, logits, labels, grad.map(Vec::as_mut_slice)))
+        tally: &mut Totals,
+    ) -> Result<()> {
+        let sums = loss::loss(spec, classes, span, logits, &batch.labels, grad.map(Vec::as_mut_slice));
+        tally.loss += sums.loss;
+        tally.correct += sums.correct;
+        tally.samples += span.batch as u64;
+        Ok(())
     }
 
     fn spike_backward(
         &self,
         volume: Volume,
         span: Span,
-        neurons: &Neurons,
+        neurons: &Neurons<Self>,
         saved: Saved<Self>,
         pool: Option<&Pool>,
         spikes_grad: &Vec<f32>,
@@ -418,18 +514,31 @@ impl Backend for Cpu {
         &self,
         volume: Volume,
         span: Span,
-        neurons: &Neurons,
+        neurons: &Neurons<Self>,
         saved: Saved<Self>,
         pool: Option<&Pool>,
         spikes_grad: &Vec<f32>,
         norm: NormBackward<Self>,
         out: &mut Vec<f32>,
-    ) -> Result<NormGradient<Vec<f32>>> {
-        let NormBackward { currents, current_steps, state, batch, gain_grad, bias_grad } = norm;
+    ) -> Result<()> {
+        let NormBackward { currents, current_steps, state, batch, gain_grad, bias_grad, gradient, current_bias_grad } =
+            norm;
         let of_norm = Some((currents, state));
         let sums = neurons_backward(volume, span, neurons, saved, pool, spikes_grad, current_steps, out, of_norm);
         let of_currents = Span { steps: current_steps, ..span };
-        Ok(norm::batch_backward(volume, of_currents, span.steps, batch, &sums, state, gain_grad, bias_grad))
+        norm::batch_backward(
+            volume,
+            of_currents,
+            span.steps,
+            batch,
+            &sums,
+            state,
+            gain_grad,
+            bias_grad,
+            gradient,
+            current_bias_grad,
+        );
+        Ok(())
     }
 
     fn bias_grad(&self, volume: Volume, span: Span, gradient: &Vec<f32>, out: &mut Vec<f32>) -> Result<()> {
@@ -488,12 +597,32 @@ impl Backend for Cpu {
         Ok(())
     }
 
-    fn gradient_norm(&self, gradients: &[&Vec<f32>]) -> Result<f64> {
-        Ok(optimizer::norm(gradients))
+    fn update(
+        &self,
+        update: &Update,
+        batch: &Batch,
+        _: &(),
+        parameters: &mut [Trained<Self>],
+        tally: &mut Totals,
+    ) -> Result<()> {
+        step::update(update, batch, parameters, tally);
+        Ok(())
     }
 
-    fn optimizer(&self, update: &Update, parameter: Trained<Self>) -> Result<()> {
-        optimizer::update(update, parameter.value, parameter.gradient, parameter.first, parameter.second);
+    fn collect_counts(&self, layers: &mut [&mut Counts], batch: &Batch, tally: &mut Totals) -> Result<()> {
+        step::collect_counts(layers, batch, tally);
+        Ok(())
+    }
+
+    fn tune_bounds(
+        &self,
+        tuning: &Tuning,
+        batch: &Batch,
+        counts: Option<&mut Counts>,
+        start: &mut Vec<Bounds>,
+        bounds: &mut Vec<Bounds>,
+    ) -> Result<()> {
+        step::tune_bounds(tuning, batch, counts, start, bounds);
         Ok(())
     }
 }

@@ -112,7 +112,7 @@ fn totals(sums: &[f32], pitch: usize) -> [Vec<f64>; 2] {
     totals
 }
 
-/// See [`crate::backend::Backend::batch_norm_statistics`]: the pieces' moments put together (Chan et al.), because
+/// See [`crate::backend::Backend::conv_batch_norm`]: the pieces' moments put together (Chan et al.), because
 /// a difference of large sums would cancel.
 pub fn statistics(
     norm: BatchNorm<super::Cpu>,
@@ -176,28 +176,25 @@ pub fn batch_backward(
     state: &NormState<Vec<f32>>,
     gain_grad: &mut [f32],
     bias_grad: &mut [f32],
-) -> NormGradient<Vec<f32>> {
+    gradient: &mut NormGradient<Vec<f32>>,
+    mut current_bias_grad: Option<&mut Vec<f32>>,
+) {
     let pitch = pitch(volume.c);
     let [first, second] = totals(&sums[..2 * pitch * span.batch], pitch);
     // A current that stands for T steps takes the mean's share T times.
     let share = if batch { (steps / span.steps) as f64 / (span.batch * steps * volume.pixels()) as f64 } else { 0.0 };
-    let zeros = vec![0.0; pitch];
-    let mut gradient = NormGradient {
-        of_gradient: state.scale.clone(),
-        of_current: zeros.clone(),
-        constant: zeros.clone(),
-        sum: zeros,
-    };
+    gradient.of_gradient.copy_from_slice(&state.scale);
     for c in 0..pitch {
         (bias_grad[c], gain_grad[c]) = (first[c] as f32, second[c] as f32);
         let [scale, inverse, mean] = [state.scale[c], state.inverse_deviation[c], state.mean[c]].map(f64::from);
         let slope = scale * second[c] * share * inverse;
         gradient.of_current[c] = -slope as f32;
         // A bias in front shifts the batch's mean along: it changes nothing.
-        gradient.sum[c] = if batch { 0.0 } else { (scale * first[c]) as f32 };
+        if let Some(sum) = &mut current_bias_grad {
+            sum[c] = if batch { 0.0 } else { (scale * first[c]) as f32 };
+        }
         gradient.constant[c] = (slope * mean - scale * first[c] * share) as f32;
     }
-    gradient
 }
 
 /// Mean of each filter and `1 / sqrt(var fan_in + 1e-4)` (ours: the population variance, as scaled weight

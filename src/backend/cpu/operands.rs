@@ -113,7 +113,7 @@ pub struct WindowTable {
 }
 
 impl WindowTable {
-    pub fn new(neurons: &Neurons, channels: usize) -> Self {
+    pub fn new(neurons: &Neurons<Cpu>, channels: usize) -> Self {
         let windows: Vec<_> = (0..pitch(channels))
             .map(|c| neurons.bounds[c.min(neurons.bounds.len() - 1)].window(neurons.neuron.threshold))
             .collect();

@@ -1,14 +1,26 @@
 //! Parameters follow their gradients, value by value.
 
 use super::threads::simd;
-use crate::backend::{Update, UpdateRule};
+use crate::backend::UpdateRule;
 use rayon::prelude::*;
 
 const CHUNK: usize = 1 << 14;
 
-/// See [`crate::backend::Backend::optimizer`].
-pub fn update(update: &Update, value: &mut [f32], gradient: &[f32], first: &mut [f32], second: &mut [f32]) {
-    let &Update { rule, rate, decay, gradient_scale, count } = update;
+/// One update's numbers.
+#[derive(Clone, Copy, Debug)]
+pub struct Move {
+    pub rule: UpdateRule,
+    pub rate: f32,
+    pub decay: f32,
+    /// Gradients are scaled by this first (clipping).
+    pub gradient_scale: f32,
+    /// 1 for the first update.
+    pub count: u64,
+}
+
+/// Moves one parameter along its gradient.
+pub fn update(update: &Move, value: &mut [f32], gradient: &[f32], first: &mut [f32], second: &mut [f32]) {
+    let &Move { rule, rate, decay, gradient_scale, count } = update;
     match rule {
         UpdateRule::Sgd { momentum } => {
             let chunks = value.par_chunks_mut(CHUNK).zip(gradient.par_chunks(CHUNK)).zip(first.par_chunks_mut(CHUNK));
@@ -51,7 +63,7 @@ pub fn update(update: &Update, value: &mut [f32], gradient: &[f32], first: &mut 
     }
 }
 
-/// See [`crate::backend::Backend::gradient_norm`]: chunks of fixed size, added in order.
+/// The 2-norm of all gradients together: chunks of fixed size, added in order.
 pub fn norm(gradients: &[&Vec<f32>]) -> f64 {
     let squares = |gradient: &&Vec<f32>| -> f64 {
         let chunks: Vec<f64> =

@@ -217,7 +217,7 @@ impl SpikeBackward<'_> {
 pub fn neurons_backward(
     volume: Volume,
     span: Span,
-    neurons: &Neurons,
+    neurons: &Neurons<Cpu>,
     saved: Saved<Cpu>,
     pool: Option<&Pool>,
     spikes_grad: &[f32],

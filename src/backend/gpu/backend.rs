@@ -1,33 +1,56 @@
 //! The seam's operations on a device.
 
-use super::memory::{Counts, Floats, Gpu, Moments, Packed, lowered, padded, words};
+use super::memory::{Gpu, Memory};
+use super::operations::step::{Batch, Set, Tally};
+use super::operations::training::Optimizer;
 use super::precision::Precision;
-use super::{Buffer, Driver};
-use crate::autotune::Histogram;
+use super::tensors::{Counts, Floats, Packed, Windows, each_weight, lowered, padded, words};
+use super::{Buffer, Driver, driver};
+use crate::autotune::Tuning;
 use crate::backend::shape::{Conv, InputKind, Pool, Span, Volume};
 use crate::backend::*;
 use crate::data::SampleShape;
-use crate::data::sampling::Placement;
-use crate::histogram::BINS;
+use crate::data::sampling::Augmentation;
+use crate::surrogate::Bounds;
 use anyhow::Result;
 
-/// Counters of a histogram: bins, underflow, overflow, not finite.
-const COUNTERS: usize = BINS + 3;
+/// What an f16 gradient is first multiplied by, as in PyTorch's GradScaler.
+const FIRST_LOSS_SCALE: f32 = 65536.0;
 
 impl<D: Driver> Backend for Gpu<D> {
-    type Floats = Floats<D::Buffer>;
-    type Bits = D::Buffer;
-    type Bytes = D::Buffer;
-    type Counts = Counts<D::Buffer>;
-    type Packed = Packed<D::Buffer>;
-    type Sums = Moments<D::Buffer>;
+    type Floats = Floats<D>;
+    type Bits = Memory<D>;
+    type Set = Set<D>;
+    type Batch = Batch<D>;
+    type Windows = Windows<D>;
+    type Counts = Counts<D>;
+    type Packed = Packed<D>;
+    type Optimizer = Optimizer<D>;
+    type Tally = Tally<D>;
+    type Graph = D::Graph;
 
     fn describe(&self) -> String {
         format!("{} ({})", self.name, self.precision.name())
     }
 
     fn available_memory(&self) -> Option<usize> {
-        self.driver.available_memory()
+        self.driver()?.available_memory()
+    }
+
+    fn rehearsal(&self) -> Option<Self> {
+        Some(self.rehearse())
+    }
+
+    fn first_loss_scale(&self) -> f32 {
+        if self.precision == Precision::F16 { FIRST_LOSS_SCALE } else { 1.0 }
+    }
+
+    fn working_memory(&self) -> usize {
+        self.most_borrowed()
+    }
+
+    fn reserve(&self, bytes: usize) -> Result<()> {
+        self.set_aside(bytes)
     }
 
     fn activations(&self, span: Span, volume: Volume) -> Result<Self::Floats> {
@@ -49,37 +72,79 @@ impl<D: Driver> Backend for Gpu<D> {
     fn vector(&self, values: &[f32]) -> Result<Self::Floats> {
         let mut vector = values.to_vec();
         vector.resize(padded(values.len()), 0.0);
-        Ok(Floats { buffer: self.put(&vector)?, stored: Precision::F32 })
+        Ok(Floats { memory: self.put(&vector)?, stored: Precision::F32 })
     }
 
     fn weight(&self, conv: &Conv, values: &[f32]) -> Result<Self::Floats> {
-        let mut weight = vec![0.0; values.len()];
-        each_weight(conv, |file, memory| weight[memory] = values[file]);
-        Ok(Floats { buffer: self.put(&weight)?, stored: Precision::F32 })
+        let weight = self.floats(values.len(), Precision::F32)?;
+        self.write(&weight.memory, 0, &weight_from_file(conv, values))?;
+        Ok(weight)
     }
 
     fn packed(&self, conv: &Conv) -> Result<Self::Packed> {
         self.packed_weight(conv)
     }
 
-    fn sums(&self, _: Span, _: Volume) -> Result<Self::Sums> {
-        Ok(Moments { pieces: None })
+    fn windows(&self, bounds: &[Bounds], threshold: f32) -> Result<Self::Windows> {
+        self.windows_of(bounds, threshold)
     }
 
-    fn copy(&self, from: &Self::Floats, to: &mut Self::Floats) -> Result<()> {
-        self.driver.upload(&to.buffer, 0, &self.driver.download(&from.buffer)?)
+    fn counts(&self, count: usize) -> Result<Self::Counts> {
+        self.counts_of(count)
     }
 
-    fn histogram(&self, count: usize) -> Result<Self::Counts> {
-        Ok(Counts { buffer: self.zeros(count * COUNTERS * 8)?, count })
+    fn batch(&self, capacity: usize, stages: usize) -> Result<Self::Batch> {
+        self.batch_of(capacity, stages)
     }
 
-    fn bytes(&self, values: Vec<u8>) -> Result<Self::Bytes> {
-        self.put(&values)
+    fn optimizer(&self, parameters: &[Trained<Self>]) -> Result<Self::Optimizer> {
+        self.optimizer_of(parameters)
+    }
+
+    fn tally(&self) -> Result<Self::Tally> {
+        self.tally_of()
+    }
+
+    fn set(
+        &self,
+        values: Vec<u8>,
+        shape: SampleShape,
+        normalisation: &Normalisation,
+        capacity: usize,
+    ) -> Result<Self::Set> {
+        self.set_of(values, shape, normalisation, capacity)
     }
 
     fn floats_size(&self, span: Span, volume: Volume) -> usize {
         self.precision.bytes() * span.batch * span.steps * volume.pixels() * padded(volume.c)
+    }
+
+    fn readouts_size(&self, span: Span, volume: Volume) -> usize {
+        Precision::F32.bytes() * span.batch * span.steps * volume.pixels() * padded(volume.c)
+    }
+
+    fn samples_size(&self, span: Span, volume: Volume) -> usize {
+        self.precision.bytes() * span.batch * span.steps * volume.values()
+    }
+
+    fn vector_size(&self, len: usize) -> usize {
+        Precision::F32.bytes() * padded(len)
+    }
+
+    fn weight_size(&self, conv: &Conv) -> usize {
+        Precision::F32.bytes() * conv.output.c * conv.fan_in()
+    }
+
+    fn packed_size(&self, conv: &Conv) -> usize {
+        self.packed_bytes(conv)
+    }
+
+    fn write_vector(&self, floats: &mut Self::Floats, values: &[f32]) -> Result<()> {
+        self.write(&floats.memory, 0, values)
+    }
+
+    fn write_weight(&self, conv: &Conv, floats: &mut Self::Floats, values: &[f32]) -> Result<()> {
+        self.write(&floats.memory, 0, &weight_from_file(conv, values))
     }
 
     fn bits_size(&self, span: Span, volume: Volume) -> usize {
@@ -114,28 +179,69 @@ impl<D: Driver> Backend for Gpu<D> {
         Ok(values)
     }
 
-    fn take_histogram(&self, counts: &mut Self::Counts) -> Result<Vec<Histogram>> {
-        let counted: Vec<u64> = self.get(&counts.buffer)?;
-        *counts = self.histogram(counts.count)?;
-        let histogram = |counters: &[u64]| Histogram {
-            bins: counters[..BINS].to_vec(),
-            underflow: counters[BINS],
-            overflow: counters[BINS + 1],
-            non_finite: counters[BINS + 2],
+    fn write_windows(&self, windows: &mut Self::Windows, bounds: &[Bounds]) -> Result<()> {
+        self.replace_windows(windows, bounds)
+    }
+
+    fn read_windows(&self, windows: &Self::Windows) -> Result<Vec<Bounds>> {
+        self.bounds_of(windows)
+    }
+
+    fn write_counts(&self, counts: &mut Self::Counts, histograms: &Histograms) -> Result<()> {
+        self.replace_histograms(counts, histograms)
+    }
+
+    fn read_counts(&self, counts: &Self::Counts) -> Result<Histograms> {
+        self.histograms_of(counts)
+    }
+
+    fn write_tally(&self, tally: &mut Self::Tally, totals: &Totals) -> Result<()> {
+        self.replace_totals(tally, totals)
+    }
+
+    fn read_tally(&self, tally: &Self::Tally) -> Result<Totals> {
+        self.totals_of(tally)
+    }
+
+    fn glance(&self, tally: &mut Self::Tally) -> Result<Option<Totals>> {
+        self.look_at(tally)
+    }
+
+    fn write_batch(&self, batch: &mut Self::Batch, set: &mut Self::Set, step: &Step) -> Result<()> {
+        self.fill_batch(batch, set, step)
+    }
+
+    fn move_batch(&self, batch: &mut Self::Batch, position: f64) -> Result<()> {
+        self.move_position(batch, position)
+    }
+
+    fn release_batch(&self, batch: &mut Self::Batch, set: &mut Self::Set) -> Result<()> {
+        self.done_with(batch, set)
+    }
+
+    fn repeat(&self, graph: &mut Option<D::Graph>, operations: &mut dyn FnMut() -> Result<()>) -> Result<()> {
+        let Some(driver) = self.driver().filter(|_| self.records()) else { return operations() };
+        let graph = match graph {
+            Some(graph) => graph,
+            None => {
+                driver.begin_recording()?;
+                let done = operations();
+                let recorded = driver.end_recording();
+                done?;
+                graph.insert(recorded?)
+            }
         };
-        Ok(counted.chunks_exact(COUNTERS).map(histogram).collect())
+        driver::replay(driver, graph)
     }
 
     fn input(
         &self,
-        set: &Self::Bytes,
-        shape: &SampleShape,
-        normalisation: &Normalisation,
-        indices: &[u32],
-        placements: &[Placement],
+        set: &Self::Set,
+        batch: &Self::Batch,
+        augmentation: &Augmentation,
         out: &mut Self::Floats,
     ) -> Result<()> {
-        self.gather(set, shape, normalisation, indices, placements, out)
+        self.gather(set, batch, augmentation, out)
     }
 
     fn pack_weight(&self, conv: &Conv, weight: &Self::Floats, packed: &mut Self::Packed, _: bool) -> Result<()> {
@@ -173,9 +279,30 @@ impl<D: Driver> Backend for Gpu<D> {
         weights: Weights<Self>,
         bias: &Self::Floats,
         currents: &mut Self::Floats,
-        moments: Option<&mut Self::Sums>,
     ) -> Result<()> {
-        self.current(conv, span, input, weights.value, weights.packed, bias, currents, moments)
+        self.current(conv, span, input, weights, bias, currents, false).map(drop)
+    }
+
+    fn conv_batch_norm(
+        &self,
+        conv: &Conv,
+        span: Span,
+        input: Input<Self>,
+        weights: Weights<Self>,
+        bias: &Self::Floats,
+        currents: &mut Self::Floats,
+        steps: usize,
+        norm: BatchNorm<Self>,
+        update: bool,
+        state: &mut NormState<Self::Floats>,
+    ) -> Result<()> {
+        let moments = self.current(conv, span, input, weights, bias, currents, true)?;
+        let moments = moments.as_ref().map(|moments| (moments, update));
+        self.norm_statistics(norm, steps / span.steps, moments, state)
+    }
+
+    fn batch_norm_running(&self, norm: BatchNorm<Self>, state: &mut NormState<Self::Floats>) -> Result<()> {
+        self.norm_statistics(norm, 1, None, state)
     }
 
     fn conv_lif_forward(
@@ -187,7 +314,7 @@ impl<D: Driver> Backend for Gpu<D> {
         weights: Weights<Self>,
         bias: &Self::Floats,
         affine: Affine<Self>,
-        neurons: &Neurons,
+        neurons: &Neurons<Self>,
         out: SpikeOutput<Self>,
     ) -> Result<()> {
         // Dense steps are no constant current, and the naive kernels do not fuse.
@@ -198,27 +325,12 @@ impl<D: Driver> Backend for Gpu<D> {
             }
             _ => {
                 let of_currents = Span { steps: input_steps, ..span };
-                let mut currents = self.activations(of_currents, conv.output)?;
-                self.conv_current(conv, of_currents, input, weights, bias, &mut currents, None)?;
+                let values = span.batch * input_steps * conv.output.pixels() * padded(conv.output.c);
+                let mut currents = self.borrow_floats(values, self.precision)?;
+                self.current(conv, of_currents, input, weights, bias, &mut currents, false)?;
                 self.norm_lif(conv.output, span, &currents, input_steps, affine, neurons, out)
             }
         }
-    }
-
-    fn batch_norm_statistics(
-        &self,
-        norm: BatchNorm<Self>,
-        span: Span,
-        _: Volume,
-        steps: usize,
-        moments: &Self::Sums,
-        update: bool,
-    ) -> Result<NormState<Self::Floats>> {
-        self.norm_statistics(norm, steps / span.steps, Some((moments, update)))
-    }
-
-    fn batch_norm_running(&self, norm: BatchNorm<Self>) -> Result<NormState<Self::Floats>> {
-        self.norm_statistics(norm, 1, None)
     }
 
     fn norm_lif_forward(
@@ -228,7 +340,7 @@ impl<D: Driver> Backend for Gpu<D> {
         currents: &Self::Floats,
         current_steps: usize,
         affine: Affine<Self>,
-        neurons: &Neurons,
+        neurons: &Neurons<Self>,
         out: SpikeOutput<Self>,
     ) -> Result<()> {
         self.norm_lif(volume, span, currents, current_steps, affine, neurons, out)
@@ -243,7 +355,7 @@ impl<D: Driver> Backend for Gpu<D> {
     fn avg_pool_forward(&self, pool: &Pool, span: Span, spikes: &Self::Bits, pooled: &mut Self::Floats) -> Result<()> {
         let outputs = 4 * pool.output.pixels() * words(pool.input.c);
         let launch = self.over_outputs(outputs, span.batch * span.steps);
-        self.run_stored("avg_pool_forward", launch, &self.pool(pool, span, spikes, &pooled.buffer))
+        self.run_stored("avg_pool_forward", launch, &self.pool(pool, span, spikes, &pooled.memory))
     }
 
     fn dropout_spikes(
@@ -251,11 +363,12 @@ impl<D: Driver> Backend for Gpu<D> {
         volume: Volume,
         span: Span,
         probability: f32,
-        seed: u64,
+        batch: &Self::Batch,
+        stage: usize,
         spikes: &Self::Bits,
         kept: &mut Self::Bits,
     ) -> Result<()> {
-        self.drop_spikes(volume, span, (probability, seed), spikes, kept)
+        self.drop_spikes(volume, span, probability, batch, stage, spikes, kept)
     }
 
     fn dropout_floats(
@@ -263,10 +376,11 @@ impl<D: Driver> Backend for Gpu<D> {
         volume: Volume,
         span: Span,
         probability: f32,
-        seed: u64,
+        batch: &Self::Batch,
+        stage: usize,
         values: &mut Self::Floats,
     ) -> Result<()> {
-        self.drop_values(volume, span, (probability, seed), values)
+        self.drop_values(volume, span, probability, batch, stage, values)
     }
 
     fn vote_currents(
@@ -278,7 +392,7 @@ impl<D: Driver> Backend for Gpu<D> {
         current_steps: usize,
         logits: &mut Self::Floats,
     ) -> Result<()> {
-        self.vote("vote_currents", (classes, vote), span, outputs.buffer.address(), current_steps, logits)
+        self.vote("vote_currents", (classes, vote), span, outputs.memory.address(), current_steps, logits)
     }
 
     fn vote_spikes(
@@ -298,10 +412,11 @@ impl<D: Driver> Backend for Gpu<D> {
         vote: usize,
         span: Span,
         logits_grad: &Self::Floats,
+        tally: &Self::Tally,
         current_steps: usize,
         outputs_grad: &mut Self::Floats,
     ) -> Result<()> {
-        self.vote_back((classes, vote), span, logits_grad, current_steps, outputs_grad)
+        self.vote_back((classes, vote), span, logits_grad, tally, current_steps, outputs_grad)
     }
 
     fn loss(
@@ -310,17 +425,18 @@ impl<D: Driver> Backend for Gpu<D> {
         classes: usize,
         span: Span,
         logits: &Self::Floats,
-        labels: &[u16],
+        batch: &Self::Batch,
         grad: Option<&mut Self::Floats>,
-    ) -> Result<LossSums> {
-        self.sample_losses(spec, classes, span, logits, labels, grad)
+        tally: &mut Self::Tally,
+    ) -> Result<()> {
+        self.losses(spec, classes, span, logits, batch, grad, tally)
     }
 
     fn spike_backward(
         &self,
         volume: Volume,
         span: Span,
-        neurons: &Neurons,
+        neurons: &Neurons<Self>,
         saved: Saved<Self>,
         pool: Option<&Pool>,
         spikes_grad: &Self::Floats,
@@ -337,13 +453,13 @@ impl<D: Driver> Backend for Gpu<D> {
         &self,
         volume: Volume,
         span: Span,
-        neurons: &Neurons,
+        neurons: &Neurons<Self>,
         saved: Saved<Self>,
         pool: Option<&Pool>,
         spikes_grad: &Self::Floats,
         norm: NormBackward<Self>,
         out: &mut Self::Floats,
-    ) -> Result<NormGradient<Self::Floats>> {
+    ) -> Result<()> {
         self.norm_neurons_back(volume, span, neurons, saved, pool, spikes_grad, norm, out)
     }
 
@@ -374,27 +490,41 @@ impl<D: Driver> Backend for Gpu<D> {
         self.input_grad(conv, span, gradient.gradient, weights.value, weights.packed, input_grad)
     }
 
-    fn gradient_norm(&self, gradients: &[&Self::Floats]) -> Result<f64> {
-        let mut sum = 0.0;
-        for gradient in gradients {
-            sum += self.decode(gradient)?.iter().map(|&g| f64::from(g) * f64::from(g)).sum::<f64>();
-        }
-        Ok(sum.sqrt())
+    fn update(
+        &self,
+        update: &Update,
+        batch: &Self::Batch,
+        optimizer: &Self::Optimizer,
+        _: &mut [Trained<Self>],
+        tally: &mut Self::Tally,
+    ) -> Result<()> {
+        self.step(update, batch, optimizer, tally)
     }
 
-    fn optimizer(&self, update: &Update, parameter: Trained<Self>) -> Result<()> {
-        self.step(update, parameter)
+    fn collect_counts(
+        &self,
+        layers: &mut [&mut Self::Counts],
+        batch: &Self::Batch,
+        tally: &mut Self::Tally,
+    ) -> Result<()> {
+        self.collect(layers, batch, tally)
+    }
+
+    fn tune_bounds(
+        &self,
+        tuning: &Tuning,
+        batch: &Self::Batch,
+        counts: Option<&mut Self::Counts>,
+        start: &mut Self::Windows,
+        bounds: &mut Self::Windows,
+    ) -> Result<()> {
+        self.tune(tuning, batch, counts, start, bounds)
     }
 }
 
-/// Calls `f(position in [K, C, R, S], position in [K][R][S][C])` for every value of a weight.
-fn each_weight(conv: &Conv, mut f: impl FnMut(usize, usize)) {
-    let (taps, channels) = (conv.kernel.h * conv.kernel.w, conv.input.c);
-    for k in 0..conv.output.c {
-        for c in 0..channels {
-            for tap in 0..taps {
-                f((k * channels + c) * taps + tap, (k * taps + tap) * channels + c);
-            }
-        }
-    }
+/// `[K][R][S][C]` from `[K, C, R, S]`.
+fn weight_from_file(conv: &Conv, values: &[f32]) -> Vec<f32> {
+    let mut weight = vec![0.0; values.len()];
+    each_weight(conv, |file, memory| weight[memory] = values[file]);
+    weight
 }

@@ -1,19 +1,19 @@
-//! Tensors on a device, and their orders; see `kernels/README.md`.
+//! A device's memory: what is kept, what operations borrow while they run, and what there would be on a rehearsal.
 
-use super::driver::run;
+use super::driver::{self, Driver};
 use super::params::Params;
-use super::params::{self, Places};
 use super::precision::Precision;
-use super::tile::{Card, GradientClass};
-use super::{Buffer, Driver, Launch};
-use crate::backend::Neurons;
-use crate::backend::shape::{Conv, Span, Volume};
+use super::tile::Card;
+use super::{Buffer, Launch};
 use anyhow::Result;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+/// Memory is handed out in multiples of this, as CUDA aligns it.
+const ALIGNMENT: usize = 256;
 
 /// Runs a network's operations as kernels, one after the other. A clone is the same device.
 pub struct Gpu<D: Driver> {
-    pub(super) driver: Arc<D>,
+    device: Arc<Device<D>>,
     pub(super) precision: Precision,
     pub(super) card: Card,
     pub(super) name: String,
@@ -21,104 +21,210 @@ pub struct Gpu<D: Driver> {
 
 impl<D: Driver> Clone for Gpu<D> {
     fn clone(&self) -> Self {
-        let Self { driver, precision, card, name } = self;
-        Self { driver: driver.clone(), precision: *precision, card: *card, name: name.clone() }
+        let Self { device, precision, card, name } = self;
+        Self { device: device.clone(), precision: *precision, card: *card, name: name.clone() }
     }
 }
 
-/// Dense numbers.
-pub struct Floats<B> {
-    pub(super) buffer: B,
-    pub(super) stored: Precision,
+/// What all clones share.
+struct Device<D: Driver> {
+    /// `None` on a rehearsal.
+    driver: Option<D>,
+    /// Whether operations to be repeated are recorded.
+    graphs: bool,
+    working: Mutex<Working<D::Buffer>>,
+    rehearsed: Mutex<Rehearsed>,
 }
 
-/// A weight in the tensor cores' orders.
-pub struct Packed<B> {
-    pub(super) forward: Option<B>,
-    pub(super) gradient: Vec<(GradientClass, B)>,
+/// Memory that operations borrow: each takes its pieces one behind the other and has given them back when it ends.
+struct Working<B> {
+    buffer: Option<B>,
+    /// Bytes handed out, and pieces that are out.
+    used: usize,
+    pieces: usize,
+    /// The most bytes ever handed out at a time.
+    most: usize,
 }
 
-/// Moments of a convolution's currents, piece by piece.
-pub struct Moments<B> {
-    /// `[pieces][2][C]` and how many values a channel of each piece has.
-    pub(super) pieces: Option<(B, B, u32)>,
+/// What a rehearsal was asked for.
+#[derive(Clone, Default)]
+pub struct Rehearsed {
+    /// Bytes of memory kept.
+    pub kept: usize,
+    /// Kernels and extents of every launch.
+    pub launches: Vec<(String, Launch)>,
 }
 
-/// Histograms.
-pub struct Counts<B> {
-    pub(super) buffer: B,
-    pub(super) count: usize,
+/// Device memory.
+pub struct Memory<D: Driver> {
+    address: u64,
+    len: usize,
+    held: Held<D>,
 }
 
-/// Channels with padding.
-pub(super) fn padded(channels: usize) -> usize {
-    channels.next_multiple_of(32)
+enum Held<D: Driver> {
+    Own(D::Buffer),
+    Piece {
+        _given_back: Piece<D>,
+    },
+    /// On a rehearsal.
+    Nothing,
 }
 
-/// Words of 32 channels.
-pub(super) fn words(channels: usize) -> usize {
-    channels.div_ceil(32)
-}
+/// A piece of the working memory.
+struct Piece<D: Driver>(Arc<Device<D>>);
 
-pub(super) fn places(span: Span, volume: Volume) -> Places {
-    let places = (span.batch * volume.pixels()) as u32;
-    Places { places, words: words(volume.c) as u32, steps: span.steps as u32 }
-}
-
-/// A convolution as the device runs it: the first one reads unfolded columns.
-pub(super) fn lowered(conv: &Conv) -> Conv {
-    use crate::backend::shape::{Extent, InputKind};
-    if conv.reads != InputKind::Image {
-        return *conv;
+impl<D: Driver> Drop for Piece<D> {
+    fn drop(&mut self) {
+        let mut working = self.0.working();
+        working.pieces -= 1;
+        if working.pieces == 0 {
+            working.used = 0;
+        }
     }
-    let one = Extent::square(1);
-    Conv {
-        reads: InputKind::Dense,
-        input: Volume { c: conv.fan_in(), ..conv.output },
-        kernel: one,
-        stride: one,
-        padding: Extent::square(0),
-        output: conv.output,
+}
+
+impl<D: Driver> Buffer for Memory<D> {
+    fn address(&self) -> u64 {
+        self.address
+    }
+
+    fn len(&self) -> usize {
+        self.len
+    }
+}
+
+impl<D: Driver> Memory<D> {
+    /// The driver's own buffer. Pieces of the working memory are neither written nor read by the host.
+    pub(super) fn buffer(&self) -> Option<&D::Buffer> {
+        match &self.held {
+            Held::Own(buffer) => Some(buffer),
+            Held::Piece { .. } | Held::Nothing => None,
+        }
+    }
+}
+
+impl<D: Driver> Device<D> {
+    fn new(driver: Option<D>, graphs: bool) -> Arc<Self> {
+        let working = Working { buffer: None, used: 0, pieces: 0, most: 0 };
+        Arc::new(Self { driver, graphs, working: working.into(), rehearsed: Mutex::default() })
+    }
+
+    fn working(&self) -> MutexGuard<'_, Working<D::Buffer>> {
+        self.working.lock().expect("nothing panics while it counts")
+    }
+
+    fn rehearsed(&self) -> MutexGuard<'_, Rehearsed> {
+        self.rehearsed.lock().expect("nothing panics while it counts")
     }
 }
 
 impl<D: Driver> Gpu<D> {
-    /// A backend on a device.
-    pub fn new(driver: D, card: Card, precision: Precision, name: String) -> Self {
-        Self { driver: Arc::new(driver), precision, card, name }
+    /// A backend on a device. With `graphs`, operations to be repeated are recorded once and replayed as one.
+    pub fn new(driver: D, card: Card, precision: Precision, name: String, graphs: bool) -> Self {
+        Self { device: Device::new(Some(driver), graphs), precision, card, name }
     }
 
-    /// A buffer with these bytes.
-    pub(super) fn put<T: bytemuck::NoUninit>(&self, values: &[T]) -> Result<D::Buffer> {
-        let bytes: &[u8] = bytemuck::cast_slice(values);
-        let buffer = self.driver.allocate(bytes.len())?;
-        self.driver.upload(&buffer, 0, bytes)?;
-        Ok(buffer)
+    /// The same device without memory or work.
+    pub fn rehearse(&self) -> Self {
+        Self { device: Device::new(None, false), ..self.clone() }
     }
 
-    pub(super) fn zeros(&self, bytes: usize) -> Result<D::Buffer> {
-        self.put(&vec![0u8; bytes])
+    /// What a rehearsal was asked for so far.
+    pub fn rehearsed(&self) -> Rehearsed {
+        self.device.rehearsed().clone()
     }
 
-    pub(super) fn get<T: bytemuck::Pod>(&self, buffer: &D::Buffer) -> Result<Vec<T>> {
-        let bytes = self.driver.download(buffer)?;
+    /// The most bytes that operations have borrowed at a time.
+    pub(super) fn most_borrowed(&self) -> usize {
+        self.device.working().most
+    }
+
+    /// The driver, but on a rehearsal.
+    pub(super) fn driver(&self) -> Option<&D> {
+        self.device.driver.as_ref()
+    }
+
+    /// Whether operations to be repeated are recorded.
+    pub(super) fn records(&self) -> bool {
+        self.device.graphs && self.driver().is_some_and(|driver| !driver.synchronous())
+    }
+
+    /// Memory to keep, whose content is undefined.
+    pub(super) fn allocate(&self, bytes: usize) -> Result<Memory<D>> {
+        let Some(driver) = self.driver() else {
+            let mut rehearsed = self.device.rehearsed();
+            let address = (rehearsed.kept + ALIGNMENT) as u64;
+            rehearsed.kept += bytes.next_multiple_of(ALIGNMENT);
+            return Ok(Memory { address, len: bytes, held: Held::Nothing });
+        };
+        let buffer = driver.allocate(bytes)?;
+        Ok(Memory { address: buffer.address(), len: bytes, held: Held::Own(buffer) })
+    }
+
+    /// Sets working memory aside, if there is less.
+    pub(super) fn set_aside(&self, bytes: usize) -> Result<()> {
+        let Some(driver) = self.driver() else { return Ok(()) };
+        let mut working = self.device.working();
+        if working.pieces == 0 && working.buffer.as_ref().is_none_or(|buffer| buffer.len() < bytes) {
+            working.buffer = None;
+            working.buffer = Some(driver.allocate(bytes)?);
+        }
+        Ok(())
+    }
+
+    /// Memory for the time of one operation, whose content is undefined: of what was set aside, if that suffices.
+    pub(super) fn borrow(&self, bytes: usize) -> Result<Memory<D>> {
+        let mut working = self.device.working();
+        let (from, to) = (working.used, working.used + bytes.next_multiple_of(ALIGNMENT));
+        working.most = working.most.max(to);
+        let base = match (&working.buffer, self.driver()) {
+            (_, None) => ALIGNMENT as u64,
+            (Some(buffer), _) if to <= buffer.len() => buffer.address(),
+            _ => {
+                drop(working);
+                return self.allocate(bytes);
+            }
+        };
+        working.used = to;
+        working.pieces += 1;
+        let held = Held::Piece { _given_back: Piece(self.device.clone()) };
+        Ok(Memory { address: base + from as u64, len: bytes, held })
+    }
+
+    pub(super) fn write<T: bytemuck::NoUninit>(&self, to: &Memory<D>, offset: usize, values: &[T]) -> Result<()> {
+        match (self.driver(), to.buffer()) {
+            (Some(driver), Some(buffer)) => driver.upload(buffer, offset, bytemuck::cast_slice(values)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Memory to keep, with these bytes.
+    pub(super) fn put<T: bytemuck::NoUninit>(&self, values: &[T]) -> Result<Memory<D>> {
+        let memory = self.allocate(size_of_val(values))?;
+        self.write(&memory, 0, values)?;
+        Ok(memory)
+    }
+
+    /// Memory to keep, all zero.
+    pub(super) fn zeros(&self, bytes: usize) -> Result<Memory<D>> {
+        let memory = self.allocate(bytes)?;
+        if let (Some(driver), Some(buffer)) = (self.driver(), memory.buffer()) {
+            driver.clear(buffer)?;
+        }
+        Ok(memory)
+    }
+
+    /// All values; zeros on a rehearsal.
+    pub(super) fn get<T: bytemuck::Pod>(&self, from: &Memory<D>) -> Result<Vec<T>> {
+        let bytes = match (self.driver(), from.buffer()) {
+            (Some(driver), Some(buffer)) => driver.download(buffer)?,
+            _ => vec![0; from.len],
+        };
         let len = bytes.len() / size_of::<T>();
         let mut values = vec![T::zeroed(); len];
         bytemuck::cast_slice_mut(&mut values).copy_from_slice(&bytes[..len * size_of::<T>()]);
         Ok(values)
-    }
-
-    pub(super) fn floats(&self, len: usize, stored: Precision) -> Result<Floats<D::Buffer>> {
-        Ok(Floats { buffer: self.zeros(len * stored.bytes())?, stored })
-    }
-
-    /// A vector of channels that a kernel writes.
-    pub(super) fn channels(&self, channels: usize) -> Result<Floats<D::Buffer>> {
-        self.floats(padded(channels), Precision::F32)
-    }
-
-    pub(super) fn decode(&self, floats: &Floats<D::Buffer>) -> Result<Vec<f32>> {
-        Ok(floats.stored.decode(&self.driver.download(&floats.buffer)?))
     }
 
     /// Runs a kernel whose name ends in the type that values are stored in.
@@ -127,41 +233,12 @@ impl<D: Driver> Gpu<D> {
     }
 
     pub(super) fn run<P: Params>(&self, kernel: &str, launch: Launch, params: &P) -> Result<()> {
-        run(&*self.driver, kernel, launch, params)
-    }
-
-    /// The launch of a kernel that works neuron by neuron: enough blocks for the card, each with several places.
-    pub(super) fn over_places(&self, places: Places) -> Launch {
-        let down = 64 / places.words.clamp(1, 64);
-        let blocks = places.places.div_ceil(down).min(4 * self.card.multiprocessors as u32).max(1);
-        Launch { grid: [blocks, places.words.div_ceil(64), 1], threads: 256, shared: 0 }
-    }
-
-    /// AdaLi's windows as the kernels read them, one or one a channel, and whether it is one a channel.
-    pub(super) fn windows(&self, neurons: &Neurons) -> Result<(D::Buffer, u32)> {
-        let threshold = neurons.neuron.threshold;
-        let mut windows: Vec<_> = neurons.bounds.iter().map(|b| params::window(b.window(threshold))).collect();
-        let each = windows.len() > 1;
-        if each {
-            let last = windows[windows.len() - 1];
-            windows.resize(padded(windows.len()), last);
+        match self.driver() {
+            Some(driver) => driver::run(driver, kernel, launch, params),
+            None => {
+                self.device.rehearsed().launches.push((kernel.into(), launch));
+                Ok(())
+            }
         }
-        Ok((self.put(&windows)?, each.into()))
     }
-
-    /// `[T, N, C, H, W]` from `value(place in [T][N][H][W] order, channel)`.
-    pub(super) fn to_file<V>(span: Span, volume: Volume, value: impl Fn(usize, usize) -> V) -> Vec<V> {
-        let pixels = volume.pixels();
-        let each = |image: usize, c: usize| (0..pixels).map(move |pixel| (image * pixels + pixel, c));
-        let images = 0..span.batch * span.steps;
-        images
-            .flat_map(|image| (0..volume.c).flat_map(move |c| each(image, c)))
-            .map(|(place, c)| value(place, c))
-            .collect()
-    }
-}
-
-/// The address of an operand that may be missing.
-pub(super) fn address<B: Buffer>(buffer: Option<&B>) -> u64 {
-    buffer.map_or(0, Buffer::address)
 }

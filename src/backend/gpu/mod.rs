@@ -13,8 +13,9 @@ mod memory;
 mod operations;
 pub mod params;
 mod precision;
+mod tensors;
 pub mod tile;
 
-pub use driver::{Buffer, Driver, Launch};
+pub use driver::{Buffer, Driver, Launch, SLOTS};
 pub use memory::Gpu;
 pub use precision::Precision;

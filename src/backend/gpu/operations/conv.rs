@@ -1,29 +1,30 @@
 //! Convolutions: on tensor cores, or in f32 by the naive kernels.
 
-use super::super::memory::{Floats, Gpu, Moments, Packed, lowered, padded, places, words};
+use super::super::memory::{Gpu, Memory};
 use super::super::params::{
-    ChannelSums, ConvCurrent, ConvInputGrad, ConvLif, ConvNaive, ConvWeightGrad, FoldAffine, PackWeight,
+    ChannelSums, ConvCurrent, ConvInputGrad, ConvLif, ConvNaive, ConvWeightGrad, FoldAffine, MomentsNaive, PackWeight,
     ReduceWeightGrad, Unfold,
 };
 use super::super::precision::Precision;
+use super::super::tensors::{Floats, Packed, lowered, padded, places, words};
 use super::super::tile::{self, Epilogue, Source, Unroll};
 use super::super::{Buffer, Driver, Launch};
 use crate::backend::shape::{Conv, InputKind, Span, Volume};
-use crate::backend::{Affine, Input, Neurons, SpikeOutput};
+use crate::backend::{Affine, Input, Neurons, SpikeOutput, Weights};
 use anyhow::Result;
 
 /// What a convolution reads, as its kernels want it.
-struct Operand<B> {
+struct Operand<D: Driver> {
     /// As the device runs it.
     conv: Conv,
     address: u64,
     /// What dropout scales kept spikes by.
     dropout: f32,
     /// Columns that were unfolded for this operation.
-    _columns: Option<B>,
+    _columns: Option<Memory<D>>,
 }
 
-impl<B> Operand<B> {
+impl<D: Driver> Operand<D> {
     fn source(&self) -> Source {
         if self.conv.reads == InputKind::Spikes { Source::Spikes } else { Source::Dense }
     }
@@ -33,13 +34,25 @@ impl<B> Operand<B> {
     }
 }
 
+/// Bytes of a packed weight at least, so that it has an address.
+const SMALLEST: usize = 16;
+
+/// Moments of a convolution's currents, piece by piece, for the time of one operation.
+pub(in super::super) struct Moments<D: Driver> {
+    /// `[pieces][2][C]`.
+    pub partial: Memory<D>,
+    /// How many values a channel of each piece has.
+    pub counts: Memory<D>,
+    pub pieces: u32,
+}
+
 /// All steps as images.
 fn as_images(span: Span) -> Span {
     Span { batch: span.batch * span.steps, steps: 1 }
 }
 
 impl<D: Driver> Gpu<D> {
-    fn operand(&self, conv: &Conv, span: Span, input: &Input<Self>) -> Result<Operand<D::Buffer>> {
+    fn operand(&self, conv: &Conv, span: Span, input: &Input<Self>) -> Result<Operand<D>> {
         let lowered = lowered(conv);
         Ok(match input {
             Input::Spikes { bits, scale } => {
@@ -50,18 +63,18 @@ impl<D: Driver> Gpu<D> {
                 Operand { conv: lowered, address: columns.address(), dropout: 1.0, _columns: Some(columns) }
             }
             Input::Dense(values) => {
-                Operand { conv: lowered, address: values.buffer.address(), dropout: 1.0, _columns: None }
+                Operand { conv: lowered, address: values.memory.address(), dropout: 1.0, _columns: None }
             }
         })
     }
 
-    fn unfold(&self, conv: &Conv, span: Span, samples: &Floats<D::Buffer>) -> Result<D::Buffer> {
+    fn unfold(&self, conv: &Conv, span: Span, samples: &Floats<D>) -> Result<Memory<D>> {
         let columns = Volume { c: conv.fan_in(), ..conv.output };
         let places = places(span, columns);
         let len = span.steps * (places.places * places.words * 32) as usize;
-        let out = self.driver.allocate(len * self.precision.bytes())?;
+        let out = self.borrow(len * self.precision.bytes())?;
         let params = Unfold {
-            samples: samples.buffer.address(),
+            samples: samples.memory.address(),
             columns: out.address(),
             places,
             height: conv.input.h as u32,
@@ -107,12 +120,12 @@ impl<D: Driver> Gpu<D> {
         Launch { grid: [blocks as u32, 1, 1], threads: 256, shared: 0 }
     }
 
-    pub(in super::super) fn packed_weight(&self, conv: &Conv) -> Result<Packed<D::Buffer>> {
+    pub(in super::super) fn packed_weight(&self, conv: &Conv) -> Result<Packed<D>> {
         if self.precision == Precision::F32 {
             return Ok(Packed { forward: None, gradient: Vec::new() });
         }
         let span = Span { batch: 1, steps: 1 };
-        let room = |bytes: usize| self.driver.allocate(bytes.max(16));
+        let room = |bytes: usize| self.allocate(bytes.max(SMALLEST));
         let forward = Some(room(tile::packed_bytes(&tile::forward(&lowered(conv), span)))?);
         let mut gradient = Vec::new();
         if conv.reads != InputKind::Image {
@@ -123,12 +136,18 @@ impl<D: Driver> Gpu<D> {
         Ok(Packed { forward, gradient })
     }
 
-    pub(in super::super) fn pack(
-        &self,
-        conv: &Conv,
-        weight: &Floats<D::Buffer>,
-        packed: &mut Packed<D::Buffer>,
-    ) -> Result<()> {
+    /// Bytes that [`Gpu::packed_weight`] takes.
+    pub(in super::super) fn packed_bytes(&self, conv: &Conv) -> usize {
+        if self.precision == Precision::F32 {
+            return 0;
+        }
+        let span = Span { batch: 1, steps: 1 };
+        let classes = if conv.reads == InputKind::Image { Vec::new() } else { tile::input_gradient(conv, span) };
+        let shapes = classes.into_iter().map(|class| class.shape).chain([tile::forward(&lowered(conv), span)]);
+        shapes.map(|shape| tile::packed_bytes(&shape).max(SMALLEST)).sum()
+    }
+
+    pub(in super::super) fn pack(&self, conv: &Conv, weight: &Floats<D>, packed: &mut Packed<D>) -> Result<()> {
         let conv = lowered(conv);
         let reads = if conv.reads == InputKind::Spikes { 0 } else { 1 };
         let shape = tile::forward(&conv, Span { batch: 1, steps: 1 });
@@ -140,7 +159,7 @@ impl<D: Driver> Gpu<D> {
                 continue;
             }
             let params = PackWeight {
-                weight: weight.buffer.address(),
+                weight: weight.memory.address(),
                 packed: buffer.address(),
                 filters: conv.output.c as u32,
                 channels: conv.input.c as u32,
@@ -160,75 +179,75 @@ impl<D: Driver> Gpu<D> {
         Ok(())
     }
 
+    /// Currents, and with `moments` those of each channel for a batch norm.
     pub(in super::super) fn current(
         &self,
         conv: &Conv,
         span: Span,
         input: Input<Self>,
-        weight: &Floats<D::Buffer>,
-        packed: &Packed<D::Buffer>,
-        bias: &Floats<D::Buffer>,
-        currents: &mut Floats<D::Buffer>,
-        moments: Option<&mut Moments<D::Buffer>>,
-    ) -> Result<()> {
+        weights: Weights<Self>,
+        bias: &Floats<D>,
+        currents: &mut Floats<D>,
+        moments: bool,
+    ) -> Result<Option<Moments<D>>> {
         let operand = self.operand(conv, span, &input)?;
-        let Some(forward) = &packed.forward else {
+        let Some(forward) = &weights.packed.forward else {
             let params = ConvNaive {
                 source: operand.address,
-                weight: weight.buffer.address(),
-                bias: bias.buffer.address(),
-                out: currents.buffer.address(),
+                weight: weights.value.memory.address(),
+                bias: bias.memory.address(),
+                out: currents.memory.address(),
                 dropout: operand.dropout,
                 ..self.naive(&operand.conv, span)
             };
             let values = span.batch * span.steps * conv.output.pixels() * padded(conv.output.c);
             self.run_stored("conv_current_naive", self.over_values(values), &params)?;
-            return moments.map_or(Ok(()), |moments| self.moments(conv.output, span, currents, moments));
+            return moments.then(|| self.moments(conv.output, span, currents)).transpose();
         };
         let unroll = Unroll::for_currents(span.steps);
         let images = if unroll == Unroll::T4 { span } else { as_images(span) };
         let shape = tile::forward(&operand.conv, images);
         let tile::Plan { tile, launch, .. } = tile::plan(&shape, unroll, operand.source(), Epilogue::Store, self.card)?;
         let pieces = launch.grid[0] * launch.grid[2];
-        let made = moments.is_some().then(|| -> Result<_> {
-            let partial = self.driver.allocate(pieces as usize * 2 * padded(conv.output.c) * 4)?;
-            Ok((partial, self.driver.allocate(4 * pieces as usize)?, pieces))
-        });
-        let made = made.transpose()?;
+        let moments = moments.then(|| self.borrow_moments(conv.output, pieces)).transpose()?;
         let params = ConvCurrent {
             source: operand.address,
             weights: forward.address(),
-            bias: bias.buffer.address(),
-            currents: currents.buffer.address(),
-            moments: made.as_ref().map_or(0, |(partial, ..)| partial.address()),
-            counts: made.as_ref().map_or(0, |(_, counts, _)| counts.address()),
+            bias: bias.memory.address(),
+            currents: currents.memory.address(),
+            moments: moments.as_ref().map_or(0, |moments| moments.partial.address()),
+            counts: moments.as_ref().map_or(0, |moments| moments.counts.address()),
             shape,
             tile,
             dropout: operand.dropout,
             wide: (currents.stored == Precision::F32).into(),
         };
         self.run_stored(&format!("conv_current_{}_{}", operand.name(), unroll.name()), launch, &params)?;
-        if let Some(moments) = moments {
-            moments.pieces = made;
-        }
-        Ok(())
+        Ok(moments)
     }
 
-    /// Moments of currents that a naive kernel has written: those of each value by itself.
-    fn moments(
-        &self,
-        volume: Volume,
-        span: Span,
-        currents: &Floats<D::Buffer>,
-        moments: &mut Moments<D::Buffer>,
-    ) -> Result<()> {
-        let values = self.decode(currents)?;
-        let pitch = padded(volume.c);
-        let rows = span.batch * span.steps * volume.pixels();
-        let pieces: Vec<f32> =
-            values.chunks_exact(pitch).take(rows).flat_map(|row| row.iter().copied().chain(vec![0.0; pitch])).collect();
-        moments.pieces = Some((self.put(&pieces)?, self.put(&vec![1u32; rows])?, rows as u32));
-        Ok(())
+    fn borrow_moments(&self, volume: Volume, pieces: u32) -> Result<Moments<D>> {
+        let partial = self.borrow(pieces as usize * 2 * padded(volume.c) * 4)?;
+        Ok(Moments { partial, counts: self.borrow(4 * pieces as usize)?, pieces })
+    }
+
+    /// Moments of currents that a naive kernel has written.
+    fn moments(&self, volume: Volume, span: Span, currents: &Floats<D>) -> Result<Moments<D>> {
+        const ROWS: usize = 128;
+        let (rows, pitch) = (span.batch * span.steps * volume.pixels(), padded(volume.c));
+        let launch = Launch::over(rows, ROWS, pitch.min(256) as u32);
+        let moments = self.borrow_moments(volume, launch.grid[0])?;
+        let params = MomentsNaive {
+            currents: currents.memory.address(),
+            moments: moments.partial.address(),
+            counts: moments.counts.address(),
+            rows: rows as u32,
+            pitch: pitch as u32,
+            rows_per_piece: ROWS as u32,
+            padding: 0,
+        };
+        self.run("current_moments_naive_f32", launch, &params)?;
+        Ok(moments)
     }
 
     pub(in super::super) fn conv_lif(
@@ -237,27 +256,28 @@ impl<D: Driver> Gpu<D> {
         span: Span,
         input: Input<Self>,
         input_steps: usize,
-        packed: &D::Buffer,
-        bias: &Floats<D::Buffer>,
+        packed: &Memory<D>,
+        bias: &Floats<D>,
         affine: Affine<Self>,
-        neurons: &Neurons,
+        neurons: &Neurons<Self>,
         out: SpikeOutput<Self>,
     ) -> Result<()> {
         let of_input = Span { steps: input_steps, ..span };
         let operand = self.operand(conv, of_input, &input)?;
         let (volume, direct) = (conv.output, operand.source() == Source::Dense);
-        let (scale, shift) = (self.channels(volume.c)?, self.channels(volume.c)?);
+        let channels = || self.borrow_floats(padded(volume.c), Precision::F32);
+        let (scale, shift) = (channels()?, channels()?);
         let fold = FoldAffine {
-            scale: affine.scale.buffer.address(),
-            shift: affine.shift.buffer.address(),
-            bias: bias.buffer.address(),
-            folded_scale: scale.buffer.address(),
-            folded_shift: shift.buffer.address(),
+            scale: affine.scale.memory.address(),
+            shift: affine.shift.memory.address(),
+            bias: bias.memory.address(),
+            folded_scale: scale.memory.address(),
+            folded_shift: shift.memory.address(),
             channels: padded(volume.c) as u32,
             dropout: operand.dropout,
         };
         self.run("fold_affine", Launch::over(padded(volume.c), 256, 256), &fold)?;
-        let (windows, windows_per_channel) = self.windows(neurons)?;
+        let (windows, windows_per_channel) = Self::windows_for(neurons);
         let unroll = if direct { Unroll::T1 } else { Unroll::for_neurons(span.steps) };
         let shape = tile::forward(&operand.conv, of_input);
         let epilogue = Epilogue::Neurons { pooled: false };
@@ -265,14 +285,14 @@ impl<D: Driver> Gpu<D> {
         let params = ConvLif {
             source: operand.address,
             weights: packed.address(),
-            scale: scale.buffer.address(),
-            shift: shift.buffer.address(),
-            windows: windows.address(),
+            scale: scale.memory.address(),
+            shift: shift.memory.address(),
+            windows,
             spikes: out.spikes.address(),
             inside: out.windows.map_or(0, |windows| windows.address()),
             pooled: 0,
-            membranes: out.membrane.map_or(0, |membrane| membrane.buffer.address()),
-            histogram: out.histogram.as_ref().map_or(0, |counts| counts.buffer.address()),
+            membranes: out.membrane.map_or(0, |membrane| membrane.memory.address()),
+            histogram: out.histogram.as_ref().map_or(0, |counts| counts.fresh.address()),
             shape,
             tile,
             neuron_steps: span.steps as u32,
@@ -290,16 +310,16 @@ impl<D: Driver> Gpu<D> {
         conv: &Conv,
         span: Span,
         input: Input<Self>,
-        gradient: &Floats<D::Buffer>,
-        weight_grad: &mut Floats<D::Buffer>,
+        gradient: &Floats<D>,
+        weight_grad: &mut Floats<D>,
     ) -> Result<()> {
         let operand = self.operand(conv, span, &input)?;
         let weights = operand.conv.output.c * operand.conv.fan_in();
         if self.precision == Precision::F32 {
             let params = ConvNaive {
                 source: operand.address,
-                gradient: gradient.buffer.address(),
-                weight_grad: weight_grad.buffer.address(),
+                gradient: gradient.memory.address(),
+                weight_grad: weight_grad.memory.address(),
                 dropout: operand.dropout,
                 ..self.naive(&operand.conv, span)
             };
@@ -308,9 +328,9 @@ impl<D: Driver> Gpu<D> {
         let shape = tile::forward(&operand.conv, as_images(span));
         let plan = tile::plan_weight_grad(&shape, operand.source(), self.card)?;
         let splits = plan.launch.grid[0];
-        let partial = self.driver.allocate(splits as usize * weights * 4)?;
+        let partial = self.borrow(splits as usize * weights * 4)?;
         let params = ConvWeightGrad {
-            gradient: gradient.buffer.address(),
+            gradient: gradient.memory.address(),
             source: operand.address,
             partial: partial.address(),
             shape,
@@ -329,10 +349,10 @@ impl<D: Driver> Gpu<D> {
     }
 
     /// Adds partial sums in order.
-    fn reduce(&self, partial: &D::Buffer, to: &mut Floats<D::Buffer>, len: usize, splits: u32) -> Result<()> {
+    fn reduce(&self, partial: &Memory<D>, to: &mut Floats<D>, len: usize, splits: u32) -> Result<()> {
         let params = ReduceWeightGrad {
             partial: partial.address(),
-            weight_grad: to.buffer.address(),
+            weight_grad: to.memory.address(),
             bias_grad: 0,
             weights: len as u32,
             biases: 0,
@@ -347,13 +367,13 @@ impl<D: Driver> Gpu<D> {
         &self,
         volume: Volume,
         span: Span,
-        values: &Floats<D::Buffer>,
-        out: &mut Floats<D::Buffer>,
+        values: &Floats<D>,
+        out: &mut Floats<D>,
     ) -> Result<()> {
         let places = places(span, volume);
         let launch = self.over_places(places);
-        let partial = self.driver.allocate(launch.grid[0] as usize * padded(volume.c) * 4)?;
-        let params = ChannelSums { values: values.buffer.address(), sums: partial.address(), places, padding: 0 };
+        let partial = self.borrow(launch.grid[0] as usize * padded(volume.c) * 4)?;
+        let params = ChannelSums { values: values.memory.address(), sums: partial.address(), places, padding: 0 };
         self.run_stored("channel_sums", launch, &params)?;
         self.reduce(&partial, out, padded(volume.c), launch.grid[0])
     }
@@ -362,16 +382,16 @@ impl<D: Driver> Gpu<D> {
         &self,
         conv: &Conv,
         span: Span,
-        gradient: &Floats<D::Buffer>,
-        weight: &Floats<D::Buffer>,
-        packed: &Packed<D::Buffer>,
-        input_grad: &mut Floats<D::Buffer>,
+        gradient: &Floats<D>,
+        weight: &Floats<D>,
+        packed: &Packed<D>,
+        input_grad: &mut Floats<D>,
     ) -> Result<()> {
         if self.precision == Precision::F32 {
             let params = ConvNaive {
-                gradient: gradient.buffer.address(),
-                weight: weight.buffer.address(),
-                out: input_grad.buffer.address(),
+                gradient: gradient.memory.address(),
+                weight: weight.memory.address(),
+                out: input_grad.memory.address(),
                 ..self.naive(conv, span)
             };
             let values = span.batch * span.steps * conv.input.pixels() * padded(conv.input.c);
@@ -382,9 +402,9 @@ impl<D: Driver> Gpu<D> {
         for (class, (_, weights)) in tile::input_gradient(conv, images).iter().zip(&packed.gradient) {
             let plan = tile::plan(&class.shape, unroll, Source::Dense, Epilogue::Store, self.card)?;
             let params = ConvInputGrad {
-                gradient: gradient.buffer.address(),
+                gradient: gradient.memory.address(),
                 weights: weights.address(),
-                out: input_grad.buffer.address(),
+                out: input_grad.memory.address(),
                 shape: class.shape,
                 tile: plan.tile,
                 ..ConvInputGrad::default()

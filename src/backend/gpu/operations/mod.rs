@@ -2,4 +2,5 @@
 
 mod conv;
 mod neurons;
-mod training;
+pub mod step;
+pub mod training;

@@ -1,13 +1,17 @@
 //! Neurons, batch norm, pools and dropout.
 
-use super::super::memory::{Floats, Gpu, Moments, address, padded, places, words};
+use super::super::memory::{Gpu, Memory};
 use super::super::params::{
     self, DropoutSpikes, DropoutValues, Mask, NormLif, NormLifBackward, PoolForward, SpikeBackward,
 };
 use super::super::params::{BatchNorm as BatchNormParams, BatchNormBackward};
+use super::super::precision::Precision;
+use super::super::tensors::{Floats, address, padded, places, words};
 use super::super::{Buffer, Driver, Launch};
+use super::conv::Moments;
+use super::step::Batch;
 use crate::backend::shape::{Pool, Span, Volume};
-use crate::backend::{Affine, BatchNorm, Neurons, NormBackward, NormGradient, NormState, Saved, SpikeOutput};
+use crate::backend::{Affine, BatchNorm, Neurons, NormBackward, NormState, Saved, SpikeOutput};
 use crate::histogram::BINS;
 use crate::neuron::ResetKind;
 use anyhow::Result;
@@ -20,13 +24,13 @@ impl<D: Driver> Gpu<D> {
         &self,
         volume: Volume,
         span: Span,
-        currents: &Floats<D::Buffer>,
+        currents: &Floats<D>,
         current_steps: usize,
         affine: Affine<Self>,
-        neurons: &Neurons,
+        neurons: &Neurons<Self>,
         out: SpikeOutput<Self>,
     ) -> Result<()> {
-        let (windows, windows_per_channel) = self.windows(neurons)?;
+        let (windows, windows_per_channel) = Self::windows_for(neurons);
         let places = places(span, volume);
         let mut launch = self.over_places(places);
         let each = out.histogram.as_ref().is_some_and(|counts| counts.count > 1);
@@ -35,14 +39,14 @@ impl<D: Driver> Gpu<D> {
         }
         launch.shared = COUNTS * if each { 32 } else { u32::from(out.histogram.is_some()) };
         let params = NormLif {
-            currents: currents.buffer.address(),
-            scale: affine.scale.buffer.address(),
-            shift: affine.shift.buffer.address(),
-            windows: windows.address(),
+            currents: currents.memory.address(),
+            scale: affine.scale.memory.address(),
+            shift: affine.shift.memory.address(),
+            windows,
             spikes: out.spikes.address(),
             inside: out.windows.map_or(0, |windows| windows.address()),
-            membranes: out.membrane.map_or(0, |membrane| membrane.buffer.address()),
-            histogram: out.histogram.map_or(0, |counts| counts.buffer.address()),
+            membranes: out.membrane.map_or(0, |membrane| membrane.memory.address()),
+            histogram: out.histogram.map_or(0, |counts| counts.fresh.address()),
             places,
             channels: volume.c as u32,
             current_steps: current_steps as u32,
@@ -58,34 +62,30 @@ impl<D: Driver> Gpu<D> {
         &self,
         norm: BatchNorm<Self>,
         repeats: usize,
-        moments: Option<(&Moments<D::Buffer>, bool)>,
-    ) -> Result<NormState<Floats<D::Buffer>>> {
-        let vector = || self.channels(norm.channels);
-        let state = NormState { mean: vector()?, inverse_deviation: vector()?, scale: vector()?, shift: vector()? };
+        moments: Option<(&Moments<D>, bool)>,
+        state: &mut NormState<Floats<D>>,
+    ) -> Result<()> {
         let mut params = BatchNormParams {
-            gain: norm.gain.buffer.address(),
-            bias: norm.bias.buffer.address(),
-            running_mean: norm.running_mean.buffer.address(),
-            running_variance: norm.running_variance.buffer.address(),
-            mean: state.mean.buffer.address(),
-            inverse_deviation: state.inverse_deviation.buffer.address(),
-            scale: state.scale.buffer.address(),
-            shift: state.shift.buffer.address(),
+            gain: norm.gain.memory.address(),
+            bias: norm.bias.memory.address(),
+            running_mean: norm.running_mean.memory.address(),
+            running_variance: norm.running_variance.memory.address(),
+            mean: state.mean.memory.address(),
+            inverse_deviation: state.inverse_deviation.memory.address(),
+            scale: state.scale.memory.address(),
+            shift: state.shift.memory.address(),
             repeats: repeats as u32,
             channels: norm.channels as u32,
             ..BatchNormParams::default()
         };
         let Some((moments, update)) = moments else {
-            self.run("batch_norm_running", Launch::over(padded(norm.channels), 256, 256), &params)?;
-            return Ok(state);
+            return self.run("batch_norm_running", Launch::over(padded(norm.channels), 256, 256), &params);
         };
-        let (partial, counts, pieces) = moments.pieces.as_ref().expect("the convolution has left its moments");
-        params.moments = partial.address();
-        params.counts = counts.address();
-        params.pieces = *pieces;
+        params.moments = moments.partial.address();
+        params.counts = moments.counts.address();
+        params.pieces = moments.pieces;
         params.update = update.into();
-        self.run("batch_norm_statistics", self.over_channels(norm.channels), &params)?;
-        Ok(state)
+        self.run("batch_norm_statistics", self.over_channels(norm.channels), &params)
     }
 
     fn over_channels(&self, channels: usize) -> Launch {
@@ -96,8 +96,8 @@ impl<D: Driver> Gpu<D> {
         &self,
         pool: &Pool,
         span: Span,
-        spikes: &D::Buffer,
-        pooled: &D::Buffer,
+        spikes: &Memory<D>,
+        pooled: &Memory<D>,
     ) -> PoolForward {
         PoolForward {
             spikes: spikes.address(),
@@ -115,21 +115,21 @@ impl<D: Driver> Gpu<D> {
         Launch { grid: [outputs.div_ceil(threads) as u32, rows as u32, 1], threads: threads as u32, shared: 0 }
     }
 
-    fn mask(&self, probability: f32, seed: u64) -> Result<(D::Buffer, Mask)> {
-        let seed = self.put(&[seed])?;
-        let mask = Mask { seed: seed.address(), threshold: params::dropout_threshold(probability) };
-        Ok((seed, mask))
+    fn mask(probability: f32, batch: &Batch<D>, stage: usize) -> Mask {
+        Mask { seed: batch.dropout_seed(stage), threshold: params::dropout_threshold(probability) }
     }
 
     pub(in super::super) fn drop_spikes(
         &self,
         volume: Volume,
         span: Span,
-        (probability, seed): (f32, u64),
-        spikes: &D::Buffer,
-        kept: &D::Buffer,
+        probability: f32,
+        batch: &Batch<D>,
+        stage: usize,
+        spikes: &Memory<D>,
+        kept: &Memory<D>,
     ) -> Result<()> {
-        let (_seed, mask) = self.mask(probability, seed)?;
+        let mask = Self::mask(probability, batch, stage);
         let places = places(span, volume);
         let params =
             DropoutSpikes { spikes: spikes.address(), kept: kept.address(), mask, places, channels: volume.c as u32 };
@@ -140,13 +140,15 @@ impl<D: Driver> Gpu<D> {
         &self,
         volume: Volume,
         span: Span,
-        (probability, seed): (f32, u64),
-        values: &Floats<D::Buffer>,
+        probability: f32,
+        batch: &Batch<D>,
+        stage: usize,
+        values: &Floats<D>,
     ) -> Result<()> {
-        let (_seed, mask) = self.mask(probability, seed)?;
+        let mask = Self::mask(probability, batch, stage);
         let places = places(span, volume);
         let params = DropoutValues {
-            values: values.buffer.address(),
+            values: values.memory.address(),
             mask,
             places,
             channels: volume.c as u32,
@@ -160,14 +162,14 @@ impl<D: Driver> Gpu<D> {
         &self,
         volume: Volume,
         span: Span,
-        neurons: &Neurons,
+        neurons: &Neurons<Self>,
         saved: Saved<Self>,
         pool: Option<&Pool>,
-        spikes_grad: &Floats<D::Buffer>,
+        spikes_grad: &Floats<D>,
         current_steps: usize,
-        out: &mut Floats<D::Buffer>,
+        out: &mut Floats<D>,
     ) -> Result<()> {
-        let (windows, windows_per_channel) = self.windows(neurons)?;
+        let (windows, windows_per_channel) = Self::windows_for(neurons);
         let (_, slope_name, slope) = params::slope(neurons.surrogate.slope(neurons.neuron.threshold));
         let places = places(span, volume);
         // Where bits do not suffice the membranes are computed again.
@@ -175,8 +177,8 @@ impl<D: Driver> Gpu<D> {
             Saved::Bits { .. } => None,
             Saved::Currents { currents, steps, affine, .. } => {
                 let mut membranes =
-                    self.floats(span.steps * (places.places * places.words * 32) as usize, self.precision)?;
-                let mut spikes = self.zeros(span.steps * (places.places * places.words * 4) as usize)?;
+                    self.borrow_floats(span.steps * (places.places * places.words * 32) as usize, self.precision)?;
+                let mut spikes = self.borrow(span.steps * (places.places * places.words * 4) as usize)?;
                 let again =
                     SpikeOutput { spikes: &mut spikes, windows: None, membrane: Some(&mut membranes), histogram: None };
                 self.norm_lif(volume, span, currents, steps, affine, neurons, again)?;
@@ -188,12 +190,12 @@ impl<D: Driver> Gpu<D> {
             Saved::Currents { spikes, .. } => (spikes, 0, "membrane"),
         };
         let params = SpikeBackward {
-            gradient: spikes_grad.buffer.address(),
+            gradient: spikes_grad.memory.address(),
             spikes: spikes.address(),
             inside,
-            membranes: address(membranes.as_ref().map(|membranes| &membranes.buffer)),
-            windows: windows.address(),
-            out: out.buffer.address(),
+            membranes: address(membranes.as_ref().map(|membranes| &membranes.memory)),
+            windows,
+            out: out.memory.address(),
             places,
             pool: pool.map(Into::into).unwrap_or_default(),
             neuron: neurons.neuron.into(),
@@ -212,15 +214,16 @@ impl<D: Driver> Gpu<D> {
         &self,
         volume: Volume,
         span: Span,
-        neurons: &Neurons,
+        neurons: &Neurons<Self>,
         saved: Saved<Self>,
         pool: Option<&Pool>,
-        spikes_grad: &Floats<D::Buffer>,
+        spikes_grad: &Floats<D>,
         norm: NormBackward<Self>,
-        out: &mut Floats<D::Buffer>,
-    ) -> Result<NormGradient<Floats<D::Buffer>>> {
-        let NormBackward { currents, current_steps, state, batch, gain_grad, bias_grad } = norm;
-        let (windows, windows_per_channel) = self.windows(neurons)?;
+        out: &mut Floats<D>,
+    ) -> Result<()> {
+        let NormBackward { currents, current_steps, state, batch, gain_grad, bias_grad, gradient, current_bias_grad } =
+            norm;
+        let (windows, windows_per_channel) = Self::windows_for(neurons);
         let (slope_kind, _, slope) = params::slope(neurons.surrogate.slope(neurons.neuron.threshold));
         let (spikes, inside, form) = match saved {
             Saved::Bits { spikes, windows } => (spikes, windows.address(), "bits"),
@@ -229,25 +232,24 @@ impl<D: Driver> Gpu<D> {
         let places = places(span, volume);
         let launch = self.over_places(places);
         let pieces = launch.grid[0];
-        let sums = self.driver.allocate(pieces as usize * 2 * padded(volume.c) * 4)?;
-        let vector = || self.channels(volume.c);
-        let gradient =
-            NormGradient { of_gradient: vector()?, of_current: vector()?, constant: vector()?, sum: vector()? };
+        let sums = self.borrow(pieces as usize * 2 * padded(volume.c) * 4)?;
+        let unwanted = self.borrow_floats(padded(volume.c), Precision::F32)?;
+        let sum = current_bias_grad.as_deref().unwrap_or(&unwanted);
         let params = NormLifBackward {
-            currents: currents.buffer.address(),
-            gradient: spikes_grad.buffer.address(),
+            currents: currents.memory.address(),
+            gradient: spikes_grad.memory.address(),
             spikes: spikes.address(),
             inside,
-            windows: windows.address(),
-            scale: state.scale.buffer.address(),
-            shift: state.shift.buffer.address(),
-            mean: state.mean.buffer.address(),
-            inverse_deviation: state.inverse_deviation.buffer.address(),
+            windows,
+            scale: state.scale.memory.address(),
+            shift: state.shift.memory.address(),
+            mean: state.mean.memory.address(),
+            inverse_deviation: state.inverse_deviation.memory.address(),
             sums: sums.address(),
-            of_gradient: gradient.of_gradient.buffer.address(),
-            of_current: gradient.of_current.buffer.address(),
-            constant: gradient.constant.buffer.address(),
-            out: out.buffer.address(),
+            of_gradient: gradient.of_gradient.memory.address(),
+            of_current: gradient.of_current.memory.address(),
+            constant: gradient.constant.memory.address(),
+            out: out.memory.address(),
             places,
             pool: pool.map(Into::into).unwrap_or_default(),
             neuron: neurons.neuron.into(),
@@ -264,21 +266,20 @@ impl<D: Driver> Gpu<D> {
         let repeats = (span.steps / current_steps) as f64;
         let of_norm = BatchNormBackward {
             sums: sums.address(),
-            mean: state.mean.buffer.address(),
-            inverse_deviation: state.inverse_deviation.buffer.address(),
-            scale: state.scale.buffer.address(),
-            gain_grad: gain_grad.buffer.address(),
-            bias_grad: bias_grad.buffer.address(),
-            of_gradient: gradient.of_gradient.buffer.address(),
-            of_current: gradient.of_current.buffer.address(),
-            constant: gradient.constant.buffer.address(),
-            sum: gradient.sum.buffer.address(),
+            mean: state.mean.memory.address(),
+            inverse_deviation: state.inverse_deviation.memory.address(),
+            scale: state.scale.memory.address(),
+            gain_grad: gain_grad.memory.address(),
+            bias_grad: bias_grad.memory.address(),
+            of_gradient: gradient.of_gradient.memory.address(),
+            of_current: gradient.of_current.memory.address(),
+            constant: gradient.constant.memory.address(),
+            sum: sum.memory.address(),
             share: if batch { repeats / samples } else { 0.0 },
             pieces,
             channels: volume.c as u32,
         };
         self.run("batch_norm_backward", self.over_channels(volume.c), &of_norm)?;
-        self.run_stored(&format!("norm_lif_apply_{form}"), Launch { shared: membranes, ..launch }, &params)?;
-        Ok(gradient)
+        self.run_stored(&format!("norm_lif_apply_{form}"), Launch { shared: membranes, ..launch }, &params)
     }
 }

@@ -1,16 +1,30 @@
 //! Batches, readout, loss and optimiser.
 
-use super::super::memory::{Floats, Gpu, padded};
+use super::super::memory::{Gpu, Memory};
 use super::super::params::{
-    self, Chunk, InputBatch, Loss, OPTIMIZER_CHUNK, Optimizer, OptimizerState, TrainedTensor, Vote, VoteBackward,
-    WeightNorm, WeightNormBackward,
+    self, GradientNorm, InputBatch, Loss, LossTotal, Placements, TrainedTensor, Vote, VoteBackward, WeightNorm,
+    WeightNormBackward,
 };
+use super::super::precision::Precision;
+use super::super::tensors::{Floats, padded};
 use super::super::{Buffer, Driver, Launch};
+use super::step::{Batch, Set, Tally};
 use crate::backend::shape::{Conv, Span};
-use crate::backend::{LossSpec, LossSums, Normalisation, Trained, Update, UpdateRule};
-use crate::data::SampleShape;
-use crate::data::sampling::Placement;
+use crate::backend::{LossSpec, Trained, Update, UpdateRule};
+use crate::data::sampling::Augmentation;
 use anyhow::Result;
+
+/// Updates with finite gradients after which an f16 loss scale doubles, as in PyTorch's GradScaler.
+const LOSS_SCALE_GROWTH: u32 = 2000;
+
+/// The tensors that the optimiser moves.
+pub struct Optimizer<D: Driver> {
+    tensors: Memory<D>,
+    /// `count` pieces of the tensors, a block each, and their sums of squares.
+    chunks: Memory<D>,
+    squares: Memory<D>,
+    count: usize,
+}
 
 /// What `loss` writes for a sample.
 #[repr(C)]
@@ -22,25 +36,33 @@ struct SampleLoss {
 }
 
 impl<D: Driver> Gpu<D> {
+    /// Places a batch's samples and gathers them.
     pub(in super::super) fn gather(
         &self,
-        set: &D::Buffer,
-        shape: &SampleShape,
-        normalisation: &Normalisation,
-        indices: &[u32],
-        placements: &[Placement],
-        out: &mut Floats<D::Buffer>,
+        set: &Set<D>,
+        batch: &Batch<D>,
+        augmentation: &Augmentation,
+        out: &mut Floats<D>,
     ) -> Result<()> {
-        let placements: Vec<params::Placement> = placements.iter().map(|&placement| placement.into()).collect();
-        let (table, of_batch) = (self.put(&normalisation.table())?, self.put(indices)?);
-        let placements = self.put(&placements)?;
+        let (shape, placements) = (set.shape, batch.placements.address());
+        let params = Placements {
+            seed: batch.seed(),
+            epoch: batch.epoch(),
+            indices: batch.samples(),
+            placements,
+            batch: batch.size as u32,
+            crop_padding: augmentation.crop_padding,
+            flip: augmentation.flip.into(),
+            padding: 0,
+        };
+        self.run("placements", Launch::over(batch.size, 256, 256), &params)?;
         let params = InputBatch {
             set: set.address(),
-            indices: of_batch.address(),
-            placements: placements.address(),
-            table: table.address(),
-            samples: out.buffer.address(),
-            batch: indices.len() as u32,
+            indices: batch.places(),
+            placements,
+            table: set.table.address(),
+            samples: out.memory.address(),
+            batch: batch.size as u32,
             frames: shape.frames as u32,
             height: shape.height as u32,
             width: shape.width as u32,
@@ -49,7 +71,7 @@ impl<D: Driver> Gpu<D> {
         };
         let eights = (shape.height * shape.width * shape.channels).div_ceil(8);
         let launch =
-            Launch { shared: 1024 * shape.channels as u32, ..self.over_outputs(eights, indices.len() * shape.frames) };
+            Launch { shared: 1024 * shape.channels as u32, ..self.over_outputs(eights, batch.size * shape.frames) };
         self.run_stored("input", launch, &params)
     }
 
@@ -60,11 +82,11 @@ impl<D: Driver> Gpu<D> {
         span: Span,
         outputs: u64,
         current_steps: usize,
-        logits: &mut Floats<D::Buffer>,
+        logits: &mut Floats<D>,
     ) -> Result<()> {
         let params = Vote {
             outputs,
-            logits: logits.buffer.address(),
+            logits: logits.memory.address(),
             batch: span.batch as u32,
             steps: span.steps as u32,
             current_steps: current_steps as u32,
@@ -79,14 +101,15 @@ impl<D: Driver> Gpu<D> {
         &self,
         (classes, vote): (usize, usize),
         span: Span,
-        logits_grad: &Floats<D::Buffer>,
+        logits_grad: &Floats<D>,
+        tally: &Tally<D>,
         current_steps: usize,
-        outputs_grad: &mut Floats<D::Buffer>,
+        outputs_grad: &mut Floats<D>,
     ) -> Result<()> {
         let params = VoteBackward {
-            logits_gradient: logits_grad.buffer.address(),
-            outputs_gradient: outputs_grad.buffer.address(),
-            loss_scale: 0,
+            logits_gradient: logits_grad.memory.address(),
+            outputs_gradient: outputs_grad.memory.address(),
+            loss_scale: if self.precision == Precision::F16 { tally.loss_scale() } else { 0 },
             batch: span.batch as u32,
             steps: span.steps as u32,
             current_steps: current_steps as u32,
@@ -98,21 +121,22 @@ impl<D: Driver> Gpu<D> {
         self.run_stored("vote_backward", Launch::over(eights, 256, 256), &params)
     }
 
-    pub(in super::super) fn sample_losses(
+    /// Losses of the samples, added to the tally.
+    pub(in super::super) fn losses(
         &self,
         spec: &LossSpec,
         classes: usize,
         span: Span,
-        logits: &Floats<D::Buffer>,
-        labels: &[u16],
-        grad: Option<&mut Floats<D::Buffer>>,
-    ) -> Result<LossSums> {
-        let of_batch = self.put(labels)?;
-        let samples = self.driver.allocate(span.batch * size_of::<SampleLoss>())?;
+        logits: &Floats<D>,
+        batch: &Batch<D>,
+        grad: Option<&mut Floats<D>>,
+        tally: &Tally<D>,
+    ) -> Result<()> {
+        let samples = self.borrow(span.batch * size_of::<SampleLoss>())?;
         let params = Loss {
-            logits: logits.buffer.address(),
-            labels: of_batch.address(),
-            gradient: grad.map_or(0, |grad| grad.buffer.address()),
+            logits: logits.memory.address(),
+            labels: batch.labels(),
+            gradient: grad.map_or(0, |grad| grad.memory.address()),
             samples: samples.address(),
             mse: spec.mse,
             label_smoothing: spec.label_smoothing,
@@ -122,26 +146,23 @@ impl<D: Driver> Gpu<D> {
             tet: spec.tet.into(),
         };
         self.run("loss", Launch::over(span.batch, 4, 128), &params)?;
-        let mut sums = LossSums::default();
-        for sample in self.get::<SampleLoss>(&samples)? {
-            sums.loss += sample.loss;
-            sums.correct += u64::from(sample.correct);
-        }
-        Ok(sums)
+        let total =
+            LossTotal { samples: samples.address(), metrics: tally.metrics(), batch: span.batch as u32, padding: 0 };
+        self.run("loss_total", Launch::over(1, 1, 128), &total)
     }
 
     pub(in super::super) fn standardise(
         &self,
         conv: &Conv,
-        weight: &Floats<D::Buffer>,
-        gain: &Floats<D::Buffer>,
+        weight: &Floats<D>,
+        gain: &Floats<D>,
         scale: f32,
-        effective: &mut Floats<D::Buffer>,
+        effective: &mut Floats<D>,
     ) -> Result<()> {
         let params = WeightNorm {
-            weight: weight.buffer.address(),
-            gain: gain.buffer.address(),
-            effective: effective.buffer.address(),
+            weight: weight.memory.address(),
+            gain: gain.memory.address(),
+            effective: effective.memory.address(),
             fan_in: conv.fan_in() as u32,
             scale,
         };
@@ -151,47 +172,56 @@ impl<D: Driver> Gpu<D> {
     pub(in super::super) fn standardise_back(
         &self,
         conv: &Conv,
-        weight: &Floats<D::Buffer>,
-        gain: &Floats<D::Buffer>,
+        weight: &Floats<D>,
+        gain: &Floats<D>,
         scale: f32,
-        weight_grad: &mut Floats<D::Buffer>,
-        gain_grad: &mut Floats<D::Buffer>,
+        weight_grad: &mut Floats<D>,
+        gain_grad: &mut Floats<D>,
     ) -> Result<()> {
         let params = WeightNormBackward {
-            weight: weight.buffer.address(),
-            gain: gain.buffer.address(),
-            gradient: weight_grad.buffer.address(),
-            gain_gradient: gain_grad.buffer.address(),
+            weight: weight.memory.address(),
+            gain: gain.memory.address(),
+            gradient: weight_grad.memory.address(),
+            gain_gradient: gain_grad.memory.address(),
             fan_in: conv.fan_in() as u32,
             scale,
         };
         self.run("weight_norm_backward", Launch::over(conv.output.c, 1, 256), &params)
     }
 
-    /// Moves one parameter.
-    pub(in super::super) fn step(&self, update: &Update, parameter: Trained<Self>) -> Result<()> {
-        let &Update { rule, rate, decay, gradient_scale, count } = update;
-        let len = parameter.value.buffer.len() / 4;
-        let tensors = self.put(&[TrainedTensor {
-            value: parameter.value.buffer.address(),
-            gradient: parameter.gradient.buffer.address(),
-            first: parameter.first.buffer.address(),
-            second: parameter.second.buffer.address(),
-            length: len as u32,
-            decay,
-        }])?;
-        let chunks: Vec<Chunk> = params::chunks(&[len]);
-        let of_chunks = self.put(&chunks)?;
-        let mut state = OptimizerState {
-            rate,
-            loss_scale: 1.0,
-            gradient_scale,
-            finite: 1,
-            count: count as u32,
-            ..Default::default()
+    /// The tensors' table, and their chunks; see `kernels/optimizer.cu`.
+    pub(in super::super) fn optimizer_of(&self, parameters: &[Trained<Self>]) -> Result<Optimizer<D>> {
+        let length = |parameter: &Trained<Self>| parameter.value.memory.len() / size_of::<f32>();
+        let tensor = |parameter: &Trained<Self>| TrainedTensor {
+            value: parameter.value.memory.address(),
+            gradient: parameter.gradient.memory.address(),
+            first: parameter.first.memory.address(),
+            second: parameter.second.memory.address(),
+            length: length(parameter) as u32,
+            padding: 0,
         };
-        let mut params = Optimizer { tensors: tensors.address(), chunks: of_chunks.address(), ..Optimizer::default() };
-        let kernel = match rule {
+        let chunks = params::chunks(&parameters.iter().map(length).collect::<Vec<_>>());
+        Ok(Optimizer {
+            tensors: self.put(&parameters.iter().map(tensor).collect::<Vec<_>>())?,
+            squares: self.allocate(chunks.len() * size_of::<f64>())?,
+            count: chunks.len(),
+            chunks: self.put(&chunks)?,
+        })
+    }
+
+    /// The gradients' norm, then the update of all tensors that `optimizer` lists.
+    pub(in super::super) fn step(
+        &self,
+        update: &Update,
+        batch: &Batch<D>,
+        optimizer: &Optimizer<D>,
+        tally: &Tally<D>,
+    ) -> Result<()> {
+        let Optimizer { tensors, chunks, squares, count } = optimizer;
+        let (tensors, chunks, state) = (tensors.address(), chunks.address(), tally.optimizer_state());
+        let mut params =
+            params::Optimizer { tensors, chunks, state, decay: update.decay, ..params::Optimizer::default() };
+        let kernel = match update.rule {
             UpdateRule::Sgd { momentum } => {
                 params.momentum = momentum;
                 "optimizer_sgd"
@@ -199,15 +229,25 @@ impl<D: Driver> Gpu<D> {
             UpdateRule::Adam { beta1, beta2, epsilon, decoupled } => {
                 (params.beta1, params.beta2, params.epsilon) = (beta1, beta2, epsilon);
                 params.decoupled = decoupled.into();
-                let correction = |beta: f32| 1.0 - f64::from(beta).powi(count.min(i32::MAX as u64) as i32);
-                state.step = (f64::from(rate) / correction(beta1)) as f32;
-                state.root = correction(beta2).sqrt() as f32;
                 "optimizer_adam"
             }
         };
-        let state = self.put(&[state])?;
-        params.state = state.address();
-        debug_assert!(chunks.len() == len.div_ceil(OPTIMIZER_CHUNK));
-        self.run(kernel, Launch::over(chunks.len(), 1, 256), &params)
+        let norm = GradientNorm {
+            tensors,
+            chunks,
+            squares: squares.address(),
+            state,
+            rate: batch.rate(),
+            step: batch.count(),
+            limit: update.clip,
+            beta1: params.beta1,
+            beta2: params.beta2,
+            chunk_count: *count as u32,
+            growth: if self.precision == Precision::F16 { LOSS_SCALE_GROWTH } else { 0 },
+        };
+        let each_chunk = Launch::over(*count, 1, 256);
+        self.run("gradient_squares", each_chunk, &norm)?;
+        self.run("gradient_norm", Launch::over(1, 1, 256), &norm)?;
+        self.run(kernel, each_chunk, &params)
     }
 }

@@ -132,6 +132,26 @@ params! {
         threshold: f32,
     }
 
+    /// The first potentials that were not finite, in device memory.
+    struct Fault {
+        /// The step from 1 on, times 2^16, plus the layer from 1 on; 0 while there is none.
+        place: u64,
+        /// How many of the layer's.
+        potentials: u64,
+    }
+
+    /// `collect_counts`
+    struct CollectCounts {
+        fresh: u64,
+        recent: u64,
+        epoch: u64,
+        /// Address of the step's number from 1 on, a `u64`.
+        step: u64,
+        fault: u64,
+        layer: u32,
+        padding: u32,
+    }
+
     /// `tune_bounds`
     struct TuneBounds {
         histogram: u64,

@@ -1,0 +1,395 @@
+//! What changes from step to step, in device memory: the batch, AdaLi's bounds and the counts that move them, the sums.
+
+use super::super::memory::{Gpu, Memory};
+use super::super::params::{CollectCounts, Fault, Metrics, OptimizerState, TuneBounds};
+use super::super::tensors::{Counts, Windows, address};
+use super::super::{Buffer, Driver, Launch, SLOTS};
+use crate::autotune::{BoundsMode, Flag, Histogram, Tuning};
+use crate::backend::{self, Histograms, Normalisation, Step, Totals, dropout_mask};
+use crate::data::SampleShape;
+use crate::histogram::BINS;
+use crate::surrogate::Schedule;
+use anyhow::Result;
+use std::mem::offset_of;
+
+/// Counters of a histogram: bins, underflow, overflow, not finite.
+const COUNTERS: usize = BINS + 3;
+/// Steps between two looks at the sums.
+const LOOK_EVERY: u32 = 16;
+/// Flags by their bits in `kernels/tune_bounds.cu`.
+const FLAGS: [Flag; 6] =
+    [Flag::NotSampled, Flag::Dead, Flag::Saturated, Flag::Thin, Flag::BeyondHistogram, Flag::OutOfReach];
+
+/// The first part of a batch's memory. Behind it lie the seeds of the dropout masks, `[stages]` u64, the samples and
+/// their places in what holds them, `[capacity]` u32 each, and the labels, `[capacity]` u16.
+#[repr(C)]
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+struct Numbers {
+    seed: u64,
+    position: f64,
+    count: u64,
+    epoch: u32,
+    rate: f32,
+}
+
+/// A step's numbers and samples; written as a whole.
+pub struct Batch<D: Driver> {
+    memory: Memory<D>,
+    pub placements: Memory<D>,
+    stages: usize,
+    capacity: usize,
+    /// Samples in the batch.
+    pub size: usize,
+    /// Where the samples of a set that stays on the host were brought.
+    slot: usize,
+}
+
+/// A data set.
+pub struct Set<D: Driver> {
+    pub shape: SampleShape,
+    /// Input values of all bytes, `[C][256]`.
+    pub table: Memory<D>,
+    held: Held<D>,
+}
+
+enum Held<D: Driver> {
+    Device(Memory<D>),
+    /// On the host; batches are brought to `[SLOTS][capacity]` samples in turn.
+    Host {
+        values: Vec<u8>,
+        batches: Memory<D>,
+        capacity: usize,
+    },
+}
+
+/// Sums over steps: an [`OptimizerState`], [`Metrics`] and a [`Fault`].
+pub struct Tally<D: Driver> {
+    memory: Memory<D>,
+    reading: Option<D::Reading>,
+    /// Looks to let pass before the next reading.
+    pause: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+struct Sums {
+    optimizer: OptimizerState,
+    metrics: Metrics,
+    fault: Fault,
+}
+
+impl<D: Driver> Batch<D> {
+    fn at(&self, offset: usize) -> u64 {
+        self.memory.address() + offset as u64
+    }
+
+    fn samples_offset(&self) -> usize {
+        size_of::<Numbers>() + self.stages * size_of::<u64>()
+    }
+
+    pub fn seed(&self) -> u64 {
+        self.at(offset_of!(Numbers, seed))
+    }
+
+    pub fn position(&self) -> u64 {
+        self.at(offset_of!(Numbers, position))
+    }
+
+    pub fn count(&self) -> u64 {
+        self.at(offset_of!(Numbers, count))
+    }
+
+    pub fn epoch(&self) -> u64 {
+        self.at(offset_of!(Numbers, epoch))
+    }
+
+    pub fn rate(&self) -> u64 {
+        self.at(offset_of!(Numbers, rate))
+    }
+
+    pub fn dropout_seed(&self, stage: usize) -> u64 {
+        self.at(size_of::<Numbers>() + stage * size_of::<u64>())
+    }
+
+    pub fn samples(&self) -> u64 {
+        self.at(self.samples_offset())
+    }
+
+    pub fn places(&self) -> u64 {
+        self.at(self.samples_offset() + self.capacity * size_of::<u32>())
+    }
+
+    pub fn labels(&self) -> u64 {
+        self.at(self.samples_offset() + 2 * self.capacity * size_of::<u32>())
+    }
+
+    /// The whole of it.
+    fn bytes(&self, step: &Step, places: &[u32]) -> Vec<u8> {
+        let &Step { seed, position, count, epoch, rate, .. } = step;
+        let numbers = Numbers { seed, position, count, epoch, rate };
+        let mut bytes = bytemuck::bytes_of(&numbers).to_vec();
+        bytes.extend((0..self.stages).flat_map(|stage| dropout_mask(step.dropout, stage).to_le_bytes()));
+        for indices in [step.samples, places] {
+            bytes.extend_from_slice(bytemuck::cast_slice(indices));
+            bytes.resize(bytes.len() + (self.capacity - indices.len()) * size_of::<u32>(), 0);
+        }
+        bytes.extend_from_slice(bytemuck::cast_slice(step.labels));
+        bytes
+    }
+}
+
+impl<D: Driver> Set<D> {
+    pub fn address(&self) -> u64 {
+        match &self.held {
+            Held::Device(values) => values.address(),
+            Held::Host { batches, .. } => batches.address(),
+        }
+    }
+}
+
+impl<D: Driver> Tally<D> {
+    pub fn optimizer_state(&self) -> u64 {
+        self.memory.address() + offset_of!(Sums, optimizer) as u64
+    }
+
+    pub fn loss_scale(&self) -> u64 {
+        self.optimizer_state() + offset_of!(OptimizerState, loss_scale) as u64
+    }
+
+    pub fn metrics(&self) -> u64 {
+        self.memory.address() + offset_of!(Sums, metrics) as u64
+    }
+
+    pub fn fault(&self) -> u64 {
+        self.memory.address() + offset_of!(Sums, fault) as u64
+    }
+}
+
+impl From<&Totals> for Sums {
+    /// What stopped a training is left out: it does not go on.
+    fn from(totals: &Totals) -> Self {
+        let &Totals { loss, correct, samples, gradient_norm, updates, skipped, loss_scale, steady, .. } = totals;
+        Self {
+            optimizer: OptimizerState {
+                norm_sum: gradient_norm,
+                loss_scale,
+                count: updates as u32,
+                skipped: skipped as u32,
+                steady,
+                ..OptimizerState::default()
+            },
+            metrics: Metrics { loss, correct, samples },
+            fault: Fault::default(),
+        }
+    }
+}
+
+impl From<Sums> for Totals {
+    fn from(Sums { optimizer, metrics, fault }: Sums) -> Self {
+        let place = |Fault { place, potentials }| backend::Fault {
+            step: place >> 16,
+            layer: (place & 0xffff) as usize - 1,
+            potentials,
+        };
+        Self {
+            loss: metrics.loss,
+            correct: metrics.correct,
+            samples: metrics.samples,
+            gradient_norm: optimizer.norm_sum,
+            updates: optimizer.count.into(),
+            skipped: optimizer.skipped.into(),
+            loss_scale: optimizer.loss_scale,
+            steady: optimizer.steady,
+            failed: (optimizer.failed > 0).then_some(optimizer.failed),
+            fault: (fault.place > 0).then(|| place(fault)),
+        }
+    }
+}
+
+impl<D: Driver> Gpu<D> {
+    pub(in super::super) fn batch_of(&self, capacity: usize, stages: usize) -> Result<Batch<D>> {
+        let sample = 2 * size_of::<u32>() + size_of::<u16>();
+        let memory = self.allocate(size_of::<Numbers>() + stages * size_of::<u64>() + capacity * sample)?;
+        let placements = self.allocate(capacity * size_of::<super::super::params::Placement>())?;
+        Ok(Batch { memory, placements, stages, capacity, size: 0, slot: 0 })
+    }
+
+    pub(in super::super) fn set_of(
+        &self,
+        values: Vec<u8>,
+        shape: SampleShape,
+        normalisation: &Normalisation,
+        capacity: usize,
+    ) -> Result<Set<D>> {
+        let table = self.put(&normalisation.table())?;
+        // A little is left for whatever else is on the device.
+        let room = self.driver().and_then(Driver::available_memory).map(|bytes| bytes - bytes / 16);
+        let held = match room {
+            Some(room) if values.len() > room => {
+                Held::Host { values, batches: self.zeros(SLOTS * capacity * shape.len())?, capacity }
+            }
+            _ => Held::Device(self.put(&values)?),
+        };
+        Ok(Set { shape, table, held })
+    }
+
+    pub(in super::super) fn fill_batch(&self, batch: &mut Batch<D>, set: &Set<D>, step: &Step) -> Result<()> {
+        batch.size = step.samples.len();
+        let Held::Host { values, batches, capacity } = &set.held else {
+            return self.write(&batch.memory, 0, &batch.bytes(step, step.samples));
+        };
+        batch.slot = (batch.slot + 1) % SLOTS;
+        let (len, first) = (set.shape.len(), batch.slot * capacity);
+        let samples = step.samples.iter().map(|&sample| &values[sample as usize * len..][..len]);
+        if let (Some(driver), Some(to)) = (self.driver(), batches.buffer()) {
+            driver.upload_beside(batch.slot, to, first * len, &samples.collect::<Vec<_>>())?;
+        }
+        let places: Vec<u32> = (first..first + batch.size).map(|place| place as u32).collect();
+        self.write(&batch.memory, 0, &batch.bytes(step, &places))
+    }
+
+    pub(in super::super) fn move_position(&self, batch: &Batch<D>, position: f64) -> Result<()> {
+        self.write(&batch.memory, offset_of!(Numbers, position), &[position])
+    }
+
+    pub(in super::super) fn done_with(&self, batch: &Batch<D>, set: &Set<D>) -> Result<()> {
+        match (&set.held, self.driver()) {
+            (Held::Host { .. }, Some(driver)) => driver.release(batch.slot),
+            _ => Ok(()),
+        }
+    }
+
+    pub(in super::super) fn tally_of(&self) -> Result<Tally<D>> {
+        let memory = self.put(&[Sums::from(&Totals::default())])?;
+        Ok(Tally { memory, reading: None, pause: 0 })
+    }
+
+    pub(in super::super) fn replace_totals(&self, tally: &mut Tally<D>, totals: &Totals) -> Result<()> {
+        tally.reading = None;
+        self.write(&tally.memory, 0, &[Sums::from(totals)])
+    }
+
+    pub(in super::super) fn totals_of(&self, tally: &Tally<D>) -> Result<Totals> {
+        Ok(self.get::<Sums>(&tally.memory)?[0].into())
+    }
+
+    pub(in super::super) fn look_at(&self, tally: &mut Tally<D>) -> Result<Option<Totals>> {
+        let (Some(driver), Some(buffer)) = (self.driver(), tally.memory.buffer()) else { return Ok(None) };
+        if let Some(reading) = &mut tally.reading {
+            let Some(bytes) = driver.finish_reading(reading)? else { return Ok(None) };
+            tally.reading = None;
+            return Ok(Some(bytemuck::pod_read_unaligned::<Sums>(&bytes).into()));
+        }
+        if tally.pause == 0 {
+            tally.reading = Some(driver.start_reading(buffer)?);
+            tally.pause = LOOK_EVERY;
+        }
+        tally.pause -= 1;
+        Ok(None)
+    }
+
+    pub(in super::super) fn counts_of(&self, count: usize) -> Result<Counts<D>> {
+        let histograms = || self.zeros(count * COUNTERS * size_of::<u64>());
+        let flags = self.zeros(count * size_of::<u32>())?;
+        Ok(Counts { fresh: histograms()?, recent: histograms()?, epoch: histograms()?, flags, count })
+    }
+
+    pub(in super::super) fn histograms_of(&self, counts: &Counts<D>) -> Result<Histograms> {
+        let histogram = |counters: &[u64]| Histogram {
+            bins: counters[..BINS].to_vec(),
+            underflow: counters[BINS],
+            overflow: counters[BINS + 1],
+            non_finite: counters[BINS + 2],
+        };
+        let read = |memory: &Memory<D>| -> Result<Vec<Histogram>> {
+            Ok(self.get::<u64>(memory)?.chunks_exact(COUNTERS).map(histogram).collect())
+        };
+        let masks = self.get::<u32>(&counts.flags)?;
+        let raised = |bit: usize| masks.iter().any(|mask| mask >> bit & 1 == 1);
+        let flags = FLAGS.iter().enumerate().filter(|&(bit, _)| raised(bit)).map(|(_, &flag)| flag).collect();
+        Ok(Histograms { recent: read(&counts.recent)?, epoch: read(&counts.epoch)?, flags })
+    }
+
+    pub(in super::super) fn replace_histograms(&self, counts: &Counts<D>, histograms: &Histograms) -> Result<()> {
+        let counters = |h: &Histogram| {
+            let ends = [h.underflow, h.overflow, h.non_finite];
+            h.bins.iter().copied().chain(ends).collect::<Vec<u64>>()
+        };
+        for (memory, histograms) in [(&counts.recent, &histograms.recent), (&counts.epoch, &histograms.epoch)] {
+            self.write(memory, 0, &histograms.iter().flat_map(counters).collect::<Vec<_>>())?;
+        }
+        self.write(&counts.fresh, 0, &vec![0u64; counts.count * COUNTERS])?;
+        let bit = |flag| 1u32 << FLAGS.iter().position(|&other| other == flag).expect("every flag has a bit");
+        let mask = histograms.flags.iter().map(|&flag| bit(flag)).sum::<u32>();
+        self.write(&counts.flags, 0, &vec![mask; counts.count])
+    }
+
+    pub(in super::super) fn collect(
+        &self,
+        layers: &[&mut Counts<D>],
+        batch: &Batch<D>,
+        tally: &Tally<D>,
+    ) -> Result<()> {
+        for (layer, counts) in layers.iter().enumerate() {
+            let params = CollectCounts {
+                fresh: counts.fresh.address(),
+                recent: counts.recent.address(),
+                epoch: counts.epoch.address(),
+                step: batch.count(),
+                fault: tally.fault(),
+                layer: layer as u32,
+                padding: 0,
+            };
+            self.run("collect_counts", Launch::over(counts.count, 1, 256), &params)?;
+        }
+        Ok(())
+    }
+
+    pub(in super::super) fn tune(
+        &self,
+        tuning: &Tuning,
+        batch: &Batch<D>,
+        counts: Option<&mut Counts<D>>,
+        start: &Windows<D>,
+        bounds: &Windows<D>,
+    ) -> Result<()> {
+        let spec = &tuning.spec;
+        let params = TuneBounds {
+            histogram: address(counts.as_ref().map(|counts| &counts.recent)),
+            epoch: batch.position(),
+            bounds: bounds.memory.address(),
+            start: start.memory.address(),
+            windows: bounds.address(),
+            flags: address(counts.as_ref().map(|counts| &counts.flags)),
+            epochs: tuning.epochs,
+            left0: spec.left[0],
+            left1: spec.left[1],
+            right0: spec.right[0],
+            right1: spec.right[1],
+            target0: spec.target[0],
+            target1: spec.target[1],
+            alpha: spec.alpha,
+            momentum: spec.momentum,
+            floor: spec.floor,
+            ceiling: spec.ceiling,
+            mode: match spec.mode {
+                BoundsMode::Manual => 0,
+                BoundsMode::AutoInit => 1,
+                BoundsMode::AutoTrack => 2,
+                BoundsMode::AutoMass => 3,
+                BoundsMode::AutoSymmetric => 4,
+            },
+            schedule: match spec.schedule {
+                Schedule::Log => 0,
+                Schedule::Linear => 1,
+                Schedule::Sqrt => 2,
+                Schedule::Constant => 3,
+            },
+            count: bounds.count as u32,
+            first: tuning.first.into(),
+            threshold: bounds.threshold,
+            padding: 0,
+        };
+        self.run("tune_bounds", Launch::over(bounds.count, 4, 128), &params)
+    }
+}
