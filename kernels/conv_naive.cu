@@ -7,6 +7,10 @@
 //
 // Values [images][H][W][C] (padded to 32, written whole), spikes [images][H][W][C/32], weights f32 masters
 // [K][R][S][C]; steps are but more images. A linear layer is a kernel over its whole input.
+//
+// `current_moments_naive_f32` then makes the pieces that batch_norm.cu reads, [pieces][2][K] and [pieces]: of each
+// channel of `rows_per_piece` rows the mean and the summed squared distance from it, in f64 until stored, and how many
+// rows those are. A block a piece, a thread a channel. Moves the currents twice.
 #include "value.cuh"
 
 struct ConvNaive {
@@ -23,6 +27,15 @@ struct ConvNaive {
 };
 LAYOUT(ConvNaive, source, gradient, weight, bias, out, weight_grad, bias_grad, images, in_h, in_w, channels, out_h,
        out_w, filters, taps_h, taps_w, stride_h, stride_w, padding_h, padding_w, spikes, dropout, padding)
+
+struct MomentsNaive {
+    const float* currents;  // [rows][pitch]
+    float* moments;
+    uint32_t* counts;
+    uint32_t rows, pitch;  // channels with padding
+    uint32_t rows_per_piece, padding;
+};
+LAYOUT(MomentsNaive, currents, moments, counts, rows, pitch, rows_per_piece, padding)
 
 DEVICE uint32_t padded(uint32_t channels) { return (channels + 31) / 32 * 32; }
 
@@ -127,3 +140,22 @@ DEVICE void conv_weight_grad_naive(const ConvNaive& p) {
 KERNEL_EACH_VALUE(conv_current_naive, ConvNaive, 256, 1, conv_current_naive)
 KERNEL_EACH_VALUE(conv_input_grad_naive, ConvNaive, 256, 1, conv_input_grad_naive)
 KERNEL_EACH_VALUE(conv_weight_grad_naive, ConvNaive, 256, 1, conv_weight_grad_naive)
+
+// The grid is rows / rows_per_piece blocks, rounded up.
+KERNEL(current_moments_naive_f32, MomentsNaive, 256, 1) {
+    const uint32_t piece = blockIdx.x, first = piece * p.rows_per_piece;
+    const uint32_t count = min(p.rows_per_piece, p.rows - first);
+    for (uint32_t c = threadIdx.x; c < p.pitch; c += blockDim.x) {
+        const float* currents = p.currents + static_cast<size_t>(first) * p.pitch + c;
+        double sum = 0.0, squares = 0.0;
+        for (uint32_t row = 0; row < count; row++) sum += currents[static_cast<size_t>(row) * p.pitch];
+        const float mean = static_cast<float>(sum / count);
+        for (uint32_t row = 0; row < count; row++) {
+            const double distance = static_cast<double>(currents[static_cast<size_t>(row) * p.pitch]) - mean;
+            squares = fma(distance, distance, squares);
+        }
+        p.moments[static_cast<size_t>(2 * piece) * p.pitch + c] = mean;
+        p.moments[static_cast<size_t>(2 * piece + 1) * p.pitch + c] = static_cast<float>(squares);
+    }
+    if (threadIdx.x == 0) p.counts[piece] = count;
+}

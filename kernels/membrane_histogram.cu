@@ -6,8 +6,13 @@
 // time; a block counts in dynamic shared memory, [1 or 32][COUNTS] u32, and adds that up at its end. The grid is (any
 // number of blocks, 1, or where each channel has a histogram C/32: a block then owns one word of channels). Moves, per
 // neuron-step: 2 bytes in.
+//
+// `find_non_finite`, one block, notes the first layer with potentials that are not finite. A warp takes every 16th
+// layer of a table, a lane every 32nd of its histograms. Moves 8 bytes a histogram. It comes before `tune_bounds`,
+// which clears the counts.
 #include "histogram.cuh"
 #include "places.cuh"
+#include "reduce.cuh"
 #include "value.cuh"
 
 struct MembraneHistogram {
@@ -19,6 +24,27 @@ struct MembraneHistogram {
     float threshold;
 };
 LAYOUT(MembraneHistogram, membranes, histogram, places, channels, per_channel, threshold)
+
+struct CountedLayer {
+    const unsigned long long* histogram;  // [count][COUNTS]
+    uint32_t count, padding;
+};
+LAYOUT(CountedLayer, histogram, count, padding)
+
+struct Fault {
+    unsigned long long step;        // 0: none
+    unsigned long long potentials;  // of the layer that are not finite
+    uint32_t layer, padding;
+};
+LAYOUT(Fault, step, potentials, layer, padding)
+
+struct FindNonFinite {
+    const CountedLayer* layers;
+    const unsigned long long* step;  // 1 …
+    Fault* fault;                    // the first one stays
+    uint32_t layer_count, padding;
+};
+LAYOUT(FindNonFinite, layers, step, fault, layer_count, padding)
 
 template <class V>
 DEVICE void membrane_histogram(const MembraneHistogram& p) {
@@ -50,3 +76,31 @@ DEVICE void membrane_histogram(const MembraneHistogram& p) {
 }
 
 KERNEL_EACH_VALUE(membrane_histogram, MembraneHistogram, PLACE_THREADS, 2, membrane_histogram)
+
+constexpr uint32_t FIND_THREADS = 512, FIND_WARPS = FIND_THREADS / 32;
+
+// One block.
+KERNEL(find_non_finite, FindNonFinite, FIND_THREADS, 1) {
+    SHARED(uint32_t, layers, FIND_WARPS);
+    SHARED(unsigned long long, potentials, FIND_WARPS);
+    if (p.fault->step) return;
+    unsigned long long found = 0;
+    uint32_t layer = threadIdx.x / 32;
+    for (; layer < p.layer_count; layer += FIND_WARPS) {
+        const CountedLayer counted = p.layers[layer];
+        found = 0;
+        for (uint32_t i = LANE; i < counted.count; i += 32) {
+            found += counted.histogram[static_cast<size_t>(i) * COUNTS + BINS + 2];
+        }
+        found = warp_sum(found);
+        if (found) break;
+    }
+    if (LANE == 0) layers[threadIdx.x / 32] = layer, potentials[threadIdx.x / 32] = found;
+    __syncthreads();
+    if (threadIdx.x > 0) return;
+    uint32_t first = 0;
+    for (uint32_t warp = 1; warp < FIND_WARPS; warp++) {
+        if (layers[warp] < layers[first]) first = warp;
+    }
+    if (layers[first] < p.layer_count) *p.fault = {*p.step, potentials[first], layers[first], 0};
+}

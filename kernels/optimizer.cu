@@ -7,8 +7,12 @@
 //
 // The host lists the tensors, [length] f32 each, and their chunks of CHUNK values once. A block a chunk, 16 values a
 // thread. What changes from step to step is in device memory. Before the update come `gradient_squares` (a block a
-// chunk) and `gradient_norm` (one block), which takes the loss scale out, finds the norm and the clipping scale, counts
-// the update and with it corrects Adam's bias; where the norm is not finite the update does nothing and is not counted.
+// chunk) and `gradient_norm` (one block), which fetches the rate, takes the loss scale out, finds the norm and the
+// clipping scale, counts the update and with it corrects Adam's bias; where the norm is not finite the update does
+// nothing and is not counted. Last it sets the next step's loss scale, by the rule of PyTorch's GradScaler:
+//
+//   scale <- min(2 scale, 2^24) after `growth` (2000 there) finite norms     max(scale / 2, 1) after any other
+//
 // Moves 20 bytes a value (SGD), 28 (Adam), 4 (norm).
 #include "reduce.cuh"
 
@@ -26,17 +30,23 @@ struct Chunk {
 };
 LAYOUT(Chunk, tensor, start)
 
+// All of it is the kernels' but for the first loss scale, and what a training goes on from.
 struct OptimizerState {
     double norm;       // of the gradients without the loss scale
-    float rate;        // written by the host before the norm
-    float loss_scale;  // what the gradients are multiplied by; written by the host
+    double norm_sum;   // of all norms that were finite
+    float rate;        // of this step
+    float loss_scale;  // what the next gradients are multiplied by
     float gradient_scale;
     float step, root;  // Adam: rate / (1 - beta1^count) and sqrt(1 - beta2^count)
     uint32_t finite;   // 0 or 1: whether the last norm was
     uint32_t count;    // updates, this one among them
     uint32_t skipped;
+    uint32_t steady;  // updates since the loss scale last changed
+    uint32_t padding;
+    unsigned long long failed;  // the first step that was skipped though its loss scale could not shrink; 0: none
 };
-LAYOUT(OptimizerState, norm, rate, loss_scale, gradient_scale, step, root, finite, count, skipped)
+LAYOUT(OptimizerState, norm, norm_sum, rate, loss_scale, gradient_scale, step, root, finite, count, skipped, steady,
+       padding, failed)
 
 struct Optimizer {
     const TrainedTensor* tensors;
@@ -53,13 +63,17 @@ struct GradientNorm {
     const Chunk* chunks;
     double* squares;  // [chunks]
     OptimizerState* state;
-    double limit;        // of the norm; 0: none
-    float beta1, beta2;  // Adam
-    uint32_t chunk_count, padding;
+    const float* rate;
+    const unsigned long long* step;  // 1 …
+    double limit;                    // of the norm; 0: none
+    float beta1, beta2;              // Adam
+    uint32_t chunk_count;
+    uint32_t growth;  // updates after which the loss scale doubles; 0: it is fixed
 };
-LAYOUT(GradientNorm, tensors, chunks, squares, state, limit, beta1, beta2, chunk_count, padding)
+LAYOUT(GradientNorm, tensors, chunks, squares, state, rate, step, limit, beta1, beta2, chunk_count, growth)
 
 constexpr uint32_t OPTIMIZER_THREADS = 256, CHUNK = 4096;
+constexpr float SMALLEST_SCALE = 1.0f, LARGEST_SCALE = 16777216.0f;
 
 // Calls `f(&tensor's arrays at some offset)` for four values at a time and for each of the rest.
 template <class Four, class One>
@@ -155,15 +169,26 @@ KERNEL(gradient_norm, GradientNorm, OPTIMIZER_THREADS, 1) {
     block_sums(sum, scratch);
     if (threadIdx.x != 0) return;
     OptimizerState& state = *p.state;
-    const double norm = sqrt(sum[0]) / state.loss_scale;
+    const float rate = *p.rate, loss_scale = state.loss_scale;
+    const double norm = sqrt(sum[0]) / loss_scale;
     const bool finite = norm < INFINITY;
     const float clipped = p.limit > 0.0 && norm > p.limit ? static_cast<float>(p.limit / norm) : 1.0f;
     state.norm = norm;
-    state.gradient_scale = clipped / state.loss_scale;
+    if (finite) state.norm_sum += norm;
+    state.rate = rate;
+    state.gradient_scale = clipped / loss_scale;
     state.finite = finite;
     state.count += finite;
     state.skipped += !finite;
     const uint32_t count = min(state.count, 0x7fffffffu);
-    state.step = static_cast<float>(state.rate / (1.0 - power(p.beta1, count)));
+    state.step = static_cast<float>(rate / (1.0 - power(p.beta1, count)));
     state.root = static_cast<float>(sqrt(1.0 - power(p.beta2, count)));
+    const bool shrinks = p.growth && loss_scale > SMALLEST_SCALE;
+    if (!finite && !shrinks && !state.failed) state.failed = *p.step;
+    state.steady += finite;
+    float next = loss_scale;
+    if (!finite && shrinks) next = fmaxf(0.5f * loss_scale, SMALLEST_SCALE);
+    if (finite && p.growth && state.steady >= p.growth) next = fminf(2.0f * loss_scale, LARGEST_SCALE);
+    if (next != loss_scale) state.steady = 0;
+    state.loss_scale = next;
 }

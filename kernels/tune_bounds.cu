@@ -5,7 +5,8 @@
 // r is the share of z >= 0, p the target share inside, Q the quantile. A warp owns a histogram [COUNTS]: each lane
 // sums 16 neighbouring bins, a prefix sum over the lanes tells where a quantile lies; counts are integers below 2^53,
 // so that this order gives the sequential one's very numbers. All else every lane computes alike. Reads the
-// histograms once or a few times from the cache (4 KB each) and clears them; writes bounds, windows and flags.
+// histograms once or a few times from the cache (4 KB each), adds them to the totals where those are wanted and clears
+// them; writes bounds, windows and flags.
 #include "histogram.cuh"
 #include "reduce.cuh"
 #include "surrogate.cuh"
@@ -30,6 +31,7 @@ struct alignas(16) Bounds {
 
 struct TuneBounds {
     unsigned long long* histogram;  // [count][COUNTS], cleared; null: the schedule alone, flags untouched
+    unsigned long long* total;      // [count][COUNTS], added to before the histogram is cleared; null: not wanted
     const double* epoch;            // 1 …, may be fractional
     Bounds* bounds;                 // [count], moved
     Bounds* start;                  // [count], auto-init: the first bounds, for which `first` is written, else read
@@ -43,8 +45,8 @@ struct TuneBounds {
     float threshold;
     uint32_t padding;
 };
-LAYOUT(TuneBounds, histogram, epoch, bounds, start, windows, flags, epochs, left0, left1, right0, right1, target0,
-       target1, alpha, momentum, floor, ceiling, mode, schedule, count, first, threshold, padding)
+LAYOUT(TuneBounds, histogram, total, epoch, bounds, start, windows, flags, epochs, left0, left1, right0, right1,
+       target0, target1, alpha, momentum, floor, ceiling, mode, schedule, count, first, threshold, padding)
 
 namespace {
 
@@ -187,7 +189,7 @@ DEVICE Bounds tune(const TuneBounds& p, const Histogram& h, const Bounds& previo
 KERNEL(tune_bounds, TuneBounds, 128, 1) {
     const uint32_t i = blockIdx.x * 4 + threadIdx.x / 32;
     if (i >= p.count) return;
-    Count* counts = p.histogram + static_cast<size_t>(i) * COUNTS;
+    const size_t from = static_cast<size_t>(i) * COUNTS;
     const double epoch = *p.epoch;
     const bool starts = p.mode == AUTO_INIT, tracks = p.mode == AUTO_TRACK || p.mode == AUTO_SYMMETRIC;
     const bool started = starts && !p.first;
@@ -195,6 +197,7 @@ KERNEL(tune_bounds, TuneBounds, 128, 1) {
     Bounds bounds = scheduled_bounds(p, left0, right0, epoch);
     uint32_t flags = 0;
     if (p.histogram) {
+        const Count* counts = p.histogram + from;
         const Histogram h(counts);
         flags = diagnose(p, h);
         if (tracks || (starts && p.first)) {
@@ -205,7 +208,11 @@ KERNEL(tune_bounds, TuneBounds, 128, 1) {
     }
     __syncwarp();  // everything is read
     if (p.histogram) {
-        for (uint32_t bin = LANE; bin < COUNTS; bin += 32) counts[bin] = 0;
+        for (uint32_t bin = LANE; bin < COUNTS; bin += 32) {
+            Count& count = p.histogram[from + bin];
+            if (p.total) p.total[from + bin] += count;
+            count = 0;
+        }
     }
     if (LANE > 0) return;
     p.bounds[i] = bounds;

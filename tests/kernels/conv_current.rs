@@ -4,7 +4,7 @@ use super::convolution::*;
 use super::harness::*;
 use crate::oracle::Rng;
 use adali::backend::cpu::Cpu;
-use adali::backend::gpu::params::{ConvCurrent, ConvNaive};
+use adali::backend::gpu::params::{ConvCurrent, ConvNaive, MomentsNaive};
 use adali::backend::gpu::tile::{self, Epilogue, Source, Unroll};
 use adali::backend::gpu::{Buffer, Launch};
 use adali::backend::shape::{Conv, InputKind, Span};
@@ -211,4 +211,64 @@ fn conv_current_naive_matches() {
         }
     }
     assert_eq!(cases, 2 * 8);
+}
+
+#[test]
+fn current_moments_naive_match() {
+    let mut rng = Rng::fresh("current_moments_naive");
+    let mut cases = 0;
+    for rows in [1, 6, 65, 301usize] {
+        for channels in [3, 33, 64, 300] {
+            for (rows_per_piece, threads, far) in [(1, 64, 0.0), (7, 256, 10.0), (64, 32, 1e3), (1000, 256, 1.0)] {
+                let (pitch, pieces) = (padded(channels), rows.div_ceil(rows_per_piece));
+                let currents: Vec<f32> = (0..rows * pitch)
+                    .map(|i| if i % pitch < channels { (far + rng.normal()) as f32 } else { 0.0 })
+                    .collect();
+                // Of a channel's values: how many, their mean and their squared distance from it.
+                let in_f64 = |rows: &[f32], c: usize| {
+                    let values = || rows.iter().skip(c).step_by(pitch).map(|&x| f64::from(x));
+                    let count = values().count() as f64;
+                    let mean = values().sum::<f64>() / count;
+                    [count, mean, values().map(|x| (x - mean) * (x - mean)).sum()]
+                };
+                let what = format!("{rows} rows of {channels} channels, {rows_per_piece} a piece, around {far}");
+                let near = |got: [f64; 3], want: [f64; 3], of_squares: f64, what: &str| {
+                    assert_eq!(got[0], want[0], "{what}");
+                    assert!((got[1] - want[1]).abs() <= 1e-7 * want[1].abs(), "{what}: mean {} of {}", got[1], want[1]);
+                    let close = (got[2] - want[2]).abs() <= of_squares * want[2];
+                    assert!(close, "{what}: squares {} of {}", got[2], want[2]);
+                };
+                for device in schedules(&mut rng) {
+                    let buffer = device.put(&currents);
+                    let (of_pieces, counts) = (device.empty(pieces * 2 * pitch * 4), device.empty(pieces * 4));
+                    let params = MomentsNaive {
+                        currents: buffer.address(),
+                        moments: of_pieces.address(),
+                        counts: counts.address(),
+                        rows: rows as u32,
+                        pitch: pitch as u32,
+                        rows_per_piece: rows_per_piece as u32,
+                        padding: 0,
+                    };
+                    let launch = Launch { grid: [pieces as u32, 1, 1], threads, shared: 0 };
+                    device.run("current_moments_naive_f32", launch, &params);
+                    let (of_pieces, counts): (Vec<f32>, Vec<u32>) = (device.get(&of_pieces), device.get(&counts));
+                    for (i, piece) in of_pieces.chunks_exact(2 * pitch).enumerate() {
+                        let part = &currents[i * rows_per_piece * pitch..];
+                        let part = &part[..part.len().min(rows_per_piece * pitch)];
+                        for c in 0..pitch {
+                            let got = [counts[i].into(), piece[c].into(), piece[pitch + c].into()];
+                            near(got, in_f64(part, c), 1e-6, &format!("{what}: piece {i}, channel {c}"));
+                        }
+                    }
+                    // All pieces put together; their means are f32.
+                    for (c, got) in moments(&of_pieces, &counts, pitch, channels).into_iter().enumerate() {
+                        near(got, in_f64(&currents, c), 1e-6 + 1e-7 * far, &format!("{what}: channel {c}"));
+                    }
+                    cases += 1;
+                }
+            }
+        }
+    }
+    assert_eq!(cases, 4 * 4 * 4 * 2);
 }

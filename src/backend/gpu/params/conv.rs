@@ -135,6 +135,17 @@ params! {
         padding: u32,
     }
 
+    /// `current_moments_naive_f32`
+    struct MomentsNaive {
+        currents: u64,
+        moments: u64,
+        counts: u64,
+        rows: u32,
+        pitch: u32,
+        rows_per_piece: u32,
+        padding: u32,
+    }
+
     /// `unfold`
     struct Unfold {
         samples: u64,

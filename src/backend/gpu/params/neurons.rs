@@ -132,9 +132,37 @@ params! {
         threshold: f32,
     }
 
+    /// A layer's histograms in the table of `find_non_finite`, in device memory.
+    struct CountedLayer {
+        histogram: u64,
+        count: u32,
+        padding: u32,
+    }
+
+    /// The first potentials that were not finite, in device memory.
+    struct Fault {
+        /// 0 while there is none.
+        step: u64,
+        /// How many of the layer's.
+        potentials: u64,
+        layer: u32,
+        padding: u32,
+    }
+
+    /// `find_non_finite`
+    struct FindNonFinite {
+        layers: u64,
+        /// Address of the step's number from 1 on, a `u64`.
+        step: u64,
+        fault: u64,
+        layer_count: u32,
+        padding: u32,
+    }
+
     /// `tune_bounds`
     struct TuneBounds {
         histogram: u64,
+        total: u64,
         epoch: u64,
         bounds: u64,
         start: u64,

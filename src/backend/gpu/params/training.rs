@@ -101,10 +101,12 @@ params! {
         start: u32,
     }
 
-    /// What changes from update to update, in device memory. The host writes `rate` and `loss_scale` before
-    /// `gradient_norm`.
+    /// What changes from update to update, in device memory. `gradient_norm` writes it; the host writes the first
+    /// `loss_scale`, and what a training goes on from.
     struct OptimizerState {
         norm: f64,
+        /// Of all finite norms.
+        norm_sum: f64,
         rate: f32,
         loss_scale: f32,
         gradient_scale: f32,
@@ -113,6 +115,11 @@ params! {
         finite: u32,
         count: u32,
         skipped: u32,
+        /// Updates since the loss scale last changed.
+        steady: u32,
+        padding: u32,
+        /// The first step that was skipped though its loss scale could not shrink, 0 while there is none.
+        failed: u64,
     }
 
     /// `optimizer_sgd`, `optimizer_adam`
@@ -134,11 +141,16 @@ params! {
         chunks: u64,
         squares: u64,
         state: u64,
+        /// Address of the learning rate, an `f32`.
+        rate: u64,
+        /// Address of the step's number from 1 on, a `u64`.
+        step: u64,
         limit: f64,
         beta1: f32,
         beta2: f32,
         chunk_count: u32,
-        padding: u32,
+        /// Updates after which the loss scale doubles; 0 where it is fixed.
+        growth: u32,
     }
 
     /// `weight_norm_forward`
