@@ -9,9 +9,10 @@
 // thread. What changes from step to step is in device memory. Before the update come `gradient_squares` (a block a
 // chunk) and `gradient_norm` (one block), which fetches the rate, takes the loss scale out, finds the norm and the
 // clipping scale, counts the update and with it corrects Adam's bias; where the norm is not finite the update does
-// nothing and is not counted. Last it sets the next step's loss scale, by the rule of PyTorch's GradScaler:
+// nothing and is not counted. Last it sets the next step's loss scale, by the rule of PyTorch's GradScaler (whose
+// `growth` is 2000) with bounds:
 //
-//   scale <- min(2 scale, 2^24) after `growth` (2000 there) finite norms     max(scale / 2, 1) after any other
+//   scale <- min(2 scale, 2^24) after `growth` finite norms with it     max(scale / 2, 1) after one that is not finite
 //
 // Moves 20 bytes a value (SGD), 28 (Adam), 4 (norm).
 #include "reduce.cuh"
