@@ -155,6 +155,7 @@ params! {
     /// `tune_bounds`
     struct TuneBounds {
         histogram: u64,
+        total: u64,
         epoch: u64,
         bounds: u64,
         start: u64,
