@@ -12,7 +12,6 @@
 // noted: layers are collected in order, launch by launch. Moves 40 bytes a counter.
 #include "histogram.cuh"
 #include "places.cuh"
-#include "reduce.cuh"
 #include "value.cuh"
 
 struct MembraneHistogram {

@@ -5,8 +5,7 @@
 // r is the share of z >= 0, p the target share inside, Q the quantile. A warp owns a histogram [COUNTS]: each lane
 // sums 16 neighbouring bins, a prefix sum over the lanes tells where a quantile lies; counts are integers below 2^53,
 // so that this order gives the sequential one's very numbers. All else every lane computes alike. Reads the
-// histograms once or a few times from the cache (4 KB each), adds them to the totals where those are wanted and clears
-// them; writes bounds, windows and flags.
+// histograms once or a few times from the cache (4 KB each) and clears them; writes bounds, windows and flags.
 #include "histogram.cuh"
 #include "reduce.cuh"
 #include "surrogate.cuh"
@@ -31,7 +30,6 @@ struct alignas(16) Bounds {
 
 struct TuneBounds {
     unsigned long long* histogram;  // [count][COUNTS], cleared; null: the schedule alone, flags untouched
-    unsigned long long* total;      // [count][COUNTS], added to before the histogram is cleared; null: not wanted
     const double* epoch;            // 1 …, may be fractional
     Bounds* bounds;                 // [count], moved
     Bounds* start;                  // [count], auto-init: the first bounds, for which `first` is written, else read

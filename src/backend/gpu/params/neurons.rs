@@ -155,7 +155,6 @@ params! {
     /// `tune_bounds`
     struct TuneBounds {
         histogram: u64,
-        total: u64,
         epoch: u64,
         bounds: u64,
         start: u64,
