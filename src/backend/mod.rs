@@ -221,8 +221,8 @@ pub trait Backend: Clone {
     /// A batch norm's affine map from the running statistics.
     fn batch_norm_running(&self, norm: BatchNorm<Self>, state: &mut NormState<Self::Floats>) -> Result<()>;
 
-    /// Convolution, bias, affine map and neurons, with no current in memory. `input_steps` is 1 for a constant
-    /// input, else `span.steps`.
+    /// Convolution, bias, affine map and neurons, with no current in memory, and a max-pool of their spikes where `pooled`
+    /// wants one. `input_steps` is 1 for a constant input, else `span.steps`.
     fn conv_lif_forward(
         &self,
         conv: &Conv,
@@ -234,6 +234,7 @@ pub trait Backend: Clone {
         affine: Affine<Self>,
         neurons: &Neurons<Self>,
         out: SpikeOutput<Self>,
+        pooled: Option<(&Pool, &mut Self::Bits)>,
     ) -> Result<()>;
 
     /// Affine map and neurons over currents of 1 or all steps.
@@ -371,6 +372,20 @@ pub trait Backend: Clone {
         weights: Weights<Self>,
         input_grad: &mut Self::Floats,
     ) -> Result<()>;
+
+    /// [`Backend::conv_input_grad`] and behind it the [`Backend::spike_backward`] of the layer below, whose neurons' bits
+    /// suffice, with no gradient of spikes in memory: where the device has this in one. Else nothing, and `false`.
+    fn conv_input_grad_lif(
+        &self,
+        _conv: &Conv,
+        _span: Span,
+        _gradient: CurrentGradient<Self>,
+        _weights: Weights<Self>,
+        _below: Below<Self>,
+        _out: &mut Self::Floats,
+    ) -> Result<bool> {
+        Ok(false)
+    }
 
     /// Moves all parameters along their gradients, unless one of these is not finite; counts the update and adds the
     /// gradients' 2-norm to the tally.

@@ -1,6 +1,7 @@
 //! Operands of the operations, borrowed or by value.
 
 use super::Backend;
+use super::shape::{Pool, Volume};
 use crate::autotune::{Flag, Histogram};
 use crate::neuron::{Neuron, ResetKind};
 use crate::surrogate::Surrogate;
@@ -95,6 +96,19 @@ pub enum Saved<'a, B: Backend + ?Sized> {
     Bits { spikes: &'a B::Bits, windows: &'a B::Bits },
     /// The currents, of 1 or all steps, from which the membranes are computed again.
     Currents { currents: &'a B::Floats, steps: usize, affine: Affine<'a, B>, spikes: &'a B::Bits },
+}
+
+/// The neurons below a convolution, for [`Backend::conv_input_grad_lif`].
+pub struct Below<'a, B: Backend + ?Sized> {
+    pub volume: Volume,
+    pub neurons: Neurons<'a, B>,
+    pub spikes: &'a B::Bits,
+    pub windows: &'a B::Bits,
+    /// Between the neurons and the convolution.
+    pub pool: Option<&'a Pool>,
+    /// 1 where the neurons' current is the same at every step: its gradient is summed.
+    pub current_steps: usize,
+    pub bias_grad: Option<&'a mut B::Floats>,
 }
 
 /// Batch norm of one layer over `T, N, H, W`, per channel.

@@ -2,7 +2,7 @@
 
 use crate::backend::shape::{InputKind, PoolKind, Span};
 use crate::backend::{
-    Affine, Backend, BatchNorm, CurrentGradient, Input, Neurons, NormBackward, NormGradient, NormState, Saved,
+    Affine, Backend, BatchNorm, Below, CurrentGradient, Input, Neurons, NormBackward, NormGradient, NormState, Saved,
     SpikeOutput, Trained, Weights, bits_suffice,
 };
 use crate::network::model::Pass;
@@ -213,8 +213,16 @@ impl<B: Backend> Layer<'_, B> {
                 backend.norm_lif_forward(conv.output, self.span, currents, steps, affine, &neurons, out)?;
             }
             None => {
-                let (weights, bias) = (state.synapses.weights(), state.synapses.bias());
-                backend.conv_lif_forward(conv, self.span, input, steps, weights, bias, affine, &neurons, out)?;
+                let (weights, bias, span) = (state.synapses.weights(), state.synapses.bias(), self.span);
+                let pooled = match (&self.stage.pool, &mut state.pooled) {
+                    (Some(pool), Pooled::Spikes(pooled)) => Some((pool, pooled)),
+                    _ => None,
+                };
+                let done = pooled.is_some();
+                backend.conv_lif_forward(conv, span, input, steps, weights, bias, affine, &neurons, out, pooled)?;
+                if done {
+                    return self.drop(state, pass, batch);
+                }
             }
         }
         self.pool(state)?;
@@ -356,35 +364,78 @@ impl<B: Backend> Layer<'_, B> {
         }
     }
 
-    /// Gradients of the stage's weight, of its bias where no neurons follow, and of what it reads where `input_grad`
-    /// wants it.
+    /// A gradient of the currents, with what is to be applied of a batch norm before neurons.
+    fn gradient<'g>(
+        &self,
+        batch_norm: &'g Option<BatchNormState<B::Floats>>,
+        currents: Option<&'g B::Floats>,
+        gradient: &'g B::Floats,
+    ) -> CurrentGradient<'g, B> {
+        let norm = batch_norm.as_ref().filter(|_| self.stage.spiking).map(|norm| &norm.gradient);
+        CurrentGradient { gradient, norm: currents.zip(norm) }
+    }
+
+    /// Gradients of the stage's weight, and of its bias where no neurons follow.
     pub fn synapses_backward(
         &self,
         state: &mut StageState<B>,
         input: Input<B>,
         current_grad: &B::Floats,
-        input_grad: Option<&mut B::Floats>,
     ) -> Result<()> {
         let (backend, conv, of_currents) = (self.backend, &self.stage.conv, self.of_currents);
         let StageState { synapses, currents, .. } = state;
-        let SynapseState { parameters, effective, packed, batch_norm, .. } = synapses;
-        let norm = batch_norm.as_ref().filter(|_| self.stage.spiking).map(|norm| &norm.gradient);
-        let gradient = CurrentGradient { gradient: current_grad, norm: currents.as_ref().zip(norm) };
+        let gradient = self.gradient(&synapses.batch_norm, currents.as_ref(), current_grad);
+        let parameters = &mut synapses.parameters;
         let bias = parameters.bias.as_mut().or(parameters.norm.as_mut().map(|norm| &mut norm.bias));
         if let Some(bias) = bias.filter(|_| !self.stage.spiking) {
             backend.bias_grad(conv.output, of_currents, current_grad, &mut bias.gradient)?;
         }
         let weight = &mut parameters.weight;
         backend.conv_weight_grad(conv, of_currents, input, gradient, &mut weight.gradient)?;
-        if let (Some(_), Some(norm)) = (&effective, &mut parameters.norm) {
+        if let (Some(_), Some(norm)) = (&synapses.effective, &mut parameters.norm) {
             let (gain, scale) = (&mut norm.gain, self.stage.synapse.weight_scale);
             let grads = (&mut weight.gradient, &mut gain.gradient);
             backend.weight_norm_backward(conv, &weight.value, &gain.value, scale, grads.0, grads.1)?;
         }
-        if let Some(input_grad) = input_grad {
-            let weights = Weights { value: effective.as_ref().unwrap_or(&weight.value), packed };
-            backend.conv_input_grad(conv, of_currents, gradient, weights, input_grad)?;
-        }
         Ok(())
+    }
+
+    /// Gradient of what the stage reads.
+    pub fn input_backward(&self, state: &StageState<B>, current_grad: &B::Floats, out: &mut B::Floats) -> Result<()> {
+        let gradient = self.gradient(&state.synapses.batch_norm, state.currents.as_ref(), current_grad);
+        self.backend.conv_input_grad(&self.stage.conv, self.of_currents, gradient, state.synapses.weights(), out)
+    }
+
+    /// The same and the neurons of stage `below` backward behind it, if the backend has that in one and nothing that it
+    /// does not know lies between.
+    pub fn input_backward_through(
+        &self,
+        state: &StageState<B>,
+        current_grad: &B::Floats,
+        below: (&Self, &mut StageState<B>),
+        out: &mut B::Floats,
+    ) -> Result<bool> {
+        let (layer, neurons_of) = below;
+        let NeuronState { bounds, spikes: Some(spikes), windows: Some(windows), .. } = &neurons_of.neurons else {
+            return Ok(false);
+        };
+        let SynapseState { parameters: StageParameters { bias, norm, .. }, batch_norm: None, .. } =
+            &mut neurons_of.synapses
+        else {
+            return Ok(false);
+        };
+        let bias = bias.as_mut().or(norm.as_mut().map(|norm| &mut norm.bias));
+        let below = Below {
+            volume: layer.stage.conv.output,
+            neurons: Neurons { neuron: layer.neuron, surrogate: layer.surrogate, bounds },
+            spikes,
+            windows,
+            pool: layer.stage.pool.as_ref(),
+            current_steps: layer.of_currents.steps,
+            bias_grad: bias.map(|bias| &mut bias.gradient),
+        };
+        let gradient = self.gradient(&state.synapses.batch_norm, state.currents.as_ref(), current_grad);
+        let (conv, span, weights) = (&self.stage.conv, self.of_currents, state.synapses.weights());
+        self.backend.conv_input_grad_lif(conv, span, gradient, weights, below, out)
     }
 }

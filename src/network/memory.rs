@@ -30,7 +30,6 @@ impl Memory {
     pub fn plan<B: Backend>(backend: &B, spec: &NetworkSpec, plan: &Plan, capacity: usize) -> Result<Self> {
         let span = Span { batch: capacity, steps: plan.steps };
         let mut memory = Self { working: Model::rehearse(backend, spec, plan, capacity)?, ..Self::default() };
-        let (mut outputs, mut currents) = (0, 0);
         for (i, stage) in plan.stages.iter().enumerate() {
             memory.add_synapses(backend, stage);
             let of_currents = Span { batch: capacity, steps: plan.current_steps(i) };
@@ -52,11 +51,10 @@ impl Memory {
             } else if !keeps_bits || stage.synapse.norm == Norm::Batch {
                 memory.currents += backend.floats_size(of_currents, stage.conv.output);
             }
-            outputs = outputs.max(backend.floats_size(span, stage.output()));
-            currents = currents.max(backend.floats_size(of_currents, stage.conv.output));
         }
         let input = Span { batch: capacity, steps: plan.current_steps(0) };
-        memory.activations += outputs + currents + backend.samples_size(input, plan.input);
+        let (largest_span, largest) = Model::largest(backend, plan, capacity);
+        memory.activations += 2 * backend.floats_size(largest_span, largest) + backend.samples_size(input, plan.input);
         Ok(memory)
     }
 

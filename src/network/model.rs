@@ -60,10 +60,9 @@ pub struct Model<B: Backend> {
     input: B::Floats,
     logits: B::Floats,
     logits_grad: B::Floats,
-    /// Gradient of what a stage hands on.
-    output_grad: B::Floats,
-    /// Gradient of a stage's currents.
+    /// Gradient of a stage's currents, and that of what the stage hands on; they change their parts.
     current_grad: B::Floats,
+    output_grad: B::Floats,
     batch: B::Batch,
     optimizer: B::Optimizer,
     tally: B::Tally,
@@ -97,17 +96,7 @@ impl<B: Backend> Model<B> {
             let of_currents = Span { batch: capacity, steps: plan.current_steps(i) };
             stages.push(StageState::new(&backend, stage, span, of_currents, &neuron, &spec.surrogate, seed)?);
         }
-        let largest = |volumes: &mut dyn Iterator<Item = (Span, Volume)>| {
-            volumes.max_by_key(|&(span, volume)| backend.floats_size(span, volume)).expect("a network has a readout")
-        };
-        let outputs = plan.stages.iter().map(|stage| (span, stage.output()));
-        let (output_span, output) = largest(&mut outputs.into_iter());
-        let currents = plan
-            .stages
-            .iter()
-            .enumerate()
-            .map(|(i, stage)| (Span { batch: capacity, steps: plan.current_steps(i) }, stage.conv.output));
-        let (current_span, current) = largest(&mut currents.into_iter());
+        let (largest_span, largest) = Self::largest(&backend, &plan, capacity);
         let classes = Volume { h: 1, w: 1, c: plan.classes };
         let input_span = Span { batch: capacity, steps: plan.current_steps(0) };
         let trained = stages.iter_mut().flat_map(StageState::trained);
@@ -118,8 +107,8 @@ impl<B: Backend> Model<B> {
             input: backend.samples(input_span, plan.input)?,
             logits: backend.readouts(span, classes)?,
             logits_grad: backend.readouts(span, classes)?,
-            output_grad: backend.activations(output_span, output)?,
-            current_grad: backend.activations(current_span, current)?,
+            output_grad: backend.activations(largest_span, largest)?,
+            current_grad: backend.activations(largest_span, largest)?,
             stages,
             neuron,
             surrogate: spec.surrogate,
@@ -130,6 +119,16 @@ impl<B: Backend> Model<B> {
             memory: Memory::default(),
             version: 0,
         })
+    }
+
+    /// The largest of what stages hand on and of their currents.
+    pub(super) fn largest(backend: &B, plan: &Plan, capacity: usize) -> (Span, Volume) {
+        let of = |(i, stage): (usize, &Stage)| {
+            let outputs = (Span { batch: capacity, steps: plan.steps }, stage.output());
+            [outputs, (Span { batch: capacity, steps: plan.current_steps(i) }, stage.conv.output)]
+        };
+        let all = plan.stages.iter().enumerate().flat_map(of);
+        all.max_by_key(|&(span, volume)| backend.floats_size(span, volume)).expect("a network has a readout")
     }
 
     /// What a device's operations need for themselves, at most, in training and inference; 0 where that is not planned.
@@ -344,21 +343,31 @@ impl<B: Backend> Model<B> {
             false => (self.plan.current_steps(last), &mut self.current_grad),
         };
         self.backend.vote_backward(classes, vote, span, &self.logits_grad, &self.tally, steps, outputs_grad)?;
+        // Whether `current_grad` is that of stage `i` already.
+        let mut through = !self.plan.stages[last].spiking;
         for i in (0..=last).rev() {
             let (below, rest) = self.stages.split_at_mut(i);
             let state = &mut rest[0];
-            let layer = layer(&self.backend, &self.plan, self.neuron, self.surrogate, span.batch, i);
-            if layer.stage.spiking {
-                layer.neurons_backward(state, pass.batch_statistics, &self.output_grad, &mut self.current_grad)?;
+            let layer = |i| layer(&self.backend, &self.plan, self.neuron, self.surrogate, span.batch, i);
+            if !through {
+                layer(i).neurons_backward(state, pass.batch_statistics, &self.output_grad, &mut self.current_grad)?;
             }
             let input = below.last().map_or(Input::Dense(&self.input), StageState::output);
-            let input_grad = (i > 0).then_some(&mut self.output_grad);
-            layer.synapses_backward(state, input, &self.current_grad, input_grad)?;
-            let dropout = i.checked_sub(1).and_then(|below| self.plan.stages[below].dropout);
-            if let Some(probability) = dropout.filter(|_| pass.dropout) {
-                let (below, batch) = (i - 1, &self.batch);
-                let volume = self.plan.stages[below].output();
-                self.backend.dropout_floats(volume, span, probability, batch, below, &mut self.output_grad)?;
+            layer(i).synapses_backward(state, input, &self.current_grad)?;
+            let Some(lower) = i.checked_sub(1) else { break };
+            let dropout = self.plan.stages[lower].dropout.filter(|_| pass.dropout);
+            let between = (&layer(lower), &mut below[lower]);
+            let (current_grad, output_grad) = (&self.current_grad, &mut self.output_grad);
+            through =
+                dropout.is_none() && layer(i).input_backward_through(state, current_grad, between, output_grad)?;
+            if through {
+                std::mem::swap(&mut self.current_grad, &mut self.output_grad);
+                continue;
+            }
+            layer(i).input_backward(state, current_grad, output_grad)?;
+            if let Some(probability) = dropout {
+                let volume = self.plan.stages[lower].output();
+                self.backend.dropout_floats(volume, span, probability, &self.batch, lower, output_grad)?;
             }
         }
         Ok(())

@@ -5,6 +5,7 @@
 //! the SIMD width at run time and loops over arrays of constant length become SIMD by themselves.
 
 mod conv;
+mod conv_lif;
 pub mod dropout;
 mod events;
 pub mod input;
@@ -31,7 +32,6 @@ use pool::Windows;
 use rayon::prelude::*;
 use spike_backward::neurons_backward;
 pub use step::{Batch, Counts, Set};
-use threads::with_scratch;
 
 /// Runs on the threads of rayon's current pool.
 #[derive(Clone, Copy, Debug)]
@@ -336,38 +336,12 @@ impl Backend for Cpu {
         affine: Affine<Self>,
         neurons: &Neurons<Self>,
         out: SpikeOutput<Self>,
+        pooled: Option<(&Pool, &mut Vec<u32>)>,
     ) -> Result<()> {
-        let volume = conv.output;
-        let of_currents = Span { batch: span.batch, steps: input_steps };
-        if conv.is_linear() {
-            // One neuron a row: the weight, not the currents, is what must stay in cache.
-            let mut currents = self.activations(of_currents, volume)?;
-            self.conv_current(conv, of_currents, input, weights, bias, &mut currents)?;
-            return self.norm_lif_forward(volume, span, &currents, input_steps, affine, neurons, out);
-        }
-        let (input, weight) = (input.into(), weights.get());
-        let lif = Lif::new(volume, span, affine, neurons, out.windows.is_some());
-        let rows = lif::rows_per_tile(volume, input_steps);
-        let row = volume.w * pitch(volume.c);
-        each_image(volume, span, out, |n, out| {
-            with_scratch(|scratch| {
-                let mut tile = std::mem::take(&mut scratch.tile);
-                let sources = scratch.sources(input_steps);
-                for (t, source) in sources.iter_mut().enumerate() {
-                    source.load(conv, &input, n * input_steps + t);
-                }
-                for first in (0..volume.h).step_by(rows) {
-                    let len = rows.min(volume.h - first) * row;
-                    tile.resize(input_steps * len, 0.0);
-                    for (source, currents) in sources.iter().zip(tile.chunks_exact_mut(len)) {
-                        conv::current_rows(conv, source, input.scale(), &weight, bias, first, currents);
-                    }
-                    lif.run(&tile, input_steps, first * volume.w, out);
-                }
-                scratch.tile = tile;
-            });
-        });
-        Ok(())
+        let SpikeOutput { spikes, windows, membrane, histogram } = out;
+        let out = SpikeOutput { spikes: &mut *spikes, windows, membrane, histogram };
+        conv_lif::conv_lif(conv, span, input, input_steps, weights, bias, affine, neurons, out)?;
+        pooled.map_or(Ok(()), |(pool, pooled)| self.max_pool_forward(pool, span, spikes, pooled))
     }
 
     fn norm_lif_forward(

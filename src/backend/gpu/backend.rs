@@ -316,19 +316,23 @@ impl<D: Driver> Backend for Gpu<D> {
         affine: Affine<Self>,
         neurons: &Neurons<Self>,
         out: SpikeOutput<Self>,
+        pooled: Option<(&Pool, &mut Self::Bits)>,
     ) -> Result<()> {
         // Dense steps are no constant current, and the naive kernels do not fuse.
         let dense = lowered(conv).reads != InputKind::Spikes;
         match &weights.packed.forward {
             Some(packed) if !dense || input_steps == 1 => {
-                self.conv_lif(conv, span, input, input_steps, packed, bias, affine, neurons, out)
+                self.conv_lif(conv, span, input, input_steps, packed, bias, affine, neurons, out, pooled)
             }
             _ => {
                 let of_currents = Span { steps: input_steps, ..span };
                 let values = span.batch * input_steps * conv.output.pixels() * padded(conv.output.c);
                 let mut currents = self.borrow_floats(values, self.precision)?;
                 self.current(conv, of_currents, input, weights, bias, &mut currents, false)?;
-                self.norm_lif(conv.output, span, &currents, input_steps, affine, neurons, out)
+                let SpikeOutput { spikes, windows, membrane, histogram } = out;
+                let out = SpikeOutput { spikes: &mut *spikes, windows, membrane, histogram };
+                self.norm_lif(conv.output, span, &currents, input_steps, affine, neurons, out)?;
+                pooled.map_or(Ok(()), |(pool, pooled)| self.max_pool_forward(pool, span, spikes, pooled))
             }
         }
     }
@@ -347,9 +351,7 @@ impl<D: Driver> Backend for Gpu<D> {
     }
 
     fn max_pool_forward(&self, pool: &Pool, span: Span, spikes: &Self::Bits, pooled: &mut Self::Bits) -> Result<()> {
-        let outputs = pool.output.pixels() * words(pool.input.c);
-        let launch = self.over_outputs(outputs, span.batch * span.steps);
-        self.run("max_pool_forward", launch, &self.pool(pool, span, spikes, pooled))
+        self.pool_spikes(pool, span, spikes, pooled)
     }
 
     fn avg_pool_forward(&self, pool: &Pool, span: Span, spikes: &Self::Bits, pooled: &mut Self::Floats) -> Result<()> {
@@ -488,6 +490,18 @@ impl<D: Driver> Backend for Gpu<D> {
         input_grad: &mut Self::Floats,
     ) -> Result<()> {
         self.input_grad(conv, span, gradient.gradient, weights.value, weights.packed, input_grad)
+    }
+
+    fn conv_input_grad_lif(
+        &self,
+        conv: &Conv,
+        span: Span,
+        gradient: CurrentGradient<Self>,
+        weights: Weights<Self>,
+        below: Below<Self>,
+        out: &mut Self::Floats,
+    ) -> Result<bool> {
+        self.input_grad_lif(conv, span, gradient.gradient, weights.packed, below, out)
     }
 
     fn update(

@@ -38,7 +38,8 @@ struct Device<D: Driver> {
 
 /// Memory that operations borrow: each takes its pieces one behind the other and has given them back when it ends.
 struct Working<B> {
-    buffer: Option<B>,
+    /// The last is in use; those before live on, because recorded operations may know them.
+    buffers: Vec<B>,
     /// Bytes handed out, and pieces that are out.
     used: usize,
     pieces: usize,
@@ -106,7 +107,7 @@ impl<D: Driver> Memory<D> {
 
 impl<D: Driver> Device<D> {
     fn new(driver: Option<D>, graphs: bool) -> Arc<Self> {
-        let working = Working { buffer: None, used: 0, pieces: 0, most: 0 };
+        let working = Working { buffers: Vec::new(), used: 0, pieces: 0, most: 0 };
         Arc::new(Self { driver, graphs, working: working.into(), rehearsed: Mutex::default() })
     }
 
@@ -166,9 +167,8 @@ impl<D: Driver> Gpu<D> {
     pub(super) fn set_aside(&self, bytes: usize) -> Result<()> {
         let Some(driver) = self.driver() else { return Ok(()) };
         let mut working = self.device.working();
-        if working.pieces == 0 && working.buffer.as_ref().is_none_or(|buffer| buffer.len() < bytes) {
-            working.buffer = None;
-            working.buffer = Some(driver.allocate(bytes)?);
+        if working.pieces == 0 && working.buffers.last().is_none_or(|buffer| buffer.len() < bytes) {
+            working.buffers.push(driver.allocate(bytes)?);
         }
         Ok(())
     }
@@ -178,7 +178,7 @@ impl<D: Driver> Gpu<D> {
         let mut working = self.device.working();
         let (from, to) = (working.used, working.used + bytes.next_multiple_of(ALIGNMENT));
         working.most = working.most.max(to);
-        let base = match (&working.buffer, self.driver()) {
+        let base = match (working.buffers.last(), self.driver()) {
             (_, None) => ALIGNMENT as u64,
             (Some(buffer), _) if to <= buffer.len() => buffer.address(),
             _ => {

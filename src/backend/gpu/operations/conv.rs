@@ -2,15 +2,15 @@
 
 use super::super::memory::{Gpu, Memory};
 use super::super::params::{
-    ChannelSums, ConvCurrent, ConvInputGrad, ConvLif, ConvNaive, ConvWeightGrad, FoldAffine, MomentsNaive, PackWeight,
-    ReduceWeightGrad, Unfold,
+    self, ChannelSums, ConvCurrent, ConvInputGrad, ConvLif, ConvNaive, ConvWeightGrad, FoldAffine, MomentsNaive,
+    PackWeight, ReduceWeightGrad, Unfold,
 };
 use super::super::precision::Precision;
-use super::super::tensors::{Floats, Packed, lowered, padded, places, words};
+use super::super::tensors::{Floats, Packed, address, lowered, padded, places, words};
 use super::super::tile::{self, Epilogue, Source, Unroll};
 use super::super::{Buffer, Driver, Launch};
-use crate::backend::shape::{Conv, InputKind, Span, Volume};
-use crate::backend::{Affine, Input, Neurons, SpikeOutput, Weights};
+use crate::backend::shape::{Conv, Extent, InputKind, Pool, PoolKind, Span, Volume};
+use crate::backend::{Affine, Below, Input, Neurons, SpikeOutput, Weights};
 use anyhow::Result;
 
 /// What a convolution reads, as its kernels want it.
@@ -44,6 +44,17 @@ pub(in super::super) struct Moments<D: Driver> {
     /// How many values a channel of each piece has.
     pub counts: Memory<D>,
     pub pieces: u32,
+}
+
+/// Whether a pool makes one pixel of two by two, as the convolutions' kernels do beside.
+fn halves_all(pool: &Pool) -> bool {
+    let two = Extent::square(2);
+    pool.kernel == two && pool.stride == two && pool.padding == Extent::square(0)
+}
+
+/// The same for spikes.
+fn halves(pool: &Pool) -> bool {
+    halves_all(pool) && pool.kind == PoolKind::Max
 }
 
 /// All steps as images.
@@ -261,6 +272,7 @@ impl<D: Driver> Gpu<D> {
         affine: Affine<Self>,
         neurons: &Neurons<Self>,
         out: SpikeOutput<Self>,
+        pooled: Option<(&Pool, &mut Memory<D>)>,
     ) -> Result<()> {
         let of_input = Span { steps: input_steps, ..span };
         let operand = self.operand(conv, of_input, &input)?;
@@ -280,7 +292,11 @@ impl<D: Driver> Gpu<D> {
         let (windows, windows_per_channel) = Self::windows_for(neurons);
         let unroll = if direct { Unroll::T1 } else { Unroll::for_neurons(span.steps) };
         let shape = tile::forward(&operand.conv, of_input);
-        let epilogue = Epilogue::Neurons { pooled: false };
+        let (fused, apart) = match pooled {
+            Some((pool, pooled)) if halves(pool) => (Some(pooled), None),
+            pooled => (None, pooled),
+        };
+        let epilogue = Epilogue::Neurons { pooled: fused.is_some() };
         let tile::Plan { tile, launch, .. } = tile::plan(&shape, unroll, operand.source(), epilogue, self.card)?;
         let params = ConvLif {
             source: operand.address,
@@ -290,7 +306,7 @@ impl<D: Driver> Gpu<D> {
             windows,
             spikes: out.spikes.address(),
             inside: out.windows.map_or(0, |windows| windows.address()),
-            pooled: 0,
+            pooled: address(fused.as_deref()),
             membranes: out.membrane.map_or(0, |membrane| membrane.memory.address()),
             histogram: out.histogram.as_ref().map_or(0, |counts| counts.fresh.address()),
             shape,
@@ -302,7 +318,8 @@ impl<D: Driver> Gpu<D> {
             neuron: neurons.neuron.into(),
         };
         let variant = if direct { "direct" } else { unroll.name() };
-        self.run_stored(&format!("conv_lif_forward_{variant}"), launch, &params)
+        self.run_stored(&format!("conv_lif_forward_{variant}"), launch, &params)?;
+        apart.map_or(Ok(()), |(pool, pooled)| self.pool_spikes(pool, span, out.spikes, pooled))
     }
 
     pub(in super::super) fn weight_grad(
@@ -412,5 +429,60 @@ impl<D: Driver> Gpu<D> {
             self.run_stored(&format!("conv_input_grad_{}", unroll.name()), plan.launch, &params)?;
         }
         Ok(())
+    }
+
+    /// As [`Gpu::input_grad`] with the neurons of the layer below behind it, in one kernel; `false` where there is none.
+    pub(in super::super) fn input_grad_lif(
+        &self,
+        conv: &Conv,
+        span: Span,
+        gradient: &Floats<D>,
+        packed: &Packed<D>,
+        below: Below<Self>,
+        out: &mut Floats<D>,
+    ) -> Result<bool> {
+        let Below { volume, neurons, spikes, windows: inside, pool, current_steps, bias_grad } = below;
+        let unroll = Unroll::for_neurons(span.steps);
+        let sum_steps = current_steps != span.steps;
+        let whole = span.steps <= unroll.steps();
+        let even = |pool: &Pool| halves_all(pool) && volume.h.is_multiple_of(2) && volume.w.is_multiple_of(2);
+        if self.precision == Precision::F32 || pool.is_some_and(|pool| !even(pool)) {
+            return Ok(false);
+        }
+        if !whole && (sum_steps || pool.is_some()) {
+            return Ok(false);
+        }
+        let (windows, windows_per_channel) = Self::windows_for(&neurons);
+        let of_convolution = conv.input;
+        let epilogue = Epilogue::NeuronsBack { pool: pool.is_some(), sum_steps };
+        let classes = tile::input_gradient(conv, span).into_iter();
+        let planned =
+            classes.map(|class| Ok((class, tile::plan(&class.shape, unroll, Source::Dense, epilogue, self.card)?)));
+        let Ok(planned) = planned.collect::<Result<Vec<_>>>() else { return Ok(false) };
+        for ((class, plan), (_, weights)) in planned.iter().zip(&packed.gradient) {
+            let params = ConvInputGrad {
+                gradient: gradient.memory.address(),
+                weights: weights.address(),
+                out: out.memory.address(),
+                spikes: spikes.address(),
+                inside: inside.address(),
+                windows,
+                shape: class.shape,
+                tile: plan.tile,
+                pool: pool.map_or(0, |pool| params::Pool::from(pool).kind),
+                sum_steps: sum_steps.into(),
+                windows_per_channel,
+                neuron: neurons.neuron.into(),
+                below_h: of_convolution.h as u32,
+                below_w: of_convolution.w as u32,
+                below_words: words(of_convolution.c) as u32,
+                carry: plan.carry,
+                ..ConvInputGrad::default()
+            };
+            self.run_stored(&format!("conv_input_grad_lif_{}", unroll.name()), plan.launch, &params)?;
+        }
+        let of_currents = Span { steps: current_steps, ..span };
+        bias_grad.map_or(Ok(()), |bias_grad| self.sum_channels(volume, of_currents, out, bias_grad))?;
+        Ok(true)
     }
 }

@@ -108,6 +108,19 @@ impl<D: Driver> Gpu<D> {
         }
     }
 
+    /// Pool of spikes to spikes.
+    pub(in super::super) fn pool_spikes(
+        &self,
+        pool: &Pool,
+        span: Span,
+        spikes: &Memory<D>,
+        pooled: &Memory<D>,
+    ) -> Result<()> {
+        let outputs = pool.output.pixels() * words(pool.input.c);
+        let launch = self.over_outputs(outputs, span.batch * span.steps);
+        self.run("max_pool_forward", launch, &self.pool(pool, span, spikes, pooled))
+    }
+
     /// The launch of a pool with so many outputs an image.
     pub(in super::super) fn over_outputs(&self, outputs: usize, images: usize) -> Launch {
         let threads = outputs.next_multiple_of(32).min(256);
