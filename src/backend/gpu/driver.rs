@@ -1,6 +1,6 @@
 //! The seam between host code and a device: memory and launches.
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 /// A launch's extents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,9 +34,21 @@ pub trait Buffer {
     }
 }
 
-/// A device.
+/// Slots of [`Driver::upload_beside`]: one is read while the other is filled.
+pub const SLOTS: usize = 2;
+
+/// A device. It makes its launches in the order in which it gets them; copies and clears of a buffer keep that order,
+/// but for [`Driver::upload_beside`]. Only [`Driver::download`] and [`Driver::synchronize`] wait for launches.
+///
+/// Launches can be recorded, to be made again as one. While they are, the one thread that records uses the device, and
+/// all but [`Driver::launch`], [`Driver::clear`] and [`Driver::end_recording`] is refused, without an effect on the
+/// recording; buffers may be dropped.
 pub trait Driver {
     type Buffer: Buffer;
+    /// Launches that were recorded, to be made again.
+    type Graph;
+    /// A copy to the host that is under way.
+    type Reading;
 
     /// Bytes of memory that can still be had; `None` where nobody knows.
     fn available_memory(&self) -> Option<usize>;
@@ -44,13 +56,42 @@ pub trait Driver {
     /// Device memory whose content is undefined.
     fn allocate(&self, bytes: usize) -> Result<Self::Buffer>;
 
-    /// Copies to the device, from its `offset`-th byte on.
+    /// Fills a buffer with zero bytes, in order with the launches.
+    fn clear(&self, buffer: &Self::Buffer) -> Result<()>;
+
+    /// Copies to the device, from its `offset`-th byte on, in order with the launches. `bytes` may change as soon as it
+    /// returns.
     fn upload(&self, to: &Self::Buffer, offset: usize, bytes: &[u8]) -> Result<()>;
 
-    /// Copies the whole buffer from the device.
+    /// Copies `parts`, one behind the other, to the device from its `offset`-th byte on, beside the launches: behind
+    /// those made before the last [`release`](Self::release) of the slot, before those made from now on. What lies
+    /// between is not waited for, and must not touch these bytes: a slot that launches read is released behind the
+    /// last of them and before it is filled again. The first time that a buffer is copied to, its copy is behind all
+    /// launches, clears and uploads so far.
+    ///
+    /// `slot` is below [`SLOTS`]. The `parts` may change as soon as it returns; for that it waits until the slot's
+    /// copy before this one is done.
+    fn upload_beside(&self, slot: usize, to: &Self::Buffer, offset: usize, parts: &[&[u8]]) -> Result<()>;
+
+    /// What [`upload_beside`](Self::upload_beside) brought to this slot is read by no launch from here on.
+    fn release(&self, slot: usize) -> Result<()>;
+
+    /// Copies the whole buffer from the device; waits for all launches before.
     fn download(&self, from: &Self::Buffer) -> Result<Vec<u8>>;
 
-    /// Runs a kernel on its parameter struct.
+    /// Begins to copy a whole buffer to the host, in order with the launches: later ones may change it.
+    fn start_reading(&self, from: &Self::Buffer) -> Result<Self::Reading>;
+
+    /// The bytes, once they are there and once only; `None` before. Never waits.
+    fn finish_reading(&self, reading: &mut Self::Reading) -> Result<Option<Vec<u8>>>;
+
+    /// Waits for all launches.
+    fn synchronize(&self) -> Result<()>;
+
+    /// Whether every launch is waited for (`ADALI_SYNC=1`): nothing can then be recorded.
+    fn synchronous(&self) -> bool;
+
+    /// Runs a kernel on its parameter struct, which is copied.
     ///
     /// # Safety
     /// `params` is the struct that the kernel takes. Every address in it, and in device memory that it leads to, is
@@ -58,6 +99,35 @@ pub trait Driver {
     /// buffers live, and nobody uploads to them, downloads them or launches what touches them from another thread.
     #[allow(unsafe_code)]
     unsafe fn launch(&self, kernel: &str, launch: Launch, params: &[u8]) -> Result<()>;
+
+    /// From here to [`end_recording`](Self::end_recording), launches and clears are recorded, not made.
+    fn begin_recording(&self) -> Result<()>;
+
+    /// What was recorded. The recording is over whatever this returns: an error where one of its launches was refused.
+    fn end_recording(&self) -> Result<Self::Graph>;
+
+    /// Makes a graph's launches and clears again, in order with the others, with the parameters that they had.
+    ///
+    /// # Safety
+    /// As for [`launch`](Self::launch), for every launch in it; the buffers that were cleared live too.
+    #[allow(unsafe_code)]
+    unsafe fn replay(&self, graph: &Self::Graph) -> Result<()>;
+}
+
+/// That `bytes` bytes at `offset` lie in a buffer of `len`.
+pub(super) fn fits(bytes: usize, offset: usize, len: usize) -> Result<()> {
+    if offset > len || bytes > len - offset {
+        bail!("{bytes} bytes at {offset} do not fit a buffer of {len} bytes");
+    }
+    Ok(())
+}
+
+/// That there is such a slot.
+pub(super) fn exists(slot: usize) -> Result<()> {
+    if slot >= SLOTS {
+        bail!("there is no slot {slot}: there are {SLOTS}");
+    }
+    Ok(())
 }
 
 /// Runs a kernel on its parameter struct, whose buffers the caller holds until the device is done with them.
@@ -72,4 +142,12 @@ pub(super) fn run<P: super::params::Params>(
     // buffers that they hold or were lent, of the extents that they launch with; a device runs its launches in order, so
     // a buffer that is given back afterwards is not used before they are done.
     unsafe { driver.launch(kernel, launch, bytemuck::bytes_of(params)) }
+}
+
+/// Makes a graph's launches again, on buffers that the caller still holds.
+#[allow(unsafe_code, dead_code)]
+pub(super) fn replay<D: Driver>(driver: &D, graph: &D::Graph) -> Result<()> {
+    // SAFETY: called by the operations of this folder alone. They recorded the graph's launches with `run`, as sound as
+    // any there, and keep every buffer that these touch for as long as they keep the graph.
+    unsafe { driver.replay(graph) }
 }

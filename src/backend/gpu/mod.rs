@@ -15,6 +15,6 @@ pub mod params;
 mod precision;
 pub mod tile;
 
-pub use driver::{Buffer, Driver, Launch};
+pub use driver::{Buffer, Driver, Launch, SLOTS};
 pub use memory::Gpu;
 pub use precision::Precision;

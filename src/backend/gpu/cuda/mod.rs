@@ -1,0 +1,305 @@
+//! NVIDIA's driver, through cudarc, loaded when the program runs: without one nothing here is touched.
+#![allow(unsafe_code)]
+
+mod driver;
+mod recording;
+mod staging;
+
+pub use recording::CudaGraph;
+pub use staging::CudaReading;
+
+use super::{Buffer, SLOTS};
+use crate::kernels::{ADVICE, COMPILER, MODULES, REPORT};
+use anyhow::{Result, anyhow, bail};
+use cudarc::driver::sys::{CUdevice_attribute, CUfunction_attribute_enum, CUresult};
+use cudarc::driver::{CudaContext, CudaEvent, CudaFunction, CudaSlice, CudaStream, DriverError, result, sys};
+use cudarc::nvrtc::Ptx;
+use recording::Recording;
+use staging::{Pool, Ring, Staging};
+use std::collections::HashMap;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The oldest compute capability that the kernels are written for.
+const OLDEST: (i32, i32) = (8, 0);
+
+/// CUDA's version for which a driver must be made: below the first its calls may be missing, below the second it may not
+/// know the kernels' format.
+const OLDEST_DRIVER: i32 = 12000;
+const KERNELS_DRIVER: i32 = 13000;
+
+/// A card with all kernels loaded.
+pub struct Cuda {
+    /// Launches, and copies in order with them.
+    stream: Arc<CudaStream>,
+    /// Copies beside them.
+    copies: Arc<CudaStream>,
+    functions: HashMap<&'static str, CudaFunction>,
+    name: String,
+    /// Name, number and driver, for errors.
+    described: String,
+    multiprocessors: usize,
+    shared: usize,
+    synchronous: bool,
+    recording: Arc<Recording>,
+    ring: Mutex<Ring>,
+    beside: Mutex<Beside>,
+    readings: Arc<Pool>,
+}
+
+/// What uploads beside the launches need.
+struct Beside {
+    staging: [Staging; SLOTS],
+    /// How far the launches were when a slot was released.
+    released: [CudaEvent; SLOTS],
+    /// How far they were when a buffer was copied to for the first time.
+    first: CudaEvent,
+}
+
+impl Beside {
+    fn new(context: &Arc<CudaContext>) -> Result<Self, DriverError> {
+        Ok(Self {
+            staging: [Staging::new(context, 0)?, Staging::new(context, 0)?],
+            released: [context.new_event(None)?, context.new_event(None)?],
+            first: context.new_event(None)?,
+        })
+    }
+}
+
+/// Memory of a card.
+pub struct CudaBuffer {
+    memory: Option<Memory>,
+    address: u64,
+    /// What was asked for; a card allocates no empty buffer.
+    len: usize,
+    /// Whether it was copied to beside the launches.
+    beside: AtomicBool,
+    recording: Arc<Recording>,
+}
+
+/// Memory that is freed in order with the launches, with the context that this needs.
+struct Memory(CudaSlice<u8>);
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        let context = self.0.context();
+        context.record_err(context.bind_to_thread());
+    }
+}
+
+impl Drop for CudaBuffer {
+    fn drop(&mut self) {
+        if let Some(memory) = self.memory.take() {
+            self.recording.discard(memory);
+        }
+    }
+}
+
+impl Buffer for CudaBuffer {
+    fn address(&self) -> u64 {
+        self.address
+    }
+
+    fn len(&self) -> usize {
+        self.len
+    }
+}
+
+impl Cuda {
+    /// How many cards there are; none without a driver.
+    pub fn cards() -> usize {
+        Self::found().map_or(0, |(cards, _)| cards)
+    }
+
+    /// How many cards there are, and CUDA's version of the driver.
+    fn found() -> Result<(usize, i32)> {
+        // SAFETY: it looks for the driver's library and opens it.
+        if !unsafe { sys::is_culib_present() } {
+            bail!("this machine has no NVIDIA driver");
+        }
+        let mut driver = 0;
+        // SAFETY: the number outlives the call, which needs no context.
+        let asked = unsafe { sys::cuDriverGetVersion(&mut driver) }.result();
+        asked.map_err(|error| anyhow!("the NVIDIA driver does not tell its version: {}", text(error)))?;
+        if driver < OLDEST_DRIVER {
+            bail!(
+                "the NVIDIA driver is too old: its CUDA is {}, needed is {}",
+                version(driver),
+                version(KERNELS_DRIVER)
+            );
+        }
+        let count = result::init().and_then(|()| CudaContext::device_count());
+        let count =
+            count.map_err(|error| anyhow!("the NVIDIA driver {} gives no card: {}", version(driver), text(error)))?;
+        Ok((usize::try_from(count).unwrap_or(0), driver))
+    }
+
+    /// The cards' names with their compute capability and the driver; nothing is loaded.
+    pub fn names() -> Vec<String> {
+        let Ok((cards, driver)) = Self::found() else { return Vec::new() };
+        let name = |ordinal| -> Result<String, DriverError> {
+            let context = CudaContext::new(ordinal)?;
+            let (major, minor) = context.compute_capability()?;
+            Ok(format!("{}, compute capability {major}.{minor}, driver {}", context.name()?, version(driver)))
+        };
+        (0..cards)
+            .map(|ordinal| name(ordinal).unwrap_or_else(|error| format!("cannot be opened: {}", text(error))))
+            .collect()
+    }
+
+    /// Opens card `ordinal` and loads every kernel. With `ADALI_SYNC=1` in the environment, every launch is waited for.
+    ///
+    /// # Errors
+    /// Where the program has no kernels, the machine has no driver or no such card, or either is too old.
+    pub fn open(ordinal: usize) -> Result<Self> {
+        if COMPILER.is_none() {
+            bail!("cannot use CUDA: {ADVICE}");
+        }
+        let (cards, driver) = Self::found().map_err(|error| anyhow!("cannot use CUDA: {error}"))?;
+        match cards {
+            0 => bail!("cannot use CUDA: this machine has no card that the NVIDIA driver sees"),
+            cards if ordinal >= cards => bail!("there is no CUDA card {ordinal}: the last is {}", cards - 1),
+            _ => {}
+        }
+        let driver_text = version(driver);
+        let unusable = |error| anyhow!("CUDA card {ordinal} (driver {driver_text}) cannot be opened: {}", text(error));
+        let context = CudaContext::new(ordinal).map_err(unusable)?;
+        let card = context.name().map_err(unusable)?;
+        let name = format!("{card} (cuda:{ordinal})");
+        let described = format!("{card} (cuda:{ordinal}, driver {driver_text})");
+        let capability = context.compute_capability().map_err(unusable)?;
+        if capability < OLDEST {
+            bail!("{name} has compute capability {}.{}; the kernels need 8.0", capability.0, capability.1);
+        }
+        // SAFETY: memory is allocated, used and freed by one stream, in the order in which it is asked for; where the
+        // second one writes to it, `upload_beside` makes each wait for the other.
+        unsafe { context.disable_event_tracking() };
+        let attribute = |a| context.attribute(a).map(|value| value as usize).map_err(unusable);
+        let multiprocessors = attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?;
+        let shared = attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?;
+        let functions = load(&context, &described, driver, shared)?;
+        Ok(Self {
+            stream: context.new_stream().map_err(unusable)?,
+            copies: context.new_stream().map_err(unusable)?,
+            functions,
+            multiprocessors,
+            shared,
+            synchronous: std::env::var_os("ADALI_SYNC").is_some_and(|value| !value.is_empty() && value != "0"),
+            recording: Arc::default(),
+            ring: Mutex::new(Ring::new(&context).map_err(unusable)?),
+            beside: Mutex::new(Beside::new(&context).map_err(unusable)?),
+            readings: Arc::default(),
+            name,
+            described,
+        })
+    }
+
+    /// The card's name and number.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What the convolutions' plans need to know.
+    pub fn card(&self) -> super::tile::Card {
+        super::tile::Card { multiprocessors: self.multiprocessors, shared: self.shared }
+    }
+
+    /// Makes the card the thread's, `doing` something.
+    fn bind(&self, doing: &str) -> Result<()> {
+        self.stream.context().bind_to_thread().map_err(|error| self.explain(error, doing))
+    }
+
+    /// The error of a call, which may be what an earlier launch did.
+    fn explain(&self, error: DriverError, doing: &str) -> anyhow::Error {
+        use CUresult::*;
+        let card = &self.described;
+        match error.0 {
+            CUDA_ERROR_ILLEGAL_ADDRESS
+            | CUDA_ERROR_LAUNCH_TIMEOUT
+            | CUDA_ERROR_ASSERT
+            | CUDA_ERROR_HARDWARE_STACK_ERROR
+            | CUDA_ERROR_ILLEGAL_INSTRUCTION
+            | CUDA_ERROR_MISALIGNED_ADDRESS
+            | CUDA_ERROR_INVALID_ADDRESS_SPACE
+            | CUDA_ERROR_INVALID_PC
+            | CUDA_ERROR_LAUNCH_FAILED
+                if !self.synchronous =>
+            {
+                anyhow!("{card} failed: {}; run again with ADALI_SYNC=1 to learn in which kernel", text(error))
+            }
+            _ => anyhow!("{card} cannot {doing}: {}", text(error)),
+        }
+    }
+
+    /// Waits for a launch that is waited for.
+    fn settle(&self, kernel: &str) -> Result<()> {
+        if self.synchronous {
+            let waited = self.stream.synchronize();
+            waited.map_err(|error| anyhow!("{} failed in {kernel}: {}", self.described, text(error)))?;
+        }
+        Ok(())
+    }
+
+    /// If launches are being recorded, an error is the recording's as well.
+    fn noted<T>(&self, result: Result<T>) -> Result<T> {
+        result.inspect_err(|error| self.recording.refuse(error))
+    }
+}
+
+impl Drop for Cuda {
+    fn drop(&mut self) {
+        self.recording.abandon(&self.stream);
+    }
+}
+
+/// CUDA's version as people write it.
+fn version(number: i32) -> String {
+    format!("{}.{}", number / 1000, number % 1000 / 10)
+}
+
+/// An error in words. Only where there is a driver: it knows them.
+fn text(error: DriverError) -> String {
+    match error.error_string() {
+        Ok(words) => format!("{} ({:?})", words.to_string_lossy(), error.0),
+        Err(_) => format!("{:?}", error.0),
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// All kernels by name, each allowed as much shared memory as the card has for a block. That also makes the driver load
+/// each now, rather than at its first launch, which may be recorded.
+fn load(
+    context: &Arc<CudaContext>,
+    card: &str,
+    driver: i32,
+    shared: usize,
+) -> Result<HashMap<&'static str, CudaFunction>> {
+    let needed = if driver < KERNELS_DRIVER {
+        format!("; the driver's CUDA is {}, needed is {} or newer", version(driver), version(KERNELS_DRIVER))
+    } else {
+        String::new()
+    };
+    let mut functions = HashMap::new();
+    for module in MODULES {
+        let unusable =
+            |error, what: &str| anyhow!("{card} cannot load {what} of {}: {}{needed}", module.name, text(error));
+        let loaded = context
+            .load_module(Ptx::from_binary(module.fatbin.to_vec()))
+            .map_err(|error| unusable(error, "the kernels"))?;
+        for kernel in REPORT.iter().filter(|kernel| kernel.module == module.name) {
+            if functions.contains_key(kernel.kernel) {
+                continue; // reported once an architecture
+            }
+            let unusable = |error| unusable(error, kernel.kernel);
+            let function = loaded.load_function(kernel.kernel).map_err(unusable)?;
+            let room = shared as i32 - function.shared_size_bytes().map_err(unusable)?;
+            let attribute = CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+            function.set_attribute(attribute, room).map_err(unusable)?;
+            functions.insert(kernel.kernel, function);
+        }
+    }
+    Ok(functions)
+}

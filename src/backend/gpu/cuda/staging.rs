@@ -1,0 +1,159 @@
+//! Page-locked memory of the host, through which copies go while the host does something else.
+#![allow(unsafe_code)]
+
+use cudarc::driver::{CudaContext, CudaEvent, CudaStream, DriverError, result};
+use std::sync::{Arc, Mutex};
+
+/// Page-locked memory for one copy at a time.
+///
+/// Its methods but [`Staging::new`] want the context to be the thread's, and go past cudarc's own checks: an error that
+/// some `Drop` has left there must not come between a copy and its event.
+pub(super) struct Staging {
+    at: *mut u8,
+    len: usize,
+    /// Recorded behind each copy.
+    copied: CudaEvent,
+}
+
+// SAFETY: neither the memory nor the event belongs to a thread.
+unsafe impl Send for Staging {}
+
+impl Staging {
+    pub(super) fn new(context: &Arc<CudaContext>, bytes: usize) -> Result<Self, DriverError> {
+        let copied = context.new_event(None)?;
+        let len = bytes.max(1);
+        // SAFETY: the context is the thread's, and there is something to allocate.
+        let at = unsafe { result::malloc_host(len, 0) }?.cast::<u8>();
+        // SAFETY: so much was allocated.
+        unsafe { at.write_bytes(0, len) };
+        Ok(Self { at, len, copied })
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether its last copy is done; also if there was none.
+    pub(super) fn done(&self) -> Result<bool, DriverError> {
+        self.copied.try_is_complete()
+    }
+
+    /// Waits until its last copy is done; not at all if there was none.
+    pub(super) fn wait(&self) -> Result<(), DriverError> {
+        // SAFETY: the event lives.
+        unsafe { result::event::synchronize(self.copied.cu_event()) }
+    }
+
+    /// What it holds, once its last copy is done.
+    pub(super) fn bytes(&mut self) -> Result<&mut [u8], DriverError> {
+        self.wait()?;
+        // SAFETY: it is allocated and was zeroed, and the card no longer uses it.
+        Ok(unsafe { std::slice::from_raw_parts_mut(self.at, self.len) })
+    }
+
+    /// Makes a stream wait for the last copy.
+    pub(super) fn hold_back(&self, stream: &CudaStream) -> Result<(), DriverError> {
+        wait_for(stream, &self.copied)
+    }
+
+    /// Begins to copy its first `bytes` bytes to the address `to` of the device.
+    ///
+    /// # Safety
+    /// Memory of that length lies there until the stream has come past the copy, and nothing else on the card uses it
+    /// at the same time.
+    pub(super) unsafe fn send(&mut self, to: u64, bytes: usize, stream: &CudaStream) -> Result<(), DriverError> {
+        let from = &self.bytes()?[..bytes];
+        // SAFETY: the memory is page-locked and lives until the event has been waited for; the caller vouches for `to`.
+        unsafe { result::memcpy_htod_async(to, from, stream.cu_stream()) }?;
+        record(&self.copied, stream)
+    }
+
+    /// Begins to copy `bytes` bytes from the address `from` of the device.
+    ///
+    /// # Safety
+    /// As for [`Staging::send`]; others may read there.
+    pub(super) unsafe fn receive(&mut self, from: u64, bytes: usize, stream: &CudaStream) -> Result<(), DriverError> {
+        let to = &mut self.bytes()?[..bytes];
+        if !to.is_empty() {
+            // SAFETY: as above; nobody looks at the bytes before the event has been waited for.
+            unsafe { result::memcpy_dtoh_async(to, from, stream.cu_stream()) }?;
+        }
+        record(&self.copied, stream)
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        let context = self.copied.context();
+        context.record_err(context.bind_to_thread());
+        context.record_err(self.wait());
+        // SAFETY: it was allocated by `malloc_host`, and the card no longer uses it.
+        context.record_err(unsafe { result::free_host(self.at.cast()) });
+    }
+}
+
+/// Marks in an event how far a stream is.
+pub(super) fn record(event: &CudaEvent, stream: &CudaStream) -> Result<(), DriverError> {
+    // SAFETY: both live.
+    unsafe { result::event::record(event.cu_event(), stream.cu_stream()) }
+}
+
+/// Makes a stream wait for what an event marks; for nothing if it was never recorded.
+pub(super) fn wait_for(stream: &CudaStream, event: &CudaEvent) -> Result<(), DriverError> {
+    use cudarc::driver::sys::CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT;
+    // SAFETY: both live.
+    unsafe { result::stream::wait_event(stream.cu_stream(), event.cu_event(), CU_EVENT_WAIT_DEFAULT) }
+}
+
+/// Memory for copies in order with the launches, one after the other; used again when the first copy from it is done.
+pub(super) struct Ring {
+    slots: Vec<Staging>,
+    next: usize,
+}
+
+impl Ring {
+    const SLOTS: usize = 8;
+    /// Bytes of a slot.
+    pub(super) const CHUNK: usize = 256 * 1024;
+
+    pub(super) fn new(context: &Arc<CudaContext>) -> Result<Self, DriverError> {
+        let slots = (0..Self::SLOTS).map(|_| Staging::new(context, Self::CHUNK)).collect::<Result<_, _>>()?;
+        Ok(Self { slots, next: 0 })
+    }
+
+    /// The slot whose last copy is the longest ago.
+    pub(super) fn next(&mut self) -> &mut Staging {
+        let slot = self.next;
+        self.next = (slot + 1) % Self::SLOTS;
+        &mut self.slots[slot]
+    }
+}
+
+/// Memory that readings have given back, perhaps with a copy under way.
+pub(super) type Pool = Mutex<Vec<Staging>>;
+
+/// A copy to the host.
+pub struct CudaReading {
+    pub(super) staging: Option<Staging>,
+    pub(super) bytes: usize,
+    pub(super) pool: Arc<Pool>,
+}
+
+impl CudaReading {
+    /// Memory for a reading of so many bytes, without waiting for any copy.
+    pub(super) fn new(context: &Arc<CudaContext>, pool: &Arc<Pool>, bytes: usize) -> Result<Self, DriverError> {
+        let mut kept = super::lock(pool);
+        for i in 0..kept.len() {
+            if kept[i].len() >= bytes && kept[i].done()? {
+                return Ok(Self { staging: Some(kept.swap_remove(i)), bytes, pool: pool.clone() });
+            }
+        }
+        Ok(Self { staging: Some(Staging::new(context, bytes)?), bytes, pool: pool.clone() })
+    }
+}
+
+impl Drop for CudaReading {
+    fn drop(&mut self) {
+        super::lock(&self.pool).extend(self.staging.take());
+    }
+}
