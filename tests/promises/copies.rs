@@ -105,7 +105,13 @@ fn uploads_beside_take_turns_with_launches() {
             driver.upload_beside(slot, &batches[slot], 8, &[&first[..5], &[], &first[5..], second]).expect("an upload");
             driver.upload_beside(slot, &turned[slot], 0, &[second, first]).expect("an upload");
         };
-        let graphs = turned.each_ref().map(|turned| sums.record(|| sums.add_from(turned)));
+        // Each begins slowly, so that a copy could overtake it.
+        let graphs = turned.each_ref().map(|turned| {
+            sums.record(|| {
+                (0..30).for_each(|_| driver.clear(&sums.unused).expect("a clear"));
+                sums.add_from(turned);
+            })
+        });
         fill(0);
         for step in 0..STEPS {
             replay(driver, &graphs[step % SLOTS]).expect("a replay");
@@ -129,4 +135,29 @@ fn uploads_beside_take_turns_with_launches() {
         STEPS
     }
     on_each_device!(case, 20);
+}
+
+#[test]
+fn an_upload_beside_finds_new_memory() {
+    fn case(driver: &impl Driver) -> usize {
+        let sums = Sums::new(driver, 3000);
+        for round in 0..6 {
+            // What it was before is still written to and freed when the copy is asked for.
+            for byte in 0..20 {
+                drop(put(driver, &vec![byte; 4 * sums.count]));
+                sums.add();
+            }
+            let fresh = driver.allocate(4 * sums.count).expect("memory");
+            if round % 2 == 1 {
+                driver.clear(&fresh).expect("a clear");
+            }
+            driver.upload_beside(round % SLOTS, &fresh, 0, &[&pattern(round, 4 * sums.count)]).expect("an upload");
+            sums.add();
+            assert_eq!(driver.download(&fresh).expect("a download"), pattern(round, 4 * sums.count), "round {round}");
+            driver.release(round % SLOTS).expect("a release");
+        }
+        assert_eq!(sums.read(), sums.after(6 * 21));
+        6
+    }
+    on_each_device!(case, 6);
 }
