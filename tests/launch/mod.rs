@@ -15,6 +15,13 @@ pub fn launch(driver: &impl Driver, kernel: &str, launch: Launch, params: &[u8])
     unsafe { driver.launch(kernel, launch, params) }
 }
 
+/// Makes recorded launches again, on buffers that their test still holds.
+#[allow(unsafe_code)]
+pub fn replay<D: Driver>(driver: &D, graph: &D::Graph) -> anyhow::Result<()> {
+    // SAFETY: as above; each test keeps the buffers of what it records until its end.
+    unsafe { driver.replay(graph) }
+}
+
 /// A device.
 pub enum TestDriver {
     Emulator(Emulator),

@@ -38,7 +38,8 @@ pub trait Buffer {
 pub const SLOTS: usize = 2;
 
 /// A device. It makes its launches in the order in which it gets them; copies and clears of a buffer keep that order,
-/// but for [`Driver::upload_beside`]. Only [`Driver::download`] and [`Driver::synchronize`] wait for launches.
+/// but for [`Driver::upload_beside`]. [`Driver::download`] and [`Driver::synchronize`] wait for launches, uploads at most
+/// until earlier ones have left the host.
 ///
 /// Launches can be recorded, to be made again as one. While they are, the one thread that records uses the device, and
 /// all but [`Driver::launch`], [`Driver::clear`] and [`Driver::end_recording`] is refused, without an effect on the
@@ -69,8 +70,8 @@ pub trait Driver {
     /// last of them and before it is filled again. The first time that a buffer is copied to, its copy is behind all
     /// launches, clears and uploads so far.
     ///
-    /// `slot` is below [`SLOTS`]. The `parts` may change as soon as it returns; for that it waits until the slot's
-    /// copy before this one is done.
+    /// `slot` is below [`SLOTS`]. The `parts` may change as soon as it returns; for that it waits, after a release,
+    /// until the slot's copies before that have left the host.
     fn upload_beside(&self, slot: usize, to: &Self::Buffer, offset: usize, parts: &[&[u8]]) -> Result<()>;
 
     /// What [`upload_beside`](Self::upload_beside) brought to this slot is read by no launch from here on.
@@ -145,7 +146,7 @@ pub(super) fn run<P: super::params::Params>(
 }
 
 /// Makes a graph's launches again, on buffers that the caller still holds.
-#[allow(unsafe_code, dead_code)]
+#[allow(unsafe_code)]
 pub(super) fn replay<D: Driver>(driver: &D, graph: &D::Graph) -> Result<()> {
     // SAFETY: called by the operations of this folder alone. They recorded the graph's launches with `run`, as sound as
     // any there, and keep every buffer that these touch for as long as they keep the graph.

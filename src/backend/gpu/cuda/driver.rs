@@ -58,15 +58,16 @@ impl Driver for Cuda {
         let mut at = to.address + offset as u64;
         for piece in bytes.chunks(Ring::CHUNK) {
             let slot = ring.next();
-            let room = slot.bytes().map_err(|error| self.explain(error, "upload"))?;
-            room[..piece.len()].copy_from_slice(piece);
-            // SAFETY: the range lies in the buffer, whose uses and end are in order with the copy.
-            unsafe { slot.send(at, piece.len(), &self.stream) }.map_err(|error| self.explain(error, "upload"))?;
+            // SAFETY: its last copy has been waited for; the range lies in the buffer, whose uses and end are in order
+            // with the copy.
+            let sent = slot.wait().and_then(|()| unsafe { slot.send(0, &[piece], piece.len(), at, &self.stream) });
+            sent.map_err(|error| self.explain(error, "upload"))?;
             at += piece.len() as u64;
         }
         Ok(())
     }
 
+    /// Through page-locked memory of the slot, which grows to what is copied between two releases.
     fn upload_beside(&self, slot: usize, to: &CudaBuffer, offset: usize, parts: &[&[u8]]) -> Result<()> {
         self.recording.idle("an upload")?;
         exists(slot)?;
@@ -78,35 +79,24 @@ impl Driver for Cuda {
         self.bind("upload")?;
         let explain = |error| self.explain(error, "upload");
         let beside = &mut *lock(&self.beside);
-        let staging = &mut beside.staging[slot];
-        if staging.len() < total {
-            // The old one waits for its copy before it goes.
-            *staging = super::Staging::new(self.stream.context(), total).map_err(explain)?;
-        }
-        let room = staging.bytes().map_err(explain)?;
-        let mut filled = 0;
-        for part in parts {
-            room[filled..filled + part.len()].copy_from_slice(part);
-            filled += part.len();
-        }
-        wait_for(&self.copies, &beside.released[slot]).map_err(explain)?;
         if !to.beside.load(Ordering::Relaxed) {
             // Its memory is there only behind its allocation, which is in order with the launches.
             record(&beside.first, &self.stream).map_err(explain)?;
             wait_for(&self.copies, &beside.first).map_err(explain)?;
             to.beside.store(true, Ordering::Relaxed);
         }
+        let slot = &mut beside.slots[slot];
         // SAFETY: the range lies in the buffer; launches that use it are behind the copy from the next line on, and its
-        // end with them; those before it do not read it any more, says the caller, or are waited for above.
-        unsafe { staging.send(to.address + offset as u64, total, &self.copies) }.map_err(explain)?;
-        staging.hold_back(&self.stream).map_err(explain)
+        // end with them; those before it do not read it any more, says the caller, or are waited for.
+        unsafe { slot.send(parts, total, to.address + offset as u64, &self.copies) }.map_err(explain)?;
+        slot.hold_back(&self.stream).map_err(explain)
     }
 
     fn release(&self, slot: usize) -> Result<()> {
         self.recording.idle("a release")?;
         exists(slot)?;
         self.bind("release a slot")?;
-        record(&lock(&self.beside).released[slot], &self.stream).map_err(|error| self.explain(error, "release a slot"))
+        lock(&self.beside).slots[slot].release(&self.stream).map_err(|error| self.explain(error, "release a slot"))
     }
 
     fn download(&self, from: &CudaBuffer) -> Result<Vec<u8>> {

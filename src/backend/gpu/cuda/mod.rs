@@ -15,7 +15,7 @@ use cudarc::driver::sys::{CUdevice_attribute, CUfunction_attribute_enum, CUresul
 use cudarc::driver::{CudaContext, CudaEvent, CudaFunction, CudaSlice, CudaStream, DriverError, result, sys};
 use cudarc::nvrtc::Ptx;
 use recording::Recording;
-use staging::{Pool, Ring, Staging};
+use staging::{Pool, Ring, Slot};
 use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -49,20 +49,14 @@ pub struct Cuda {
 
 /// What uploads beside the launches need.
 struct Beside {
-    staging: [Staging; SLOTS],
-    /// How far the launches were when a slot was released.
-    released: [CudaEvent; SLOTS],
-    /// How far they were when a buffer was copied to for the first time.
+    slots: [Slot; SLOTS],
+    /// How far the launches were when a buffer was copied to for the first time.
     first: CudaEvent,
 }
 
 impl Beside {
     fn new(context: &Arc<CudaContext>) -> Result<Self, DriverError> {
-        Ok(Self {
-            staging: [Staging::new(context, 0)?, Staging::new(context, 0)?],
-            released: [context.new_event(None)?, context.new_event(None)?],
-            first: context.new_event(None)?,
-        })
+        Ok(Self { slots: [Slot::new(context)?, Slot::new(context)?], first: context.new_event(None)? })
     }
 }
 

@@ -51,27 +51,38 @@ impl Staging {
         Ok(unsafe { std::slice::from_raw_parts_mut(self.at, self.len) })
     }
 
-    /// Makes a stream wait for the last copy.
-    pub(super) fn hold_back(&self, stream: &CudaStream) -> Result<(), DriverError> {
-        wait_for(stream, &self.copied)
-    }
-
-    /// Begins to copy its first `bytes` bytes to the address `to` of the device.
+    /// Begins to copy `parts`, one behind the other, through its memory from `at` on, to the address `to` of the device.
+    /// `bytes` is their length in all, which fits.
     ///
     /// # Safety
-    /// Memory of that length lies there until the stream has come past the copy, and nothing else on the card uses it
-    /// at the same time.
-    pub(super) unsafe fn send(&mut self, to: u64, bytes: usize, stream: &CudaStream) -> Result<(), DriverError> {
-        let from = &self.bytes()?[..bytes];
+    /// No copy from that part of its memory is under way. Where the copy goes lies memory of that length until the
+    /// stream has come past it, and nothing else on the card uses it at the same time.
+    pub(super) unsafe fn send(
+        &mut self,
+        at: usize,
+        parts: &[&[u8]],
+        bytes: usize,
+        to: u64,
+        stream: &CudaStream,
+    ) -> Result<(), DriverError> {
+        assert!(at <= self.len && bytes <= self.len - at, "{bytes} bytes at {at} of {}", self.len);
+        // SAFETY: the range is allocated and was zeroed, and the card does not use it, says the caller.
+        let room = unsafe { std::slice::from_raw_parts_mut(self.at.add(at), bytes) };
+        let mut filled = 0;
+        for part in parts {
+            room[filled..filled + part.len()].copy_from_slice(part);
+            filled += part.len();
+        }
         // SAFETY: the memory is page-locked and lives until the event has been waited for; the caller vouches for `to`.
-        unsafe { result::memcpy_htod_async(to, from, stream.cu_stream()) }?;
+        unsafe { result::memcpy_htod_async(to, room, stream.cu_stream()) }?;
         record(&self.copied, stream)
     }
 
     /// Begins to copy `bytes` bytes from the address `from` of the device.
     ///
     /// # Safety
-    /// As for [`Staging::send`]; others may read there.
+    /// Where the copy comes from lies memory of that length until the stream has come past it, and nothing writes to it
+    /// at the same time.
     pub(super) unsafe fn receive(&mut self, from: u64, bytes: usize, stream: &CudaStream) -> Result<(), DriverError> {
         let to = &mut self.bytes()?[..bytes];
         if !to.is_empty() {
@@ -103,6 +114,62 @@ pub(super) fn wait_for(stream: &CudaStream, event: &CudaEvent) -> Result<(), Dri
     use cudarc::driver::sys::CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT;
     // SAFETY: both live.
     unsafe { result::stream::wait_event(stream.cu_stream(), event.cu_event(), CU_EVENT_WAIT_DEFAULT) }
+}
+
+/// Memory for copies beside the launches, those of a slot.
+pub(super) struct Slot {
+    staging: Staging,
+    /// Bytes from the first on that copies since the last release have taken: they do not wait for each other.
+    used: usize,
+    /// How far the launches were at the last release.
+    released: CudaEvent,
+}
+
+impl Slot {
+    pub(super) fn new(context: &Arc<CudaContext>) -> Result<Self, DriverError> {
+        Ok(Self { staging: Staging::new(context, 0)?, used: 0, released: context.new_event(None)? })
+    }
+
+    /// No launch after those of `stream` so far reads what was copied.
+    pub(super) fn release(&mut self, stream: &CudaStream) -> Result<(), DriverError> {
+        self.used = 0;
+        record(&self.released, stream)
+    }
+
+    /// Begins to copy `parts` as [`Staging::send`] does, behind the launches before the last release.
+    ///
+    /// # Safety
+    /// As there, but for the staging memory.
+    pub(super) unsafe fn send(
+        &mut self,
+        parts: &[&[u8]],
+        bytes: usize,
+        to: u64,
+        stream: &CudaStream,
+    ) -> Result<(), DriverError> {
+        if self.used + bytes > self.staging.len() && self.staging.done()? {
+            self.used = 0; // without a release: somebody has waited
+        }
+        if self.used + bytes > self.staging.len() {
+            // Room for all of them the next time. The old memory's end waits for what is copied from it.
+            self.staging = Staging::new(self.staging.copied.context(), self.used + bytes)?;
+            self.used = 0;
+        }
+        if self.used == 0 {
+            self.staging.wait()?;
+        }
+        wait_for(stream, &self.released)?;
+        // SAFETY: what was copied before the last release was waited for, what was copied since lies before this part;
+        // the caller vouches for the rest.
+        unsafe { self.staging.send(self.used, parts, bytes, to, stream) }?;
+        self.used += bytes;
+        Ok(())
+    }
+
+    /// Makes a stream wait for the last copy.
+    pub(super) fn hold_back(&self, stream: &CudaStream) -> Result<(), DriverError> {
+        wait_for(stream, &self.staging.copied)
+    }
 }
 
 /// Memory for copies in order with the launches, one after the other; used again when the first copy from it is done.

@@ -1,0 +1,115 @@
+//! Devices, and launches whose result shows how often and on what they were made.
+
+/// Runs a function of a driver that gives the number of its cases, which is the same on every device.
+macro_rules! on_each_device {
+    ($case:ident, $count:expr) => {
+        if on_card() {
+            let card = card().lock().unwrap_or_else(PoisonError::into_inner);
+            assert_eq!($case(&*card), $count);
+        } else {
+            let ran: Vec<usize> = (0..SEEDS).map(|seed| $case(&Emulator::new(seed))).collect();
+            assert_eq!(ran, [$count; SEEDS as usize]);
+        }
+    };
+}
+
+mod copies;
+mod emulator;
+mod recording;
+
+use crate::launch::{self, replay};
+use adali::backend::gpu::cuda::Cuda;
+use adali::backend::gpu::emulator::Emulator;
+use adali::backend::gpu::params::FoldAffine;
+use adali::backend::gpu::{Buffer, Driver, Launch, SLOTS};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+const SEEDS: u64 = 4;
+
+/// Whether the tests run on a card, one after the other: what is recorded is what any thread launches.
+fn on_card() -> bool {
+    std::env::var("ADALI_TEST_DEVICE").is_ok_and(|device| device == "cuda")
+}
+
+fn card() -> &'static Mutex<Cuda> {
+    static CARD: OnceLock<Mutex<Cuda>> = OnceLock::new();
+    CARD.get_or_init(|| Mutex::new(Cuda::open(0).expect("a card")))
+}
+
+/// Numbers to each of which a launch adds another.
+struct Sums<'d, D: Driver> {
+    driver: &'d D,
+    ones: D::Buffer,
+    added: D::Buffer,
+    sums: D::Buffer,
+    unused: D::Buffer,
+    count: usize,
+}
+
+impl<'d, D: Driver> Sums<'d, D> {
+    /// So many, 0 at first.
+    fn new(driver: &'d D, count: usize) -> Self {
+        let put = |values: Vec<f32>| put(driver, bytemuck::cast_slice(&values));
+        let added = (0..count).map(|i| i as f32 + 1.0).collect();
+        let sums = put(vec![0.0; count]);
+        Self { driver, ones: put(vec![1.0; count]), added: put(added), sums, unused: put(vec![0.0; count]), count }
+    }
+
+    fn add(&self) {
+        self.add_from(&self.added);
+    }
+
+    fn add_from(&self, added: &D::Buffer) {
+        let params = FoldAffine {
+            scale: self.ones.address(),
+            shift: self.sums.address(),
+            bias: added.address(),
+            folded_scale: self.unused.address(),
+            folded_shift: self.sums.address(),
+            channels: self.count as u32,
+            dropout: 1.0,
+        };
+        let extents = Launch::over(self.count, 256, 256);
+        launch::launch(self.driver, "fold_affine", extents, bytemuck::bytes_of(&params)).expect("a launch");
+    }
+
+    /// The sums after so many launches.
+    fn after(&self, launches: usize) -> Vec<u8> {
+        let sums: Vec<f32> = (0..self.count).map(|i| launches as f32 * (i as f32 + 1.0)).collect();
+        bytemuck::cast_slice(&sums).to_vec()
+    }
+
+    fn read(&self) -> Vec<u8> {
+        self.driver.download(&self.sums).expect("the sums")
+    }
+
+    fn record(&self, recorded: impl FnOnce()) -> D::Graph {
+        self.driver.begin_recording().expect("a recording");
+        recorded();
+        self.driver.end_recording().expect("a graph")
+    }
+}
+
+fn put<D: Driver>(driver: &D, bytes: &[u8]) -> D::Buffer {
+    let buffer = driver.allocate(bytes.len()).expect("memory");
+    driver.upload(&buffer, 0, bytes).expect("an upload");
+    buffer
+}
+
+/// Bytes that differ with the seed and the place.
+fn pattern(seed: usize, len: usize) -> Vec<u8> {
+    (0..len).map(|i| (seed * 31 + i * 7 + i / 251) as u8).collect()
+}
+
+/// The bytes of a reading, and how often it had none.
+fn finish<D: Driver>(driver: &D, reading: &mut D::Reading) -> (Vec<u8>, usize) {
+    let begun = Instant::now();
+    for in_vain in 0.. {
+        if let Some(bytes) = driver.finish_reading(reading).expect("no fault") {
+            return (bytes, in_vain);
+        }
+        assert!(begun.elapsed() < Duration::from_secs(20), "a reading arrives");
+    }
+    unreachable!()
+}
