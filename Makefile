@@ -8,7 +8,7 @@ WHEELS := nvidia-cuda-nvcc==13.0.88 nvidia-nvvm==13.0.88 nvidia-cuda-crt==13.0.8
 .PHONY: help cuda
 
 help: ## This list.
-	@sed -n 's/^\([a-z]*\):.*## /make \1	/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## /make \1	/p' Makefile
 
 cuda: ## Puts nvcc, cuobjdump and nvdisasm into .cuda/ (about 300 MB from PyPI; needs python3 with pip or venv).
 	@if [ "$$(cat .cuda/wheels.txt 2>/dev/null)" != "$(WHEELS)" ]; then $(MAKE) --no-print-directory .fetch; fi
@@ -33,6 +33,26 @@ cuda: ## Puts nvcc, cuobjdump and nvdisasm into .cuda/ (about 300 MB from PyPI; 
 
 CLANG_FORMAT := .cuda/format/bin/clang-format
 KERNEL_FILES = $(shell find kernels -name '*.cu' -o -name '*.cuh' -o -name '*.h' -o -name '*.cpp')
+
+# Everything that a card is asked, for machines without Rust. The binaries need a glibc as new as this machine's.
+KIT_TESTS := drivers kernels_match_cpu gpu_matches_cpu gpu_training
+FASHION := /usr/share/datasets/fashion-mnist
+
+.PHONY: gpu-kit
+gpu-kit: ## Gathers program, GPU tests and data into gpu-kit/; there, on a machine with a card: ./run.sh
+	@rm -rf gpu-kit && mkdir -p gpu-kit/bin gpu-kit/data
+	@ADALI_REQUIRE_CUDA=1 cargo build --release --locked --features emulator
+	@ADALI_REQUIRE_CUDA=1 cargo test --release --locked --features emulator --no-run --message-format=json \
+	    $(KIT_TESTS:%=--test %) | python3 -c 'import json, sys; \
+	    built = [json.loads(line) for line in sys.stdin if line.startswith("{")]; \
+	    [print(b["target"]["name"], b["executable"]) for b in built if b.get("executable") and b["profile"]["test"]]' \
+	    > gpu-kit/tests.txt
+	@cp target/release/adali gpu-kit/bin/
+	@while read -r name file; do cp "$$file" "gpu-kit/bin/$$name"; done < gpu-kit/tests.txt && rm gpu-kit/tests.txt
+	@strip gpu-kit/bin/*
+	@cp tests/gpu-kit/run.sh gpu-kit/
+	@if [ -d $(FASHION) ]; then cp -rL $(FASHION) gpu-kit/data/; fi
+	@du -sh gpu-kit && ls gpu-kit/bin
 
 .PHONY: format check-format
 format: $(CLANG_FORMAT) ## Formats the kernels (clang-format from PyPI).

@@ -1,6 +1,7 @@
 //! The operations, each its kernel's parameters and launch.
 
 mod conv;
+mod conv_grad;
 mod neurons;
 pub mod step;
 pub mod training;

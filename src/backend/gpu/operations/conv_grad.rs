@@ -1,0 +1,178 @@
+//! Gradients of convolutions: of their weights, biases and inputs, and of the neurons below.
+
+use super::super::memory::{Gpu, Memory};
+use super::super::params::{self, ChannelSums, ConvInputGrad, ConvNaive, ConvWeightGrad, ReduceWeightGrad};
+use super::super::precision::Precision;
+use super::super::tensors::{Floats, Packed, padded, places, words};
+use super::super::tile::{self, Epilogue, Source, Unroll};
+use super::super::{Buffer, Driver};
+use super::conv::{as_images, halves};
+use crate::backend::shape::{Conv, Pool, Span, Volume};
+use crate::backend::{Below, Input};
+use anyhow::Result;
+
+impl<D: Driver> Gpu<D> {
+    pub(in super::super) fn weight_grad(
+        &self,
+        conv: &Conv,
+        span: Span,
+        input: Input<Self>,
+        gradient: &Floats<D>,
+        weight_grad: &mut Floats<D>,
+    ) -> Result<()> {
+        let operand = self.operand(conv, span, &input)?;
+        let weights = operand.conv.output.c * operand.conv.fan_in();
+        if self.precision == Precision::F32 {
+            let params = ConvNaive {
+                source: operand.address,
+                gradient: gradient.memory.address(),
+                weight_grad: weight_grad.memory.address(),
+                dropout: operand.dropout,
+                ..self.naive(&operand.conv, span)
+            };
+            return self.run_stored("conv_weight_grad_naive", self.over_values(weights), &params);
+        }
+        let shape = tile::forward(&operand.conv, as_images(span));
+        let plan = tile::plan_weight_grad(&shape, operand.source(), self.card)?;
+        let splits = plan.launch.grid[0];
+        let partial = self.borrow(splits as usize * weights * 4)?;
+        let params = ConvWeightGrad {
+            gradient: gradient.memory.address(),
+            source: operand.address,
+            partial: partial.address(),
+            shape,
+            tile: plan.tile,
+            filters: operand.conv.output.c as u32,
+            channels: operand.conv.input.c as u32,
+            all_taps: (operand.conv.kernel.h * operand.conv.kernel.w) as u32,
+            pixel_words: words(operand.conv.input.c) as u32,
+            has_bias: 0,
+            words_staged: plan.words_staged,
+            dropout: operand.dropout,
+            padding: 0,
+        };
+        self.run_stored(&format!("conv_weight_grad_{}", operand.name()), plan.launch, &params)?;
+        self.reduce(&partial, weight_grad, weights, splits)
+    }
+
+    /// Adds partial sums in order.
+    fn reduce(&self, partial: &Memory<D>, to: &mut Floats<D>, len: usize, splits: u32) -> Result<()> {
+        let params = ReduceWeightGrad {
+            partial: partial.address(),
+            weight_grad: to.memory.address(),
+            bias_grad: 0,
+            weights: len as u32,
+            biases: 0,
+            splits,
+            padding: 0,
+        };
+        self.run("reduce_weight_grad", self.over_values(len), &params)
+    }
+
+    /// A bias's gradient from that of what it is added to.
+    pub(in super::super) fn sum_channels(
+        &self,
+        volume: Volume,
+        span: Span,
+        values: &Floats<D>,
+        out: &mut Floats<D>,
+    ) -> Result<()> {
+        let places = places(span, volume);
+        let launch = self.over_places(places);
+        let partial = self.borrow(launch.grid[0] as usize * padded(volume.c) * 4)?;
+        let params = ChannelSums { values: values.memory.address(), sums: partial.address(), places, padding: 0 };
+        self.run_stored("channel_sums", launch, &params)?;
+        self.reduce(&partial, out, padded(volume.c), launch.grid[0])
+    }
+
+    pub(in super::super) fn input_grad(
+        &self,
+        conv: &Conv,
+        span: Span,
+        gradient: &Floats<D>,
+        weight: &Floats<D>,
+        packed: &Packed<D>,
+        input_grad: &mut Floats<D>,
+    ) -> Result<()> {
+        if self.precision == Precision::F32 {
+            let params = ConvNaive {
+                gradient: gradient.memory.address(),
+                weight: weight.memory.address(),
+                out: input_grad.memory.address(),
+                ..self.naive(conv, span)
+            };
+            let values = span.batch * span.steps * conv.input.pixels() * padded(conv.input.c);
+            return self.run_stored("conv_input_grad_naive", self.over_values(values), &params);
+        }
+        let unroll = Unroll::for_currents(span.steps);
+        let images = if unroll == Unroll::T4 { span } else { as_images(span) };
+        for (class, (_, weights)) in tile::input_gradient(conv, images).iter().zip(&packed.gradient) {
+            let plan = tile::plan(&class.shape, unroll, Source::Dense, Epilogue::Store, self.card)?;
+            let params = ConvInputGrad {
+                gradient: gradient.memory.address(),
+                weights: weights.address(),
+                out: input_grad.memory.address(),
+                shape: class.shape,
+                tile: plan.tile,
+                ..ConvInputGrad::default()
+            };
+            self.run_stored(&format!("conv_input_grad_{}", unroll.name()), plan.launch, &params)?;
+        }
+        Ok(())
+    }
+
+    /// As [`Gpu::input_grad`] with the neurons of the layer below behind it, in one kernel; `false` where there is none.
+    pub(in super::super) fn input_grad_lif(
+        &self,
+        conv: &Conv,
+        span: Span,
+        gradient: &Floats<D>,
+        packed: &Packed<D>,
+        below: Below<Self>,
+        out: &mut Floats<D>,
+    ) -> Result<bool> {
+        let Below { volume, neurons, spikes, windows: inside, pool, current_steps, bias_grad } = below;
+        let unroll = Unroll::for_neurons(span.steps);
+        let sum_steps = current_steps != span.steps;
+        let whole = span.steps <= unroll.steps();
+        let even = |pool: &Pool| halves(pool) && volume.h.is_multiple_of(2) && volume.w.is_multiple_of(2);
+        if self.precision == Precision::F32 || pool.is_some_and(|pool| !even(pool)) {
+            return Ok(false);
+        }
+        if !whole && (sum_steps || pool.is_some()) {
+            return Ok(false);
+        }
+        let (windows, windows_per_channel) = Self::windows_for(&neurons);
+        let of_convolution = conv.input;
+        let epilogue = Epilogue::NeuronsBack { pool: pool.is_some(), sum_steps };
+        let classes = tile::input_gradient(conv, span).into_iter();
+        let planned =
+            classes.map(|class| Ok((class, tile::plan(&class.shape, unroll, Source::Dense, epilogue, self.card)?)));
+        let Ok(planned) = planned.collect::<Result<Vec<_>>>() else { return Ok(false) };
+        for ((class, plan), (_, weights)) in planned.iter().zip(&packed.gradient) {
+            let params = ConvInputGrad {
+                gradient: gradient.memory.address(),
+                weights: weights.address(),
+                out: out.memory.address(),
+                spikes: spikes.address(),
+                inside: inside.address(),
+                windows,
+                shape: class.shape,
+                tile: plan.tile,
+                pool: pool.map_or(0, |pool| params::Pool::from(pool).kind),
+                sum_steps: sum_steps.into(),
+                windows_per_channel,
+                neuron: neurons.neuron.into(),
+                below_h: of_convolution.h as u32,
+                below_w: of_convolution.w as u32,
+                below_words: words(of_convolution.c) as u32,
+                carry: plan.carry,
+                ..ConvInputGrad::default()
+            };
+            self.run_stored(&format!("conv_input_grad_lif_{}", unroll.name()), plan.launch, &params)?;
+        }
+        let of_currents = Span { steps: current_steps, ..span };
+        bias_grad.map_or(Ok(()), |bias_grad| self.sum_channels(volume, of_currents, out, bias_grad))?;
+        Ok(true)
+    }
+}

@@ -1,0 +1,87 @@
+#!/usr/bin/env bash
+# Runs the tests and a training on this machine's NVIDIA card. Needs a driver from 580 on; neither Rust nor CUDA.
+#
+#   ./run.sh [FOLDER]        logs, JSON files and summary.json into FOLDER [default: results-DATE]
+#
+#   QUICK=1                  leaves out the sanitizer and Fashion-MNIST
+#   EPOCHS=64                epochs of Fashion-MNIST [default: 8]
+#   DEVICE=cuda:1            another card
+set -uo pipefail
+cd "$(dirname "$0")"
+
+device=${DEVICE:-cuda}
+out=$(realpath -m "${1:-results-$(date +%Y%m%d-%H%M%S)}")
+mkdir -p "$out" || exit 2
+export ADALI_TEST_DEVICE=$device ADALI_REQUIRE_GPU=1 RUST_BACKTRACE=1
+summary=() failed=0
+
+# step NAME SECONDS COMMAND…: the command's output goes to NAME.log; what it prints as JSON is in the log as well.
+step() {
+    local name=$1 limit=$2 begin=$SECONDS code
+    shift 2
+    printf '%-22s ' "$name"
+    timeout --kill-after=10 "$limit" "$@" >"$out/$name.log" 2>&1 </dev/null
+    code=$?
+    local seconds=$((SECONDS - begin)) said="ok"
+    [ $code = 0 ] || said="FAILED ($code), see $out/$name.log"
+    [ $code = 124 ] && said="over its limit of $limit s, see $out/$name.log"
+    [ $code = 0 ] || failed=$((failed + 1))
+    echo "$said, $seconds s"
+    summary+=("{\"step\": \"$name\", \"exit\": $code, \"seconds\": $seconds, \"limit\": $limit}")
+    printf '{"device": "%s", "date": "%s", "steps": [%s]}\n' "$device" "$(date -Iseconds)" \
+        "$(IFS=,; echo "${summary[*]}")" >"$out/summary.json"
+    return $code
+}
+
+left_out() {
+    printf '%-22s left out: %s\n' "$1" "$2"
+    summary+=("{\"step\": \"$1\", \"left_out\": \"$2\"}")
+}
+
+# train NAME LIMIT ARGUMENTS…: result.json of the run as NAME.json.
+train() {
+    local name=$1 limit=$2
+    shift 2
+    step "$name" "$limit" bin/adali train --device "$device" --out "$out/$name" --force --json "$@"
+    local code=$?
+    cp "$out/$name/result.json" "$out/$name.json" 2>/dev/null
+    return $code
+}
+
+step system 60 bash -c 'nvidia-smi; bin/adali info; bin/adali info --kernels' || {
+    echo "no card or no driver: nothing else can run" >&2
+    exit 1
+}
+step drivers 300 bin/drivers
+step kernels 600 bin/kernels_match_cpu
+step networks 600 bin/gpu_matches_cpu
+step trainings 600 bin/gpu_training
+
+train digits 300
+train digits-eager 300 --no-graph
+step graph-equals-eager 10 cmp "$out/digits/model.safetensors" "$out/digits-eager/model.safetensors"
+train digits-f32 300 --precision f32
+train digits-f16 300 --precision f16
+
+if [ -n "${QUICK:-}" ]; then
+    left_out sanitizer "QUICK"
+    left_out fashion-mnist "QUICK"
+else
+    if command -v compute-sanitizer >/dev/null; then
+        for tool in memcheck racecheck initcheck; do
+            step "$tool" 900 compute-sanitizer --tool $tool --error-exitcode 1 bin/adali train --device "$device" \
+                --epochs 1 --limit 128 --out "$out/$tool" --force --no-graph
+        done
+    else
+        left_out sanitizer "compute-sanitizer is not there"
+    fi
+    if [ -d data/fashion-mnist ]; then
+        train fashion-mnist 1200 --data fashion-mnist --data-dir data/fashion-mnist --network csnn \
+            --epochs "${EPOCHS:-8}"
+    else
+        left_out fashion-mnist "data/fashion-mnist is not there"
+    fi
+fi
+
+echo "$failed failed; $out/summary.json"
+[ $failed = 0 ]
