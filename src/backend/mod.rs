@@ -113,6 +113,11 @@ pub trait Backend: Clone {
         capacity: usize,
     ) -> Result<Self::Set>;
 
+    /// Whether a data set is on the device; else its batches are brought there step by step.
+    fn is_resident(&self, _: &Self::Set) -> bool {
+        true
+    }
+
     // Bytes of memory.
     fn floats_size(&self, span: Span, volume: Volume) -> usize;
     fn readouts_size(&self, span: Span, volume: Volume) -> usize;

@@ -128,8 +128,9 @@ fn introduce<B: Backend>(trainer: &Trainer<B>, run: &Run, source: &str) -> Resul
     let memory = trainer.model.memory();
     say(format!("device   {}", trainer.model.backend().describe()))?;
     say(format!(
-        "data     {} ({source}): {training} to train on, {held_out} held out",
-        trainer.config.data.source.name()
+        "data     {} ({source}): {training} to train on, {held_out} held out{}",
+        trainer.config.data.source.name(),
+        if trainer.is_resident() { "" } else { ", streamed to the device" }
     ))?;
     say(format!("network  {}, {} parameters", trainer.title(), trainer.model.plan().parameters()))?;
     let kinds = [

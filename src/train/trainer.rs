@@ -150,6 +150,11 @@ impl<B: Backend> Trainer<B> {
         (self.training.len() / self.config.training.batch) as u64
     }
 
+    /// Whether the training samples are on the device; else they are brought there step by step.
+    pub fn is_resident(&self) -> bool {
+        self.model.backend().is_resident(&self.set)
+    }
+
     /// Numbers of training and held-out samples.
     pub fn split(&self) -> (usize, usize) {
         (self.training.len(), self.validation.len())

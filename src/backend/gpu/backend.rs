@@ -115,6 +115,10 @@ impl<D: Driver> Backend for Gpu<D> {
         self.set_of(values, shape, normalisation, capacity)
     }
 
+    fn is_resident(&self, set: &Self::Set) -> bool {
+        set.is_resident()
+    }
+
     fn floats_size(&self, span: Span, volume: Volume) -> usize {
         self.precision.bytes() * span.batch * span.steps * volume.pixels() * padded(volume.c)
     }

@@ -139,6 +139,10 @@ impl<D: Driver> Batch<D> {
 }
 
 impl<D: Driver> Set<D> {
+    pub fn is_resident(&self) -> bool {
+        matches!(self.held, Held::Device(_))
+    }
+
     pub fn address(&self) -> u64 {
         match &self.held {
             Held::Device(values) => values.address(),
