@@ -1,14 +1,13 @@
 //! What changes from step to step, in device memory: the batch, AdaLi's bounds and the counts that move them, the sums.
 
 use super::super::memory::{Gpu, Memory};
-use super::super::params::{CollectCounts, Fault, Metrics, OptimizerState, TuneBounds};
+use super::super::params::{self, CollectCounts, Fault, Metrics, OptimizerState, TuneBounds};
 use super::super::tensors::{Counts, Windows, address};
 use super::super::{Buffer, Driver, Launch, SLOTS};
-use crate::autotune::{BoundsMode, Flag, Histogram, Tuning};
+use crate::autotune::{Histogram, Tuning};
 use crate::backend::{self, Histograms, Normalisation, Step, Totals, dropout_mask};
 use crate::data::SampleShape;
 use crate::histogram::BINS;
-use crate::surrogate::Schedule;
 use anyhow::Result;
 use std::mem::offset_of;
 
@@ -16,10 +15,6 @@ use std::mem::offset_of;
 const COUNTERS: usize = BINS + 3;
 /// Steps between two looks at the sums.
 const LOOK_EVERY: u32 = 16;
-/// Flags by their bits in `kernels/tune_bounds.cu`.
-const FLAGS: [Flag; 6] =
-    [Flag::NotSampled, Flag::Dead, Flag::Saturated, Flag::Thin, Flag::BeyondHistogram, Flag::OutOfReach];
-
 /// The first part of a batch's memory. Behind it lie the seeds of the dropout masks, `[stages]` u64, the samples and
 /// their places in what holds them, `[capacity]` u32 each, and the labels, `[capacity]` u16.
 #[repr(C)]
@@ -214,7 +209,7 @@ impl<D: Driver> Gpu<D> {
     pub(in super::super) fn batch_of(&self, capacity: usize, stages: usize) -> Result<Batch<D>> {
         let sample = 2 * size_of::<u32>() + size_of::<u16>();
         let memory = self.allocate(size_of::<Numbers>() + stages * size_of::<u64>() + capacity * sample)?;
-        let placements = self.allocate(capacity * size_of::<super::super::params::Placement>())?;
+        let placements = self.allocate(capacity * size_of::<params::Placement>())?;
         Ok(Batch { memory, placements, stages, capacity, size: 0, slot: 0 })
     }
 
@@ -308,10 +303,8 @@ impl<D: Driver> Gpu<D> {
         let read = |memory: &Memory<D>| -> Result<Vec<Histogram>> {
             Ok(self.get::<u64>(memory)?.chunks_exact(COUNTERS).map(histogram).collect())
         };
-        let masks = self.get::<u32>(&counts.flags)?;
-        let raised = |bit: usize| masks.iter().any(|mask| mask >> bit & 1 == 1);
-        let flags = FLAGS.iter().enumerate().filter(|&(bit, _)| raised(bit)).map(|(_, &flag)| flag).collect();
-        Ok(Histograms { recent: read(&counts.recent)?, epoch: read(&counts.epoch)?, flags })
+        let raised = self.get::<u32>(&counts.flags)?.into_iter().fold(0, |all, mask| all | mask);
+        Ok(Histograms { recent: read(&counts.recent)?, epoch: read(&counts.epoch)?, flags: params::flags(raised) })
     }
 
     pub(in super::super) fn replace_histograms(&self, counts: &Counts<D>, histograms: &Histograms) -> Result<()> {
@@ -323,8 +316,7 @@ impl<D: Driver> Gpu<D> {
             self.write(memory, 0, &histograms.iter().flat_map(counters).collect::<Vec<_>>())?;
         }
         self.write(&counts.fresh, 0, &vec![0u64; counts.count * COUNTERS])?;
-        let bit = |flag| 1u32 << FLAGS.iter().position(|&other| other == flag).expect("every flag has a bit");
-        let mask = histograms.flags.iter().map(|&flag| bit(flag)).sum::<u32>();
+        let mask = histograms.flags.iter().fold(0, |mask, &flag| mask | 1u32 << flag as u32);
         self.write(&counts.flags, 0, &vec![mask; counts.count])
     }
 
@@ -357,7 +349,6 @@ impl<D: Driver> Gpu<D> {
         start: &Windows<D>,
         bounds: &Windows<D>,
     ) -> Result<()> {
-        let spec = &tuning.spec;
         let params = TuneBounds {
             histogram: address(counts.as_ref().map(|counts| &counts.recent)),
             epoch: batch.position(),
@@ -366,33 +357,10 @@ impl<D: Driver> Gpu<D> {
             windows: bounds.address(),
             flags: address(counts.as_ref().map(|counts| &counts.flags)),
             epochs: tuning.epochs,
-            left0: spec.left[0],
-            left1: spec.left[1],
-            right0: spec.right[0],
-            right1: spec.right[1],
-            target0: spec.target[0],
-            target1: spec.target[1],
-            alpha: spec.alpha,
-            momentum: spec.momentum,
-            floor: spec.floor,
-            ceiling: spec.ceiling,
-            mode: match spec.mode {
-                BoundsMode::Manual => 0,
-                BoundsMode::AutoInit => 1,
-                BoundsMode::AutoTrack => 2,
-                BoundsMode::AutoMass => 3,
-                BoundsMode::AutoSymmetric => 4,
-            },
-            schedule: match spec.schedule {
-                Schedule::Log => 0,
-                Schedule::Linear => 1,
-                Schedule::Sqrt => 2,
-                Schedule::Constant => 3,
-            },
             count: bounds.count as u32,
             first: tuning.first.into(),
             threshold: bounds.threshold,
-            padding: 0,
+            ..TuneBounds::from(&tuning.spec)
         };
         self.run("tune_bounds", Launch::over(bounds.count, 4, 128), &params)
     }
