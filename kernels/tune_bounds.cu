@@ -2,6 +2,8 @@
 //
 //   L* = -Q((1-r)(1-p))     R* = Q((1-r) + r p)     L <- clamp(exp((1-m) ln L + m ln L*), floor, ceiling), likewise R
 //
+//   with a gain W':  alpha, beta <- s alpha, s beta,  s^2 = (alpha^2 + beta^2)/W' / (alpha^2/L + beta^2/R)
+//
 // r is the share of z >= 0, p the target share inside, Q the quantile. A warp owns a histogram [COUNTS]: each lane
 // sums 16 neighbouring bins, a prefix sum over the lanes tells where a quantile lies; counts are integers below 2^53,
 // so that this order gives the sequential one's very numbers. All else every lane computes alike. Reads the
@@ -38,13 +40,14 @@ struct TuneBounds {
     double epochs;
     double left0, left1, right0, right1, target0, target1;
     double alpha, momentum, floor, ceiling;
+    double gain0, gain1;  // widths whose mean g^2 the slopes are scaled to; 0: as they are
     uint32_t mode, schedule, count;
     uint32_t first;  // before the first step: the histogram's bounds are taken whole
     float threshold;
     uint32_t padding;
 };
 LAYOUT(TuneBounds, histogram, epoch, bounds, start, windows, flags, epochs, left0, left1, right0, right1,
-       target0, target1, alpha, momentum, floor, ceiling, mode, schedule, count, first, threshold, padding)
+       target0, target1, alpha, momentum, floor, ceiling, gain0, gain1, mode, schedule, count, first, threshold, padding)
 
 namespace {
 
@@ -181,6 +184,14 @@ DEVICE Bounds tune(const TuneBounds& p, const Histogram& h, const Bounds& previo
     return bounds_of(left, right, p.alpha);
 }
 
+DEVICE Bounds with_gain(const TuneBounds& p, Bounds bounds, double epoch) {
+    if (!(p.gain0 > 0.0)) return bounds;
+    const double l = bounds.left, r = bounds.right, a = bounds.alpha, b = bounds.beta;
+    const double width = scheduled(LOG, p.gain0, p.gain1, epoch, p.epochs);
+    const double scale = sqrt((a * a + b * b) / width / (a * a / l + b * b / r));
+    return {bounds.left, bounds.right, static_cast<float>(a * scale), static_cast<float>(b * scale)};
+}
+
 }  // namespace
 
 // A warp a histogram: the grid is count / 4 rounded up.
@@ -209,8 +220,9 @@ KERNEL(tune_bounds, TuneBounds, 128, 1) {
         for (uint32_t bin = LANE; bin < COUNTS; bin += 32) p.histogram[from + bin] = 0;
     }
     if (LANE > 0) return;
-    p.bounds[i] = bounds;
     if (starts && p.first) p.start[i] = bounds;
+    bounds = with_gain(p, bounds, epoch);
+    p.bounds[i] = bounds;
     if (p.histogram) p.flags[i] = flags;
     const float left = bounds.left * p.threshold, right = bounds.right * p.threshold;
     p.windows[i] = {left, right, bounds.alpha / left, bounds.beta / right};

@@ -73,6 +73,10 @@ pub struct BoundsSpec {
     pub floor: f64,
     /// Largest automatic bound.
     pub ceiling: f64,
+    /// `[W0, W1]`: scales both sides' weights so that, over evenly spread potentials, the mean square of the slope is that
+    /// of a width following the log schedule. A control, for what the widths do beside that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gain: Option<[f64; 2]>,
     /// Evaluate the schedule at every step (fractional epochs), not only once an epoch.
     pub per_step: bool,
     /// Steps between automatic updates; 0 updates at the end of every epoch.
@@ -93,6 +97,7 @@ impl Default for BoundsSpec {
             momentum: 0.3,
             floor: 0.25,
             ceiling: 2.5,
+            gain: None,
             per_step: false,
             update_every: 0,
             per_channel: false,
@@ -109,6 +114,9 @@ impl BoundsSpec {
             if !pair.iter().all(|&w| positive(w)) {
                 crate::bail_input!("bounds {name} = {pair:?} must be finite widths above 0");
             }
+        }
+        if let Some(gain) = self.gain.filter(|gain| !gain.iter().all(|&w| positive(w))) {
+            crate::bail_input!("bounds gain = {gain:?} must be finite widths above 0");
         }
         if !share(self.alpha) {
             crate::bail_input!("bounds alpha {} must lie between 0 and 1", self.alpha);
@@ -136,6 +144,15 @@ impl BoundsSpec {
         let right = self.schedule.at(right0, self.right[1], epoch, epochs);
         let alpha = if self.mode == BoundsMode::AutoMass { right / (left + right) } else { self.alpha };
         Bounds::new(left, right, alpha)
+    }
+
+    /// Bounds with the weights scaled as `gain` says at a (fractional) epoch.
+    pub fn with_gain(&self, bounds: Bounds, epoch: f64, epochs: f64) -> Bounds {
+        let Some([first, last]) = self.gain else { return bounds };
+        let [l, r, a, b] = [bounds.left, bounds.right, bounds.alpha, bounds.beta].map(f64::from);
+        let width = Schedule::Log.at(first, last, epoch, epochs);
+        let scale = ((a * a + b * b) / width / (a * a / l + b * b / r)).sqrt();
+        Bounds { alpha: (a * scale) as f32, beta: (b * scale) as f32, ..bounds }
     }
 
     /// The target share inside the window at a (fractional) epoch.
@@ -238,16 +255,16 @@ impl Tuning {
         let (spec, starts) = (&self.spec, self.spec.mode == BoundsMode::AutoInit);
         let scheduled = spec.scheduled((starts && !self.first).then_some(*start), epoch, self.epochs);
         let previous = (!self.first).then_some(*bounds);
-        *bounds = scheduled;
-        let Some(histogram) = histogram else { return Vec::new() };
-        if !(spec.mode.tracks() || starts && self.first) {
-            return Vec::from_iter(spec.diagnose(histogram));
+        let (moved, flags) = match histogram {
+            Some(histogram) if spec.mode.tracks() || starts && self.first => {
+                spec.tune(histogram, previous, scheduled, spec.target_at(epoch, self.epochs))
+            }
+            histogram => (scheduled, histogram.and_then(|histogram| spec.diagnose(histogram)).into_iter().collect()),
+        };
+        if starts && self.first {
+            *start = moved;
         }
-        let (tuned, flags) = spec.tune(histogram, previous, scheduled, spec.target_at(epoch, self.epochs));
-        *bounds = tuned;
-        if starts {
-            *start = tuned;
-        }
+        *bounds = spec.with_gain(moved, epoch, self.epochs);
         flags
     }
 }

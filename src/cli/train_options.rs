@@ -44,6 +44,7 @@ const NOT_WITH_RESUME: &[&str] = &[
     "right",
     "alpha",
     "target",
+    "gain",
     "per_channel",
     "epochs",
     "batch",
@@ -146,6 +147,10 @@ pub struct TrainArguments {
     /// Share of membrane potentials that automatic bounds keep inside, first and last.
     #[arg(long, num_args = 2, value_names = ["P0", "P1"], help_heading = SURROGATE)]
     target: Option<Vec<f64>>,
+    /// Scale AdaLi's slopes so that their mean square follows the log schedule from W0 to W1, whatever the bounds do: a
+    /// control, for studies.
+    #[arg(long, num_args = 2, value_names = ["W0", "W1"], help_heading = SURROGATE)]
+    gain: Option<Vec<f64>>,
     /// Bounds for every channel, not only for every layer.
     #[arg(long, help_heading = SURROGATE)]
     per_channel: bool,
@@ -285,6 +290,9 @@ impl TrainArguments {
         set_pair(&mut bounds.right, &self.right);
         set(&mut bounds.alpha, &self.alpha);
         set_pair(&mut bounds.target, &self.target);
+        if let Some(gain) = &self.gain {
+            bounds.gain = Some([gain[0], gain[1]]);
+        }
         bounds.per_channel |= self.per_channel;
         let training = &mut config.training;
         set(&mut training.epochs, &self.epochs);

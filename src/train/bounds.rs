@@ -38,7 +38,8 @@ impl BoundsTracker {
         model.set_histograms(spec.per_channel)?;
         let stages: Vec<usize> = model.spiking_stages().map(|(i, _)| i).collect();
         for &stage in &stages {
-            let first = vec![spec.scheduled(None, 1.0, epochs as f64); model.bounds(stage)?.len()];
+            let first = spec.with_gain(spec.scheduled(None, 1.0, epochs as f64), 1.0, epochs as f64);
+            let first = vec![first; model.bounds(stage)?.len()];
             model.set_bounds(stage, &first, &first)?;
         }
         let layers = stages.into_iter().map(|stage| LayerTrack { stage, ..LayerTrack::default() });

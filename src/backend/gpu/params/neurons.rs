@@ -171,6 +171,8 @@ params! {
         momentum: f64,
         floor: f64,
         ceiling: f64,
+        gain0: f64,
+        gain1: f64,
         mode: u32,
         schedule: u32,
         count: u32,
@@ -221,6 +223,7 @@ impl From<&BoundsSpec> for TuneBounds {
     fn from(spec: &BoundsSpec) -> Self {
         let ([left0, left1], [right0, right1], [target0, target1]) = (spec.left, spec.right, spec.target);
         let BoundsSpec { alpha, momentum, floor, ceiling, .. } = *spec;
+        let [gain0, gain1] = spec.gain.unwrap_or_default();
         let (mode, schedule) = (spec.mode as u32, spec.schedule as u32);
         Self {
             left0,
@@ -233,6 +236,8 @@ impl From<&BoundsSpec> for TuneBounds {
             momentum,
             floor,
             ceiling,
+            gain0,
+            gain1,
             mode,
             schedule,
             ..Self::default()
