@@ -386,7 +386,8 @@ fn check_pool(shape: &Pool, rng: &mut Rng) {
     let (reset, v_reset) = (ResetKind::Soft, 0.0);
     let neuron = Neuron { leak: 0.0, gain: 1.0, threshold: 1.0, reset, v_reset, detach: true };
     let bounds = vec![Bounds::RECTANGLE];
-    let neurons: Neurons<Cpu> = Neurons { neuron, surrogate: Surrogate::new(SurrogateKind::Rectangle), bounds: &bounds };
+    let neurons: Neurons<Cpu> =
+        Neurons { neuron, surrogate: Surrogate::new(SurrogateKind::Rectangle), bounds: &bounds };
     let windows = vec![u32::MAX; spikes.len()];
     let saved: Saved<Cpu> = Saved::Bits { spikes: &spikes, windows: &windows };
     let above = to_floats(span, shape.output, pitch(shape.input.c), &above);
