@@ -11,9 +11,9 @@ use adali::backend::shape::{Conv, Extent, InputKind, Pool, PoolKind, Span, Volum
 use adali::backend::{Backend, CurrentGradient, Histograms, Input, Neurons, Saved, Step, Update, UpdateRule, Weights};
 use adali::data::sampling::placement;
 use adali::data::{Augmentation, SampleShape};
-use adali::network::Norm;
 use adali::network::model::Pass;
 use adali::network::parameters::{Parameter, Part};
+use adali::network::{Model, Norm};
 use adali::neuron::{Neuron, ResetKind};
 use adali::surrogate::{Bounds, Surrogate, SurrogateKind};
 use oracle::{AdamW, AdamWState, Rng, Sgd, norm};
@@ -200,6 +200,53 @@ fn optimisers_match() {
         }
     }
     assert_eq!(compared, 4 * 2 * 3 * UPDATES * 8);
+}
+
+/// An update of a gradient that is not finite moves nothing; the first one is noted with its step.
+#[test]
+fn updates_of_gradients_that_are_not_finite_are_left_out() {
+    let mut rng = Rng::fresh("updates left out");
+    let mut compared = 0;
+    let adam = UpdateRule::Adam { beta1: 0.9, beta2: 0.99, epsilon: 1e-4, decoupled: true };
+    for rule in [UpdateRule::Sgd { momentum: 0.9 }, adam] {
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let layers = vec![conv(17, 3, 1, 1, Norm::Batch), linear(33, Norm::Weight), readout(3)];
+            let case = Case::new(network(2, layers), [2, 4, 5], 3);
+            let drawn = draw(&case, &mut rng);
+            let mut model = drawn.model(&case);
+            let everything = |model: &Model<Cpu>| -> Vec<Vec<f64>> {
+                let parts = [Part::Value, Part::First, Part::Second];
+                model.parameters().flat_map(|p| parts.map(|part| read(p, part))).collect()
+            };
+            let update = Update { rule, decay: 0.03, clip: 1.0 };
+            let first = (1 << 33) + rng.next_u64() % 1000;
+            let mut updates = 0;
+            for (number, is_bad) in (first..).zip([false, true, false, true]) {
+                run_model_at(&mut model, &case, &drawn, pass(&case), 0.05);
+                let (samples, labels) = (drawn.indices(), drawn.model_labels());
+                let step = Step { rate: 0.05, count: number, ..Step::evaluate(&samples, &labels) };
+                model.write_batch(&mut drawn.set(&case), &step).expect("a batch");
+                if is_bad {
+                    let (_, stage) = model.stage_parameters_mut().nth(rng.below(3)).expect("a stage");
+                    let mut gradient = stage.weight.read(&Cpu, Part::Gradient).expect("a gradient");
+                    let at = rng.below(gradient.len());
+                    gradient[at] = bad;
+                    stage.weight.write(&Cpu, Part::Gradient, &gradient).expect("a gradient");
+                } else {
+                    updates += 1;
+                }
+                let before = everything(&model);
+                model.update(&update).expect("an update");
+                assert_eq!(everything(&model) == before, is_bad, "{rule:?} {bad} step {number}");
+                let totals = model.totals().expect("sums");
+                assert_eq!(totals.gradient_norm > 0.0, !is_bad, "the norm of a finite gradient is added");
+                assert_eq!((totals.updates, totals.skipped), (updates, number - first + 1 - updates));
+                assert_eq!(totals.failed, (number > first).then_some(first + 1), "the first stays");
+                compared += 1;
+            }
+        }
+    }
+    assert_eq!(compared, 2 * 3 * 4);
 }
 
 impl Mirror {

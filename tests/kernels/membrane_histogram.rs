@@ -4,9 +4,11 @@ use super::harness::*;
 use super::norm_lif::counts;
 use crate::oracle::Rng;
 use adali::autotune::{BINS, Histogram};
+use adali::backend::cpu::{Batch, Counts, Cpu};
 use adali::backend::gpu::params::{CollectCounts, Fault, MembraneHistogram};
 use adali::backend::gpu::{Buffer, Launch};
 use adali::backend::shape::{Span, Volume};
+use adali::backend::{Backend, Histograms, Step, Totals};
 
 #[test]
 fn membrane_histogram_matches() {
@@ -71,6 +73,24 @@ fn fault(step: u64, layer: usize, potentials: u64) -> Fault {
     Fault { place: step << 16 | (layer as u64 + 1), potentials }
 }
 
+/// What the CPU has noted after it has collected a step, and after the next.
+fn on_cpu(steps: [&[Vec<Histogram>]; 2], first: u64) -> [Fault; 2] {
+    let (mut totals, mut batch) = (Totals::default(), Batch::default());
+    let mut number = first;
+    steps.map(|layers| {
+        let kept = |layer: &[Histogram]| Histograms::empty(layer.len());
+        let mut counts: Vec<_> = layers.iter().map(|l| Counts { fresh: l.clone(), kept: kept(l) }).collect();
+        batch.write(&Step { count: number, ..Step::evaluate(&[], &[]) });
+        number += 1;
+        Cpu.collect_counts(&mut counts.iter_mut().collect::<Vec<_>>(), &batch, &mut totals).unwrap();
+        for (counts, layer) in counts.iter().zip(layers) {
+            assert_eq!((&counts.kept.recent, &counts.kept.epoch), (layer, layer));
+            assert_eq!(counts.fresh, Histograms::empty(layer.len()).recent);
+        }
+        totals.fault.map_or(Fault::default(), |f| fault(f.step, f.layer, f.potentials))
+    })
+}
+
 /// Histograms of a layer after others were added to them.
 fn merged(mut histograms: Vec<Histogram>, others: &[Histogram]) -> Vec<Histogram> {
     assert_eq!(histograms.len(), others.len());
@@ -113,6 +133,9 @@ fn collect_counts_matches() {
                 let want = if earlier { before } else { first.unwrap_or_default() };
                 let at_last = later.first().map_or(before, |layer| fault(step + 1, 0, non_finite(layer)));
                 let at_last = if want.place > 0 { want } else { at_last };
+                if !earlier {
+                    assert_eq!([want, at_last], on_cpu([&fresh, &later], step), "the CPU's fault");
+                }
 
                 for device in schedules(&mut rng) {
                     let (number, found) = (device.put(&[step]), device.put(&[before]));

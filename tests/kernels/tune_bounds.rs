@@ -3,7 +3,7 @@
 use super::harness::*;
 use super::norm_lif::counts;
 use crate::oracle::Rng;
-use adali::autotune::{BINS, BoundsMode, BoundsSpec, Flag, Histogram};
+use adali::autotune::{BINS, BoundsMode, BoundsSpec, Flag, Histogram, Tuning};
 use adali::backend::gpu::params::{NON_FINITE, TuneBounds, flags, window};
 use adali::backend::gpu::{Buffer, Launch};
 use adali::surrogate::{Bounds, Schedule};
@@ -56,26 +56,6 @@ fn histograms(rng: &mut Rng) -> Vec<Histogram> {
 
 fn four(b: Bounds) -> [f32; 4] {
     [b.left, b.right, b.alpha, b.beta]
-}
-
-/// What the host does with a histogram; see `train::bounds`.
-fn on_host(
-    spec: &BoundsSpec,
-    histogram: Option<&Histogram>,
-    previous: Option<Bounds>,
-    start: Bounds,
-    epoch: f64,
-    epochs: f64,
-) -> (Bounds, Vec<Flag>) {
-    let auto_init = spec.mode == BoundsMode::AutoInit;
-    let scheduled = spec.scheduled((auto_init && previous.is_some()).then_some(start), epoch, epochs);
-    match histogram {
-        Some(h) if spec.mode.tracks() || (auto_init && previous.is_none()) => {
-            spec.tune(h, previous, scheduled, spec.target_at(epoch, epochs))
-        }
-        Some(h) => (scheduled, spec.diagnose(h).into_iter().collect()),
-        None => (scheduled, Vec::new()),
-    }
 }
 
 #[test]
@@ -134,11 +114,12 @@ fn tune_bounds_matches() {
                 let (windows, masks): (Vec<[f32; 4]>, Vec<u32>) = (device.get(&windows), device.get(&masks));
                 for (i, h) in histograms.iter().enumerate() {
                     let what = format!("{mode:?} {schedule:?} {epoch} first {first} sampled {sampled} histogram {i}");
-                    let old = (!first).then_some(previous[i]);
-                    let (want, mut want_flags) = on_host(&spec, sampled.then_some(h), old, start[i], epoch, epochs);
+                    let (mut want, mut want_start) = (previous[i], start[i]);
+                    let tuning = Tuning { spec, epochs, first };
+                    let mut want_flags = tuning.apply(sampled.then_some(h), epoch, &mut want_start, &mut want);
+                    assert_eq!(want_start != start[i], mode == AutoInit && first, "{what}");
                     assert_close(&what, &bounds[i], &four(want), 1e-6, 0.0);
                     assert_close(&what, &windows[i], &window(want.window(THRESHOLD)), 2e-6, 0.0);
-                    let want_start = if mode == AutoInit && first { want } else { start[i] };
                     assert_close(&what, &starts[i], &four(want_start), 1e-6, 0.0);
                     want_flags.sort_by_key(|&flag| flag as u32);
                     seen.extend(&want_flags);
