@@ -24,12 +24,15 @@ const CLASSES: usize = 3;
 const STEPS: u64 = 3;
 
 /// What a short training leaves.
+#[derive(Default)]
 struct Trained {
     losses: Vec<f64>,
     /// Name, value and gradient of every parameter after the first step: later a spike at the threshold may part them.
     parameters: Vec<(String, Vec<f32>, Vec<f32>)>,
     /// Spikes of every stage in the first pass.
     spikes: Vec<Vec<u8>>,
+    /// Whether the steps were recorded once and replayed.
+    recorded: bool,
 }
 
 fn train<B: Backend>(backend: B, case: &Case, bytes: &[u8], rule: UpdateRule) -> Trained {
@@ -48,7 +51,7 @@ fn train<B: Backend>(backend: B, case: &Case, bytes: &[u8], rule: UpdateRule) ->
     let augmentation = Augmentation { crop_padding: 1, flip: true };
     let update = Update { rule, decay: 1e-4, clip: 0.0 };
     let mut graph = None;
-    let mut trained = Trained { losses: Vec::new(), parameters: Vec::new(), spikes: Vec::new() };
+    let mut trained = Trained::default();
     for step in 1..=STEPS {
         let samples: Vec<u32> = (0..case.batch as u32).map(|n| n + case.batch as u32 * (step as u32 % 2)).collect();
         let labels: Vec<u16> = samples.iter().map(|n| (n % CLASSES as u32) as u16).collect();
@@ -81,6 +84,7 @@ fn train<B: Backend>(backend: B, case: &Case, bytes: &[u8], rule: UpdateRule) ->
             }
         }
     }
+    trained.recorded = graph.is_some();
     trained
 }
 
@@ -179,9 +183,10 @@ fn compare(precision: Precision, losses: f64, gradients: f64, flips: f64) {
             let rule = rules[(i + j) % 2];
             let want = train(Cpu, &case, &bytes, rule);
             let graphs = rng.below(2) == 0;
-            recorded += usize::from(graphs);
             let got = train(gpu(precision, rng.next_u64(), graphs), &case, &bytes, rule);
             let what = format!("{name} {kind:?} {:?} {} graphs {graphs}", case.spec.neuron, precision.name());
+            assert_eq!([want.recorded, got.recorded], [false, graphs], "{what}");
+            recorded += usize::from(graphs);
             let (mut all, mut flipped) = (0, 0);
             for (got, want) in got.spikes.iter().zip(&want.spikes) {
                 all += want.len();
