@@ -9,8 +9,8 @@ use adali::backend::cpu::Cpu;
 use adali::backend::gpu::emulator::Emulator;
 use adali::backend::gpu::tile::Card;
 use adali::backend::gpu::{Gpu, Precision};
-use adali::backend::{Backend, LossSpec, Normalisation, Update, UpdateRule};
-use adali::data::{Placement, SampleShape};
+use adali::backend::{Backend, LossSpec, Normalisation, Step, Totals, Update, UpdateRule};
+use adali::data::{Augmentation, SampleShape};
 use adali::network::model::{Model, Pass};
 use adali::network::parameters::Part;
 use adali::network::{InputMode, NetworkSpec, Norm};
@@ -24,12 +24,15 @@ const CLASSES: usize = 3;
 const STEPS: u64 = 3;
 
 /// What a short training leaves.
+#[derive(Default)]
 struct Trained {
     losses: Vec<f64>,
     /// Name, value and gradient of every parameter after the first step: later a spike at the threshold may part them.
     parameters: Vec<(String, Vec<f32>, Vec<f32>)>,
     /// Spikes of every stage in the first pass.
     spikes: Vec<Vec<u8>>,
+    /// Whether the steps were recorded once and replayed.
+    recorded: bool,
 }
 
 fn train<B: Backend>(backend: B, case: &Case, bytes: &[u8], rule: UpdateRule) -> Trained {
@@ -37,35 +40,51 @@ fn train<B: Backend>(backend: B, case: &Case, bytes: &[u8], rule: UpdateRule) ->
     let frames = if case.spec.input == InputMode::Frames { case.spec.steps } else { 1 };
     let shape = SampleShape { frames, height, width, channels };
     let normalisation = Normalisation { full_scale: 255.0, mean: vec![0.4; channels], deviation: vec![0.25; channels] };
-    let set = backend.bytes(bytes.to_vec()).expect("memory");
-    let mut model = Model::new(backend, &case.spec, case.plan(), case.batch, 7).expect("a model");
+    let mut set = backend.set(bytes.to_vec(), shape, &normalisation, case.batch).expect("memory");
+    let mut model = Model::new(backend.clone(), &case.spec, case.plan(), case.batch, 7).expect("a model");
+    let bounds = [Bounds::new(0.9, 1.1, 0.5)];
     for stage in 0..case.plan().stages.len() {
-        model.set_bounds(stage, vec![Bounds::new(0.9, 1.1, 0.5)]);
+        model.set_bounds(stage, &bounds, &bounds).expect("bounds");
     }
-    let mut trained = Trained { losses: Vec::new(), parameters: Vec::new(), spikes: Vec::new() };
+    let totals = Totals { loss_scale: backend.first_loss_scale(), ..Totals::default() };
+    model.set_totals(&totals).expect("sums");
+    let augmentation = Augmentation { crop_padding: 1, flip: true };
+    let update = Update { rule, decay: 1e-4, clip: 0.0 };
+    let mut graph = None;
+    let mut trained = Trained::default();
     for step in 1..=STEPS {
-        let indices: Vec<u32> = (0..case.batch as u32).map(|n| n + case.batch as u32 * (step as u32 % 2)).collect();
-        let labels: Vec<u16> = indices.iter().map(|n| (n % CLASSES as u32) as u16).collect();
-        let placements = vec![Placement { dx: 1, dy: 0, flip: step == 2 }; case.batch];
-        model.gather(&set, &shape, &normalisation, &indices, &placements).expect("a batch");
-        let pass = Pass::train(step, false);
-        model.forward(pass).expect("a forward pass");
+        let samples: Vec<u32> = (0..case.batch as u32).map(|n| n + case.batch as u32 * (step as u32 % 2)).collect();
+        let labels: Vec<u16> = samples.iter().map(|n| (n % CLASSES as u32) as u16).collect();
+        let (samples, labels) = (&samples, &labels);
+        let (epoch, count) = (step as u32, step);
+        let numbers = Step { samples, labels, seed: 7, epoch, position: 1.0, dropout: step, rate: 0.05, count };
+        model.write_batch(&mut set, &numbers).expect("a batch");
+        let pass = Pass::train(false);
+        let before = model.totals().expect("sums");
+        let mut operations = || {
+            model.gather(&set, &augmentation)?;
+            model.forward(pass)?;
+            model.loss(&LossSpec::default(), true)?;
+            model.backward(pass)?;
+            model.update(&update)
+        };
+        backend.repeat(&mut graph, &mut operations).expect("a training step");
+        model.release_batch(&mut set).expect("a batch");
+        let totals = model.totals().expect("sums");
+        trained.losses.push((totals.loss - before.loss) / case.batch as f64);
+        assert_eq!(totals.samples, step * case.batch as u64);
         if step == 1 {
             let spikes = (0..case.plan().stages.len()).filter_map(|stage| model.read_spikes(stage).expect("spikes"));
             trained.spikes = spikes.collect();
-        }
-        let loss = model.loss(&LossSpec::default(), &labels, true).expect("a loss");
-        trained.losses.push(loss.loss / case.batch as f64);
-        model.backward(pass).expect("a backward pass");
-        let update = Update { rule, rate: 0.05, decay: 1e-4, gradient_scale: 1.0, count: step };
-        model.update(&update).expect("an update");
-        if step == 1 {
+            assert_eq!((totals.updates, totals.skipped), (1, 0), "a gradient is not finite");
             for parameter in model.parameters() {
-                let read = |part| parameter.read(model.backend(), part).expect("a tensor");
-                trained.parameters.push((parameter.name.clone(), read(Part::Value), read(Part::Gradient)));
+                let read = |part| parameter.read(&backend, part).expect("a tensor");
+                let gradient = read(Part::Gradient).into_iter().map(|g| g / before.loss_scale).collect();
+                trained.parameters.push((parameter.name.clone(), read(Part::Value), gradient));
             }
         }
     }
+    trained.recorded = graph.is_some();
     trained
 }
 
@@ -76,9 +95,9 @@ fn distance(got: &[f32], want: &[f32]) -> f64 {
     apart / norm(&mut want.iter().map(|&w| f64::from(w))).max(1e-6)
 }
 
-fn gpu(precision: Precision, seed: u64) -> Gpu<Emulator> {
+fn gpu(precision: Precision, seed: u64, graphs: bool) -> Gpu<Emulator> {
     let card = Card { multiprocessors: 2, shared: 99 * 1024 };
-    Gpu::new(Emulator::new(seed), card, precision, "emulator".into())
+    Gpu::new(Emulator::new(seed), card, precision, "emulator".into(), graphs)
 }
 
 /// Networks that meet every operation of the backend.
@@ -146,6 +165,7 @@ fn networks() -> Vec<(&'static str, NetworkSpec)> {
 fn compare(precision: Precision, losses: f64, gradients: f64, flips: f64) {
     let mut rng = Rng::fresh(precision.name());
     let (mut compared, mut gradients_compared, mut largest) = (0, 0, [0.0f64; 3]);
+    let mut recorded = 0;
     let rules = [
         UpdateRule::Sgd { momentum: 0.9 },
         UpdateRule::Adam { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, decoupled: true },
@@ -162,8 +182,11 @@ fn compare(precision: Precision, losses: f64, gradients: f64, flips: f64) {
             let bytes: Vec<u8> = (0..8 * frames * 2 * 6 * 7).map(|_| rng.below(256) as u8).collect();
             let rule = rules[(i + j) % 2];
             let want = train(Cpu, &case, &bytes, rule);
-            let got = train(gpu(precision, rng.next_u64()), &case, &bytes, rule);
-            let what = format!("{name} {kind:?} {:?} {}", case.spec.neuron, precision.name());
+            let graphs = rng.below(2) == 0;
+            let got = train(gpu(precision, rng.next_u64(), graphs), &case, &bytes, rule);
+            let what = format!("{name} {kind:?} {:?} {} graphs {graphs}", case.spec.neuron, precision.name());
+            assert_eq!([want.recorded, got.recorded], [false, graphs], "{what}");
+            recorded += usize::from(graphs);
             let (mut all, mut flipped) = (0, 0);
             for (got, want) in got.spikes.iter().zip(&want.spikes) {
                 all += want.len();
@@ -190,6 +213,7 @@ fn compare(precision: Precision, losses: f64, gradients: f64, flips: f64) {
         }
     }
     assert_eq!(compared, 6 * SURROGATES.len());
+    assert!((3..=27).contains(&recorded), "{recorded} of 30 with graphs");
     println!("{}: {gradients_compared} gradients; loss, flips, gradients apart by up to {largest:?}", precision.name());
     // In 16 bits only where no spike has parted.
     assert!(precision != Precision::F32 || gradients_compared >= 100, "{gradients_compared} gradients");

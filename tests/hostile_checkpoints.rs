@@ -312,6 +312,18 @@ fn states_that_are_damaged_or_lie_are_refused() {
         ] {
             change(&|t| t.set_progress(key, value.clone()), &["bad/state.safetensors", "epoch"]);
         }
+        for (key, value) in [
+            ("updates", json!(u64::MAX)),
+            ("skipped", json!(u32::MAX)),
+            ("loss_scale", json!(0.0)),
+            ("loss_scale", json!(-1024.0)),
+            ("loss_scale", json!(1e39)),
+        ] {
+            change(&|t| t.set_progress(key, value.clone()), &["bad/state.safetensors", "sums that cannot be"]);
+        }
+        for (key, value) in [("updates", json!(-1)), ("loss_scale", json!(null)), ("steady", json!(1.5))] {
+            change(&|t| t.set_progress(key, value.clone()), &["progress", "cannot be read"]);
+        }
         for (key, value) in [("epoch", json!(-1)), ("loss", json!(null)), ("rates", json!("x")), ("best", json!(3))] {
             change(&|t| t.set_progress(key, value.clone()), &["progress", "cannot be read"]);
         }
@@ -338,5 +350,5 @@ fn states_that_are_damaged_or_lie_are_refused() {
             cases += 1;
         }
     }
-    assert_eq!(cases, 2 * (7 + 4 + 4 + 5 + 2) + 2);
+    assert_eq!(cases, 2 * (7 + 5 + 3 + 4 + 4 + 5 + 2) + 2);
 }

@@ -15,7 +15,7 @@ use adali::surrogate::{Surrogate, SurrogateKind};
 use oracle::Rng;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
-use support::compare::pass;
+use support::compare::{gradient_norm, pass};
 use support::layers::{
     avg_pool, conv, conv_of, dropout, linear, max_pool, network, random_input, random_neuron, readout, spiking_readout,
 };
@@ -282,9 +282,10 @@ fn bits(case: &Case, drawn: &Drawn) -> Vec<u64> {
         add(&norm.running_mean);
         add(&norm.running_variance);
     }
-    bits.push(model.gradient_norm().expect("a norm").to_bits());
+    bits.push(gradient_norm(&mut model).to_bits());
+    model.collect_counts().expect("counts");
     for stage in 0..drawn.stages.len() {
-        for histogram in model.take_histogram(stage).expect("counts") {
+        for histogram in model.histograms(stage).expect("counts").recent {
             bits.extend(histogram.bins);
         }
     }

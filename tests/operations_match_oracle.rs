@@ -8,15 +8,17 @@ use adali::autotune::{BINS, Histogram, RANGE};
 use adali::backend::cpu::Cpu;
 use adali::backend::cpu::layout::pitch;
 use adali::backend::shape::{Conv, Extent, InputKind, Pool, PoolKind, Span, Volume};
-use adali::backend::{Backend, CurrentGradient, Input, Neurons, Saved, Update, UpdateRule, Weights};
-use adali::data::{Placement, SampleShape};
-use adali::network::Norm;
+use adali::backend::{Backend, CurrentGradient, Histograms, Input, Neurons, Saved, Step, Update, UpdateRule, Weights};
+use adali::data::sampling::placement;
+use adali::data::{Augmentation, SampleShape};
 use adali::network::model::Pass;
 use adali::network::parameters::{Parameter, Part};
+use adali::network::{Model, Norm};
 use adali::neuron::{Neuron, ResetKind};
 use adali::surrogate::{Bounds, Surrogate, SurrogateKind};
 use oracle::{AdamW, AdamWState, Rng, Sgd, norm};
-use support::compare::pass;
+use std::collections::BTreeSet;
+use support::compare::{pass, run_model_at};
 use support::layers::{conv, linear, max_pool, network, random_input, readout};
 use support::loops::{Sliding, convolve, pool, to_bits, to_floats};
 use support::structures::{SURROGATES, vary};
@@ -57,23 +59,32 @@ fn histograms_count_the_membranes() {
                 let drawn = draw(&case, &mut rng);
                 let mut model = drawn.model(&case);
                 model.set_histograms(per_channel).expect("histograms");
+                drawn.set_bounds(&mut model);
                 // Counts are added up over passes, those without `histogram` left out.
                 for histogram in [true, false, true] {
                     run_model(&mut model, &case, &drawn, Pass { histogram, update_running: false, ..pass(&case) });
                 }
+                model.collect_counts().expect("counts");
+                assert_eq!(model.totals().expect("sums").fault, None);
                 for (stage, &layer) in drawn.stages.iter().enumerate().take(2) {
                     let trace = &drawn.forward.layers[layer].neuron.as_ref().expect("neurons").membrane;
                     let theta = f64::from(case.spec.neuron.threshold);
-                    let counted = model.take_histogram(stage).expect("counts");
-                    assert_eq!(counted.len(), if per_channel { trace.dims5()[2] } else { 1 });
-                    for (c, histogram) in counted.iter().enumerate() {
+                    let counted = model.histograms(stage).expect("counts");
+                    let count = if per_channel { trace.dims5()[2] } else { 1 };
+                    assert_eq!(counted, Histograms { recent: counted.epoch.clone(), flags: vec![], ..counted.clone() });
+                    assert_eq!(counted.epoch.len(), count);
+                    for (c, histogram) in counted.epoch.iter().enumerate() {
                         let mine = (0..trace.data.len()).filter(|&i| !per_channel || trace.channel(i) == c);
                         let once: Vec<f64> = mine.map(|i| (trace.data[i] - theta) / theta).collect();
                         assert_counts(histogram, &once.repeat(2));
                         compared += 1;
                     }
-                    let left = model.take_histogram(stage).expect("counts");
-                    assert!(left.iter().all(|h| h.total() == 0), "taking empties");
+                    // What was collected is not counted again.
+                    model.collect_counts().expect("counts");
+                    assert_eq!(model.histograms(stage).expect("counts"), counted);
+                    model.set_stage_histograms(stage, &Histograms::empty(count)).expect("counts");
+                    model.collect_counts().expect("counts");
+                    assert_eq!(model.histograms(stage).expect("counts"), Histograms::empty(count), "nothing is left");
                 }
             }
         }
@@ -152,7 +163,8 @@ fn optimisers_match() {
     let rules = [UpdateRule::Sgd { momentum: 0.0 }, UpdateRule::Sgd { momentum: 0.9 }, adam(true), adam(false)];
     for rule in rules {
         for decay in [0.0, 0.03] {
-            for gradient_scale in [1.0, 0.3] {
+            // In units of the gradient's norm; 0 for none.
+            for clip in [0.0, 2.0, 0.3] {
                 let layers = vec![conv(17, 3, 1, 1, Norm::Batch), linear(33, Norm::Weight), readout(3)];
                 let case = Case::new(network(2, layers), [2, 4, 5], 3);
                 let drawn = draw(&case, &mut rng);
@@ -163,13 +175,20 @@ fn optimisers_match() {
                     (m.velocity, m.adam) = (vec![0.0; m.value.len()], AdamWState::new(m.value.len()));
                 }
                 for count in 1..=UPDATES {
-                    run_model(&mut model, &case, &drawn, pass(&case));
                     let rate = 0.05 / count as f32;
-                    let update = Update { rule, rate, decay, gradient_scale, count };
-                    for (parameter, m) in model.parameters().zip(&mut mirrors) {
-                        m.follow(&update, &read(parameter, Part::Gradient));
+                    run_model_at(&mut model, &case, &drawn, pass(&case), rate);
+                    let gradients: Vec<Vec<f64>> = model.parameters().map(|p| read(p, Part::Gradient)).collect();
+                    let norm = gradients.iter().flatten().map(|g| g * g).sum::<f64>().sqrt();
+                    assert!(norm > 0.0, "no gradient");
+                    let update = Update { rule, decay, clip: clip * norm };
+                    let scale = if clip > 0.0 && clip < 1.0 { update.clip / norm } else { 1.0 };
+                    for (gradient, m) in gradients.iter().zip(&mut mirrors) {
+                        m.follow(&update, rate, scale, gradient);
                     }
                     model.update(&update).expect("an update");
+                    let totals = model.totals().expect("sums");
+                    assert_eq!((totals.updates, totals.skipped, totals.failed), (count, 0, None));
+                    assert!((totals.gradient_norm - norm).abs() <= 1e-9 * norm, "{} not {norm}", totals.gradient_norm);
                     for (parameter, m) in model.parameters().zip(&mirrors) {
                         assert_near(&format!("{rule:?} {}", parameter.name), &read(parameter, Part::Value), &m.value);
                         let moment = if matches!(rule, UpdateRule::Sgd { .. }) { &m.velocity } else { &m.adam.mean };
@@ -180,12 +199,60 @@ fn optimisers_match() {
             }
         }
     }
-    assert_eq!(compared, 4 * 2 * 2 * UPDATES * 8);
+    assert_eq!(compared, 4 * 2 * 3 * UPDATES * 8);
+}
+
+/// An update of a gradient that is not finite moves nothing; the first one is noted with its step.
+#[test]
+fn updates_of_gradients_that_are_not_finite_are_left_out() {
+    let mut rng = Rng::fresh("updates left out");
+    let mut compared = 0;
+    let adam = UpdateRule::Adam { beta1: 0.9, beta2: 0.99, epsilon: 1e-4, decoupled: true };
+    for rule in [UpdateRule::Sgd { momentum: 0.9 }, adam] {
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let layers = vec![conv(17, 3, 1, 1, Norm::Batch), linear(33, Norm::Weight), readout(3)];
+            let case = Case::new(network(2, layers), [2, 4, 5], 3);
+            let drawn = draw(&case, &mut rng);
+            let mut model = drawn.model(&case);
+            let everything = |model: &Model<Cpu>| -> Vec<Vec<f64>> {
+                let parts = [Part::Value, Part::First, Part::Second];
+                model.parameters().flat_map(|p| parts.map(|part| read(p, part))).collect()
+            };
+            let update = Update { rule, decay: 0.03, clip: 1.0 };
+            let first = (1 << 33) + rng.next_u64() % 1000;
+            let mut updates = 0;
+            for (number, is_bad) in (first..).zip([false, true, false, true]) {
+                run_model_at(&mut model, &case, &drawn, pass(&case), 0.05);
+                let (samples, labels) = (drawn.indices(), drawn.model_labels());
+                let step = Step { rate: 0.05, count: number, ..Step::evaluate(&samples, &labels) };
+                model.write_batch(&mut drawn.set(&case), &step).expect("a batch");
+                if is_bad {
+                    let (_, stage) = model.stage_parameters_mut().nth(rng.below(3)).expect("a stage");
+                    let mut gradient = stage.weight.read(&Cpu, Part::Gradient).expect("a gradient");
+                    let at = rng.below(gradient.len());
+                    gradient[at] = bad;
+                    stage.weight.write(&Cpu, Part::Gradient, &gradient).expect("a gradient");
+                } else {
+                    updates += 1;
+                }
+                let before = everything(&model);
+                model.update(&update).expect("an update");
+                assert_eq!(everything(&model) == before, is_bad, "{rule:?} {bad} step {number}");
+                let totals = model.totals().expect("sums");
+                assert_eq!(totals.gradient_norm > 0.0, !is_bad, "the norm of a finite gradient is added");
+                assert_eq!((totals.updates, totals.skipped), (updates, number - first + 1 - updates));
+                assert_eq!(totals.failed, (number > first).then_some(first + 1), "the first stays");
+                compared += 1;
+            }
+        }
+    }
+    assert_eq!(compared, 2 * 3 * 4);
 }
 
 impl Mirror {
-    fn follow(&mut self, update: &Update, gradient: &[f64]) {
-        let [rate, decay, scale] = [update.rate, update.decay, update.gradient_scale].map(f64::from);
+    /// Follows the gradient times `scale`.
+    fn follow(&mut self, update: &Update, rate: f32, scale: f64, gradient: &[f64]) {
+        let [rate, decay] = [rate, update.decay].map(f64::from);
         let mut gradient: Vec<f64> = gradient.iter().map(|g| scale * g).collect();
         match update.rule {
             UpdateRule::Sgd { momentum } => {
@@ -213,15 +280,22 @@ fn crops_and_flips_match() {
     let drawn = draw(&case, &mut rng);
     let mut model = drawn.model(&case);
     let mut compared = 0;
-    for round in 0..30 {
-        let shift = |rng: &mut Rng| rng.below(7) as i32 - 3;
-        let placements: Vec<Placement> = (0..4)
-            .map(|n| Placement { dx: shift(&mut rng), dy: shift(&mut rng), flip: (round + n) % 2 == 0 })
-            .collect();
+    let augmentation = Augmentation { crop_padding: 3, flip: true };
+    let shape = SampleShape { frames, height: h, width: w, channels: c };
+    assert_eq!(shape, drawn.shape);
+    let mut set = drawn.set(&case);
+    let (mut flipped, mut shifts) = (0, [BTreeSet::new(), BTreeSet::new()]);
+    for _ in 0..30 {
         let indices: Vec<u32> = (0..4).map(|_| rng.below(8) as u32).collect();
-        let shape = SampleShape { frames, height: h, width: w, channels: c };
-        assert_eq!(shape, drawn.shape);
-        model.gather(&drawn.bytes, &shape, &drawn.normalisation, &indices, &placements).expect("a batch");
+        let (seed, epoch) = (rng.next_u64(), rng.next_u64() as u32);
+        model.write_batch(&mut set, &Step { seed, epoch, ..Step::evaluate(&indices, &[0; 4]) }).expect("a batch");
+        model.gather(&set, &augmentation).expect("samples");
+        let placements: Vec<_> = indices.iter().map(|&i| placement(&augmentation, seed, epoch, i)).collect();
+        for at in &placements {
+            flipped += u32::from(at.flip);
+            shifts[0].insert(at.dx);
+            shifts[1].insert(at.dy);
+        }
         for (place, value) in model.read_input().expect("input").into_iter().enumerate() {
             let (x, y, channel) = (place % w, place / w % h, place / (w * h) % c);
             let (n, t) = (place / (w * h * c) % 4, place / (w * h * c * 4));
@@ -237,6 +311,8 @@ fn crops_and_flips_match() {
         }
     }
     assert_eq!(compared, 30 * 4 * frames * c * h * w);
+    assert!((30..90).contains(&flipped), "{flipped} of 120 are flipped");
+    assert!(shifts.iter().all(|seen| seen.iter().copied().eq(-3..=3)), "every shift: {shifts:?}");
 }
 
 fn random_extent(rng: &mut Rng, low: usize, high: usize) -> Extent {
@@ -301,7 +377,7 @@ fn check_convolution(conv: &Conv, sliding: &Sliding, rng: &mut Rng) {
     let weights = || Weights { value: &value, packed: &packed };
     let bias = Cpu.vector(&support::draw::floats(&bias)).expect("a bias");
     let mut currents = vec![f32::NAN; images * conv.output.pixels() * pitch(conv.output.c)];
-    Cpu.conv_current(conv, span, input(), weights(), &bias, &mut currents, None).expect("currents");
+    Cpu.conv_current(conv, span, input(), weights(), &bias, &mut currents).expect("currents");
     let got = Cpu.read_activations(&currents, span, conv.output).expect("currents");
     assert_all_near(&format!("currents of {conv:?}"), &got, &y);
 
@@ -356,8 +432,9 @@ fn check_pool(shape: &Pool, rng: &mut Rng) {
     }
     let (reset, v_reset) = (ResetKind::Soft, 0.0);
     let neuron = Neuron { leak: 0.0, gain: 1.0, threshold: 1.0, reset, v_reset, detach: true };
-    let bounds = [Bounds::RECTANGLE];
-    let neurons = Neurons { neuron, surrogate: Surrogate::new(SurrogateKind::Rectangle), bounds: &bounds };
+    let bounds = vec![Bounds::RECTANGLE];
+    let neurons: Neurons<Cpu> =
+        Neurons { neuron, surrogate: Surrogate::new(SurrogateKind::Rectangle), bounds: &bounds };
     let windows = vec![u32::MAX; spikes.len()];
     let saved: Saved<Cpu> = Saved::Bits { spikes: &spikes, windows: &windows };
     let above = to_floats(span, shape.output, pitch(shape.input.c), &above);

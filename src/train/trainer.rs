@@ -120,6 +120,13 @@ impl<B: Backend> Trainer<B> {
                 self.config.training.epochs
             );
         }
+        let Totals { updates, skipped, loss_scale, .. } = p.totals;
+        if updates.max(skipped) >= u32::MAX.into() || !loss_scale.is_finite() || loss_scale < 1.0 {
+            bail_input!(
+                "{} holds sums that cannot be: {updates} updates, {skipped} left out, a loss scale of {loss_scale}",
+                path.display()
+            );
+        }
         Ok(())
     }
 

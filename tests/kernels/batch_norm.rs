@@ -2,7 +2,7 @@
 
 use super::harness::*;
 use crate::oracle::Rng;
-use adali::backend::cpu::{Cpu, layout};
+use adali::backend::cpu::{Cpu, layout, norm};
 use adali::backend::gpu::params::{BatchNorm, BatchNormBackward};
 use adali::backend::gpu::{Buffer, Launch};
 use adali::backend::shape::{Span, Volume};
@@ -61,7 +61,7 @@ fn batch_norm_statistics_match() {
                 let of_cpu = if equal { moments.clone() } else { singles(&moments, &counts, pitch) };
                 let (batch, values) = if equal { (pieces, 35) } else { (counts.iter().sum::<u32>() as usize, 1) };
                 let [running_mean, running_variance] = &mut running_of_cpu;
-                let norm = backend::BatchNorm::<Cpu> {
+                let batch_norm = backend::BatchNorm::<Cpu> {
                     channels,
                     gain: &Cpu.vector(&gain[..channels]).unwrap(),
                     bias: &Cpu.vector(&bias[..channels]).unwrap(),
@@ -70,7 +70,7 @@ fn batch_norm_statistics_match() {
                 };
                 let (span, volume) = (Span { batch, steps: 1 }, Volume { h: values, w: 1, c: channels });
                 let sums = cpu_pieces(&of_cpu, channels);
-                let want = Cpu.batch_norm_statistics(norm, span, volume, repeats, &sums, update).unwrap();
+                let want = norm::statistics(batch_norm, span, volume, repeats, &sums, update);
 
                 let device = Device::new(rng.next_u64());
                 let (of_moments, of_counts) = (device.put(&moments), (!equal).then(|| device.put(&counts)));
@@ -117,14 +117,14 @@ fn batch_norm_statistics_match() {
                 device.run("batch_norm_running", launch, &params);
                 let [mut mean_now, mut variance_now] =
                     [running_mean, running_variance].map(|v| Cpu.vector(&device.get::<f32>(&v)[..channels]).unwrap());
-                let norm = backend::BatchNorm::<Cpu> {
+                let batch_norm = backend::BatchNorm::<Cpu> {
                     channels,
                     gain: &Cpu.vector(&device.get::<f32>(&gain)[..channels]).unwrap(),
                     bias: &Cpu.vector(&device.get::<f32>(&bias)[..channels]).unwrap(),
                     running_mean: &mut mean_now,
                     running_variance: &mut variance_now,
                 };
-                let want = Cpu.batch_norm_running(norm).unwrap();
+                let want = norm::running(batch_norm);
                 for (got, want) in [
                     (mean, want.mean),
                     (inverse_deviation, want.inverse_deviation),

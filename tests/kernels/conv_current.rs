@@ -18,7 +18,7 @@ fn on_cpu(weight: &Weight, span: Span, x: &Tensor, bias: &[f32], dropout: f32) -
     let input = if spikes { Input::Spikes { bits: &bits, scale: dropout } } else { Input::Dense(&floats) };
     let mut currents = Cpu.activations(span, conv.output).unwrap();
     let bias = Cpu.vector(&bias[..conv.output.c]).unwrap();
-    Cpu.conv_current(conv, span, input, cpu_weights(&weights), &bias, &mut currents, None).unwrap();
+    Cpu.conv_current(conv, span, input, cpu_weights(&weights), &bias, &mut currents).unwrap();
     Tensor::from_cpu_floats(span, conv.output, &currents)
 }
 

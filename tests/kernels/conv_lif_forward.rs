@@ -43,7 +43,7 @@ impl Case {
         let on_cpu = Neurons { neuron, surrogate: surrogate(SurrogateKind::Adali), bounds: &bounds };
         let (mut spikes, mut inside) = (Cpu.spikes(span, volume).unwrap(), Cpu.spikes(span, volume).unwrap());
         let mut membranes = Cpu.activations(span, volume).unwrap();
-        let mut histogram = Cpu.histogram(if per_channel { volume.c } else { 1 }).unwrap();
+        let mut histogram = Cpu.counts(if per_channel { volume.c } else { 1 }).unwrap();
         let out = SpikeOutput {
             spikes: &mut spikes,
             windows: Some(&mut inside),
@@ -81,7 +81,8 @@ impl Case {
             let gpu_inside = everything.then(|| device.empty_bits(span, volume));
             let gpu_pooled = pooled.map(|volume| device.empty_bits(span, volume));
             let gpu_membranes = everything.then(|| device.empty_values(value, span, volume));
-            let gpu_counts = everything.then(|| device.put(&counts(&vec![Histogram::default(); histogram.len()])));
+            let gpu_counts =
+                everything.then(|| device.put(&counts(&vec![Histogram::default(); histogram.fresh.len()])));
             let params = ConvLif {
                 source: source.address(),
                 weights: packed.address(),
@@ -130,7 +131,7 @@ impl Case {
                 assert_same(&what, &device.get_values(value, &gpu_membranes, span, volume), &want);
             }
             if let Some(gpu_counts) = gpu_counts {
-                assert_eq!(device.get::<u64>(&gpu_counts), counts(&histogram), "{what}");
+                assert_eq!(device.get::<u64>(&gpu_counts), counts(&histogram.fresh), "{what}");
             }
         }
         want.data.iter().sum::<f32>() / want.data.len() as f32

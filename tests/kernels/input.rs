@@ -2,10 +2,10 @@
 
 use super::harness::*;
 use crate::oracle::Rng;
-use adali::backend::cpu::Cpu;
+use adali::backend::Normalisation;
+use adali::backend::cpu::input::gather;
 use adali::backend::gpu::params::{InputBatch, Placement, Placements};
 use adali::backend::gpu::{Buffer, Launch};
-use adali::backend::{Backend, Normalisation};
 use adali::data::sampling::placement;
 use adali::data::{Augmentation, SampleShape};
 
@@ -40,7 +40,7 @@ fn input_matches() {
                 let seed = rng.next_u64();
                 let placements: Vec<_> = indices.iter().map(|&i| placement(&augmentation, seed, 3, i)).collect();
                 let mut want = vec![0.0; batch * shape.len()];
-                Cpu.input(&set, &shape, &normalisation, &indices, &placements, &mut want).unwrap();
+                gather(&set, &shape, &normalisation, &indices, &placements, &mut want);
                 let want = steps_first(&want, &shape);
 
                 let device = Device::new(rng.next_u64());

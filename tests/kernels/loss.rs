@@ -2,11 +2,11 @@
 
 use super::harness::*;
 use crate::oracle::Rng;
-use adali::backend::cpu::Cpu;
+use adali::backend::cpu::loss::loss;
 use adali::backend::gpu::params::{Loss, LossTotal, Metrics};
 use adali::backend::gpu::{Buffer, Launch};
 use adali::backend::shape::{Span, Volume};
-use adali::backend::{Backend, LossSpec, LossSums};
+use adali::backend::{LossSpec, LossSums};
 
 /// Exp and log may differ by a rounding of f64.
 const RELATIVE: f64 = 1e-6;
@@ -53,7 +53,7 @@ fn on_device(
 fn on_cpu(spec: &LossSpec, logits: &Tensor, labels: &[u16]) -> (LossSums, Tensor) {
     let floats = logits.cpu_floats();
     let mut gradient = vec![0.0; floats.len()];
-    let sums = Cpu.loss(spec, logits.volume.c, logits.span, &floats, labels, Some(&mut gradient)).unwrap();
+    let sums = loss(spec, logits.volume.c, logits.span, &floats, labels, Some(&mut gradient));
     (sums, Tensor::from_cpu_floats(logits.span, logits.volume, &gradient))
 }
 

@@ -1,12 +1,14 @@
-//! Histograms of stored membranes, and potentials in them that are not finite.
+//! Histograms of stored membranes, collected step by step, and potentials in them that are not finite.
 
 use super::harness::*;
 use super::norm_lif::counts;
 use crate::oracle::Rng;
-use adali::autotune::Histogram;
-use adali::backend::gpu::params::{CountedLayer, Fault, FindNonFinite, MembraneHistogram};
+use adali::autotune::{BINS, Histogram};
+use adali::backend::cpu::{Batch, Counts, Cpu};
+use adali::backend::gpu::params::{CollectCounts, Fault, MembraneHistogram};
 use adali::backend::gpu::{Buffer, Launch};
 use adali::backend::shape::{Span, Volume};
+use adali::backend::{Backend, Histograms, Step, Totals};
 
 #[test]
 fn membrane_histogram_matches() {
@@ -59,14 +61,48 @@ fn layer(rng: &mut Rng, count: usize) -> Vec<Histogram> {
     let mut histograms = vec![Histogram::default(); count];
     for h in &mut histograms {
         (0..40).for_each(|_| h.count(3.0 * rng.normal() as f32));
+        // Past 32 bits.
         (h.underflow, h.overflow) = (rng.next_u64() >> 20, rng.next_u64() >> 20);
+        h.bins[rng.below(BINS)] = rng.next_u64() >> 20;
     }
     histograms
 }
 
+/// Where a fault is noted, of a step and a layer from 0 on.
+fn fault(step: u64, layer: usize, potentials: u64) -> Fault {
+    Fault { place: step << 16 | (layer as u64 + 1), potentials }
+}
+
+/// What the CPU has noted after it has collected a step, and after the next.
+fn on_cpu(steps: [&[Vec<Histogram>]; 2], first: u64) -> [Fault; 2] {
+    let (mut totals, mut batch) = (Totals::default(), Batch::default());
+    let mut number = first;
+    steps.map(|layers| {
+        let kept = |layer: &[Histogram]| Histograms::empty(layer.len());
+        let mut counts: Vec<_> = layers.iter().map(|l| Counts { fresh: l.clone(), kept: kept(l) }).collect();
+        batch.write(&Step { count: number, ..Step::evaluate(&[], &[]) });
+        number += 1;
+        Cpu.collect_counts(&mut counts.iter_mut().collect::<Vec<_>>(), &batch, &mut totals).unwrap();
+        for (counts, layer) in counts.iter().zip(layers) {
+            assert_eq!((&counts.kept.recent, &counts.kept.epoch), (layer, layer));
+            assert_eq!(counts.fresh, Histograms::empty(layer.len()).recent);
+        }
+        totals.fault.map_or(Fault::default(), |f| fault(f.step, f.layer, f.potentials))
+    })
+}
+
+/// Histograms of a layer after others were added to them.
+fn merged(mut histograms: Vec<Histogram>, others: &[Histogram]) -> Vec<Histogram> {
+    assert_eq!(histograms.len(), others.len());
+    histograms.iter_mut().zip(others).for_each(|(histogram, other)| histogram.merge(other));
+    histograms
+}
+
+/// Two steps are collected, layer by layer; in the first, the layers of `bad` have potentials that are not finite, in the
+/// second all have.
 #[test]
-fn find_non_finite_matches() {
-    let mut rng = Rng::fresh("find_non_finite");
+fn collect_counts_matches() {
+    let mut rng = Rng::fresh("collect_counts");
     let (one_each, per_channel) = (vec![1; 37], vec![1, 33, 1, 70, 32, 3]);
     let layouts: [(&[usize], &[&[usize]]); 4] = [
         (&[], &[&[]]),
@@ -74,52 +110,81 @@ fn find_non_finite_matches() {
         (&one_each, &[&[], &[0], &[36], &[16], &[20, 4], &[35, 36, 18], &[15, 31]]),
         (&per_channel, &[&[], &[1], &[3], &[5, 4], &[2, 3]]),
     ];
-    let mut cases = 0;
+    let (mut cases, mut collected) = (0, 0);
     for (layers, faulty) in layouts {
         for bad in faulty {
             for earlier in [false, true] {
-                let mut histograms: Vec<_> = layers.iter().map(|&count| layer(&mut rng, count)).collect();
+                let draw = |rng: &mut Rng| layers.iter().map(|&count| layer(rng, count)).collect::<Vec<_>>();
+                let [mut fresh, mut later, recent, epoch] = std::array::from_fn(|_| draw(&mut rng));
                 for &at in *bad {
-                    let of_layer = &mut histograms[at];
+                    let of_layer = &mut fresh[at];
                     let last = of_layer.len() - 1;
                     of_layer[last].non_finite = 1 + (rng.next_u64() >> 20);
+                    // Two channels, or one with more.
                     let any = rng.below(last + 1);
                     of_layer[any].non_finite += rng.next_u64() >> 20;
                 }
+                later.iter_mut().flatten().for_each(|h| h.non_finite = 1 + (rng.next_u64() >> 20));
+                let non_finite = |layer: &[Histogram]| layer.iter().map(|h| h.non_finite).sum::<u64>();
                 // Past 32 bits.
                 let step = (1 << 33) + rng.next_u64() % 1000;
-                let before =
-                    if earlier { Fault { step: 7, potentials: 3, layer: 90, padding: 0 } } else { Fault::default() };
-                let want = match bad.iter().min() {
-                    Some(&first) if !earlier => {
-                        let potentials = histograms[first].iter().map(|h| h.non_finite).sum();
-                        Fault { step, potentials, layer: first as u32, padding: 0 }
-                    }
-                    _ => before,
-                };
+                let before = if earlier { fault(7, 90, 3) } else { Fault::default() };
+                let first = bad.iter().min().map(|&first| fault(step, first, non_finite(&fresh[first])));
+                let want = if earlier { before } else { first.unwrap_or_default() };
+                let at_last = later.first().map_or(before, |layer| fault(step + 1, 0, non_finite(layer)));
+                let at_last = if want.place > 0 { want } else { at_last };
+                if !earlier {
+                    assert_eq!([want, at_last], on_cpu([&fresh, &later], step), "the CPU's fault");
+                }
+
                 for device in schedules(&mut rng) {
-                    let buffers: Vec<_> = histograms.iter().map(|of_layer| device.put(&counts(of_layer))).collect();
-                    let entry = |(buffer, &count): (&TestBuffer, &usize)| CountedLayer {
-                        histogram: buffer.address(),
-                        count: count as u32,
-                        padding: 0,
-                    };
-                    let table: Vec<_> = buffers.iter().zip(layers).map(entry).collect();
-                    let (table, number, fault) = (device.put(&table), device.put(&[step]), device.put(&[before]));
-                    let params = FindNonFinite {
-                        layers: table.address(),
-                        step: number.address(),
-                        fault: fault.address(),
-                        layer_count: layers.len() as u32,
-                        padding: 0,
-                    };
-                    device.run("find_non_finite", Launch::over(1, 1, 512), &params);
+                    let (number, found) = (device.put(&[step]), device.put(&[before]));
                     let what = format!("{layers:?} bad {bad:?} earlier {earlier}");
-                    assert_eq!(device.get::<Fault>(&fault), [want], "{what}");
+                    let put = |layers: &[Vec<Histogram>]| -> Vec<TestBuffer> {
+                        layers.iter().map(|layer| device.put(&counts(layer))).collect()
+                    };
+                    let collect = |fresh: &[TestBuffer], recent: &[TestBuffer], epoch: &[TestBuffer], step| {
+                        for (i, &count) in layers.iter().enumerate() {
+                            let params = CollectCounts {
+                                fresh: fresh[i].address(),
+                                recent: recent[i].address(),
+                                epoch: epoch[i].address(),
+                                step,
+                                fault: found.address(),
+                                layer: i as u32,
+                                padding: 0,
+                            };
+                            device.run("collect_counts", Launch::over(count, 1, 256), &params);
+                        }
+                        device.get::<Fault>(&found)[0]
+                    };
+                    let (of_recent, of_epoch) = (put(&recent), put(&epoch));
+                    let (of_fresh, of_later) = (put(&fresh), put(&later));
+                    assert_eq!(collect(&of_fresh, &of_recent, &of_epoch, number.address()), want, "{what}");
+                    // With nothing fresh, nothing changes.
+                    let next = device.put(&[step + 1]);
+                    assert_eq!(collect(&of_fresh, &of_recent, &of_epoch, next.address()), want, "{what}");
+                    let hold = |buffers: &[TestBuffer], what: &str, want: &dyn Fn(usize) -> Vec<Histogram>| {
+                        for (i, buffer) in buffers.iter().enumerate() {
+                            assert!(device.get::<u64>(buffer) == counts(&want(i)), "{what} of layer {i}");
+                        }
+                    };
+                    let none = |i: usize| vec![Histogram::default(); layers[i]];
+                    hold(&of_fresh, &format!("{what}: fresh"), &none);
+                    hold(&of_recent, &format!("{what}: recent"), &|i| merged(recent[i].clone(), &fresh[i]));
+                    hold(&of_epoch, &format!("{what}: epoch"), &|i| merged(epoch[i].clone(), &fresh[i]));
+
+                    assert_eq!(collect(&of_later, &of_recent, &of_epoch, next.address()), at_last, "{what}");
+                    hold(&of_later, &format!("{what}: later"), &none);
+                    let both = |kept: &[Histogram], i: usize| merged(merged(kept.to_vec(), &fresh[i]), &later[i]);
+                    hold(&of_recent, &format!("{what}: recent at last"), &|i| both(&recent[i], i));
+                    hold(&of_epoch, &format!("{what}: epoch at last"), &|i| both(&epoch[i], i));
                     cases += 1;
+                    collected += 3 * layers.len();
                 }
             }
         }
     }
     assert_eq!(cases, (1 + 2 + 7 + 5) * 2 * 2);
+    assert_eq!(collected, 3 * (2 + 7 * 37 + 5 * 6) * 2 * 2);
 }

@@ -47,7 +47,7 @@ fn norm_lif_forward_matches() {
                 let mut spikes = Cpu.spikes(span, volume).unwrap();
                 let mut inside = Cpu.spikes(span, volume).unwrap();
                 let mut membranes = Cpu.activations(span, volume).unwrap();
-                let mut histogram = Cpu.histogram(if histogram_each { channels } else { 1 }).unwrap();
+                let mut histogram = Cpu.counts(if histogram_each { channels } else { 1 }).unwrap();
                 let affine = Affine::<Cpu> {
                     scale: &Cpu.vector(&scale[..channels]).unwrap(),
                     shift: &Cpu.vector(&shift[..channels]).unwrap(),
@@ -62,7 +62,7 @@ fn norm_lif_forward_matches() {
                 Cpu.norm_lif_forward(volume, span, &floats, current_steps, affine, &on_cpu, out).unwrap();
 
                 let want_membranes = Tensor::from_cpu_floats(span, volume, &membranes).rounded(value);
-                let empty = counts(&vec![Histogram::default(); histogram.len()]);
+                let empty = counts(&vec![Histogram::default(); histogram.fresh.len()]);
                 for counted in [false, true, false, true] {
                     let device = Device::new(rng.next_u64());
                     let of_values = device.values(value, &currents);
@@ -105,7 +105,7 @@ fn norm_lif_forward_matches() {
                     assert_same(&what, &got, &Tensor::from_cpu_bits(span, volume, &inside));
                     assert_same(&what, &device.get_values(value, &gpu_membranes, span, volume), &want_membranes);
                     if let Some(gpu_counts) = gpu_counts {
-                        assert_eq!(device.get::<u64>(&gpu_counts), counts(&histogram), "{what}");
+                        assert_eq!(device.get::<u64>(&gpu_counts), counts(&histogram.fresh), "{what}");
                     }
                     cases += 1;
                 }

@@ -3,6 +3,7 @@
 use super::harness::*;
 use super::spike_backward::{Layer, cases};
 use crate::oracle::Rng;
+use adali::backend::bits_suffice;
 use adali::backend::gpu::params::{self, NormLifBackward};
 use adali::backend::gpu::{Buffer, Launch};
 use adali::backend::shape::Span;
@@ -129,7 +130,7 @@ fn norm_lif_backward_matches() {
                     let layer = Layer::new(&mut rng, value, neuron, kind, &case);
                     let channels = Channels::new(&mut rng, layer.volume.c);
                     for bits in [false, true] {
-                        if bits && !layer.neurons().bits_suffice() {
+                        if bits && !bits_suffice(&layer.neuron, &surrogate(layer.kind)) {
                             continue;
                         }
                         let what = format!("{value:?} {neuron:?} {kind:?} {case:?} bits {bits}");

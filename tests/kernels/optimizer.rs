@@ -2,10 +2,10 @@
 
 use super::harness::*;
 use crate::oracle::Rng;
-use adali::backend::cpu::Cpu;
+use adali::backend::UpdateRule;
+use adali::backend::cpu::optimizer::{self, Move};
 use adali::backend::gpu::params::{GradientNorm, Optimizer, OptimizerState, TrainedTensor, chunks};
 use adali::backend::gpu::{Buffer, Launch};
-use adali::backend::{Backend, Trained, Update, UpdateRule};
 use std::collections::BTreeSet;
 
 /// Shorter and longer than a chunk, and as long as one and two.
@@ -56,14 +56,14 @@ struct Table {
 }
 
 impl Table {
-    fn new(device: &Device, parameters: &[Parameter], decay: impl Fn(usize) -> f32, step: Step) -> Self {
+    fn new(device: &Device, parameters: &[Parameter], step: Step) -> Self {
         let arrays: Vec<_> = parameters.iter().map(|p| p.arrays().map(|array| device.put(array))).collect();
         let lengths: Vec<_> = parameters.iter().map(|p| p.value.len()).collect();
-        let tensor = |(i, (arrays, &length)): (usize, (&[TestBuffer; 4], &usize))| {
+        let tensor = |(arrays, &length): (&[TestBuffer; 4], &usize)| {
             let [value, gradient, first, second] = arrays.each_ref().map(Buffer::address);
-            TrainedTensor { value, gradient, first, second, length: length as u32, decay: decay(i) }
+            TrainedTensor { value, gradient, first, second, length: length as u32, padding: 0 }
         };
-        let tensors: Vec<_> = arrays.iter().zip(&lengths).enumerate().map(tensor).collect();
+        let tensors: Vec<_> = arrays.iter().zip(&lengths).map(tensor).collect();
         let chunks = chunks(&lengths);
         Self {
             tensors: device.put(&tensors),
@@ -101,11 +101,12 @@ impl Table {
         device.get(&self.state)[0]
     }
 
-    fn update(&self, device: &Device, rule: UpdateRule) {
+    fn update(&self, device: &Device, rule: UpdateRule, decay: f32) {
         let tables = Optimizer {
             tensors: self.tensors.address(),
             chunks: self.chunks.address(),
             state: self.state.address(),
+            decay,
             ..Optimizer::default()
         };
         let (kernel, params) = match rule {
@@ -139,46 +140,46 @@ fn updates_match() {
     let mut rng = Rng::fresh("optimizer");
     let mut cases = 0;
     for rule in rules() {
-        for (count, clip, loss_scale) in
-            [(0, 0.0, 1.0), (1, 1e9, 1.0), (6, 1.5, 1.0), (999, 0.5, 1024.0), (100_000, 2.0, 1.0)]
-        {
-            let mut parameters = parameters(&mut rng, &LENGTHS);
-            // What has to be kept of subnormal numbers and of zeros.
-            parameters[2].gradient[..4].copy_from_slice(&[0.0, -0.0, 1e-42, -1e-40]);
-            parameters[2].second[..2].fill(0.0);
-            let decay = |i: usize| if i.is_multiple_of(2) { 5e-4 } else { 0.0 };
-            let device = Device::new(rng.next_u64());
-            let rate = rng.uniform(1e-4, 0.1) as f32;
-            let state = OptimizerState { loss_scale, count, ..OptimizerState::default() };
-            let table = Table::new(&device, &parameters, decay, Step { number: 1, rate, state });
-            let state = table.norm(&device, clip, rule, 0);
-            table.update(&device, rule);
-            let what = format!("{rule:?} after {count} updates, clipped to {clip}");
+        for decay in [5e-4, 0.0] {
+            for (count, clip, loss_scale) in
+                [(0, 0.0, 1.0), (1, 1e9, 1.0), (6, 1.5, 1.0), (999, 0.5, 1024.0), (100_000, 2.0, 1.0)]
+            {
+                let mut parameters = parameters(&mut rng, &LENGTHS);
+                // What has to be kept of subnormal numbers and of zeros.
+                parameters[2].gradient[..4].copy_from_slice(&[0.0, -0.0, 1e-42, -1e-40]);
+                parameters[2].second[..2].fill(0.0);
+                let device = Device::new(rng.next_u64());
+                let rate = rng.uniform(1e-4, 0.1) as f32;
+                let state = OptimizerState { loss_scale, count, ..OptimizerState::default() };
+                let table = Table::new(&device, &parameters, Step { number: 1, rate, state });
+                let state = table.norm(&device, clip, rule, 0);
+                table.update(&device, rule, decay);
+                let what = format!("{rule:?} after {count} updates, clipped to {clip}, decay {decay}");
 
-            assert_eq!((state.count, state.finite, state.skipped), (count + 1, 1, 0), "{what}");
-            assert_eq!((state.rate, state.loss_scale, state.failed), (rate, loss_scale, 0), "{what}");
-            let gradients: Vec<_> = parameters.iter().map(|p| &p.gradient).collect();
-            let norm = Cpu.gradient_norm(&gradients).unwrap() / loss_scale as f64;
-            assert!((state.norm - norm).abs() <= 1e-12 * norm, "{what}: {} not {norm}", state.norm);
-            let scale = if clip > 0.0 && norm > clip { clip / norm } else { 1.0 } / loss_scale as f64;
-            assert!((state.gradient_scale as f64 - scale).abs() <= 1e-7 * scale, "{what}: {}", state.gradient_scale);
+                assert_eq!((state.count, state.finite, state.skipped), (count + 1, 1, 0), "{what}");
+                assert_eq!((state.rate, state.loss_scale, state.failed), (rate, loss_scale, 0), "{what}");
+                let gradients: Vec<_> = parameters.iter().map(|p| &p.gradient).collect();
+                let norm = optimizer::norm(&gradients) / loss_scale as f64;
+                assert!((state.norm - norm).abs() <= 1e-12 * norm, "{what}: {} not {norm}", state.norm);
+                let scale = if clip > 0.0 && norm > clip { clip / norm } else { 1.0 } / loss_scale as f64;
+                assert!(
+                    (state.gradient_scale as f64 - scale).abs() <= 1e-7 * scale,
+                    "{what}: {}",
+                    state.gradient_scale
+                );
 
-            for (i, p) in parameters.iter_mut().enumerate() {
-                let update = Update {
-                    rule,
-                    rate,
-                    decay: decay(i),
-                    gradient_scale: state.gradient_scale,
-                    count: state.count as u64,
-                };
-                let Parameter { value, gradient, first, second } = p;
-                Cpu.optimizer(&update, Trained { value, gradient, first, second }).unwrap();
+                for p in &mut parameters {
+                    let update =
+                        Move { rule, rate, decay, gradient_scale: state.gradient_scale, count: state.count as u64 };
+                    let Parameter { value, gradient, first, second } = p;
+                    optimizer::update(&update, value, gradient, first, second);
+                }
+                table.assert_holds(&device, &what, &parameters);
+                cases += 1;
             }
-            table.assert_holds(&device, &what, &parameters);
-            cases += 1;
         }
     }
-    assert_eq!(cases, 5 * 5);
+    assert_eq!(cases, 5 * 2 * 5);
 }
 
 #[test]
@@ -192,10 +193,10 @@ fn gradients_that_are_not_finite_are_skipped() {
                 parameters[at.0].gradient[at.1] = bad;
                 let device = Device::new(rng.next_u64());
                 let state = OptimizerState { loss_scale: 1.0, count: 3, ..OptimizerState::default() };
-                let table = Table::new(&device, &parameters, |_| 0.1, Step { number: 4, rate: 0.1, state });
+                let table = Table::new(&device, &parameters, Step { number: 4, rate: 0.1, state });
                 let state = table.norm(&device, 1.0, rule, 0);
                 assert_eq!((state.count, state.finite, state.skipped), (3, 0, 1), "{bad} at {at:?}");
-                table.update(&device, rule);
+                table.update(&device, rule, 0.1);
                 table.assert_holds(&device, &format!("{rule:?} {bad} at {at:?}"), &parameters);
                 cases += 1;
             }
@@ -248,7 +249,7 @@ fn loss_scales_follow_the_norms() {
                         parameters[rng.below(2)].gradient[rng.below(5)] = [f32::NAN, f32::INFINITY][rng.below(2)];
                     }
                     let gradients: Vec<_> = parameters.iter().map(|p| &p.gradient).collect();
-                    let norm = Cpu.gradient_norm(&gradients).unwrap() / f64::from(want.loss_scale);
+                    let norm = optimizer::norm(&gradients) / f64::from(want.loss_scale);
                     let (made_with, rate) = (want.loss_scale, rng.uniform(1e-4, 0.1) as f32);
                     let clip = if finite { f64::min(1.0, 2.0 / norm) } else { 1.0 };
 
@@ -266,7 +267,7 @@ fn loss_scales_follow_the_norms() {
                     seen.insert(change);
 
                     let device = Device::new(rng.next_u64());
-                    let table = Table::new(&device, &parameters, |_| 0.0, Step { number, rate, state });
+                    let table = Table::new(&device, &parameters, Step { number, rate, state });
                     state = table.norm(&device, 2.0, UpdateRule::Sgd { momentum: 0.0 }, growth);
                     let what = format!("growth {growth} from {scale}, {bad} bad, step {number}: {change:?}");
                     let integers = |s: &OptimizerState| (s.finite, s.count, s.skipped, s.steady, s.failed);
@@ -295,7 +296,7 @@ fn norms_are_the_same_in_every_run() {
     let state = OptimizerState { loss_scale: 1.0, ..OptimizerState::default() };
     let norm = |seed| {
         let device = Device::new(seed);
-        Table::new(&device, &parameters, |_| 0.0, Step { number: 1, rate: 0.1, state })
+        Table::new(&device, &parameters, Step { number: 1, rate: 0.1, state })
             .norm(&device, 1.0, UpdateRule::Sgd { momentum: 0.0 }, 0)
             .norm
             .to_bits()

@@ -3,6 +3,7 @@
 use super::harness::*;
 use crate::oracle::Rng;
 use adali::backend::cpu::Cpu;
+use adali::backend::cpu::loss::vote_backward;
 use adali::backend::gpu::params::{Vote, VoteBackward};
 use adali::backend::gpu::{Buffer, Launch};
 use adali::backend::shape::{Span, Volume};
@@ -81,7 +82,7 @@ fn vote_backward_matches() {
                     let (span, of_currents) = (Span { batch, steps }, Span { batch, steps: current_steps });
                     let gradient = Tensor::new(span, flat(classes), || rng.normal() as f32);
                     let mut want = vec![f32::NAN; batch * current_steps * layout::pitch(outputs.c)];
-                    Cpu.vote_backward(classes, vote, span, &gradient.cpu_floats(), current_steps, &mut want).unwrap();
+                    vote_backward(classes, vote, span, &gradient.cpu_floats(), current_steps, &mut want);
                     let mut want = Tensor::from_cpu_floats(of_currents, outputs, &want);
                     want.data.iter_mut().for_each(|x| *x = value.round(*x * scale.unwrap_or(1.0)));
 

@@ -6,7 +6,7 @@ use adali::backend::cpu::Cpu;
 use adali::backend::gpu::Buffer;
 use adali::backend::gpu::params::{self, SpikeBackward};
 use adali::backend::shape::{Extent, Pool, PoolKind, Span, Volume, output_extent};
-use adali::backend::{Affine, Backend, Neurons, Saved, SpikeOutput};
+use adali::backend::{Affine, Backend, Neurons, Saved, SpikeOutput, bits_suffice};
 use adali::neuron::{Neuron, NeuronModel, NeuronSpec, ResetKind};
 use adali::surrogate::{Bounds, MembraneSlope, Slope, SurrogateKind};
 
@@ -113,7 +113,7 @@ impl Layer {
         self.membranes = Tensor::from_cpu_floats(span, volume, &membranes);
     }
 
-    pub fn neurons(&self) -> Neurons<'_> {
+    pub fn neurons(&self) -> Neurons<'_, Cpu> {
         Neurons { neuron: self.neuron, surrogate: surrogate(self.kind), bounds: &self.bounds }
     }
 
@@ -134,7 +134,7 @@ impl Layer {
     fn unpooled(&self) -> Tensor {
         let spec = NeuronSpec { model: NeuronModel::Lif, tau: 1.0, detach_reset: true, ..NeuronSpec::default() };
         let neuron = spec.neuron().unwrap();
-        let bounds = [Bounds::new(0.5, 0.5, 0.5)];
+        let bounds = vec![Bounds::new(0.5, 0.5, 0.5)];
         let neurons = Neurons { neuron, surrogate: surrogate(SurrogateKind::Adali), bounds: &bounds };
         let mut everywhere = self.spikes.clone();
         everywhere.data.fill(1.0);
@@ -182,7 +182,7 @@ impl Layer {
     }
 }
 
-fn on_cpu(neurons: &Neurons, layer: &Layer, saved: Saved<Cpu>, steps: usize) -> Tensor {
+fn on_cpu(neurons: &Neurons<Cpu>, layer: &Layer, saved: Saved<Cpu>, steps: usize) -> Tensor {
     let (span, volume) = (layer.span, layer.volume);
     let of_currents = Span { steps, ..span };
     let mut out = Cpu.activations(of_currents, volume).unwrap();
@@ -245,7 +245,7 @@ fn spike_backward_matches() {
                     let got = on_gpu(rng.next_u64(), value, &layer, false);
                     assert_same(&what, &got, &want.rounded(value));
                     count += 1;
-                    if layer.neurons().bits_suffice() {
+                    if bits_suffice(&neuron, &surrogate(kind)) {
                         let got = on_gpu(rng.next_u64(), value, &layer, true);
                         assert_same(&format!("{what} bits"), &got, &layer.backward(true).rounded(value));
                         count += 1;

@@ -3,7 +3,7 @@
 use super::harness::*;
 use super::norm_lif::counts;
 use crate::oracle::Rng;
-use adali::autotune::{BINS, BoundsMode, BoundsSpec, Flag, Histogram};
+use adali::autotune::{BINS, BoundsMode, BoundsSpec, Flag, Histogram, Tuning};
 use adali::backend::gpu::params::{NON_FINITE, TuneBounds, flags, window};
 use adali::backend::gpu::{Buffer, Launch};
 use adali::surrogate::{Bounds, Schedule};
@@ -58,32 +58,12 @@ fn four(b: Bounds) -> [f32; 4] {
     [b.left, b.right, b.alpha, b.beta]
 }
 
-/// What the host does with a histogram; see `train::bounds`.
-fn on_host(
-    spec: &BoundsSpec,
-    histogram: Option<&Histogram>,
-    previous: Option<Bounds>,
-    start: Bounds,
-    epoch: f64,
-    epochs: f64,
-) -> (Bounds, Vec<Flag>) {
-    let auto_init = spec.mode == BoundsMode::AutoInit;
-    let scheduled = spec.scheduled((auto_init && previous.is_some()).then_some(start), epoch, epochs);
-    match histogram {
-        Some(h) if spec.mode.tracks() || (auto_init && previous.is_none()) => {
-            spec.tune(h, previous, scheduled, spec.target_at(epoch, epochs))
-        }
-        Some(h) => (scheduled, spec.diagnose(h).into_iter().collect()),
-        None => (scheduled, Vec::new()),
-    }
-}
-
 #[test]
 fn tune_bounds_matches() {
     use BoundsMode::{AutoInit, AutoMass, AutoSymmetric, AutoTrack, Manual};
     use Schedule::{Constant, Linear, Log, Sqrt};
     let mut rng = Rng::fresh("tune_bounds");
-    let (mut cases, mut with_totals, mut seen) = (0, [0; 2], HashSet::<Flag>::new());
+    let (mut cases, mut seen) = (0, HashSet::<Flag>::new());
     for mode in [Manual, AutoInit, AutoTrack, AutoMass, AutoSymmetric] {
         for (schedule, epoch, epochs) in
             [(Log, 1.0, 1.0), (Log, 3.7, 20.0), (Linear, 20.0, 20.0), (Sqrt, 2.5, 9.0), (Constant, 9.5, 9.0)]
@@ -112,13 +92,10 @@ fn tune_bounds_matches() {
                 let device = Device::new(rng.next_u64());
                 let upload = |bounds: &[Bounds]| device.put(&bounds.iter().map(|&b| four(b)).collect::<Vec<_>>());
                 let histogram = device.put(&counts(&histograms));
-                let before: Vec<u64> = counts(&histograms).iter().map(|_| rng.next_u64() >> 8).collect();
-                let (total, totals) = (device.put(&before), cases % 2 == 0);
                 let (bounds, starts, of_epoch) = (upload(&previous), upload(&start), device.put(&[epoch]));
                 let (windows, masks) = (device.empty(16 * histograms.len()), device.put(&vec![0u32; histograms.len()]));
                 let params = TuneBounds {
                     histogram: if sampled { histogram.address() } else { NONE },
-                    total: if totals { total.address() } else { NONE },
                     epoch: of_epoch.address(),
                     bounds: bounds.address(),
                     start: if mode == AutoInit { starts.address() } else { NONE },
@@ -137,11 +114,12 @@ fn tune_bounds_matches() {
                 let (windows, masks): (Vec<[f32; 4]>, Vec<u32>) = (device.get(&windows), device.get(&masks));
                 for (i, h) in histograms.iter().enumerate() {
                     let what = format!("{mode:?} {schedule:?} {epoch} first {first} sampled {sampled} histogram {i}");
-                    let old = (!first).then_some(previous[i]);
-                    let (want, mut want_flags) = on_host(&spec, sampled.then_some(h), old, start[i], epoch, epochs);
+                    let (mut want, mut want_start) = (previous[i], start[i]);
+                    let tuning = Tuning { spec, epochs, first };
+                    let mut want_flags = tuning.apply(sampled.then_some(h), epoch, &mut want_start, &mut want);
+                    assert_eq!(want_start != start[i], mode == AutoInit && first, "{what}");
                     assert_close(&what, &bounds[i], &four(want), 1e-6, 0.0);
                     assert_close(&what, &windows[i], &window(want.window(THRESHOLD)), 2e-6, 0.0);
-                    let want_start = if mode == AutoInit && first { want } else { start[i] };
                     assert_close(&what, &starts[i], &four(want_start), 1e-6, 0.0);
                     want_flags.sort_by_key(|&flag| flag as u32);
                     seen.extend(&want_flags);
@@ -152,14 +130,9 @@ fn tune_bounds_matches() {
                 let left = device.get::<u64>(&histogram);
                 let want = if sampled { vec![0; left.len()] } else { counts(&histograms) };
                 assert_eq!(left, want, "counts are cleared");
-                let added = |(&before, &count): (&u64, &u64)| before + if sampled && totals { count } else { 0 };
-                let want: Vec<u64> = before.iter().zip(&counts(&histograms)).map(added).collect();
-                assert_eq!(device.get::<u64>(&total), want, "totals {totals}, sampled {sampled}");
-                with_totals[usize::from(sampled)] += usize::from(totals);
             }
         }
     }
     assert_eq!(cases, (5 * 3 - 2) * 5 * 35);
-    assert_eq!(with_totals, [8, 25], "launches with totals, without and with a histogram");
     assert_eq!(seen.len(), 6, "every flag was raised: {seen:?}");
 }

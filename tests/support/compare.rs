@@ -4,9 +4,9 @@ use super::draw::{Case, Drawn, amplification, draw, values_mut};
 use crate::oracle::{
     LayerGradients, LayerParams, LayerTrace, Rng, SpikeModel, Tensor, backward, forward, loss_and_gradient,
 };
-use adali::backend::LossSums;
 use adali::backend::cpu::Cpu;
-use adali::data::Placement;
+use adali::backend::{LossSums, Step, Update, UpdateRule};
+use adali::data::Augmentation;
 use adali::network::Model;
 use adali::network::model::Pass;
 use adali::network::parameters::{Parameter, Part, StageParameters};
@@ -71,7 +71,7 @@ pub fn pass(case: &Case) -> Pass {
     Pass {
         batch_statistics: case.batch_statistics,
         update_running: case.batch_statistics,
-        dropout: case.dropout,
+        dropout: case.dropout.is_some(),
         backward: true,
         histogram: true,
         membranes: true,
@@ -80,25 +80,59 @@ pub fn pass(case: &Case) -> Pass {
 
 /// Gathers the batch and runs one pass; with `backward` the loss's gradient too.
 pub fn run_model(model: &mut Model<Cpu>, case: &Case, drawn: &Drawn, pass: Pass) -> LossSums {
-    let placements = vec![Placement::default(); case.batch];
-    model.gather(&drawn.bytes, &drawn.shape, &drawn.normalisation, &drawn.indices(), &placements).expect("a batch");
+    run_model_at(model, case, drawn, pass, 0.0)
+}
+
+/// The same in a step of learning rate `rate`.
+pub fn run_model_at(model: &mut Model<Cpu>, case: &Case, drawn: &Drawn, pass: Pass, rate: f32) -> LossSums {
+    let (samples, labels) = (drawn.indices(), drawn.model_labels());
+    let dropout = case.dropout.unwrap_or_default();
+    run_step(model, case, drawn, pass, &Step { dropout, rate, ..Step::evaluate(&samples, &labels) })
+}
+
+fn run_step(model: &mut Model<Cpu>, case: &Case, drawn: &Drawn, pass: Pass, step: &Step) -> LossSums {
+    let mut set = drawn.set(case);
+    empty_sums(model);
+    model.write_batch(&mut set, step).expect("a batch");
+    model.gather(&set, &Augmentation::default()).expect("samples");
     model.forward(pass).expect("a forward pass");
-    let sums = model.loss(&case.loss, &drawn.model_labels(), pass.backward).expect("a loss");
+    model.loss(&case.loss, pass.backward).expect("a loss");
     if pass.backward {
         model.backward(pass).expect("a backward pass");
     }
-    sums
+    model.release_batch(&mut set).expect("a batch");
+    let totals = model.totals().expect("sums");
+    assert_eq!(totals.samples, step.samples.len() as u64, "{case:?}");
+    LossSums { loss: totals.loss, correct: totals.correct }
+}
+
+/// Empties the sums and keeps the optimiser's state.
+fn empty_sums(model: &mut Model<Cpu>) {
+    let totals = model.totals().expect("sums").next_epoch();
+    model.set_totals(&totals).expect("sums");
+}
+
+/// The norm of all gradients, which an update adds to the sums; this one, of the rate 0 that [`run_model`] left, moves no
+/// parameter.
+pub fn gradient_norm(model: &mut Model<Cpu>) -> f64 {
+    let values = |model: &Model<Cpu>| -> Vec<Vec<f32>> {
+        model.parameters().map(|p| p.read(model.backend(), Part::Value).expect("values")).collect()
+    };
+    empty_sums(model);
+    let (before, updates) = (values(model), model.totals().expect("sums").updates);
+    let update = Update { rule: UpdateRule::Sgd { momentum: 0.0 }, decay: 0.0, clip: 0.0 };
+    model.update(&update).expect("an update");
+    let totals = model.totals().expect("sums");
+    assert_eq!((totals.updates, totals.skipped), (updates + 1, 0), "a gradient is not finite");
+    assert!(values(model) == before, "the rate is 0");
+    totals.gradient_norm
 }
 
 /// Leaves the traces of another, full batch in every buffer.
 fn make_dirty(model: &mut Model<Cpu>, case: &Case, drawn: &Drawn) {
-    let (indices, placements): (Vec<u32>, Vec<_>) =
-        (0..case.capacity as u32).map(|n| (n, Placement::default())).unzip();
-    model.gather(&drawn.bytes, &drawn.shape, &drawn.normalisation, &indices, &placements).expect("a batch");
-    let pass = Pass { update_running: false, dropout: Some(5), ..pass(case) };
-    model.forward(pass).expect("a forward pass");
-    model.loss(&case.loss, &vec![0; case.capacity], true).expect("a loss");
-    model.backward(pass).expect("a backward pass");
+    let (samples, labels): (Vec<u32>, Vec<u16>) = (0..case.capacity as u32).map(|n| (n, 0)).unzip();
+    let pass = Pass { update_running: false, dropout: true, ..pass(case) };
+    run_step(model, case, drawn, pass, &Step { dropout: 5, ..Step::evaluate(&samples, &labels) });
 }
 
 /// Draws the case and compares inference and a training step; panics where they differ.
@@ -142,7 +176,7 @@ pub fn check(case: &Case, rng: &mut Rng) -> Outcome {
             outcome.excused += 1;
         }
     }
-    let (norm, want) = (model.gradient_norm().expect("a norm"), squares.sqrt());
+    let (norm, want) = (gradient_norm(&mut model), squares.sqrt());
     let read = |p: &Parameter<Cpu>| p.read(model.backend(), Part::Gradient).expect("a gradient");
     let held: f64 = model.parameters().flat_map(read).map(|g| f64::from(g).powi(2)).sum();
     assert!(

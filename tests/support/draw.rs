@@ -3,9 +3,9 @@
 use crate::oracle::network::{Input, Layer, LayerParams, Network, Params};
 use crate::oracle::neuron::slope_of;
 use crate::oracle::{Forward, LayerTrace, Loss, Neuron, Reset, Rng, Slope, SpikeModel, Tensor, forward};
-use adali::backend::cpu::Cpu;
+use adali::backend::cpu::{Cpu, Set};
 use adali::backend::shape::Extent;
-use adali::backend::{LossSpec, Normalisation, keeps};
+use adali::backend::{Backend, LossSpec, Normalisation, dropout_mask, keeps};
 use adali::data::SampleShape;
 use adali::network::parameters::{Parameter, Part};
 use adali::network::spec::{LayerSpec, Synapse};
@@ -158,7 +158,7 @@ fn oracle_network(case: &Case, bounds: &[Vec<Bounds>]) -> (Network, Vec<usize>) 
             }
             LayerSpec::Dropout { probability } => match case.dropout {
                 Some(seed) => {
-                    let mask = dropout_mask(seed.wrapping_add(stages.len() as u64 - 1), probability, shape);
+                    let mask = mask(dropout_mask(seed, stages.len() - 1), probability, shape);
                     Layer::Dropout { mask, keep: 1.0 - f64::from(probability) }
                 }
                 None => continue,
@@ -220,7 +220,7 @@ fn oracle_slopes(spec: &NetworkSpec, bounds: &[Bounds]) -> Vec<Slope> {
 }
 
 /// `[N, C, H, W]` of 0 and 1, from the model's own choice, which goes by `[N][H][W][C]`.
-fn dropout_mask(seed: u64, probability: f32, [_, batch, c, h, w]: [usize; 5]) -> Tensor {
+fn mask(seed: u64, probability: f32, [_, batch, c, h, w]: [usize; 5]) -> Tensor {
     let mut mask = Tensor::zeros(&[batch, c, h, w]);
     for (index, value) in mask.data.iter_mut().enumerate() {
         let (n, channel, pixel) = (index / (c * h * w), index / (h * w) % c, index % (h * w));
@@ -363,10 +363,20 @@ impl Drawn {
                 }
             }
         }
-        for (stage, bounds) in self.bounds.iter().enumerate() {
-            model.set_bounds(stage, bounds.clone());
-        }
+        self.set_bounds(&mut model);
         model
+    }
+
+    /// Gives the model these bounds.
+    pub fn set_bounds(&self, model: &mut Model<Cpu>) {
+        for (stage, bounds) in self.bounds.iter().enumerate() {
+            model.set_bounds(stage, bounds, bounds).expect("bounds");
+        }
+    }
+
+    /// The samples.
+    pub fn set(&self, case: &Case) -> Set {
+        Cpu.set(self.bytes.clone(), self.shape, &self.normalisation, case.capacity).expect("memory")
     }
 
     /// Samples of the batch in `bytes`.
@@ -387,7 +397,6 @@ pub fn floats(values: &[f64]) -> Vec<f32> {
 }
 
 fn padded(values: &[f64]) -> Vec<f32> {
-    use adali::backend::Backend;
     Cpu.vector(&floats(values)).expect("memory")
 }
 
