@@ -395,4 +395,30 @@ mod tests {
             assert!(bad.validate().is_err(), "{bad:?}");
         }
     }
+
+    /// Over evenly spread potentials, mean g² is `alpha²/L + beta²/R` times their density.
+    #[test]
+    fn a_gain_sets_the_mean_square_of_the_slope() {
+        let square = |b: Bounds| (b.alpha * b.alpha / b.left + b.beta * b.beta / b.right) as f64;
+        let mut cases = 0;
+        for (left, right) in [([0.5; 2], [0.5; 2]), ([1.5, 0.3], [1.5, 0.3]), ([0.8; 2], [0.3, 1.1])] {
+            for alpha in [0.5, 0.3] {
+                let plain = BoundsSpec { left, right, alpha, ..BoundsSpec::default() };
+                let log = BoundsSpec { gain: Some([1.5, 0.3]), ..plain };
+                for epoch in [1.0, 2.5, 10.0] {
+                    let bounds = plain.scheduled(None, epoch, 10.0);
+                    assert_eq!(plain.with_gain(bounds, epoch, 10.0), bounds);
+                    let scaled = log.with_gain(bounds, epoch, 10.0);
+                    let width = Schedule::Log.at(1.5, 0.3, epoch, 10.0);
+                    let want = square(Bounds::new(width, width, alpha));
+                    assert!((square(scaled) - want).abs() < 1e-5 * want, "{scaled:?}");
+                    let ratio = bounds.alpha / bounds.beta;
+                    assert_eq!((scaled.left, scaled.right), (bounds.left, bounds.right));
+                    assert!((scaled.alpha / scaled.beta - ratio).abs() < 1e-5 * ratio);
+                    cases += 1;
+                }
+            }
+        }
+        assert_eq!(cases, 3 * 2 * 3);
+    }
 }

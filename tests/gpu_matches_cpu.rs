@@ -6,6 +6,7 @@ mod oracle;
 mod support;
 
 use adali::backend::cpu::Cpu;
+use adali::backend::gpu::cuda::Cuda;
 use adali::backend::gpu::emulator::Emulator;
 use adali::backend::gpu::tile::Card;
 use adali::backend::gpu::{Gpu, Precision};
@@ -95,9 +96,35 @@ fn distance(got: &[f32], want: &[f32]) -> f64 {
     apart / norm(&mut want.iter().map(|&w| f64::from(w))).max(1e-6)
 }
 
-fn gpu(precision: Precision, seed: u64, graphs: bool) -> Gpu<Emulator> {
-    let card = Card { multiprocessors: 2, shared: 99 * 1024 };
-    Gpu::new(Emulator::new(seed), card, precision, "emulator".into(), graphs)
+/// The emulator, or with `ADALI_TEST_DEVICE=cuda` the first card, without and with graphs.
+enum Device {
+    Emulator(Precision),
+    Card(Box<[Gpu<Cuda>; 2]>),
+}
+
+impl Device {
+    fn new(precision: Precision) -> Self {
+        if std::env::var("ADALI_TEST_DEVICE").as_deref() != Ok("cuda") {
+            return Self::Emulator(precision);
+        }
+        Self::Card(Box::new([false, true].map(|graphs| {
+            let cuda = Cuda::open(0).expect("a card");
+            let (card, name) = (cuda.card(), cuda.name().to_string());
+            Gpu::new(cuda, card, precision, name, graphs)
+        })))
+    }
+
+    /// The emulator's schedules follow from `seed`.
+    fn train(&self, seed: u64, graphs: bool, case: &Case, bytes: &[u8], rule: UpdateRule) -> Trained {
+        match self {
+            Self::Emulator(precision) => {
+                let card = Card { multiprocessors: 2, shared: 99 * 1024 };
+                let gpu = Gpu::new(Emulator::new(seed), card, *precision, "emulator".into(), graphs);
+                train(gpu, case, bytes, rule)
+            }
+            Self::Card(gpus) => train(gpus[usize::from(graphs)].clone(), case, bytes, rule),
+        }
+    }
 }
 
 /// Networks that meet every operation of the backend.
@@ -147,6 +174,20 @@ fn networks() -> Vec<(&'static str, NetworkSpec)> {
             )),
         ),
         (
+            "csnn",
+            network(
+                4,
+                vec![
+                    conv(9, 3, 1, 1, Norm::Batch),
+                    max_pool(2, 2, 0),
+                    conv(9, 3, 1, 1, Norm::Batch),
+                    max_pool(2, 2, 0),
+                    linear(16, Norm::None),
+                    spiking_readout(CLASSES, 1, Norm::None),
+                ],
+            ),
+        ),
+        (
             "votes and dropout",
             network(
                 4,
@@ -166,6 +207,7 @@ fn compare(precision: Precision, losses: f64, gradients: f64, flips: f64) {
     let mut rng = Rng::fresh(precision.name());
     let (mut compared, mut gradients_compared, mut largest) = (0, 0, [0.0f64; 3]);
     let mut recorded = 0;
+    let device = Device::new(precision);
     let rules = [
         UpdateRule::Sgd { momentum: 0.9 },
         UpdateRule::Adam { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, decoupled: true },
@@ -183,7 +225,7 @@ fn compare(precision: Precision, losses: f64, gradients: f64, flips: f64) {
             let rule = rules[(i + j) % 2];
             let want = train(Cpu, &case, &bytes, rule);
             let graphs = rng.below(2) == 0;
-            let got = train(gpu(precision, rng.next_u64(), graphs), &case, &bytes, rule);
+            let got = device.train(rng.next_u64(), graphs, &case, &bytes, rule);
             let what = format!("{name} {kind:?} {:?} {} graphs {graphs}", case.spec.neuron, precision.name());
             assert_eq!([want.recorded, got.recorded], [false, graphs], "{what}");
             recorded += usize::from(graphs);
@@ -212,7 +254,7 @@ fn compare(precision: Precision, losses: f64, gradients: f64, flips: f64) {
             compared += 1;
         }
     }
-    assert_eq!(compared, 6 * SURROGATES.len());
+    assert_eq!(compared, 7 * SURROGATES.len());
     assert!((3..=27).contains(&recorded), "{recorded} of 30 with graphs");
     println!("{}: {gradients_compared} gradients; loss, flips, gradients apart by up to {largest:?}", precision.name());
     // In 16 bits only where no spike has parted.

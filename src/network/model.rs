@@ -276,6 +276,7 @@ impl<B: Backend> Model<B> {
     pub fn write_batch(&mut self, set: &mut B::Set, step: &Step) -> Result<()> {
         let size = step.samples.len();
         assert!(size <= self.capacity && size > 0, "a batch has 1 to {} samples", self.capacity);
+        assert_eq!(size, step.labels.len(), "a label a sample");
         self.size = size;
         self.backend.write_batch(&mut self.batch, set, step)
     }

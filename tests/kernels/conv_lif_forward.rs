@@ -59,7 +59,8 @@ impl Case {
         let (floats, bits) = (x.cpu_floats(), x.cpu_bits());
         let input = if direct { Input::Dense(&floats) } else { Input::Spikes { bits: &bits, scale: 1.0 } };
         let steps = of_input.steps;
-        Cpu.conv_lif_forward(&conv, span, input, steps, cpu_weights(&weights), &zeros, affine, &on_cpu, out).unwrap();
+        Cpu.conv_lif_forward(&conv, span, input, steps, cpu_weights(&weights), &zeros, affine, &on_cpu, out, None)
+            .unwrap();
         let want = Tensor::from_cpu_bits(span, volume, &spikes);
 
         let pooled = (volume.h > 1 && volume.w > 1 && everything).then_some(Volume {

@@ -78,6 +78,7 @@ fn tune_bounds_matches() {
                     target: if rng.below(2) == 0 { [0.5; 2] } else { [rng.uniform(0.3, 0.8), rng.uniform(0.1, 0.5)] },
                     momentum: rng.uniform(0.1, 1.0),
                     ceiling: if rng.below(4) == 0 { 4.0 } else { 2.5 },
+                    gain: (rng.below(2) == 0).then(|| [rng.uniform(0.3, 2.0), rng.uniform(0.3, 2.0)]),
                     ..BoundsSpec::default()
                 };
                 spec.validate().unwrap();

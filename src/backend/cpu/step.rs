@@ -108,4 +108,5 @@ pub fn tune_bounds(
         }
         *recent = Histogram::default();
     }
+    flags.sort_by_key(|&flag| flag as u32);
 }
