@@ -8,8 +8,8 @@
 // neuron-step: 2 bytes in.
 //
 // `collect_counts` adds a layer's fresh counts, of all steps since it last ran, to the recent ones, by which the bounds
-// move, and to the epoch's, and clears them; a block a histogram. The first layer with potentials that are not finite is
-// noted: layers are collected in order, launch by launch. Moves 40 bytes a counter.
+// move, and to the epoch's, and clears them; a block a histogram. The first layer with potentials that are not finite
+// is noted: layers are collected in order, launch by launch. Moves 40 bytes a counter.
 #include "histogram.cuh"
 #include "places.cuh"
 #include "value.cuh"

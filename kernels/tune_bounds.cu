@@ -12,7 +12,7 @@
 #include "reduce.cuh"
 #include "surrogate.cuh"
 
-enum BoundsMode : uint32_t { MANUAL, AUTO_INIT, AUTO_TRACK, AUTO_MASS, AUTO_SYMMETRIC };
+enum BoundsMode : uint32_t { MANUAL, AUTO_INIT, AUTO_TRACK, AUTO_MASS, AUTO_SYMMETRIC, AUTO_STD };
 enum Schedule : uint32_t { LOG, LINEAR, SQRT, CONSTANT };
 // src/autotune.rs Flag, a bit each, and what stops a training.
 enum Flag : uint32_t {
@@ -46,8 +46,8 @@ struct TuneBounds {
     float threshold;
     uint32_t padding;
 };
-LAYOUT(TuneBounds, histogram, epoch, bounds, start, windows, flags, epochs, left0, left1, right0, right1,
-       target0, target1, alpha, momentum, floor, ceiling, gain0, gain1, mode, schedule, count, first, threshold, padding)
+LAYOUT(TuneBounds, histogram, epoch, bounds, start, windows, flags, epochs, left0, left1, right0, right1, target0,
+       target1, alpha, momentum, floor, ceiling, gain0, gain1, mode, schedule, count, first, threshold, padding)
 
 namespace {
 
@@ -115,6 +115,19 @@ struct Histogram {
         if (z >= RANGE) count += counts[BINS + 1];
         return count + part;
     }
+    // In halves of a bin from the threshold the sums are whole numbers, below 2^63 as long as all counts are below
+    // 2^45.
+    DEVICE double deviation() const {
+        long long sum = 0, squares = 0;
+        const auto add = [&](long long at, Count count) {
+            sum += at * static_cast<long long>(count), squares += at * at * static_cast<long long>(count);
+        };
+        for (uint32_t bin = LANE; bin < BINS; bin += 32) add(2ll * bin + 1 - static_cast<long long>(BINS), counts[bin]);
+        if (LANE == 0) add(-static_cast<long long>(BINS), counts[BINS]), add(BINS, counts[BINS + 1]);
+        sum = warp_sum(sum), squares = warp_sum(squares);
+        const double all = total ? total : 1, mean = sum / all;
+        return sqrt(fmax(squares / all - mean * mean, 0.0)) / (2.0 * BINS_PER_UNIT);
+    }
     DEVICE bool nothing_inside(double width) const { return !(cumulative(width) - cumulative(-width) > 0.0); }
 };
 
@@ -168,16 +181,19 @@ DEVICE Bounds tune(const TuneBounds& p, const Histogram& h, const Bounds& previo
     if (flags & NOT_SAMPLED) return p.first ? scheduled : previous;
     if (flags & OUT_OF_REACH) return scheduled;
     const auto thin = [&](Count count) { return count < THIN_COUNT || count < THIN_SHARE * h.total; };
-    const bool symmetric = p.mode == AUTO_SYMMETRIC, thin_side = thin(h.spikes) || thin(h.below);
+    const bool symmetric = p.mode == AUTO_SYMMETRIC || p.mode == AUTO_STD, thin_side = thin(h.spikes) || thin(h.below);
     const bool silent = flags & (DEAD | SATURATED), together = symmetric || (thin_side && !silent);
     const double rate = h.firing_rate();
+    const auto width = [&] {
+        return p.mode == AUTO_STD ? sqrt(3.0) * target * h.deviation() : h.symmetric_quantile(target);
+    };
     double left = NAN, right = NAN;
     if (!silent && !symmetric && thin_side) flags |= THIN;
     if (!(flags & SATURATED) && !thin(flags & DEAD ? h.below : h.total)) {
-        left = together ? h.symmetric_quantile(target) : -h.quantile((1.0 - rate) * (1.0 - target));
+        left = together ? width() : -h.quantile((1.0 - rate) * (1.0 - target));
     }
     if (!(flags & DEAD) && !thin(flags & SATURATED ? h.spikes : h.total)) {
-        right = together ? h.symmetric_quantile(target) : h.quantile((1.0 - rate) + rate * target);
+        right = together ? width() : h.quantile((1.0 - rate) + rate * target);
     }
     left = side(p, left, previous.left, scheduled.left, flags);
     right = side(p, right, previous.right, scheduled.right, flags);
@@ -200,7 +216,8 @@ KERNEL(tune_bounds, TuneBounds, 128, 1) {
     if (i >= p.count) return;
     const size_t from = static_cast<size_t>(i) * COUNTS;
     const double epoch = *p.epoch;
-    const bool starts = p.mode == AUTO_INIT, tracks = p.mode == AUTO_TRACK || p.mode == AUTO_SYMMETRIC;
+    const bool starts = p.mode == AUTO_INIT,
+               tracks = p.mode == AUTO_TRACK || p.mode == AUTO_SYMMETRIC || p.mode == AUTO_STD;
     const bool started = starts && !p.first;
     const double left0 = started ? p.start[i].left : p.left0, right0 = started ? p.start[i].right : p.right0;
     Bounds bounds = scheduled_bounds(p, left0, right0, epoch);

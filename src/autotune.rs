@@ -33,6 +33,8 @@ pub enum BoundsMode {
     AutoMass,
     /// As auto-track, with one `W` for both sides: `P(|z| <= W) = p`.
     AutoSymmetric,
+    /// As auto-symmetric, with `W = sqrt(3) p` standard deviations: the quantile's width, were potentials spread evenly.
+    AutoStd,
 }
 
 impl BoundsMode {
@@ -44,12 +46,13 @@ impl BoundsMode {
             Self::AutoTrack => "auto-track",
             Self::AutoMass => "auto-mass",
             Self::AutoSymmetric => "auto-symmetric",
+            Self::AutoStd => "auto-std",
         }
     }
 
     /// Whether the bounds follow the histogram through the training.
     pub fn tracks(self) -> bool {
-        matches!(self, Self::AutoTrack | Self::AutoSymmetric)
+        matches!(self, Self::AutoTrack | Self::AutoSymmetric | Self::AutoStd)
     }
 }
 
@@ -196,8 +199,12 @@ impl BoundsSpec {
             _ => {}
         }
         let thin = |count: u64| count < THIN_COUNT || (count as f64) < THIN_SHARE * total as f64;
-        let symmetric = self.mode == BoundsMode::AutoSymmetric;
-        let both_sides = || histogram.symmetric_quantile(target);
+        let by_deviation = self.mode == BoundsMode::AutoStd;
+        let symmetric = by_deviation || self.mode == BoundsMode::AutoSymmetric;
+        let both_sides = || match by_deviation {
+            true => Some(3f64.sqrt() * target * histogram.deviation()),
+            false => histogram.symmetric_quantile(target),
+        };
         let left_side = || histogram.quantile((1.0 - rate) * (1.0 - target)).map(|z| -z);
         let right_side = || histogram.quantile((1.0 - rate) + rate * target);
         // None: the histogram cannot tell this side's bound.
@@ -420,5 +427,17 @@ mod tests {
             }
         }
         assert_eq!(cases, 3 * 2 * 3);
+    }
+
+    /// Evenly spread potentials of half width 2: the deviation is 2/sqrt(3), and p = 0.4 is 0.8 either side.
+    #[test]
+    fn auto_std_gives_the_quantiles_width_where_potentials_are_spread_evenly() {
+        let mut h = Histogram::default();
+        (-2000..2000).for_each(|i| h.count((i as f32 + 0.5) / 1000.0));
+        assert!((h.deviation() - 2.0 / 3f64.sqrt()).abs() < 1e-4, "{}", h.deviation());
+        let (b, flags) = spec(BoundsMode::AutoStd).tune(&h, None, SCHEDULED, 0.4);
+        assert!((b.left - 0.8).abs() < 1e-3 && b.left == b.right && flags.is_empty(), "{b:?} {flags:?}");
+        let (quantiles, _) = spec(BoundsMode::AutoSymmetric).tune(&h, None, SCHEDULED, 0.4);
+        assert!((b.left - quantiles.left).abs() < 2e-3, "{b:?} {quantiles:?}");
     }
 }

@@ -89,6 +89,23 @@ impl Histogram {
         count as f64 + part
     }
 
+    /// Standard deviation of `z`, a bin's samples at its centre and those beyond the range at its ends; 0 when nothing was
+    /// sampled.
+    pub fn deviation(&self) -> f64 {
+        // In halves of a bin from the threshold: the sums are whole numbers.
+        let halves = |bin: usize| 2 * bin as i64 + 1 - BINS as i64;
+        let ends = [(-(BINS as i64), self.underflow), (BINS as i64, self.overflow)];
+        let bins = self.bins.iter().enumerate().map(|(bin, &count)| (halves(bin), count));
+        let (mut sum, mut squares) = (0i64, 0i64);
+        for (at, count) in bins.chain(ends) {
+            sum = sum.wrapping_add(at.wrapping_mul(count as i64));
+            squares = squares.wrapping_add((at * at).wrapping_mul(count as i64));
+        }
+        let total = self.total().max(1) as f64;
+        let mean = sum as f64 / total;
+        (squares as f64 / total - mean * mean).max(0.0).sqrt() / (2.0 * BINS_PER_UNIT)
+    }
+
     /// The `z` below which the share `q` of samples lies, linear inside a bin; infinite where the counts beyond
     /// the range hide it. `None` when nothing was sampled.
     pub fn quantile(&self, q: f64) -> Option<f64> {
