@@ -21,15 +21,19 @@ pub struct Memory {
     pub currents: usize,
     /// Input, gradients of activations, pooled means.
     pub activations: usize,
+    /// Logits, histograms, bounds, tables, and what a device adds to round sizes up.
+    pub tables: usize,
     /// What single operations need for themselves.
     pub working: usize,
 }
 
 impl Memory {
-    /// What [`Model::new`] allocates for batches of up to `capacity`; histograms and tables, which take little, are left out.
+    /// What [`Model::new`] allocates for batches of up to `capacity`; tables, which take little, are left out where nothing
+    /// is rehearsed.
     pub fn plan<B: Backend>(backend: &B, spec: &NetworkSpec, plan: &Plan, capacity: usize) -> Result<Self> {
         let span = Span { batch: capacity, steps: plan.steps };
-        let mut memory = Self { working: Model::rehearse(backend, spec, plan, capacity)?, ..Self::default() };
+        let (kept, working) = Model::rehearse(backend, spec, plan, capacity)?;
+        let mut memory = Self::default();
         let (mut outputs, mut currents) = (0, 0);
         for (i, stage) in plan.stages.iter().enumerate() {
             memory.add_synapses(backend, stage);
@@ -57,7 +61,7 @@ impl Memory {
         }
         let input = Span { batch: capacity, steps: plan.current_steps(0) };
         memory.activations += outputs + currents + backend.samples_size(input, plan.input);
-        Ok(memory)
+        Ok(Self { tables: kept.saturating_sub(memory.total()), working, ..memory })
     }
 
     fn add_synapses<B: Backend>(&mut self, backend: &B, stage: &Stage) {
@@ -74,8 +78,8 @@ impl Memory {
 
     /// All of it.
     pub fn total(&self) -> usize {
-        let Self { weights, optimizer, spikes, windows, currents, activations, working } = self;
-        weights + optimizer + spikes + windows + currents + activations + working
+        let Self { weights, optimizer, spikes, windows, currents, activations, tables, working } = self;
+        weights + optimizer + spikes + windows + currents + activations + tables + working
     }
 
     /// Refuses what the device cannot hold.

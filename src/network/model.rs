@@ -132,15 +132,17 @@ impl<B: Backend> Model<B> {
         })
     }
 
-    /// What a device's operations need for themselves, at most, in training and inference; 0 where that is not planned.
-    pub(super) fn rehearse(backend: &B, spec: &NetworkSpec, plan: &Plan, capacity: usize) -> Result<usize> {
-        let Some(backend) = backend.rehearsal() else { return Ok(0) };
+    /// What a device is asked to keep, and what its operations need for themselves, at most, in training and inference; 0
+    /// where that is not planned.
+    pub(super) fn rehearse(backend: &B, spec: &NetworkSpec, plan: &Plan, capacity: usize) -> Result<(usize, usize)> {
+        let Some(backend) = backend.rehearsal() else { return Ok((0, 0)) };
+        let mut model = Self::build(backend, spec, plan.clone(), capacity, 0)?;
+        let kept = model.backend.kept_memory();
         let (input, frames) = (plan.input, plan.current_steps(0));
         let shape = SampleShape { frames, height: input.h, width: input.w, channels: input.c };
         let constant = vec![1.0; input.c];
         let normalisation = Normalisation { full_scale: 1.0, mean: constant.clone(), deviation: constant };
-        let mut set = backend.set(vec![0; shape.len()], shape, &normalisation, capacity)?;
-        let mut model = Self::build(backend, spec, plan.clone(), capacity, 0)?;
+        let mut set = model.backend.set(vec![0; shape.len()], shape, &normalisation, capacity)?;
         let (samples, labels) = (vec![0; capacity], vec![0; capacity]);
         let step = Step::evaluate(&samples, &labels);
         for pass in [Pass::train(true), Pass::evaluate()] {
@@ -152,7 +154,7 @@ impl<B: Backend> Model<B> {
                 model.backward(pass)?;
             }
         }
-        Ok(model.backend.working_memory())
+        Ok((kept, model.backend.working_memory()))
     }
 
     /// The backend it runs on.
