@@ -21,15 +21,15 @@ pub struct Memory {
     pub currents: usize,
     /// Input, gradients of activations, pooled means.
     pub activations: usize,
-    /// Logits, histograms, bounds, tables, and what a device adds to round sizes up.
+    /// Logits, histograms, bounds, samples on their way from the host, tables, and what a device adds to round sizes up.
     pub tables: usize,
     /// What single operations need for themselves.
     pub working: usize,
 }
 
 impl Memory {
-    /// What [`Model::new`] allocates for batches of up to `capacity`; tables, which take little, are left out where nothing
-    /// is rehearsed.
+    /// What [`Model::new`] allocates for batches of up to `capacity`, and the batches of two data sets that stay on the host;
+    /// tables, which take little, are left out where nothing is rehearsed. A histogram a channel takes more.
     pub fn plan<B: Backend>(backend: &B, spec: &NetworkSpec, plan: &Plan, capacity: usize) -> Result<Self> {
         let span = Span { batch: capacity, steps: plan.steps };
         let (kept, working) = Model::rehearse(backend, spec, plan, capacity)?;

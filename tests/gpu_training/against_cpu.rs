@@ -1,5 +1,6 @@
 //! On the emulator in f32 against the CPU: every way in which bounds move, every surrogate, norms and inputs.
 
+use crate::process::Random;
 use crate::training::{Seen, config, digits, gpu, network, second, train};
 use adali::autotune::{BoundsMode, BoundsSpec};
 use adali::backend::cpu::Cpu;
@@ -37,7 +38,10 @@ impl Apart {
         assert_eq!((gpu.epochs.len(), cpu.epochs.len()), (2, 2));
         for (a, b) in gpu.epochs.iter().zip(&cpu.epochs) {
             assert_eq!((a.epoch, a.learning_rate), (b.epoch, b.learning_rate));
+            let rates: Vec<f64> = a.layers.iter().map(|layer| layer.firing_rate).collect();
+            println!("epoch {}: loss {:.4}, gradient {:.4}, rates {rates:.3?}", a.epoch, a.train_loss, a.gradient_norm);
             assert!(a.train_loss.is_finite() && a.gradient_norm > 0.0);
+            assert!(rates.iter().all(|rate| (0.002..0.98).contains(rate)), "a silent network shows little: {rates:?}");
             larger(&mut apart.loss, relative(a.train_loss, b.train_loss));
             larger(&mut apart.accuracy, (a.train_accuracy - b.train_accuracy).abs());
             larger(&mut apart.gradient_norm, relative(a.gradient_norm, b.gradient_norm));
@@ -69,14 +73,48 @@ impl Apart {
         }
     }
 
-    /// Sums in another order; then a spike or two at the threshold that flip.
+    /// Whether all of it comes from sums in another order.
+    fn is_rounding(&self) -> bool {
+        let exact = self.accuracy == 0.0 && self.rate == 0.0 && self.inside < 1e-9;
+        exact && self.first_steps < 1e-6 && self.loss < 1e-6 && self.gradient_norm < 1e-5 && self.bounds < 1e-6
+    }
+
+    /// What a potential at a threshold or at the edge of a window does that falls on the other side, and what follows from
+    /// it.
     fn check(&self, name: &str) {
-        assert!(self.first_steps < 1e-5, "{name}: the first losses are {} apart", self.first_steps);
-        assert!(
-            self.loss < 2e-3 && self.gradient_norm < 2e-2 && self.accuracy <= 1.0 / 36.0 + 1e-9,
-            "{name}: {self:?}"
-        );
-        assert!(self.bounds < 5e-3 && self.rate < 1e-3 && self.inside < 5e-3, "{name}: {self:?}");
+        assert!(self.first_steps < 5e-3 && self.loss < 1e-2 && self.gradient_norm < 5e-2, "{name}: {self:?}");
+        assert!(self.accuracy < 2.1 / 36.0 && self.bounds < 2e-2, "{name}: {self:?}");
+        assert!(self.rate < 5e-3 && self.inside < 1e-2, "{name}: {self:?}");
+    }
+}
+
+/// What the cases of a test came to.
+struct Cases {
+    random: Random,
+    count: usize,
+    rounding: usize,
+    worst: Apart,
+}
+
+impl Cases {
+    fn new(test: &str) -> Self {
+        Self { random: Random::new(test), count: 0, rounding: 0, worst: Apart::default() }
+    }
+
+    fn case(&mut self, name: &str, mut config: Config, frames: usize) {
+        config.seed = self.random.below(1 << 62);
+        let apart = compare(name, config, frames);
+        self.worst = self.worst.largest(apart);
+        self.rounding += usize::from(apart.is_rounding());
+        self.count += 1;
+    }
+
+    /// Most trainings must be the same but for rounding.
+    fn finish(self, count: usize) {
+        let Self { rounding, worst, .. } = self;
+        println!("{rounding} of {count} cases differ by rounding alone; largest: {worst:?}");
+        assert_eq!(self.count, count);
+        assert!(3 * rounding >= 2 * count, "{rounding} of {count} cases");
     }
 }
 
@@ -122,28 +160,22 @@ fn bounds_move_as_on_the_cpu() {
         ("auto-symmetric", bounds(BoundsMode::AutoSymmetric)),
         ("auto-symmetric, per channel", BoundsSpec { per_channel: true, ..bounds(BoundsMode::AutoSymmetric) }),
     ];
-    let (mut cases, mut worst) = (0, Apart::default());
+    let mut cases = Cases::new("bounds_move_as_on_the_cpu");
     for (name, bounds) in modes {
-        worst = worst.largest(compare(name, config(direct("batch"), bounds), 1));
-        cases += 1;
+        cases.case(name, config(direct("batch"), bounds), 1);
     }
-    println!("largest: {worst:?}");
-    assert_eq!(cases, 11);
+    cases.finish(11);
 }
 
 #[test]
 fn networks_train_as_on_the_cpu() {
-    let (mut cases, mut worst) = (0, Apart::default());
-    let mut case = |name: &str, config: Config, frames: usize| {
-        worst = worst.largest(compare(name, config, frames));
-        cases += 1;
-    };
+    let mut cases = Cases::new("networks_train_as_on_the_cpu");
     for kind in [SurrogateKind::Rectangle, SurrogateKind::Sigmoid, SurrogateKind::Arctan, SurrogateKind::Triangle] {
         let network = NetworkSpec { surrogate: Surrogate::new(kind), ..direct("batch") };
-        case(kind.name(), config(network, BoundsSpec::default()), 1);
+        cases.case(kind.name(), config(network, BoundsSpec::default()), 1);
     }
     for norm in ["none", "weight"] {
-        case(norm, config(direct(norm), bounds(BoundsMode::AutoTrack)), 1);
+        cases.case(norm, config(direct(norm), bounds(BoundsMode::AutoTrack)), 1);
     }
     let middle = "[[layers]]\ntype = \"dropout\"\nprobability = 0.25\n[[layers]]\ntype = \"linear\"\nfeatures = 20\n";
     let mut frames = config(network(3, "frames", "batch", middle), bounds(BoundsMode::AutoTrack));
@@ -151,7 +183,6 @@ fn networks_train_as_on_the_cpu() {
     frames.training.optimizer = Optimizer::Adamw;
     frames.training.learning_rate = 0.002;
     frames.training.clip = 0.5;
-    case("frames, dropout, augmentation, adamw, clipped", frames, 3);
-    println!("largest: {worst:?}");
-    assert_eq!(cases, 7);
+    cases.case("frames, dropout, augmentation, adamw, clipped", frames, 3);
+    cases.finish(7);
 }

@@ -24,8 +24,9 @@ pub fn gpu(precision: Precision, graphs: bool, schedule: u64, memory: Option<usi
 
 /// A convolution of 8 with this norm, a pool, the layers of `middle`, a readout; `input` is direct or frames.
 pub fn network(steps: usize, input: &str, norm: &str, middle: &str) -> NetworkSpec {
+    let threshold = if norm == "none" { 0.1 } else { 0.4 };
     let text = format!(
-        "steps = {steps}\ninput = \"{input}\"\n\
+        "steps = {steps}\ninput = \"{input}\"\n[neuron]\nthreshold = {threshold}\n\
         [[layers]]\ntype = \"conv\"\nchannels = 8\nkernel = 3\npadding = 1\nnorm = \"{norm}\"\n\
         [[layers]]\ntype = \"max_pool\"\nkernel = 2\n\
         {middle}[[layers]]\ntype = \"readout\"\nclasses = 10\n"
@@ -38,7 +39,7 @@ pub fn second(norm: &str) -> String {
     format!("[[layers]]\ntype = \"conv\"\nchannels = 10\nkernel = 3\npadding = 1\nnorm = \"{norm}\"\n")
 }
 
-/// Two epochs of a few steps over all digits that there are.
+/// Two epochs of a few steps over all digits that there are, with weights that are the same each time.
 pub fn config(network: NetworkSpec, bounds: BoundsSpec) -> Config {
     Config {
         seed: 5,
@@ -151,7 +152,8 @@ pub fn state<B: Backend>(trainer: &Trainer<B>) -> Vec<(String, Vec<u32>)> {
     }
     for layer in &trainer.tracker.layers {
         let name = model.plan().stages[layer.stage].name();
-        for (what, bounds) in [("bounds", model.bounds(layer.stage)), ("start", model.start_bounds(layer.stage))] {
+        let start = trainer.tracker.starts().then(|| ("start", model.start_bounds(layer.stage)));
+        for (what, bounds) in [("bounds", model.bounds(layer.stage))].into_iter().chain(start) {
             let values = bounds.unwrap().iter().flat_map(|b| [b.left, b.right, b.alpha, b.beta]).collect();
             state.push((format!("{name}, {what}"), bits(values)));
         }
