@@ -7,12 +7,12 @@ use crate::surrogate::Surrogate;
 use serde::{Deserialize, Serialize};
 
 /// What a convolution reads: samples or dense activations, or spikes times `scale` (a dropout's `1/(1-p)`).
-pub enum Input<'a, B: Backend + ?Sized> {
+pub enum Input<'a, B: Backend> {
     Dense(&'a B::Floats),
     Spikes { bits: &'a B::Bits, scale: f32 },
 }
 
-impl<B: Backend + ?Sized> Input<'_, B> {
+impl<B: Backend> Input<'_, B> {
     /// The same input once more.
     pub fn reborrow(&self) -> Input<'_, B> {
         match self {
@@ -23,7 +23,7 @@ impl<B: Backend + ?Sized> Input<'_, B> {
 }
 
 /// A weight as it is and made ready by [`Backend::pack_weight`].
-pub struct Weights<'a, B: Backend + ?Sized> {
+pub struct Weights<'a, B: Backend> {
     pub value: &'a B::Floats,
     pub packed: &'a B::Packed,
 }
@@ -47,18 +47,18 @@ impl Normalisation {
 }
 
 /// A layer's neurons: `H`, threshold and reset, surrogate, and AdaLi's bounds (one, or one a channel).
-pub struct Neurons<'a, B: Backend + ?Sized> {
+pub struct Neurons<'a, B: Backend> {
     pub neuron: Neuron,
     pub surrogate: Surrogate,
     pub bounds: &'a B::Windows,
 }
 
-impl<B: Backend + ?Sized> Clone for Neurons<'_, B> {
+impl<B: Backend> Clone for Neurons<'_, B> {
     fn clone(&self) -> Self {
         *self
     }
 }
-impl<B: Backend + ?Sized> Copy for Neurons<'_, B> {}
+impl<B: Backend> Copy for Neurons<'_, B> {}
 
 /// Whether the spike and window bits are all that the backward pass of neurons needs; else it needs the membrane.
 pub fn bits_suffice(neuron: &Neuron, surrogate: &Surrogate) -> bool {
@@ -66,20 +66,20 @@ pub fn bits_suffice(neuron: &Neuron, surrogate: &Surrogate) -> bool {
 }
 
 /// What the current is scaled and shifted by before the neurons, per channel: batch norm as an affine map.
-pub struct Affine<'a, B: Backend + ?Sized> {
+pub struct Affine<'a, B: Backend> {
     pub scale: &'a B::Floats,
     pub shift: &'a B::Floats,
 }
 
-impl<B: Backend + ?Sized> Clone for Affine<'_, B> {
+impl<B: Backend> Clone for Affine<'_, B> {
     fn clone(&self) -> Self {
         *self
     }
 }
-impl<B: Backend + ?Sized> Copy for Affine<'_, B> {}
+impl<B: Backend> Copy for Affine<'_, B> {}
 
 /// Where the neurons write. Only `spikes` is always wanted.
-pub struct SpikeOutput<'a, B: Backend + ?Sized> {
+pub struct SpikeOutput<'a, B: Backend> {
     pub spikes: &'a mut B::Bits,
     /// Which membranes lie inside AdaLi's window.
     pub windows: Option<&'a mut B::Bits>,
@@ -90,7 +90,7 @@ pub struct SpikeOutput<'a, B: Backend + ?Sized> {
 }
 
 /// What the backward pass of the neurons knows of the forward pass.
-pub enum Saved<'a, B: Backend + ?Sized> {
+pub enum Saved<'a, B: Backend> {
     /// Two bits a neuron-step.
     Bits { spikes: &'a B::Bits, windows: &'a B::Bits },
     /// The currents, of 1 or all steps, from which the membranes are computed again.
@@ -98,7 +98,7 @@ pub enum Saved<'a, B: Backend + ?Sized> {
 }
 
 /// Batch norm of one layer over `T, N, H, W`, per channel.
-pub struct BatchNorm<'a, B: Backend + ?Sized> {
+pub struct BatchNorm<'a, B: Backend> {
     pub channels: usize,
     pub gain: &'a B::Floats,
     pub bias: &'a B::Floats,
@@ -115,7 +115,7 @@ pub struct NormState<F> {
 }
 
 /// A batch norm, for the backward pass of the neurons behind it.
-pub struct NormBackward<'a, B: Backend + ?Sized> {
+pub struct NormBackward<'a, B: Backend> {
     /// Of 1 or all steps.
     pub currents: &'a B::Floats,
     pub current_steps: usize,
@@ -139,18 +139,18 @@ pub struct NormGradient<F> {
 }
 
 /// The gradient of a convolution's output, a batch norm's backward pass still to be applied to it.
-pub struct CurrentGradient<'a, B: Backend + ?Sized> {
+pub struct CurrentGradient<'a, B: Backend> {
     pub gradient: &'a B::Floats,
     /// The currents, and what is to be applied.
     pub norm: Option<(&'a B::Floats, &'a NormGradient<B::Floats>)>,
 }
 
-impl<B: Backend + ?Sized> Clone for CurrentGradient<'_, B> {
+impl<B: Backend> Clone for CurrentGradient<'_, B> {
     fn clone(&self) -> Self {
         *self
     }
 }
-impl<B: Backend + ?Sized> Copy for CurrentGradient<'_, B> {}
+impl<B: Backend> Copy for CurrentGradient<'_, B> {}
 
 /// Which loss, and over what.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -290,7 +290,7 @@ pub struct Update {
 }
 
 /// A parameter with its gradient and the optimiser's two moments.
-pub struct Trained<'a, B: Backend + ?Sized> {
+pub struct Trained<'a, B: Backend> {
     pub value: &'a mut B::Floats,
     pub gradient: &'a B::Floats,
     pub first: &'a mut B::Floats,
