@@ -76,6 +76,11 @@ pub trait Backend: Clone {
         1.0
     }
 
+    /// On a rehearsal: bytes that have been allocated to be kept.
+    fn kept_memory(&self) -> usize {
+        0
+    }
+
     /// On a rehearsal: the most bytes that any operation has needed for itself.
     fn working_memory(&self) -> usize {
         0

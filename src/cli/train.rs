@@ -140,6 +140,7 @@ fn introduce<B: Backend>(trainer: &Trainer<B>, run: &Run, source: &str) -> Resul
         ("windows", memory.windows),
         ("currents", memory.currents),
         ("activations", memory.activations),
+        ("tables", memory.tables),
         ("working", memory.working),
     ];
     let kinds: Vec<String> = kinds

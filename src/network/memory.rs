@@ -21,15 +21,19 @@ pub struct Memory {
     pub currents: usize,
     /// Input, gradients of activations, pooled means.
     pub activations: usize,
+    /// Logits, histograms, bounds, samples on their way from the host, tables, and what a device adds to round sizes up.
+    pub tables: usize,
     /// What single operations need for themselves.
     pub working: usize,
 }
 
 impl Memory {
-    /// What [`Model::new`] allocates for batches of up to `capacity`; histograms and tables, which take little, are left out.
+    /// What [`Model::new`] allocates for batches of up to `capacity`, and the batches of two data sets that stay on the host;
+    /// tables, which take little, are left out where nothing is rehearsed. A histogram a channel takes more.
     pub fn plan<B: Backend>(backend: &B, spec: &NetworkSpec, plan: &Plan, capacity: usize) -> Result<Self> {
         let span = Span { batch: capacity, steps: plan.steps };
-        let mut memory = Self { working: Model::rehearse(backend, spec, plan, capacity)?, ..Self::default() };
+        let (kept, working) = Model::rehearse(backend, spec, plan, capacity)?;
+        let mut memory = Self::default();
         for (i, stage) in plan.stages.iter().enumerate() {
             memory.add_synapses(backend, stage);
             let of_currents = Span { batch: capacity, steps: plan.current_steps(i) };
@@ -55,7 +59,7 @@ impl Memory {
         let input = Span { batch: capacity, steps: plan.current_steps(0) };
         let (largest_span, largest) = Model::largest(backend, plan, capacity);
         memory.activations += 2 * backend.floats_size(largest_span, largest) + backend.samples_size(input, plan.input);
-        Ok(memory)
+        Ok(Self { tables: kept.saturating_sub(memory.total()), working, ..memory })
     }
 
     fn add_synapses<B: Backend>(&mut self, backend: &B, stage: &Stage) {
@@ -72,8 +76,8 @@ impl Memory {
 
     /// All of it.
     pub fn total(&self) -> usize {
-        let Self { weights, optimizer, spikes, windows, currents, activations, working } = self;
-        weights + optimizer + spikes + windows + currents + activations + working
+        let Self { weights, optimizer, spikes, windows, currents, activations, tables, working } = self;
+        weights + optimizer + spikes + windows + currents + activations + tables + working
     }
 
     /// Refuses what the device cannot hold.

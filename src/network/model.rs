@@ -131,15 +131,18 @@ impl<B: Backend> Model<B> {
         all.max_by_key(|&(span, volume)| backend.floats_size(span, volume)).expect("a network has a readout")
     }
 
-    /// What a device's operations need for themselves, at most, in training and inference; 0 where that is not planned.
-    pub(super) fn rehearse(backend: &B, spec: &NetworkSpec, plan: &Plan, capacity: usize) -> Result<usize> {
-        let Some(backend) = backend.rehearsal() else { return Ok(0) };
+    /// What a device is asked to keep, with two data sets that stay on the host, and what its operations need for
+    /// themselves, at most, in training and inference; 0 where that is not planned.
+    pub(super) fn rehearse(backend: &B, spec: &NetworkSpec, plan: &Plan, capacity: usize) -> Result<(usize, usize)> {
+        let Some(backend) = backend.rehearsal() else { return Ok((0, 0)) };
+        let mut model = Self::build(backend, spec, plan.clone(), capacity, 0)?;
         let (input, frames) = (plan.input, plan.current_steps(0));
         let shape = SampleShape { frames, height: input.h, width: input.w, channels: input.c };
         let constant = vec![1.0; input.c];
         let normalisation = Normalisation { full_scale: 1.0, mean: constant.clone(), deviation: constant };
-        let mut set = backend.set(vec![0; shape.len()], shape, &normalisation, capacity)?;
-        let mut model = Self::build(backend, spec, plan.clone(), capacity, 0)?;
+        let set = || model.backend.set(vec![0; shape.len()], shape, &normalisation, capacity);
+        let (mut set, _another) = (set()?, set()?);
+        let kept = model.backend.kept_memory();
         let (samples, labels) = (vec![0; capacity], vec![0; capacity]);
         let step = Step::evaluate(&samples, &labels);
         for pass in [Pass::train(true), Pass::evaluate()] {
@@ -151,7 +154,7 @@ impl<B: Backend> Model<B> {
                 model.backward(pass)?;
             }
         }
-        Ok(model.backend.working_memory())
+        Ok((kept, model.backend.working_memory()))
     }
 
     /// The backend it runs on.
@@ -211,9 +214,15 @@ impl<B: Backend> Model<B> {
         self.version += 1;
         for (stage, state) in self.plan.stages.iter().zip(&mut self.stages) {
             let count = if per_channel { stage.conv.output.c } else { 1 };
-            let bounds = || self.backend.windows(&vec![Bounds::RECTANGLE; count], self.neuron.threshold);
-            let neurons = &mut state.neurons;
-            (neurons.bounds, neurons.start) = (bounds()?, bounds()?);
+            let (bounds, neurons) = (vec![Bounds::RECTANGLE; count], &mut state.neurons);
+            if self.backend.read_windows(&neurons.bounds)?.len() == count {
+                self.backend.write_windows(&mut neurons.bounds, &bounds)?;
+                self.backend.write_windows(&mut neurons.start, &bounds)?;
+                self.backend.write_counts(&mut neurons.counts, &Histograms::empty(count))?;
+                continue;
+            }
+            let windows = || self.backend.windows(&bounds, self.neuron.threshold);
+            (neurons.bounds, neurons.start) = (windows()?, windows()?);
             neurons.counts = self.backend.counts(count)?;
         }
         Ok(())

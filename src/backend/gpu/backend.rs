@@ -45,6 +45,10 @@ impl<D: Driver> Backend for Gpu<D> {
         if self.precision == Precision::F16 { FIRST_LOSS_SCALE } else { 1.0 }
     }
 
+    fn kept_memory(&self) -> usize {
+        self.rehearsed_bytes()
+    }
+
     fn working_memory(&self) -> usize {
         self.most_borrowed()
     }

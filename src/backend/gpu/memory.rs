@@ -136,6 +136,11 @@ impl<D: Driver> Gpu<D> {
         self.device.rehearsed().clone()
     }
 
+    /// Bytes that a rehearsal was asked to keep so far.
+    pub(super) fn rehearsed_bytes(&self) -> usize {
+        self.device.rehearsed().kept
+    }
+
     /// The most bytes that operations have borrowed at a time.
     pub(super) fn most_borrowed(&self) -> usize {
         self.device.working().most

@@ -12,6 +12,7 @@ use super::conv::Moments;
 use super::step::Batch;
 use crate::backend::shape::{Pool, Span, Volume};
 use crate::backend::{Affine, BatchNorm, Neurons, NormBackward, NormState, Saved, SpikeOutput};
+use crate::bail_input;
 use crate::histogram::BINS;
 use crate::neuron::ResetKind;
 use anyhow::Result;
@@ -274,6 +275,14 @@ impl<D: Driver> Gpu<D> {
         let step = 8 * launch.threads * 4;
         let membranes = if form == "bits" { 0 } else { span.steps as u32 * step };
         let reduce = Launch { shared: membranes.max(2 * step), ..launch };
+        if reduce.shared as usize > self.card.shared {
+            bail_input!(
+                "{} steps of neurons behind a batch norm, whose membranes are computed again, are more than {} can take: at most {}; use fewer steps, a window surrogate with a soft or detached reset, or another norm",
+                span.steps,
+                self.name,
+                self.card.shared / step as usize
+            );
+        }
         self.run_stored(&format!("norm_lif_reduce_{form}"), reduce, &params)?;
         let samples = (span.batch * span.steps * volume.pixels()) as f64;
         let repeats = (span.steps / current_steps) as f64;

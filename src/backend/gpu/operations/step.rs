@@ -221,8 +221,8 @@ impl<D: Driver> Gpu<D> {
         capacity: usize,
     ) -> Result<Set<D>> {
         let table = self.put(&normalisation.table())?;
-        // A little is left for whatever else is on the device.
-        let room = self.driver().and_then(Driver::available_memory).map(|bytes| bytes - bytes / 16);
+        // A little is left for whatever else is on the device. On a rehearsal the set stays on the host.
+        let room = self.driver().map_or(Some(0), Driver::available_memory).map(|bytes| bytes - bytes / 16);
         let held = match room {
             Some(room) if values.len() > room => {
                 Held::Host { values, batches: self.zeros(SLOTS * capacity * shape.len())?, capacity }

@@ -1,0 +1,81 @@
+//! Graphs, the emulator's schedules and where the samples lie change no bit.
+
+use crate::training::{Seen, assert_same, config, digits, gpu, network, second, train};
+use adali::autotune::{BoundsMode, BoundsSpec};
+use adali::backend::Backend;
+use adali::backend::gpu::Precision;
+use adali::backend::gpu::emulator::Emulator;
+use adali::backend::gpu::{Gpu, SLOTS};
+use adali::data::{Augmentation, Dataset};
+use adali::train::config::Optimizer;
+use adali::train::{Config, Trainer};
+
+/// All that may depend on a step: dropout, augmentation, bounds that follow the counts, held-out samples in batches of
+/// two sizes.
+fn everything() -> Config {
+    let dropout = "[[layers]]\ntype = \"dropout\"\nprobability = 0.25\n";
+    let middle = second("batch") + dropout;
+    let bounds =
+        BoundsSpec { mode: BoundsMode::AutoTrack, update_every: 2, per_channel: true, ..BoundsSpec::default() };
+    let mut config = config(network(2, "direct", "batch", &middle), bounds);
+    config.data.validation = 0.25;
+    config.data.augmentation = Augmentation { crop_padding: 1, flip: true };
+    config.training.batch = 8;
+    config.training.optimizer = Optimizer::Adamw;
+    config.training.learning_rate = 0.003;
+    config
+}
+
+#[test]
+fn graphs_and_schedules_change_no_bit() {
+    let config = everything();
+    let data = || digits(44, 1);
+    let mut cases = 0;
+    for precision in [Precision::Bf16, Precision::F16, Precision::F32] {
+        let eager = train(gpu(precision, false, 0, None), &config, data());
+        assert_eq!((eager.0.epoch_steps(), eager.0.split().1 % 8 == 0), (4, false));
+        for (graphs, schedule) in [(true, 0), (true, 977)] {
+            let other = train(gpu(precision, graphs, schedule, None), &config, data());
+            let what = format!("{precision:?}, graphs {graphs}, schedule {schedule}");
+            assert_same((&eager.0, &eager.1), (&other.0, &other.1), &what);
+            cases += 1;
+        }
+    }
+    assert_eq!(cases, 6);
+}
+
+/// A training on a card of so many bytes, and what of them is left at its beginning.
+fn within(memory: usize, graphs: bool, config: &Config, data: &Dataset) -> (Trainer<Gpu<Emulator>>, Seen, usize) {
+    let gpu = gpu(Precision::Bf16, graphs, 3, Some(memory));
+    let mut data = data.clone();
+    let mut trainer = Trainer::new(gpu.clone(), config.clone(), &mut data).unwrap();
+    let left = gpu.available_memory().unwrap();
+    let mut seen = Seen::default();
+    crate::training::run(&mut trainer, &mut seen).unwrap();
+    assert_eq!(gpu.available_memory().unwrap(), left, "a training keeps no memory");
+    (trainer, seen, left)
+}
+
+#[test]
+fn samples_that_stay_on_the_host_change_no_bit() {
+    let mut config = everything();
+    config.data.limit = 40;
+    config.data.validation = 0.01;
+    // The digits many times over: more than the rest of the training takes.
+    let mut data = digits(1438, 1);
+    data.train.values = data.train.values.repeat(8);
+    data.train.labels = data.train.labels.repeat(8);
+    let size = data.train.values.len();
+    let ample = 1 << 24;
+    let resident = within(ample, true, &config, &data);
+    let scarce = ample - resident.2 - size / 2;
+    let mut cases = 0;
+    for graphs in [true, false] {
+        let streamed = within(scarce, graphs, &config, &data);
+        let (here, there) = (ample - resident.2, scarce - streamed.2);
+        assert_eq!(here - there, size - SLOTS * config.training.batch * 64, "it was not streamed");
+        assert_same((&resident.0, &resident.1), (&streamed.0, &streamed.1), &format!("streamed, graphs {graphs}"));
+        cases += 1;
+    }
+    assert_eq!(cases, 2);
+}

@@ -1,0 +1,187 @@
+//! Small trainings on digits, and what they leave.
+
+use adali::autotune::BoundsSpec;
+use adali::backend::gpu::emulator::Emulator;
+use adali::backend::gpu::tile::Card;
+use adali::backend::gpu::{Gpu, Precision};
+use adali::backend::{Backend, LossSpec, Totals};
+use adali::data::{DataSource, Dataset, load};
+use adali::network::NetworkSpec;
+use adali::network::parameters::Part;
+use adali::train::checkpoint::Progress;
+use adali::train::config::{DataSpec, TrainingSpec, parse_strict};
+use adali::train::metrics::EpochMetrics;
+use adali::train::{Config, Observer, Outcome, Trainer};
+use anyhow::Result;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+pub const CARD: Card = Card { multiprocessors: 2, shared: 227 * 1024 };
+
+pub fn gpu(precision: Precision, graphs: bool, schedule: u64, memory: Option<usize>) -> Gpu<Emulator> {
+    Gpu::new(Emulator::with_memory(schedule, memory), CARD, precision, "emulator".into(), graphs)
+}
+
+/// A convolution of 8 with this norm, a pool, the layers of `middle`, a readout; `input` is direct or frames.
+pub fn network(steps: usize, input: &str, norm: &str, middle: &str) -> NetworkSpec {
+    let threshold = if norm == "none" { 0.1 } else { 0.4 };
+    let text = format!(
+        "steps = {steps}\ninput = \"{input}\"\n[neuron]\nthreshold = {threshold}\n\
+        [[layers]]\ntype = \"conv\"\nchannels = 8\nkernel = 3\npadding = 1\nnorm = \"{norm}\"\n\
+        [[layers]]\ntype = \"max_pool\"\nkernel = 2\n\
+        {middle}[[layers]]\ntype = \"readout\"\nclasses = 10\n"
+    );
+    parse_strict(&text, "the network").unwrap()
+}
+
+/// Another convolution, with the same norm.
+pub fn second(norm: &str) -> String {
+    format!("[[layers]]\ntype = \"conv\"\nchannels = 10\nkernel = 3\npadding = 1\nnorm = \"{norm}\"\n")
+}
+
+/// Two epochs of a few steps over all digits that there are, with weights that are the same each time.
+pub fn config(network: NetworkSpec, bounds: BoundsSpec) -> Config {
+    Config {
+        seed: 5,
+        data: DataSpec { validation: 0.0, ..DataSpec::default() },
+        training: TrainingSpec { epochs: 2, batch: 12, learning_rate: 0.05, ..TrainingSpec::default() },
+        loss: LossSpec::default(),
+        bounds,
+        network,
+    }
+}
+
+/// The first digits; as frames, with their bytes shifted from frame to frame.
+pub fn digits(count: usize, frames: usize) -> Dataset {
+    let mut data = load(DataSource::Digits, None).unwrap();
+    for samples in [&mut data.train, &mut data.test] {
+        let count = count.min(samples.len());
+        let images = samples.values.chunks_exact(64).take(count);
+        let frame = |image: &[u8], t: usize| image.iter().cycle().skip(t).take(64).copied().collect::<Vec<u8>>();
+        samples.values = images.flat_map(|image| (0..frames).flat_map(move |t| frame(image, t))).collect();
+        samples.labels.truncate(count);
+        samples.shape.frames = frames;
+    }
+    data
+}
+
+/// What is seen of a training, and when it is told to stop or to save.
+#[derive(Default)]
+pub struct Seen {
+    pub epochs: Vec<EpochMetrics>,
+    /// Mean losses of the epoch so far, at every checkpoint within an epoch.
+    pub losses: Vec<f64>,
+    pub totals: Vec<Totals>,
+    /// Bits of all parameters at every checkpoint.
+    pub parameters: Vec<Vec<u32>>,
+    /// Epoch and step behind which to stop, and where the state is saved.
+    pub stop_at: Option<(u32, u64)>,
+    pub save: Option<PathBuf>,
+    pub stop: AtomicBool,
+}
+
+/// The observer's part: `AtomicBool` is shared with the trainer.
+struct Watcher<'a>(&'a mut Seen, &'a AtomicBool);
+
+impl<B: Backend> Observer<B> for Watcher<'_> {
+    fn step(&mut self, done: u64, _: u64, epoch: u32, _: &Progress) {
+        if self.0.stop_at == Some((epoch, done)) {
+            self.1.store(true, Ordering::Relaxed);
+        }
+    }
+
+    fn improved(&mut self, _: &Trainer<B>, _: u32) -> Result<()> {
+        Ok(())
+    }
+
+    fn epoch(&mut self, _: &Trainer<B>, metrics: &EpochMetrics, _: bool) -> Result<()> {
+        let timeless = EpochMetrics { seconds: 0.0, images_per_second: 0.0, ..metrics.clone() };
+        self.0.epochs.push(timeless);
+        Ok(())
+    }
+
+    fn checkpoint(&mut self, trainer: &Trainer<B>) -> Result<()> {
+        let totals = trainer.progress.totals;
+        if totals.samples > 0 {
+            self.0.losses.push(totals.loss / totals.samples as f64);
+        }
+        self.0.totals.push(totals);
+        self.0.parameters.push(parameter_bits(trainer, Part::Value));
+        let Some(path) = &self.0.save else { return Ok(()) };
+        let Trainer { model, tracker, progress, config, .. } = trainer;
+        adali::train::checkpoint::save_state(path, model, tracker, progress, &config.to_toml())
+    }
+}
+
+/// Trains from where `trainer` stands.
+pub fn run<B: Backend>(trainer: &mut Trainer<B>, seen: &mut Seen) -> Result<Outcome> {
+    let stop = std::mem::take(&mut seen.stop);
+    trainer.run(&mut Watcher(seen, &stop), &stop)
+}
+
+/// Trains from the beginning to the end.
+pub fn train<B: Backend>(backend: B, config: &Config, mut data: Dataset) -> (Trainer<B>, Seen) {
+    let mut trainer = Trainer::new(backend, config.clone(), &mut data).unwrap();
+    let mut seen = Seen::default();
+    assert_eq!(run(&mut trainer, &mut seen).unwrap(), Outcome::Finished);
+    (trainer, seen)
+}
+
+fn bits(values: Vec<f32>) -> Vec<u32> {
+    values.into_iter().map(f32::to_bits).collect()
+}
+
+/// One tensor of every parameter.
+pub fn parameter_bits<B: Backend>(trainer: &Trainer<B>, part: Part) -> Vec<u32> {
+    let backend = trainer.model.backend();
+    trainer.model.parameters().flat_map(|p| bits(p.read(backend, part).unwrap())).collect()
+}
+
+/// All that a training has become, as named bits.
+pub fn state<B: Backend>(trainer: &Trainer<B>) -> Vec<(String, Vec<u32>)> {
+    let model = &trainer.model;
+    let parts = [Part::Value, Part::Gradient, Part::First, Part::Second];
+    let mut state: Vec<_> = parts.map(|part| (format!("{part:?}"), parameter_bits(trainer, part))).into();
+    for (stage, parameters) in model.stage_parameters() {
+        if let Some(norm) = parameters.norm.as_ref().filter(|_| stage.has_running_statistics()) {
+            for (what, floats) in [("mean", &norm.running_mean), ("variance", &norm.running_variance)] {
+                let values = model.backend().read_vector(floats, stage.conv.output.c).unwrap();
+                state.push((format!("{}, running {what}", stage.name()), bits(values)));
+            }
+        }
+    }
+    for layer in &trainer.tracker.layers {
+        let name = model.plan().stages[layer.stage].name();
+        let start = trainer.tracker.starts().then(|| ("start", model.start_bounds(layer.stage)));
+        for (what, bounds) in [("bounds", model.bounds(layer.stage))].into_iter().chain(start) {
+            let values = bounds.unwrap().iter().flat_map(|b| [b.left, b.right, b.alpha, b.beta]).collect();
+            state.push((format!("{name}, {what}"), bits(values)));
+        }
+        let histograms = model.histograms(layer.stage).unwrap();
+        let counts = |histograms: &[adali::histogram::Histogram]| {
+            let each = histograms.iter().flat_map(|h| h.bins.iter().copied().chain([h.underflow, h.overflow]));
+            each.map(|count| count as u32).collect::<Vec<_>>()
+        };
+        state.push((format!("{name}, recent counts"), counts(&histograms.recent)));
+        state.push((format!("{name}, counts"), counts(&histograms.epoch)));
+        state.push((format!("{name}, counts of the last epoch"), counts(std::slice::from_ref(&layer.histogram))));
+        state.push((format!("{name}, flags"), vec![histograms.flags.len() as u32, layer.flags.len() as u32]));
+    }
+    state
+}
+
+/// Checks that two trainings came to the same, bit by bit; `epochs` are those that both have seen, the last ones.
+pub fn assert_same<A: Backend, B: Backend>(a: (&Trainer<A>, &Seen), b: (&Trainer<B>, &Seen), what: &str) {
+    let (ours, theirs) = (state(a.0), state(b.0));
+    assert_eq!(ours.len(), theirs.len(), "{what}");
+    for ((name, ours), (other, theirs)) in ours.iter().zip(&theirs) {
+        assert_eq!((name, ours.len()), (other, theirs.len()), "{what}");
+        let first = ours.iter().zip(theirs).position(|(a, b)| a != b);
+        assert_eq!(first, None, "{what}: {name} differs");
+    }
+    assert_eq!(a.0.model.totals().unwrap(), b.0.model.totals().unwrap(), "{what}: totals");
+    let common = a.1.epochs.len().min(b.1.epochs.len());
+    assert!(common > 0, "{what}: no epoch to compare");
+    let last = |seen: &Seen| seen.epochs[seen.epochs.len() - common..].to_vec();
+    assert_eq!(last(a.1), last(b.1), "{what}: metrics");
+}

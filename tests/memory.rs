@@ -1,0 +1,351 @@
+//! Memory and launches of the GPU backend, known on a rehearsal before anything is allocated: what is planned is what
+//! is taken, every launch is one that a card accepts, and a batch that is too large is refused with one that fits.
+#![cfg(feature = "emulator")]
+
+mod oracle;
+
+use adali::autotune::{BoundsMode, BoundsSpec, Tuning};
+use adali::backend::gpu::emulator::Emulator;
+use adali::backend::gpu::tile::Card;
+use adali::backend::gpu::{Gpu, Launch, Precision};
+use adali::backend::shape::Volume;
+use adali::backend::{Backend, LossSpec, Normalisation, Step, Update, UpdateRule};
+use adali::data::{Augmentation, SampleShape};
+use adali::error::{InputError, exit_code};
+use adali::kernels::REPORT;
+use adali::network::memory::Memory;
+use adali::network::model::Pass;
+use adali::network::presets::Preset;
+use adali::network::{InputMode, Model, NetworkSpec, Norm, Plan};
+use adali::surrogate::{Surrogate, SurrogateKind};
+use oracle::Rng;
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
+
+const PRESETS: [(Preset, Volume, usize); 5] = [
+    (Preset::Digits, Volume { h: 8, w: 8, c: 1 }, 10),
+    (Preset::Conv2, Volume { h: 28, w: 28, c: 1 }, 10),
+    (Preset::Csnn, Volume { h: 28, w: 28, c: 1 }, 10),
+    (Preset::Vgg11, Volume { h: 32, w: 32, c: 3 }, 10),
+    (Preset::DvsGestureNet, Volume { h: 128, w: 128, c: 2 }, 11),
+];
+/// Compute capability, multiprocessors, KB of shared memory that a block may have.
+const CARDS: [(&str, usize, usize); 5] =
+    [("80", 108, 163), ("86", 84, 99), ("90", 132, 227), ("100", 148, 227), ("120", 170, 99)];
+const H100: Card = Card { multiprocessors: 132, shared: 227 * 1024 };
+const SMALL: Card = Card { multiprocessors: 2, shared: 227 * 1024 };
+
+fn gpu(card: Card, precision: Precision, limit: Option<usize>) -> Gpu<Emulator> {
+    Gpu::new(Emulator::with_memory(0, limit), card, precision, "emulator".into(), true)
+}
+
+fn network(preset: Preset, input: Volume, classes: usize) -> (NetworkSpec, Plan) {
+    let spec = preset.network(input, classes, None);
+    let plan = Plan::new(&spec, input).unwrap();
+    (spec, plan)
+}
+
+/// A training step of `size` samples, if wanted, and an evaluation of as many, over samples of zeros.
+fn steps<B: Backend>(model: &mut Model<B>, size: usize, train: bool) {
+    let (input, frames) = (model.plan().input, if model.plan().direct { 1 } else { model.plan().steps });
+    let shape = SampleShape { frames, height: input.h, width: input.w, channels: input.c };
+    let normalisation = Normalisation { full_scale: 1.0, mean: vec![0.0; input.c], deviation: vec![1.0; input.c] };
+    let backend = model.backend().clone();
+    let mut set = backend.set(vec![0; shape.len()], shape, &normalisation, model.capacity()).unwrap();
+    let (samples, labels) = (vec![0; size], vec![0; size]);
+    let step = Step { rate: 0.1, count: 1, ..Step::evaluate(&samples, &labels) };
+    let tuning = |mode| Tuning { spec: BoundsSpec { mode, ..BoundsSpec::default() }, epochs: 1.0, first: false };
+    model.write_batch(&mut set, &step).unwrap();
+    if train {
+        for rule in [
+            UpdateRule::Sgd { momentum: 0.9 },
+            UpdateRule::Adam { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, decoupled: true },
+        ] {
+            model.tune_bounds(&tuning(BoundsMode::Manual), false).unwrap();
+            model.gather(&set, &Augmentation { crop_padding: 1, flip: true }).unwrap();
+            model.forward(Pass::train(true)).unwrap();
+            model.collect_counts().unwrap();
+            model.loss(&LossSpec::default(), true).unwrap();
+            model.backward(Pass::train(true)).unwrap();
+            model.update(&Update { rule, decay: 1e-4, clip: 1.0 }).unwrap();
+            model.tune_bounds(&tuning(BoundsMode::AutoTrack), true).unwrap();
+        }
+    }
+    model.gather(&set, &Augmentation::default()).unwrap();
+    model.forward(Pass::evaluate()).unwrap();
+    model.loss(&LossSpec::default(), false).unwrap();
+    model.release_batch(&mut set).unwrap();
+}
+
+#[test]
+fn what_is_planned_is_what_is_taken() {
+    let mut cases = 0;
+    for (preset, input, classes) in PRESETS {
+        let (spec, plan) = network(preset, input, classes);
+        for (precision, batches) in [(Precision::Bf16, &[1, 16, 64, 256][..]), (Precision::F32, &[7, 64])] {
+            for &batch in batches {
+                let rehearsal = gpu(H100, precision, None).rehearse();
+                let planned = Memory::plan(&rehearsal, &spec, &plan, batch).unwrap();
+                assert_eq!(rehearsal.rehearsed().kept, 0, "planning takes nothing");
+                let mut model = Model::new(rehearsal.clone(), &spec, plan.clone(), batch, 0).unwrap();
+                assert_eq!(model.memory(), planned);
+                let taken = rehearsal.rehearsed().kept + planned.working;
+                let total = planned.total();
+                println!("{preset:?} {precision:?} batch {batch}: {total} planned, {taken} taken; {planned:?}");
+                let apart = total.abs_diff(taken);
+                assert!(apart <= (taken / 100).max(1_000_000), "{apart} bytes apart");
+                assert!(total >= taken, "{} too few", taken - total);
+                // What no kind counts is little: the kinds do not hide behind it.
+                assert!(planned.tables <= (taken / 50).max(512 * 1024), "{} bytes of tables", planned.tables);
+                // What was set aside suffices for smaller batches, too.
+                for size in [1, batch / 3, batch / 2 + 1, batch].into_iter().filter(|&size| size > 0) {
+                    steps(&mut model, size, size == batch);
+                    let most = model.backend().working_memory();
+                    assert!(most <= planned.working, "size {size} of {batch}: {most} > {}", planned.working);
+                }
+                cases += 1;
+            }
+        }
+    }
+    assert_eq!(cases, 30);
+}
+
+/// A kernel's most threads, and its static shared memory, as the compiler reports them.
+fn bounds() -> BTreeMap<&'static str, (u32, u32)> {
+    let mut bounds = BTreeMap::new();
+    for kernel in REPORT {
+        let bound = bounds.entry(kernel.kernel).or_insert((1024, 0));
+        *bound = (bound.0.min(kernel.threads.unwrap_or(1024)), bound.1.max(kernel.shared));
+    }
+    bounds
+}
+
+/// What is wrong with a launch on a card.
+fn complaint(launch: &Launch, (threads, declared): (u32, u32), card: Card) -> Option<&'static str> {
+    let Launch { grid: [x, y, z], .. } = *launch;
+    if x == 0 || y == 0 || z == 0 || x > i32::MAX as u32 || y > 65535 || z > 65535 {
+        return Some("grid");
+    }
+    if launch.threads == 0 || launch.threads > threads || !launch.threads.is_multiple_of(32) {
+        return Some("threads");
+    }
+    ((launch.shared + declared) as usize > card.shared).then_some("shared memory")
+}
+
+#[test]
+fn every_launch_is_one_that_a_card_accepts() {
+    let launch = |grid, threads, shared| Launch { grid, threads, shared };
+    let planted = [
+        (launch([0, 1, 1], 32, 0), "grid"),
+        (launch([1 << 31, 1, 1], 32, 0), "grid"),
+        (launch([1, 65536, 1], 32, 0), "grid"),
+        (launch([1, 1, 65536], 32, 0), "grid"),
+        (launch([1, 1, 1], 48, 0), "threads"),
+        (launch([1, 1, 1], 288, 0), "threads"),
+        (launch([1, 1, 1], 256, H100.shared as u32 - 99), "shared memory"),
+    ];
+    assert!(planted.iter().all(|(launch, what)| complaint(launch, (256, 100), H100) == Some(what)));
+    assert_eq!(complaint(&launch([1, 1, 1], 256, H100.shared as u32 - 100), (256, 100), H100), None);
+
+    let mut looked = Looked::new();
+    let precisions = [Precision::Bf16, Precision::F16, Precision::F32];
+    for (preset, input, classes) in PRESETS {
+        let spec = preset.network(input, classes, None);
+        looked.at(&spec, input, &CARDS, &precisions, &[1, 7, 64, 256]);
+    }
+    // Other norms and a surrogate that needs the membranes; the smaller networks show it.
+    let mut others = 0;
+    for (preset, input, classes) in PRESETS.into_iter().filter(|(preset, ..)| *preset != Preset::Csnn) {
+        for (norm, surrogate) in [
+            (Norm::Batch, SurrogateKind::Arctan),
+            (Norm::Weight, SurrogateKind::Adali),
+            (Norm::None, SurrogateKind::Adali),
+            (Norm::None, SurrogateKind::Triangle),
+        ] {
+            if preset == Preset::Vgg11 && norm == Norm::Weight {
+                continue; // its convolutions have biases of their own
+            }
+            let mut spec = preset.network(input, classes, Some(40));
+            spec.set_conv_norm(norm);
+            spec.surrogate = Surrogate::new(surrogate);
+            looked.at(&spec, input, &[CARDS[1], CARDS[2]], &[Precision::Bf16, Precision::F32], &[5, 64]);
+            others += 2 * 2 * 2;
+        }
+    }
+    // Few steps and many.
+    for (steps, input_mode) in
+        [1, 3, 100, 1024].into_iter().flat_map(|n| [(n, InputMode::Direct), (n, InputMode::Frames)])
+    {
+        let (preset, input, classes) = PRESETS[0];
+        let spec = NetworkSpec { steps, input: input_mode, ..preset.network(input, classes, None) };
+        looked.at(&spec, input, &[CARDS[1], CARDS[2]], &[Precision::Bf16, Precision::F32], &[2, 64]);
+        others += 2 * 2 * 2;
+    }
+    let Looked { cases, refused, launches, kernels, most, .. } = looked;
+    println!("{launches} launches of {} kernels; the largest grid and shared memory: {most:?}", kernels.len());
+    // Sixteen steps of membranes beside a batch norm take more than the 99 KB of an sm_86.
+    assert_eq!((cases + 2 * refused, others, refused), (5 * 5 * 3 * 4 + others, 184, 2));
+    assert!(launches > 30 * cases && kernels.len() > 80, "{launches} launches of {} kernels", kernels.len());
+}
+
+/// Launches of training steps and evaluations, each found to be one that its card accepts.
+struct Looked {
+    bounds: BTreeMap<&'static str, (u32, u32)>,
+    known: Vec<String>,
+    cases: usize,
+    /// Networks that do not fit a card's shared memory, and say so.
+    refused: usize,
+    launches: usize,
+    kernels: BTreeSet<String>,
+    /// The largest grid, and the most shared memory.
+    most: [u32; 4],
+}
+
+impl Looked {
+    fn new() -> Self {
+        let (bounds, known, kernels) = (bounds(), Emulator::kernels(), BTreeSet::new());
+        Self { bounds, known, cases: 0, refused: 0, launches: 0, kernels, most: [0; 4] }
+    }
+
+    /// On all `cards`, with all `precisions` and `batches`.
+    fn at(
+        &mut self,
+        spec: &NetworkSpec,
+        input: Volume,
+        cards: &[(&str, usize, usize)],
+        precisions: &[Precision],
+        batches: &[usize],
+    ) {
+        let plan = Plan::new(spec, input).unwrap();
+        let most = *batches.iter().max().unwrap();
+        for (&(arch, multiprocessors, kilobytes), &precision) in
+            cards.iter().flat_map(|card| precisions.iter().map(move |precision| (card, precision)))
+        {
+            let card = Card { multiprocessors, shared: kilobytes * 1024 };
+            let rehearsal = gpu(card, precision, None).rehearse();
+            // Only the batch's size matters from here on: one model for all.
+            let mut model = match Model::new(rehearsal.clone(), spec, plan.clone(), most, 0) {
+                Ok(model) => model,
+                Err(error) => {
+                    let text = error.to_string();
+                    assert!(error.is::<InputError>() && text.contains("at most 12"), "{input}, sm_{arch}: {error:#}");
+                    self.refused += 1;
+                    continue;
+                }
+            };
+            for &batch in batches {
+                let before = rehearsal.rehearsed().launches.len();
+                steps(&mut model, batch, true);
+                let all = rehearsal.rehearsed().launches;
+                assert!(all.len() > before + 30, "{} launches", all.len() - before);
+                for (kernel, launch) in &all[before..] {
+                    let what = format!("{input}, sm_{arch}, {precision:?}, batch {batch}: {kernel} {launch:?}");
+                    self.look(kernel, launch, card, &what);
+                }
+                self.cases += 1;
+            }
+        }
+    }
+
+    fn look(&mut self, kernel: &str, launch: &Launch, card: Card, what: &str) {
+        assert!(self.known.iter().any(|known| known == kernel), "there is no kernel {kernel}");
+        let bound = match self.bounds.get(kernel) {
+            Some(&bound) => bound,
+            None if self.bounds.is_empty() => (1024, 0),
+            None => panic!("the compiler reports nothing of {kernel}"),
+        };
+        let complaint = complaint(launch, bound, card);
+        assert_eq!(complaint, None, "{what}, bound {bound:?}");
+        let now = [launch.grid[0], launch.grid[1], launch.grid[2], launch.shared + bound.1];
+        self.most.iter_mut().zip(now).for_each(|(most, now)| *most = now.max(*most));
+        self.launches += 1;
+        self.kernels.insert(kernel.into());
+    }
+}
+
+/// The number behind the last "fit is".
+fn largest(error: &anyhow::Error) -> Option<usize> {
+    error.to_string().split("fit is ").nth(1)?.parse().ok()
+}
+
+#[test]
+fn a_batch_that_is_too_large_is_refused_with_one_that_fits() {
+    let mut rng = Rng::fresh("a_batch_that_is_too_large");
+    let (mut cases, mut stepped) = (0, 0);
+    for precision in [Precision::Bf16, Precision::F32] {
+        let input = Volume { h: 8, w: 8, c: 1 };
+        let spec = Preset::Digits.network(input, 10, Some(8));
+        let plan = Plan::new(&spec, input).unwrap();
+        let total = |batch| Memory::plan(&gpu(SMALL, precision, None), &spec, &plan, batch).unwrap().total();
+        let new = |limit, batch| Model::new(gpu(SMALL, precision, Some(limit)), &spec, plan.clone(), batch, 0);
+        let (least, most) = (total(1), total(24));
+        // At the edge, where nothing is left, and anywhere.
+        let somewhere = (0..6).map(|_| rng.uniform(least as f64, most as f64) as usize);
+        for limit in [total(5), total(5) - 1, total(24)].into_iter().chain(somewhere) {
+            let error = new(limit, 64).err().expect("64 are too many");
+            assert!(error.is::<InputError>() && exit_code(&error) == 2, "{error:#}");
+            let batch = largest(&error).unwrap_or_else(|| panic!("no batch is named: {error:#}"));
+            assert!((1..=24).contains(&batch) && error.to_string().lines().count() == 1, "{error:#}");
+            assert_eq!(new(limit, batch + 1).err().and_then(|error| largest(&error)), Some(batch));
+            let model = new(limit, batch).unwrap_or_else(|error| panic!("{batch} in {limit}: {error:#}"));
+            let (used, most) = (limit - model.backend().available_memory().unwrap(), total(batch));
+            assert!(used <= most && most - used < 64 * 1024, "{used} bytes used, {most} planned");
+            if stepped < 6 {
+                // The samples need room of their own.
+                let mut model = new(limit + 4096, batch).unwrap();
+                let before = model.backend().available_memory();
+                steps(&mut model, batch, true);
+                assert_eq!(model.backend().available_memory(), before, "a step keeps no memory");
+                stepped += 1;
+            }
+            cases += 1;
+        }
+        let error = new(least - 1, 64).err().expect("not even one fits");
+        assert!(error.is::<InputError>() && error.to_string().contains("no batch would fit"), "{error:#}");
+        cases += 1;
+    }
+    assert_eq!((cases, stepped), (20, 6));
+}
+
+#[test]
+fn the_program_says_so_in_one_sentence() {
+    let home = tempfile::TempDir::new().unwrap();
+    let mut cases = 0;
+    for (memory, batch, parts) in [
+        ("2000000", "256", "the largest batch that would fit is"),
+        ("100000", "64", "no batch would fit"),
+        ("much", "64", "ADALI_EMULATOR_MEMORY"),
+    ] {
+        let ran = Command::new(env!("CARGO_BIN_EXE_adali"))
+            .current_dir(home.path())
+            .args([
+                "train", "--device", "emulator", "--out", "run", "--limit", "256", "--epochs", "1", "--batch", batch,
+            ])
+            .env("ADALI_EMULATOR_MEMORY", memory)
+            .env_remove("RUST_BACKTRACE")
+            .output()
+            .unwrap();
+        let err = String::from_utf8(ran.stderr).unwrap();
+        print!("{err}");
+        assert_eq!(ran.status.code(), Some(2), "{err}");
+        assert!(err.starts_with("error: ") && err.lines().count() == 1 && err.contains(parts), "{err}");
+        assert!(!home.path().join("run").exists(), "nothing is left behind");
+        cases += 1;
+    }
+    assert_eq!(cases, 3);
+    // The batch that it names trains to the end in that memory, samples and all.
+    let home = home.path();
+    let train = |batch: &str| {
+        Command::new(env!("CARGO_BIN_EXE_adali"))
+            .current_dir(home)
+            .args(["train", "--quiet", "--device", "emulator", "--out", "run", "--epochs", "1", "--validation", "0.01"])
+            .args(["--channels", "4", "--steps", "1", "--bounds", "auto-track", "--limit", "40", "--batch", batch])
+            .env("ADALI_EMULATOR_MEMORY", "350000")
+            .output()
+            .unwrap()
+    };
+    let err = String::from_utf8(train("40").stderr).unwrap();
+    let batch = err.trim().split("fit is ").nth(1).unwrap_or_else(|| panic!("no batch is named: {err}"));
+    let ran = train(batch);
+    assert_eq!(ran.status.code(), Some(0), "batch {batch}: {}", String::from_utf8_lossy(&ran.stderr));
+}
