@@ -35,20 +35,19 @@ CLANG_FORMAT := .cuda/format/bin/clang-format
 KERNEL_FILES = $(shell find kernels -name '*.cu' -o -name '*.cuh' -o -name '*.h' -o -name '*.cpp')
 
 # Everything that a card is asked, for machines without Rust. The binaries need a glibc as new as this machine's.
-KIT_TESTS := drivers kernels_match_cpu gpu_matches_cpu gpu_training
 FASHION := /usr/share/datasets/fashion-mnist
 
 .PHONY: gpu-kit
 gpu-kit: ## Gathers program, GPU tests and data into gpu-kit/; there, on a machine with a card: ./run.sh
 	@rm -rf gpu-kit && mkdir -p gpu-kit/bin gpu-kit/data
 	@ADALI_REQUIRE_CUDA=1 cargo build --release --locked --features emulator
-	@ADALI_REQUIRE_CUDA=1 cargo test --release --locked --features emulator --no-run --message-format=json \
-	    $(KIT_TESTS:%=--test %) | python3 -c 'import json, sys; \
+	@ADALI_REQUIRE_CUDA=1 cargo test --release --locked --features emulator --no-run --test gpu --message-format=json \
+	    | python3 -c 'import json, sys; \
 	    built = [json.loads(line) for line in sys.stdin if line.startswith("{")]; \
-	    [print(b["target"]["name"], b["executable"]) for b in built if b.get("executable") and b["profile"]["test"]]' \
+	    print(*[b["executable"] for b in built if b.get("executable") and b["target"]["name"] == "gpu"])' \
 	    > gpu-kit/tests.txt
 	@cp target/release/adali gpu-kit/bin/
-	@while read -r name file; do cp "$$file" "gpu-kit/bin/$$name"; done < gpu-kit/tests.txt && rm gpu-kit/tests.txt
+	@cp "$$(cat gpu-kit/tests.txt)" gpu-kit/bin/gpu-tests && rm gpu-kit/tests.txt
 	@strip gpu-kit/bin/*
 	@cp tests/gpu-kit/run.sh gpu-kit/
 	@if [ -d $(FASHION) ]; then cp -rL $(FASHION) gpu-kit/data/; fi

@@ -5,11 +5,11 @@
 #![allow(dead_code)]
 
 pub use crate::launch::TestBuffer;
-use crate::launch::TestDriver;
+use crate::launch::{self, TestDriver};
 use crate::oracle::Rng;
 use adali::backend::cpu::layout;
 use adali::backend::gpu::params::{NeuronConstants, Params, Places};
-use adali::backend::gpu::{Buffer, Launch};
+use adali::backend::gpu::{Buffer, Driver, Launch};
 use adali::backend::shape::{Span, Volume};
 use adali::neuron::{Neuron, NeuronModel, NeuronSpec, ResetKind};
 use adali::surrogate::{Bounds, Surrogate, SurrogateKind};
@@ -70,7 +70,7 @@ impl Device {
     pub fn put<T: bytemuck::Pod>(&self, values: &[T]) -> TestBuffer {
         let bytes: &[u8] = bytemuck::cast_slice(values);
         let buffer = self.driver.allocate(bytes.len()).expect("memory");
-        self.driver.upload(&buffer, bytes).expect("it fits");
+        self.driver.upload(&buffer, 0, bytes).expect("it fits");
         buffer
     }
 
@@ -89,7 +89,7 @@ impl Device {
     }
 
     pub fn try_run<P: Params>(&self, kernel: &str, launch: Launch, params: &P) -> anyhow::Result<()> {
-        self.driver.launch(kernel, launch, bytemuck::bytes_of(params))
+        launch::launch(&self.driver, kernel, launch, bytemuck::bytes_of(params))
     }
 
     /// A tensor as kernels store it, padding zero.

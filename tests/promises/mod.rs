@@ -17,7 +17,7 @@ mod copies;
 mod emulator;
 mod recording;
 
-use crate::launch::{self, replay};
+use crate::launch::{self, on_card, replay};
 use adali::backend::gpu::cuda::Cuda;
 use adali::backend::gpu::emulator::Emulator;
 use adali::backend::gpu::params::FoldAffine;
@@ -26,11 +26,6 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 const SEEDS: u64 = 4;
-
-/// Whether the tests run on a card, one after the other: what is recorded is what any thread launches.
-fn on_card() -> bool {
-    std::env::var("ADALI_TEST_DEVICE").is_ok_and(|device| device == "cuda")
-}
 
 fn card() -> &'static Mutex<Cuda> {
     static CARD: OnceLock<Mutex<Cuda>> = OnceLock::new();

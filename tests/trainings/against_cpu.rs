@@ -1,7 +1,7 @@
 //! On the emulator in f32 against the CPU: every way in which bounds move, every surrogate, norms and inputs.
 
+use super::training::{Seen, config, digits, gpu, network, second, train};
 use crate::process::Random;
-use crate::training::{Seen, config, digits, gpu, network, second, train};
 use adali::autotune::{BoundsMode, BoundsSpec};
 use adali::backend::cpu::Cpu;
 use adali::backend::gpu::Precision;

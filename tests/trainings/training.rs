@@ -1,7 +1,7 @@
 //! Small trainings on digits, and what they leave.
 
+use crate::launch::TestDriver;
 use adali::autotune::BoundsSpec;
-use adali::backend::gpu::emulator::Emulator;
 use adali::backend::gpu::tile::Card;
 use adali::backend::gpu::{Gpu, Precision};
 use adali::backend::{Backend, LossSpec, Totals};
@@ -16,10 +16,11 @@ use anyhow::Result;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-pub const CARD: Card = Card { multiprocessors: 2, shared: 227 * 1024 };
-
-pub fn gpu(precision: Precision, graphs: bool, schedule: u64, memory: Option<usize>) -> Gpu<Emulator> {
-    Gpu::new(Emulator::with_memory(schedule, memory), CARD, precision, "emulator".into(), graphs)
+/// The device under test, an emulated one with a schedule and so much memory.
+pub fn gpu(precision: Precision, graphs: bool, schedule: u64, memory: Option<usize>) -> Gpu<TestDriver> {
+    let driver = TestDriver::with_memory(schedule, memory);
+    let card = driver.card(Card { multiprocessors: 2, shared: 227 * 1024 });
+    Gpu::new(driver, card, precision, "under test".into(), graphs)
 }
 
 /// A convolution of 8 with this norm, a pool, the layers of `middle`, a readout; `input` is direct or frames.

@@ -1,16 +1,16 @@
 //! Trainings that go wrong: gradients beyond f16, values that are not finite.
 
-use crate::training::{Seen, config, digits, gpu, network, run, second};
+use super::training::{Seen, config, digits, gpu, network, run, second};
+use crate::launch::TestDriver;
 use adali::autotune::{BoundsMode, BoundsSpec};
 use adali::backend::Totals;
 use adali::backend::gpu::Gpu;
 use adali::backend::gpu::Precision;
-use adali::backend::gpu::emulator::Emulator;
 use adali::error::InputError;
 use adali::network::parameters::Part;
 use adali::train::{Config, Outcome, Trainer};
 
-fn trainer(precision: Precision, config: &Config, count: usize) -> Trainer<Gpu<Emulator>> {
+fn trainer(precision: Precision, config: &Config, count: usize) -> Trainer<Gpu<TestDriver>> {
     Trainer::new(gpu(precision, true, 2, None), config.clone(), &mut digits(count, 1)).unwrap()
 }
 
@@ -30,7 +30,7 @@ fn a_loss_scale_that_is_too_large_is_halved_until_gradients_fit() {
         assert_eq!((totals.loss_scale, totals.skipped, totals.updates), (65536.0, 0, 0));
         trainer.model.set_totals(&Totals { loss_scale: first, ..totals }).unwrap();
         let mut seen = Seen::default();
-        let mut values = crate::training::parameter_bits(&trainer, Part::Value);
+        let mut values = super::training::parameter_bits(&trainer, Part::Value);
         assert_eq!(run(&mut trainer, &mut seen).unwrap(), Outcome::Finished);
         let (mut before, mut skipped) = (Totals { loss_scale: first, ..totals }, 0);
         // The last one is of the end of the epoch: another step lies between.
@@ -59,7 +59,7 @@ fn a_loss_scale_that_is_too_large_is_halved_until_gradients_fit() {
 }
 
 /// The error of a training that must fail, which is not the person's.
-fn failed(trainer: &mut Trainer<Gpu<Emulator>>) -> String {
+fn failed(trainer: &mut Trainer<Gpu<TestDriver>>) -> String {
     let error = run(trainer, &mut Seen::default()).expect_err("it cannot be trained");
     assert!(!error.is::<InputError>());
     let text = format!("{error:#}");

@@ -1,7 +1,7 @@
 //! Trainings that stop, or are killed, and go on: as if nothing had been.
 
+use super::training::{Seen, assert_same, config, digits, gpu, network, run, second, train};
 use crate::process::{adali, bytes, command, finish};
-use crate::training::{Seen, assert_same, config, digits, gpu, network, run, second, train};
 use adali::autotune::{BoundsMode, BoundsSpec};
 use adali::backend::gpu::Precision;
 use adali::data::Augmentation;

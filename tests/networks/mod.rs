@@ -1,13 +1,11 @@
-//! Whole networks on the GPU backend, run on the emulator, against the CPU backend: the same initial weights, batches and
+//! Networks on the GPU backend against the CPU backend: the same initial weights, batches and
 //! masks, a few steps of training.
-#![cfg(feature = "emulator")]
-
-mod oracle;
-mod support;
-
+use crate::launch::TestDriver;
+use crate::oracle::Rng;
+use crate::support::Case;
+use crate::support::layers::{avg_pool, conv, dropout, linear, max_pool, network, readout, spiking_readout};
+use crate::support::structures::{SURROGATES, vary};
 use adali::backend::cpu::Cpu;
-use adali::backend::gpu::cuda::Cuda;
-use adali::backend::gpu::emulator::Emulator;
 use adali::backend::gpu::tile::Card;
 use adali::backend::gpu::{Gpu, Precision};
 use adali::backend::{Backend, LossSpec, Normalisation, Step, Totals, Update, UpdateRule};
@@ -16,10 +14,6 @@ use adali::network::model::{Model, Pass};
 use adali::network::parameters::Part;
 use adali::network::{InputMode, NetworkSpec, Norm};
 use adali::surrogate::Bounds;
-use oracle::Rng;
-use support::Case;
-use support::layers::{avg_pool, conv, dropout, linear, max_pool, network, readout, spiking_readout};
-use support::structures::{SURROGATES, vary};
 
 const CLASSES: usize = 3;
 const STEPS: u64 = 3;
@@ -96,35 +90,11 @@ fn distance(got: &[f32], want: &[f32]) -> f64 {
     apart / norm(&mut want.iter().map(|&w| f64::from(w))).max(1e-6)
 }
 
-/// The emulator, or with `ADALI_TEST_DEVICE=cuda` the first card, without and with graphs.
-enum Device {
-    Emulator(Precision),
-    Card(Box<[Gpu<Cuda>; 2]>),
-}
-
-impl Device {
-    fn new(precision: Precision) -> Self {
-        if std::env::var("ADALI_TEST_DEVICE").as_deref() != Ok("cuda") {
-            return Self::Emulator(precision);
-        }
-        Self::Card(Box::new([false, true].map(|graphs| {
-            let cuda = Cuda::open(0).expect("a card");
-            let (card, name) = (cuda.card(), cuda.name().to_string());
-            Gpu::new(cuda, card, precision, name, graphs)
-        })))
-    }
-
-    /// The emulator's schedules follow from `seed`.
-    fn train(&self, seed: u64, graphs: bool, case: &Case, bytes: &[u8], rule: UpdateRule) -> Trained {
-        match self {
-            Self::Emulator(precision) => {
-                let card = Card { multiprocessors: 2, shared: 99 * 1024 };
-                let gpu = Gpu::new(Emulator::new(seed), card, *precision, "emulator".into(), graphs);
-                train(gpu, case, bytes, rule)
-            }
-            Self::Card(gpus) => train(gpus[usize::from(graphs)].clone(), case, bytes, rule),
-        }
-    }
+/// The device under test; an emulated one's schedules follow from `seed`.
+fn gpu(precision: Precision, seed: u64, graphs: bool) -> Gpu<TestDriver> {
+    let driver = TestDriver::new(seed);
+    let card = driver.card(Card { multiprocessors: 2, shared: 99 * 1024 });
+    Gpu::new(driver, card, precision, "under test".into(), graphs)
 }
 
 /// Networks that meet every operation of the backend.
@@ -207,7 +177,6 @@ fn compare(precision: Precision, losses: f64, gradients: f64, flips: f64) {
     let mut rng = Rng::fresh(precision.name());
     let (mut compared, mut gradients_compared, mut largest) = (0, 0, [0.0f64; 3]);
     let mut recorded = 0;
-    let device = Device::new(precision);
     let rules = [
         UpdateRule::Sgd { momentum: 0.9 },
         UpdateRule::Adam { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, decoupled: true },
@@ -225,7 +194,7 @@ fn compare(precision: Precision, losses: f64, gradients: f64, flips: f64) {
             let rule = rules[(i + j) % 2];
             let want = train(Cpu, &case, &bytes, rule);
             let graphs = rng.below(2) == 0;
-            let got = device.train(rng.next_u64(), graphs, &case, &bytes, rule);
+            let got = train(gpu(precision, rng.next_u64(), graphs), &case, &bytes, rule);
             let what = format!("{name} {kind:?} {:?} {} graphs {graphs}", case.spec.neuron, precision.name());
             assert_eq!([want.recorded, got.recorded], [false, graphs], "{what}");
             recorded += usize::from(graphs);

@@ -1,0 +1,13 @@
+//! The GPU backend, on the emulator with several random schedules, or with `ADALI_TEST_DEVICE=cuda RUST_TEST_THREADS=1` on
+//! the first NVIDIA card: what drivers promise, every kernel against the CPU backend, networks against it for a few
+//! steps, and whole trainings.
+#![cfg(feature = "emulator")]
+
+mod kernels;
+mod launch;
+mod networks;
+mod oracle;
+mod process;
+mod promises;
+mod support;
+mod trainings;
