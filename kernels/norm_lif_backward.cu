@@ -9,8 +9,9 @@
 // gradient [T][N][H'][W'][C], spikes and inside [T][places][C/32], sums [grid.x][2][C]. Threads as in places.cuh.
 // Moves, per neuron-step and pass: 2 + 2 bytes and 2 bits in; apply 2 bytes out.
 //
-// Dynamic shared memory: 8 PLACE_THREADS floats times T where membranes are computed again; reduce takes at least
-// twice that.
+// Dynamic shared memory: 8 PLACE_THREADS floats times T where membranes are computed again; reduce takes at least 2 in
+// place of T. Where that is more than a card has, the `long` kernels keep the membranes in global memory (8 bytes
+// more).
 #include "neuron.cuh"
 #include "surrogate.cuh"
 #include "unpool.cuh"
@@ -20,6 +21,7 @@ struct NormLifBackward {
     const uint32_t *spikes, *inside;        // spikes: where there are window bits or a max-pool; inside null: no bits
     const Window* windows;                  // adali alone; one, or [C]
     const float *scale, *shift;             // [C]: the affine map; where membranes are computed again
+    float* membranes;                       // [block][T][8][thread]: the `long` kernels
     const float *mean, *inverse_deviation;  // [C], reduce
     float* sums;                            // reduce
     const float *of_gradient, *of_current, *constant;  // [C], apply
@@ -30,8 +32,8 @@ struct NormLifBackward {
     SlopeConstants slope;
     uint32_t slope_kind, windows_per_channel, current_steps;
 };
-LAYOUT(NormLifBackward, currents, gradient, spikes, inside, windows, scale, shift, mean, inverse_deviation, sums,
-       of_gradient, of_current, constant, out, places, pool, neuron, slope, slope_kind, windows_per_channel,
+LAYOUT(NormLifBackward, currents, gradient, spikes, inside, windows, scale, shift, membranes, mean, inverse_deviation,
+       sums, of_gradient, of_current, constant, out, places, pool, neuron, slope, slope_kind, windows_per_channel,
        current_steps)
 
 namespace {
@@ -78,8 +80,8 @@ struct FromBits {
     }
 };
 
-// … or the membranes computed again.
-template <class V>
+// … or the membranes computed again; LONG: too many for shared memory.
+template <class V, bool LONG>
 struct FromCurrents {
     static constexpr bool BITS = false;
 
@@ -87,8 +89,13 @@ struct FromCurrents {
     float* membranes;
 
     DEVICE FromCurrents(const NormLifBackward& p, const Quad&) : p(p) {
-        DYNAMIC_SHARED(float, shared);
-        membranes = shared + threadIdx.x;
+        if constexpr (LONG) {
+            const size_t block = blockIdx.y * gridDim.x + blockIdx.x;
+            membranes = p.membranes + block * p.places.steps * 8 * PLACE_THREADS + threadIdx.x;
+        } else {
+            DYNAMIC_SHARED(float, shared);
+            membranes = shared + threadIdx.x;
+        }
     }
     DEVICE void begin(const Quad& quad, size_t word) {
         const auto* currents = static_cast<const typename V::Stored*>(p.currents);
@@ -264,11 +271,17 @@ DEVICE void norm_lif_apply(const NormLifBackward& p) {
 #define NORM_LIF_BACKWARD(V, suffix)                                                                                 \
     KERNEL(norm_lif_reduce_bits_##suffix, NormLifBackward, PLACE_THREADS, 2) { norm_lif_reduce<V, FromBits<V>>(p); } \
     KERNEL(norm_lif_reduce_currents_##suffix, NormLifBackward, PLACE_THREADS, 1) {                                   \
-        norm_lif_reduce<V, FromCurrents<V>>(p);                                                                      \
+        norm_lif_reduce<V, FromCurrents<V, false>>(p);                                                               \
+    }                                                                                                                \
+    KERNEL(norm_lif_reduce_currents_long_##suffix, NormLifBackward, PLACE_THREADS, 1) {                              \
+        norm_lif_reduce<V, FromCurrents<V, true>>(p);                                                                \
     }                                                                                                                \
     KERNEL(norm_lif_apply_bits_##suffix, NormLifBackward, PLACE_THREADS, 2) { norm_lif_apply<V, FromBits<V>>(p); }   \
     KERNEL(norm_lif_apply_currents_##suffix, NormLifBackward, PLACE_THREADS, 1) {                                    \
-        norm_lif_apply<V, FromCurrents<V>>(p);                                                                       \
+        norm_lif_apply<V, FromCurrents<V, false>>(p);                                                                \
+    }                                                                                                                \
+    KERNEL(norm_lif_apply_currents_long_##suffix, NormLifBackward, PLACE_THREADS, 1) {                               \
+        norm_lif_apply<V, FromCurrents<V, true>>(p);                                                                 \
     }
 NORM_LIF_BACKWARD(F32, f32)
 NORM_LIF_BACKWARD(Bf16, bf16)

@@ -181,10 +181,16 @@ fn every_launch_is_one_that_a_card_accepts() {
         looked.at(&spec, input, &[CARDS[1], CARDS[2]], &[Precision::Bf16, Precision::F32], &[2, 64]);
         others += 2 * 2 * 2;
     }
-    let Looked { cases, refused, launches, kernels, most, .. } = looked;
+    // Membranes of more steps than shared memory holds, computed again behind a batch norm.
+    let (preset, input, classes) = PRESETS[0];
+    let mut spec = NetworkSpec { steps: 100, ..preset.network(input, classes, None) };
+    spec.surrogate = Surrogate::new(SurrogateKind::Arctan);
+    looked.at(&spec, input, &[CARDS[1], CARDS[2]], &[Precision::Bf16, Precision::F32], &[2, 64]);
+    others += 2 * 2 * 2;
+    assert!(looked.kernels.contains("norm_lif_apply_currents_long_bf16"));
+    let Looked { cases, launches, kernels, most, .. } = looked;
     println!("{launches} launches of {} kernels; the largest grid and shared memory: {most:?}", kernels.len());
-    // Sixteen steps of membranes beside a batch norm take more than the 99 KB of an sm_86.
-    assert_eq!((cases + 2 * refused, others, refused), (5 * 5 * 3 * 4 + others, 184, 2));
+    assert_eq!((cases, others), (5 * 5 * 3 * 4 + others, 192));
     assert!(launches > 30 * cases && kernels.len() > 80, "{launches} launches of {} kernels", kernels.len());
 }
 
@@ -193,8 +199,6 @@ struct Looked {
     bounds: BTreeMap<&'static str, (u32, u32)>,
     known: Vec<String>,
     cases: usize,
-    /// Networks that do not fit a card's shared memory, and say so.
-    refused: usize,
     launches: usize,
     kernels: BTreeSet<String>,
     /// The largest grid, and the most shared memory.
@@ -204,7 +208,7 @@ struct Looked {
 impl Looked {
     fn new() -> Self {
         let (bounds, known, kernels) = (bounds(), Emulator::kernels(), BTreeSet::new());
-        Self { bounds, known, cases: 0, refused: 0, launches: 0, kernels, most: [0; 4] }
+        Self { bounds, known, cases: 0, launches: 0, kernels, most: [0; 4] }
     }
 
     /// On all `cards`, with all `precisions` and `batches`.
@@ -224,15 +228,7 @@ impl Looked {
             let card = Card { multiprocessors, shared: kilobytes * 1024 };
             let rehearsal = gpu(card, precision, None).rehearse();
             // Only the batch's size matters from here on: one model for all.
-            let mut model = match Model::new(rehearsal.clone(), spec, plan.clone(), most, 0) {
-                Ok(model) => model,
-                Err(error) => {
-                    let text = error.to_string();
-                    assert!(error.is::<InputError>() && text.contains("at most 12"), "{input}, sm_{arch}: {error:#}");
-                    self.refused += 1;
-                    continue;
-                }
-            };
+            let mut model = Model::new(rehearsal.clone(), spec, plan.clone(), most, 0).unwrap();
             for &batch in batches {
                 let before = rehearsal.rehearsed().launches.len();
                 steps(&mut model, batch, true);

@@ -61,9 +61,19 @@ fn with_padding(values: &[f32]) -> Vec<f32> {
     values
 }
 
+/// What the kernels start from.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Form {
+    Bits,
+    Currents,
+    /// With membranes in global memory.
+    CurrentsLong,
+}
+
 /// Partial sums and applied gradient.
-fn on_gpu(seed: u64, value: Value, layer: &Layer, channels: &Channels, bits: bool) -> (Vec<f32>, Tensor) {
+fn on_gpu(seed: u64, value: Value, layer: &Layer, channels: &Channels, form: Form) -> (Vec<f32>, Tensor) {
     let device = Device::new(seed);
+    let bits = form == Form::Bits;
     let (neuron, volume, span) = (layer.neuron, layer.volume, layer.span);
     let of_currents = Span { steps: layer.current_steps, ..span };
     let (slope_kind, _, slope) = params::slope(surrogate(layer.kind).slope(neuron.threshold));
@@ -80,7 +90,12 @@ fn on_gpu(seed: u64, value: Value, layer: &Layer, channels: &Channels, bits: boo
     let launch = over_places(places);
     let sums = device.empty(launch.grid[0] as usize * 2 * padded(volume.c) * 4);
     let out = device.empty_values(value, of_currents, volume);
+    let step = 8 * launch.threads * 4;
+    let membranes = span.steps * step as usize;
+    let blocks = (launch.grid[0] * launch.grid[1]) as usize;
+    let long = (form == Form::CurrentsLong).then(|| device.empty(blocks * membranes));
     let params = NormLifBackward {
+        membranes: address(long.as_ref()),
         currents: currents.address(),
         gradient: gradient.address(),
         spikes: address(spikes.as_ref()),
@@ -97,9 +112,11 @@ fn on_gpu(seed: u64, value: Value, layer: &Layer, channels: &Channels, bits: boo
         current_steps: layer.current_steps as u32,
         ..NormLifBackward::default()
     };
-    let state = if bits { "bits" } else { "currents" };
-    let step = 8 * launch.threads * 4;
-    let membranes = if bits { 0 } else { span.steps as u32 * step };
+    let (state, membranes) = match form {
+        Form::Bits => ("bits", 0),
+        Form::Currents => ("currents", membranes as u32),
+        Form::CurrentsLong => ("currents_long", 0),
+    };
     let reduce = NormLifBackward {
         mean: mean.address(),
         inverse_deviation: inverse_deviation.address(),
@@ -129,13 +146,14 @@ fn norm_lif_backward_matches() {
                 for case in cases() {
                     let layer = Layer::new(&mut rng, value, neuron, kind, &case);
                     let channels = Channels::new(&mut rng, layer.volume.c);
-                    for bits in [false, true] {
+                    for form in [Form::Bits, Form::Currents, Form::CurrentsLong] {
+                        let bits = form == Form::Bits;
                         if bits && !bits_suffice(&layer.neuron, &surrogate(layer.kind)) {
                             continue;
                         }
-                        let what = format!("{value:?} {neuron:?} {kind:?} {case:?} bits {bits}");
+                        let what = format!("{value:?} {neuron:?} {kind:?} {case:?} {form:?}");
                         let gradient = layer.backward(bits);
-                        let (partial, applied) = on_gpu(rng.next_u64(), value, &layer, &channels, bits);
+                        let (partial, applied) = on_gpu(rng.next_u64(), value, &layer, &channels, form);
                         let want = channels.apply(&layer, &gradient).rounded(value);
                         assert_same(&what, &applied, &want);
                         let want = channels.sums(&layer, &gradient);
@@ -149,7 +167,7 @@ fn norm_lif_backward_matches() {
             }
         }
     }
-    assert_eq!(count, 3 * (4 * 4 + 3) * 6);
+    assert_eq!(count, 3 * (2 * 4 * 4 + 3) * 6);
 }
 
 /// Values of one block's sums.

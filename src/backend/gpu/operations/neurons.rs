@@ -12,7 +12,6 @@ use super::conv::Moments;
 use super::step::Batch;
 use crate::backend::shape::{Pool, Span, Volume};
 use crate::backend::{Affine, BatchNorm, Neurons, NormBackward, NormState, Saved, SpikeOutput};
-use crate::bail_input;
 use crate::histogram::BINS;
 use crate::neuron::ResetKind;
 use anyhow::Result;
@@ -239,12 +238,21 @@ impl<D: Driver> Gpu<D> {
             norm;
         let (windows, windows_per_channel) = Self::windows_for(neurons);
         let (slope_kind, _, slope) = params::slope(neurons.surrogate.slope(neurons.neuron.threshold));
-        let (spikes, inside, form) = match saved {
-            Saved::Bits { spikes, windows } => (spikes, windows.address(), "bits"),
-            Saved::Currents { spikes, .. } => (spikes, 0, "currents"),
-        };
         let places = places(span, volume);
         let launch = self.over_places(places);
+        // Membranes that are computed again wait in shared memory, if they fit.
+        let step = 8 * launch.threads * 4;
+        let membranes = span.steps * step as usize;
+        let (spikes, inside, form, shared, long) = match saved {
+            Saved::Bits { spikes, windows } => (spikes, windows.address(), "bits", 0, None),
+            Saved::Currents { spikes, .. } if membranes <= self.card.shared => {
+                (spikes, 0, "currents", membranes as u32, None)
+            }
+            Saved::Currents { spikes, .. } => {
+                let blocks = (launch.grid[0] * launch.grid[1]) as usize;
+                (spikes, 0, "currents_long", 0, Some(self.borrow(blocks * membranes)?))
+            }
+        };
         let pieces = launch.grid[0];
         let sums = self.borrow(pieces as usize * 2 * padded(volume.c) * 4)?;
         let unwanted = self.borrow_floats(padded(volume.c), Precision::F32)?;
@@ -257,6 +265,7 @@ impl<D: Driver> Gpu<D> {
             windows,
             scale: state.scale.memory.address(),
             shift: state.shift.memory.address(),
+            membranes: address(long.as_ref()),
             mean: state.mean.memory.address(),
             inverse_deviation: state.inverse_deviation.memory.address(),
             sums: sums.address(),
@@ -272,18 +281,11 @@ impl<D: Driver> Gpu<D> {
             windows_per_channel,
             current_steps: current_steps as u32,
         };
-        let step = 8 * launch.threads * 4;
-        let membranes = if form == "bits" { 0 } else { span.steps as u32 * step };
-        let reduce = Launch { shared: membranes.max(2 * step), ..launch };
-        if reduce.shared as usize > self.card.shared {
-            bail_input!(
-                "{} steps of neurons behind a batch norm, whose membranes are computed again, are more than {} can take: at most {}; use fewer steps, a window surrogate with a soft or detached reset, or another norm",
-                span.steps,
-                self.name,
-                self.card.shared / step as usize
-            );
-        }
-        self.run_stored(&format!("norm_lif_reduce_{form}"), reduce, &params)?;
+        self.run_stored(
+            &format!("norm_lif_reduce_{form}"),
+            Launch { shared: shared.max(2 * step), ..launch },
+            &params,
+        )?;
         let samples = (span.batch * span.steps * volume.pixels()) as f64;
         let repeats = (span.steps / current_steps) as f64;
         let of_norm = BatchNormBackward {
@@ -302,6 +304,6 @@ impl<D: Driver> Gpu<D> {
             channels: volume.c as u32,
         };
         self.run("batch_norm_backward", self.over_channels(volume.c), &of_norm)?;
-        self.run_stored(&format!("norm_lif_apply_{form}"), Launch { shared: membranes, ..launch }, &params)
+        self.run_stored(&format!("norm_lif_apply_{form}"), Launch { shared, ..launch }, &params)
     }
 }

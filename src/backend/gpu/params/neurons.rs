@@ -33,6 +33,7 @@ params! {
         windows: u64,
         scale: u64,
         shift: u64,
+        membranes: u64,
         mean: u64,
         inverse_deviation: u64,
         sums: u64,
