@@ -17,6 +17,7 @@ pub mod kernels;
 pub mod network;
 pub mod neuron;
 pub mod report;
+pub mod slope_means;
 pub mod surrogate;
 pub mod tensors;
 pub mod train;

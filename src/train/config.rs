@@ -183,6 +183,15 @@ impl Config {
         parse_strict(text, name)
     }
 
+    /// As [`Config::parse`], from a table that `name` stands for: errors name the key, as there are no lines.
+    pub fn from_table(table: &toml::Table, name: &str) -> Result<Self> {
+        let value: Self = toml::Value::Table(table.clone())
+            .try_into()
+            .map_err(|e: toml::de::Error| input_error!("{name}: {}", e.to_string().trim_end().replace('\n', " ")))?;
+        refuse_unknown(table, &value, name)?;
+        Ok(value)
+    }
+
     /// Whether both train the same; where the data lie does not matter.
     pub fn same_training(&self, other: &Self) -> bool {
         let here = DataSpec { dir: other.data.dir.clone(), ..self.data.clone() };
@@ -270,11 +279,17 @@ pub fn parse_strict<V: Serialize + for<'de> Deserialize<'de>>(text: &str, name: 
     };
     let value: V = toml::from_str(text).map_err(describe)?;
     let given: toml::Table = toml::from_str(text).map_err(describe)?;
-    let known = toml::Table::try_from(&value).map_err(|e| input_error!("{name}: {e}"))?;
-    if let Some(key) = unknown_key(&given, &known, "") {
+    refuse_unknown(&given, &value, name)?;
+    Ok(value)
+}
+
+/// Refuses keys of `given` that have no place in `value`.
+fn refuse_unknown<V: Serialize>(given: &toml::Table, value: &V, name: &str) -> Result<()> {
+    let known = toml::Table::try_from(value).map_err(|e| input_error!("{name}: {e}"))?;
+    if let Some(key) = unknown_key(given, &known, "") {
         bail_input!("{name}: nothing is called {key}; see `adali train --help` for what a configuration may hold");
     }
-    Ok(value)
+    Ok(())
 }
 
 /// The path of the first key of `given` that `known` lacks.

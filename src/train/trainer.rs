@@ -6,6 +6,7 @@ use crate::data::split::hold_out;
 use crate::data::{Dataset, Samples};
 use crate::network::Model;
 use crate::network::model::Pass;
+use crate::slope_means::SlopeMeans;
 use crate::train::bounds::{BoundsTracker, not_finite};
 use crate::train::checkpoint::{Best, Checkpoint, Progress, load_state};
 use crate::train::config::Config;
@@ -49,14 +50,14 @@ pub struct Trainer<B: Backend> {
     pub tracker: BoundsTracker,
     pub progress: Progress,
     pub config: Config,
-    set: B::Set,
+    pub(crate) set: B::Set,
     graphs: Graphs<B>,
     /// Of all training samples.
-    labels: Vec<u16>,
+    pub(crate) labels: Vec<u16>,
     normalisation: Normalisation,
     /// Indices into the training samples.
-    training: Vec<u32>,
-    validation: Vec<u32>,
+    pub(crate) training: Vec<u32>,
+    pub(crate) validation: Vec<u32>,
     /// Scores of the epoch that has just ended.
     held_out: Option<Scores>,
 }
@@ -214,7 +215,14 @@ impl<B: Backend> Trainer<B> {
     }
 
     /// The samples of step `count` of the training.
-    fn write_batch(&mut self, batch: &[u32], epoch: u32, position: f64, count: u64, rate: f32) -> Result<()> {
+    pub(crate) fn write_batch(
+        &mut self,
+        batch: &[u32],
+        epoch: u32,
+        position: f64,
+        count: u64,
+        rate: f32,
+    ) -> Result<()> {
         let labels: Vec<u16> = batch.iter().map(|&i| self.labels[i as usize]).collect();
         let seed = self.config.seed;
         let dropout = CounterRng::new(seed, backend::stream::DROPOUT).fork(count.wrapping_sub(1)).next_u64();
@@ -330,18 +338,23 @@ impl<B: Backend> Trainer<B> {
     /// Gathers the metrics, moves the bounds and the progress to the next epoch.
     fn end_epoch(&mut self, epoch: u32, total: u64, before: f64, begin: Instant) -> Result<EpochMetrics> {
         // The bounds are reported as they were in this epoch.
-        let bounds = self.tracker.layers.iter().map(|layer| self.bounds_metrics(layer.stage));
+        let bounds =
+            self.tracker.layers.iter().map(|layer| {
+                Ok::<_, anyhow::Error>((self.bounds_metrics(layer.stage)?, self.slope_means(layer.stage)?))
+            });
         let bounds: Vec<_> = bounds.collect::<Result<_>>()?;
         if self.tracker.update_every().is_none() {
             self.model.move_batch((epoch + 1).min(self.config.training.epochs).into())?;
             self.tracker.update(&mut self.model)?;
         }
         self.tracker.end_epoch(&mut self.model)?;
-        let layers = self.tracker.layers.iter().zip(bounds).map(|(layer, bounds)| LayerMetrics {
+        let layers = self.tracker.layers.iter().zip(bounds).map(|(layer, (bounds, slopes))| LayerMetrics {
             name: self.model.plan().stages[layer.stage].name(),
             inside: bounds.map(|b| layer.histogram.share_inside(b.left, b.right)),
             firing_rate: layer.histogram.firing_rate(),
             bounds,
+            mean_slope: slopes.map(|s| s.mean),
+            mean_square_slope: slopes.map(|s| s.mean_square),
             flags: layer.flags.iter().map(|flag| flag.name().to_string()).collect(),
         });
         let (p, training) = (&mut self.progress, &self.config.training);
@@ -386,6 +399,12 @@ impl<B: Backend> Trainer<B> {
             alpha: mean(|b| b.alpha),
             beta: mean(|b| b.beta),
         }))
+    }
+
+    /// The slope's means in a layer over the epoch that ends, each channel with its own bounds where they have some.
+    fn slope_means(&self, stage: usize) -> Result<Option<SlopeMeans>> {
+        let bounds = self.model.bounds(stage)?;
+        Ok(SlopeMeans::over(self.model.surrogate(), &bounds, &self.model.histograms(stage)?.epoch))
     }
 
     /// Loss and accuracy on other samples of the same data set.
