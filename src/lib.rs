@@ -10,6 +10,7 @@
 pub mod autotune;
 pub mod backend;
 pub mod cli;
+pub mod compare;
 pub mod data;
 pub mod error;
 pub mod histogram;
