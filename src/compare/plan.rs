@@ -1,5 +1,6 @@
 //! What is compared: configurations by name, and seeds.
 
+use crate::data::Dataset;
 use crate::network::spec::NetworkSpec;
 use crate::surrogate::{Surrogate, SurrogateKind};
 use crate::train::Config;
@@ -84,6 +85,17 @@ impl Plan {
         table.insert("reach".into(), self.reach.into());
         table.insert("command".into(), self.command.clone().into());
         toml::to_string(&table).expect("a table has a TOML form")
+    }
+}
+
+impl Configuration {
+    /// Checks it against the samples it will be trained on.
+    ///
+    /// # Errors
+    /// One sentence that begins with its name.
+    pub fn check(&self, data: &Dataset) -> Result<()> {
+        let checked = self.config.plan(data).and_then(|_| self.config.split(&data.train.labels));
+        checked.map(|_| ()).map_err(|e| input_error!("configuration {}: {e:#}", self.name))
     }
 }
 

@@ -41,6 +41,7 @@ pub fn json(comparison: &Comparison, summaries: &[Summary]) -> Value {
         "configurations": configurations.collect::<Vec<_>>(),
         "runs": comparison.runs.iter().map(|record| run_json(record, plan.reach)).collect::<Vec<_>>(),
         "step_costs": comparison.costs,
+        "step_costs_error": comparison.cost_error,
     })
 }
 
@@ -260,6 +261,9 @@ fn markdown(comparison: &Comparison, summaries: &[Summary], plots: &[&str]) -> S
             rates.join(", ")
         );
         section("Cost", &table, &note);
+    }
+    if let Some(error) = &comparison.cost_error {
+        text += &format!("\n## Cost\n\nCould not be measured: {error}\n");
     }
     let failed: Vec<&RunRecord> = comparison.runs.iter().filter(|record| record.error.is_some()).collect();
     if !failed.is_empty() {

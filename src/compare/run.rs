@@ -4,7 +4,7 @@ use crate::backend::Backend;
 use crate::compare::plan::Plan;
 use crate::compare::probe::{Probe, probe};
 use crate::compare::report;
-use crate::compare::steps::StepCosts;
+use crate::compare::steps::{StepCosts, step_costs};
 use crate::data::Dataset;
 use crate::train::files::write_whole;
 use crate::train::metrics::EpochMetrics;
@@ -61,6 +61,8 @@ pub struct Comparison {
     /// The device, once it is known.
     pub device: String,
     pub costs: Option<StepCosts>,
+    /// Why there are none.
+    pub cost_error: Option<String>,
 }
 
 impl Comparison {
@@ -114,7 +116,7 @@ impl Comparison {
         };
         let of_seed = |&seed: &u64| plan.configurations.iter().map(move |c| record(seed, &c.name));
         let runs = plan.seeds.iter().flat_map(of_seed).collect();
-        Self { folder, runs, plan, device: String::new(), costs: None }
+        Self { folder, runs, plan, device: String::new(), costs: None, cost_error: None }
     }
 
     /// The folder itself.
@@ -178,6 +180,22 @@ impl Comparison {
             report::save(self)?;
             spectator.end(&self.runs[i])?;
         }
+        Ok(Outcome::Finished)
+    }
+
+    /// Times training steps of all configurations and adds them to the report.
+    pub fn measure<B: Backend>(
+        &mut self,
+        backend: &B,
+        load: &dyn Fn(&Config) -> Result<Dataset>,
+        stop: &AtomicBool,
+    ) -> Result<Outcome> {
+        match step_costs(backend, &self.plan, load, stop) {
+            Ok(None) => return Ok(Outcome::Interrupted),
+            Ok(costs) => self.costs = costs,
+            Err(error) => self.cost_error = Some(format!("{error:#}")),
+        }
+        report::save(self)?;
         Ok(Outcome::Finished)
     }
 

@@ -2,7 +2,8 @@
 
 use crate::autotune::BoundsSpec;
 use crate::backend::{LossSpec, UpdateRule};
-use crate::data::sampling::Augmentation;
+use crate::data::sampling::{Augmentation, epoch_order};
+use crate::data::split::hold_out;
 use crate::data::{DataSource, Dataset};
 use crate::network::spec::{InputMode, NetworkSpec};
 use crate::network::{Plan, Volume};
@@ -235,6 +236,24 @@ impl Config {
             bail_input!("the readout has {} classes, but {} has {}", plan.classes, data.name, data.classes());
         }
         Ok(plan)
+    }
+
+    /// Indices of the samples to train on and of those held out.
+    ///
+    /// # Errors
+    /// Where there are fewer of the former than a batch takes.
+    pub fn split(&self, labels: &[u16]) -> Result<(Vec<u32>, Vec<u32>)> {
+        let (mut training, validation) = hold_out(labels, self.data.validation, self.seed)?;
+        if self.data.limit > 0 {
+            training = epoch_order(&training, self.seed, 0);
+            training.truncate(self.data.limit);
+            training.sort_unstable();
+        }
+        let batch = self.training.batch;
+        if training.len() < batch {
+            bail_input!("batch {batch} is larger than the {} training samples; use a smaller batch", training.len());
+        }
+        Ok((training, validation))
     }
 
     /// Refuses what would be lost in `config.toml` or in the f32 of a checkpoint.

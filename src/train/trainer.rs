@@ -2,7 +2,6 @@
 
 use crate::backend::{Backend, Normalisation, Step, Totals, Update};
 use crate::data::sampling::{CounterRng, epoch_order};
-use crate::data::split::hold_out;
 use crate::data::{Dataset, Samples};
 use crate::network::Model;
 use crate::network::model::Pass;
@@ -66,16 +65,8 @@ impl<B: Backend> Trainer<B> {
     /// Splits the training samples, which are moved out of `data`, and builds the network.
     pub fn new(backend: B, config: Config, data: &mut Dataset) -> Result<Self> {
         let plan = config.plan(data)?;
-        let (mut training, validation) = hold_out(&data.train.labels, config.data.validation, config.seed)?;
-        if config.data.limit > 0 {
-            training = epoch_order(&training, config.seed, 0);
-            training.truncate(config.data.limit);
-            training.sort_unstable();
-        }
+        let (training, validation) = config.split(&data.train.labels)?;
         let batch = config.training.batch;
-        if training.len() < batch {
-            bail_input!("batch {batch} is larger than the {} training samples; use a smaller batch", training.len());
-        }
         let normalisation = evaluate::normalisation(data);
         let empty = Samples { shape: data.train.shape, values: Vec::new(), labels: data.train.labels.clone() };
         let samples = std::mem::replace(&mut data.train, empty);
