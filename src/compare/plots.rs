@@ -139,14 +139,14 @@ fn gradients(comparison: &Comparison, summaries: &[Summary]) -> Result<String> {
     };
     let panel = Panel {
         title: "Gradient norm by layer".into(),
-        note: format!("of a batch's mean loss, after the last epoch; {}", seeds(comparison)),
+        note: format!("after the last epoch; {}", seeds(comparison)),
         x: Horizontal::Names(names.clone()),
         y: "2-norm of the weight's gradient".into(),
         limits: (0.0, f64::INFINITY),
         decades: true,
         series: summaries.iter().enumerate().map(line).collect(),
     };
-    panels("Gradients", &[panel])
+    panels("Gradient norm by layer", &[panel])
 }
 
 fn cost(comparison: &Comparison, summaries: &[Summary]) -> Result<Option<String>> {
@@ -167,5 +167,5 @@ fn cost(comparison: &Comparison, summaries: &[Summary]) -> Result<Option<String>
         decades: false,
         series: summaries.iter().zip(&costs.configurations).enumerate().map(point).collect(),
     };
-    panels("Cost and accuracy", &[panel]).map(Some)
+    panels("Cost against accuracy", &[panel]).map(Some)
 }

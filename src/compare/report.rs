@@ -117,8 +117,7 @@ fn runs(summary: &Summary) -> String {
 /// What each configuration came to.
 pub fn accuracy_table(comparison: &Comparison, summaries: &[Summary]) -> Table {
     let reach = format!("epochs to {} %", 100.0 * comparison.plan.reach);
-    let mut table =
-        Table::new(&["configuration", "runs", "test %, chosen", "min–max", "test %, last", "validation %", &reach]);
+    let mut table = Table::new(&["configuration", "runs", "test %", "min–max", "last test %", "validation %", &reach]);
     for s in summaries {
         let reached = match s.epochs_to_reach {
             Some(spread) if s.reached < s.finished => {
@@ -216,7 +215,8 @@ pub fn terminal(comparison: &Comparison) -> String {
     let mut text = accuracy_table(comparison, &summaries).plain();
     text += &format!("\n{}", neuron_table(&summaries).plain());
     if let Some(costs) = cost_table(comparison) {
-        text += &format!("\n{}", costs.plain());
+        // A terminal is narrow: the ends of a step's time and the update are in compare.md.
+        text += &format!("\n{}", costs.without(&[2, 7]).plain());
     }
     text
 }
@@ -238,7 +238,7 @@ fn markdown(comparison: &Comparison, summaries: &[Summary], plots: &[&str]) -> S
     section(
         "Accuracy",
         &accuracy_table(comparison, summaries),
-        "Mean ± sample standard deviation over seeds. *Chosen*: the epoch that did best on held-out samples; *last*: the last epoch.",
+        "Mean ± sample standard deviation over seeds. *Test*: the epoch that did best on held-out samples; *last test*: the last epoch.",
     );
     section(
         "Neurons",

@@ -240,3 +240,47 @@ fn read_json<V: DeserializeOwned>(path: &Path) -> Result<V> {
     serde_json::from_str(&text)
         .map_err(|e| input_error!("{} is damaged: {e}; remove it to end its run again", path.display()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::cpu::Cpu;
+    use crate::cli::usual_configuration;
+    use crate::data::sampling::epoch_order;
+    use crate::data::{DataSource, load};
+    use crate::network::parameters::Part;
+    use crate::surrogate::SurrogateKind;
+
+    #[test]
+    fn configurations_begin_with_the_same_weights_and_see_the_same_batches() {
+        let mut base = usual_configuration().unwrap();
+        (base.data.augmentation.crop_padding, base.data.augmentation.flip, base.data.limit) = (2, true, 200);
+        let kinds = [SurrogateKind::Adali, SurrogateKind::Sigmoid, SurrogateKind::Triangle];
+        let mut configurations = Plan::of_surrogates(&base, &kinds);
+        configurations[2].config.training.learning_rate = 0.5;
+        let mut cases = 0;
+        for seed in [0, 7] {
+            let mut seen: Vec<Vec<Vec<f32>>> = Vec::new();
+            for configuration in &configurations {
+                let config = Config { seed, ..configuration.config.clone() };
+                let mut data = load(DataSource::Digits, None).unwrap();
+                let mut trainer = Trainer::new(Cpu, config, &mut data).unwrap();
+                let weights = trainer.model.parameters().map(|p| p.read(&Cpu, Part::Value).unwrap());
+                let mut values: Vec<Vec<f32>> = weights.collect();
+                for epoch in 1..=2 {
+                    let order = epoch_order(&trainer.training, seed, epoch);
+                    for batch in order.chunks_exact(trainer.config.training.batch) {
+                        trainer.write_batch(batch, epoch, epoch.into(), 1, 0.0).unwrap();
+                        trainer.model.gather(&trainer.set, &trainer.config.data.augmentation).unwrap();
+                        values.push(trainer.model.read_input().unwrap());
+                        cases += 1;
+                    }
+                }
+                seen.push(values);
+            }
+            assert!(seen[0] == seen[1] && seen[0] == seen[2]);
+            assert!(seen[0].last() != seen[0].get(seen[0].len() - 2), "batches differ from each other");
+        }
+        assert_eq!(cases, 2 * 3 * 2 * 6);
+    }
+}

@@ -20,6 +20,15 @@ impl Table {
         self.rows.push(row);
     }
 
+    /// The same without the columns of these places.
+    pub fn without(&self, places: &[usize]) -> Self {
+        let kept = |row: &Vec<String>| {
+            let cells = row.iter().enumerate().filter(|(i, _)| !places.contains(i));
+            cells.map(|(_, cell)| cell.clone()).collect()
+        };
+        Self { head: kept(&self.head), rows: self.rows.iter().map(kept).collect() }
+    }
+
     fn widths(&self) -> Vec<usize> {
         let all = || std::iter::once(&self.head).chain(&self.rows);
         (0..self.head.len()).map(|i| all().map(|row| row[i].chars().count()).max().unwrap_or(0)).collect()
@@ -69,6 +78,7 @@ mod tests {
         table.row(["a".into(), "1.0 ± 0.5".into()]);
         table.row(["longer".into(), "–".into()]);
         assert_eq!(table.plain(), "name            ±\n──────  ─────────\na       1.0 ± 0.5\nlonger          –\n");
+        assert_eq!(table.without(&[1]).plain(), "name\n──────\na\nlonger\n");
         assert_eq!(
             table.markdown(),
             "| name   |         ± |\n| ------ | --------: |\n| a      | 1.0 ± 0.5 |\n| longer |         – |\n"

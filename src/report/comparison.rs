@@ -5,8 +5,11 @@ use super::style::{Area, Chart, INK, MUTED, Text, depth_colour, draw_in_middle, 
 use anyhow::Result;
 use plotters::prelude::*;
 
-/// Width of a panel, the height of its axes, and of the page's head, in pixels.
+/// Width of a panel beside others and of one alone, the height of its axes, and of the page's head, in pixels.
 const PANEL: f64 = 470.0;
+const ALONE: f64 = 580.0;
+/// Height of a panel's title, which one alone leaves to the page.
+const TITLE: f64 = 18.0;
 const PLOT: f64 = 260.0;
 const PAGE_HEAD: f64 = 44.0;
 const KEY_LINE: f64 = 16.0;
@@ -102,7 +105,7 @@ pub struct Panel {
     pub series: Vec<Series>,
 }
 
-/// Draws the panels as an SVG document, two beside each other.
+/// Draws the panels as an SVG document, two beside each other; one alone bears the page's title only.
 ///
 /// # Errors
 /// An [`InputError`](crate::error::InputError) without any panel.
@@ -110,18 +113,19 @@ pub fn panels(title: &str, panels: &[Panel]) -> Result<String> {
     if panels.is_empty() {
         crate::bail_input!("there is no panel to draw");
     }
-    let columns = panels.len().min(2);
-    let head = panels.iter().map(Panel::head).fold(0.0, f64::max);
+    let alone = panels.len() == 1;
+    let (columns, width) = if alone { (1, ALONE) } else { (2, PANEL) };
+    let head = panels.iter().map(|panel| panel.head(width)).fold(0.0, f64::max) - if alone { TITLE } else { 0.0 };
     let height = head + PLOT;
     let rows = panels.len().div_ceil(columns);
-    let (wide, high) = (columns as f64 * PANEL, PAGE_HEAD + rows as f64 * height + 6.0);
+    let (wide, high) = (columns as f64 * width, PAGE_HEAD + rows as f64 * height + 6.0);
     page(wide as u32, high as u32, |area| {
         Text::TITLE.draw(area, (16.0, 24.0), &Text::TITLE.fit(title, wide - 32.0))?;
         panels.iter().enumerate().try_for_each(|(i, panel)| {
-            let corner = ((i % columns) as f64 * PANEL, PAGE_HEAD + (i / columns) as f64 * height);
-            let cell = area.clone().shrink((px(corner.0), px(corner.1)), (px(PANEL) as u32, px(height) as u32));
-            let letter = if panels.len() > 1 { format!("({}) ", letter(i)) } else { String::new() };
-            panel.draw(&cell, &letter, head)
+            let corner = ((i % columns) as f64 * width, PAGE_HEAD + (i / columns) as f64 * height);
+            let cell = area.clone().shrink((px(corner.0), px(corner.1)), (px(width) as u32, px(height) as u32));
+            let title = (!alone).then(|| format!("({}) {}", letter(i), panel.title));
+            panel.draw(&cell, title.as_deref(), (width, head))
         })
     })
 }
@@ -136,13 +140,13 @@ fn letter(index: usize) -> String {
 
 impl Panel {
     /// Where each named series stands in the key: its line and its left end.
-    fn key(&self) -> Vec<(usize, f64, &Series)> {
+    fn key(&self, panel: f64) -> Vec<(usize, f64, &Series)> {
         let (mut line, mut at) = (0, 16.0);
         let named = self.series.iter().filter(|series| !series.name.is_empty());
         named
             .map(|series| {
                 let width = 23.0 + Text::BODY.width(&series.name) + 14.0;
-                if at > 16.0 && at + width > PANEL - 8.0 {
+                if at > 16.0 && at + width > panel - 8.0 {
                     (line, at) = (line + 1, 16.0);
                 }
                 let place = (line, at, series);
@@ -152,9 +156,9 @@ impl Panel {
             .collect()
     }
 
-    /// Height above the axes, in pixels.
-    fn head(&self) -> f64 {
-        let lines = self.key().last().map_or(0, |last| last.0 + 1);
+    /// Height above the axes in a panel so wide, in pixels.
+    fn head(&self, width: f64) -> f64 {
+        let lines = self.key(width).last().map_or(0, |last| last.0 + 1);
         40.0 + KEY_LINE * lines as f64 + 8.0
     }
 
@@ -185,16 +189,20 @@ impl Panel {
         (x, y)
     }
 
-    fn draw(&self, area: &Area, letter: &str, head_height: f64) -> Result<()> {
-        let (head, plot) = area.split_vertically(px(head_height));
-        Text::PANEL.draw(&head, (16.0, 10.0), &Text::PANEL.fit(&format!("{letter}{}", self.title), PANEL - 32.0))?;
+    fn draw(&self, area: &Area, title: Option<&str>, (width, head): (f64, f64)) -> Result<()> {
+        let (head, plot) = area.split_vertically(px(head));
+        let mut line = 10.0;
+        if let Some(title) = title {
+            Text::PANEL.draw(&head, (16.0, line), &Text::PANEL.fit(title, width - 32.0))?;
+            line += TITLE;
+        }
         let note = Text::BODY.coloured(MUTED);
-        note.draw(&head, (16.0, 28.0), &note.fit(&self.note, PANEL - 24.0))?;
-        for (line, at, series) in self.key() {
-            let y = 46.0 + KEY_LINE * line as f64;
+        note.draw(&head, (16.0, line), &note.fit(&self.note, width - 24.0))?;
+        for (row, at, series) in self.key(width) {
+            let y = line + TITLE + KEY_LINE * row as f64;
             let mark = stroke(series.colour.rgb(), 2.0);
             head.draw(&PathElement::new([(px(at), px(y)), (px(at + 18.0), px(y))], mark))?;
-            Text::BODY.draw(&head, (at + 23.0, y), &Text::BODY.fit(&series.name, PANEL - 60.0))?;
+            Text::BODY.draw(&head, (at + 23.0, y), &Text::BODY.fit(&series.name, width - 60.0))?;
         }
         let (x, y) = self.axes();
         let mut chart = frame(&plot, &x, &y)?;
@@ -306,6 +314,6 @@ mod tests {
         let names: Vec<String> = (0..20).map(|i| format!("configuration-{i}")).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let panel = panel(Horizontal::Epochs, true, &names);
-        assert!(panel.key().last().unwrap().0 >= 5 && panel.head() > 120.0);
+        assert!(panel.key(PANEL).last().unwrap().0 >= 5 && panel.head(PANEL) > 120.0);
     }
 }
