@@ -157,12 +157,15 @@ fn surrogates_and_seeds_come_from_the_command_line() {
         runs.iter().map(|run| (run["configuration"].as_str().unwrap(), run["seed"].as_u64().unwrap())).collect();
     assert_eq!(what, [("adali", 5), ("rectangle", 5), ("adali", 6), ("rectangle", 6)]);
     assert_eq!(report["configurations"][1]["configuration"]["network"]["surrogate"]["kind"], "rectangle");
-    assert!(report["configurations"][1]["inside"].is_null());
+    assert!(report["configurations"][1]["inside"]["mean"].as_f64() > Some(0.0), "the rectangle is a window, too");
+    let folder = home.path().join("runs/compare-1");
+    assert!(folder.join("bounds.svg").exists());
     let forced = adali(
         home.path(),
         "compare --surrogates arctan --seeds 1 --epochs 1 --limit 64 --out runs/compare-1 --force --quiet",
     );
     assert_eq!(forced.done().out, "");
+    assert!(!folder.join("bounds.svg").exists(), "arctan has no bounds");
 }
 
 #[test]
@@ -255,7 +258,7 @@ fn plans_that_cannot_be_are_refused_before_anything_is_written() {
         (format!("{one}{one}"), &["two configurations", "a"]),
         (format!("{one}{}", named("\"A\"")), &["two configurations", "A"]),
         (format!("{one}epoks = 3\n"), &["plan.toml", "\"a\"", "epoks"]),
-        (format!("{one}training.epoks = 3\n"), &["\"a\"", "training.epoks"]),
+        (format!("{one}training.epoks = 3\n"), &["\"a\"", "epoks", "training"]),
         (format!("{one}training.epochs = \"x\"\n"), &["\"a\"", "training.epochs"]),
         (format!("{one}network.surrogate.kind = \"step\"\n"), &["\"a\"", "step", "network.surrogate.kind"]),
         (format!("{one}training.epochs = 0\n"), &["configuration a", "epochs 0"]),
@@ -295,12 +298,16 @@ fn plans_that_cannot_be_are_refused_before_anything_is_written() {
         adali(home.path(), &format!("compare {arguments}")).failed(2, parts);
         cases += 1;
     }
-    for arguments in
-        ["--plan plan.toml --config x.toml", "--resume out --epochs 3", "--cost --seeds 3", "--resume x --seeds 2"]
-    {
+    for arguments in [
+        "--plan plan.toml --config x.toml",
+        "--resume out --epochs 3",
+        "--cost --seeds 3",
+        "--cost --epochs 3",
+        "--resume x --seeds 2",
+    ] {
         run(command(home.path(), &format!("compare {arguments}"))).misused(arguments.split(' ').next().unwrap());
         cases += 1;
     }
-    assert_eq!(cases, plans.len() + 7 + 4);
+    assert_eq!(cases, plans.len() + 7 + 5);
     assert_eq!(snapshot(home.path()).len(), 1);
 }

@@ -2,7 +2,7 @@
 
 use super::options::{load_data, on_device};
 use super::train::{TrainArguments, stop_on_signal};
-use super::train_options::usual;
+use super::train_options::{NOT_WITH_RESUME, usual};
 use super::{End, say};
 use crate::backend::Backend;
 use crate::bail_input;
@@ -33,11 +33,11 @@ const MOST_SEEDS: usize = 1000;
 
 pub const EXAMPLES: &str = "\
 Examples:
-  adali compare                                   the digits, three surrogates, three seeds: half a minute
+  adali compare                               digits, three surrogates, three seeds: half a minute
   adali compare --surrogates adali,rectangle --seeds 5 --data fashion-mnist --epochs 5
   adali compare --plan bounds.toml --out runs/bounds
-  adali compare --resume runs/bounds              after Ctrl-C or a kill: what has finished stays
-  adali compare --cost                            what slopes, packed state and histograms cost here
+  adali compare --resume runs/bounds          after Ctrl-C or a kill: what has finished stays
+  adali compare --cost                        what slopes, packed state and histograms cost
 
 A plan is a configuration of which every key is optional (as a run folder's config.toml), and what differs from it:
   seeds = [0, 1, 2]
@@ -56,7 +56,7 @@ A plan is a configuration of which every key is optional (as a run folder's conf
   network.surrogate.kind = \"arctan\"
   training.learning_rate = 0.05
 
-Options such as --epochs change the plan's base. Each run is an ordinary run folder, OUT/NAME/seed-N.";
+Options such as --epochs change the plan's base. Each run is a run folder, OUT/NAME/seed-N.";
 
 /// Help of options that mean something else here than in `adali train`.
 pub fn out_help(arg: Arg) -> Arg {
@@ -75,6 +75,12 @@ pub fn quiet_help(arg: Arg) -> Arg {
     arg.help("No progress and no tables")
 }
 
+/// All that says what to train.
+fn not_with_cost() -> impl Iterator<Item = &'static str> {
+    let of_training = NOT_WITH_RESUME.iter().copied().filter(|id| !["out", "force"].contains(id));
+    of_training.chain(["plan", "resume", "surrogates", "seeds", "reach"])
+}
+
 #[derive(Args)]
 pub struct CompareArguments {
     /// Surrogates to compare [default: adali,sigmoid,arctan].
@@ -89,8 +95,8 @@ pub struct CompareArguments {
     /// Report the epochs to this validation accuracy, a share [default: 0.9].
     #[arg(long, value_name = "SHARE", help_heading = COMPARE, conflicts_with = "resume")]
     reach: Option<f64>,
-    /// Train nothing: time single operations at several shapes, on random data.
-    #[arg(long, help_heading = COMPARE, conflicts_with_all = ["plan", "resume", "surrogates", "seeds", "reach", "config"])]
+    /// Train nothing: time single operations at several shapes, on random data; with --out also to cost.json.
+    #[arg(long, help_heading = COMPARE, conflicts_with_all = not_with_cost())]
     cost: bool,
     /// Share of neuron-steps that spike in the data of --cost.
     #[arg(long, value_name = "SHARE", default_value_t = 0.1, help_heading = COMPARE, requires = "cost")]

@@ -21,7 +21,7 @@ const NETWORK: &str = "Network";
 const SURROGATE: &str = "Surrogate and AdaLi's bounds (in units of the threshold)";
 const TRAINING: &str = "Training";
 /// All that a run's own configuration says: given beside `--resume`, it would be ignored.
-const NOT_WITH_RESUME: &[&str] = &[
+pub const NOT_WITH_RESUME: &[&str] = &[
     "data",
     "config",
     "out",

@@ -68,14 +68,13 @@ pub struct Comparison {
 impl Comparison {
     /// Makes a folder; one that already holds a comparison is refused unless `force`, which removes its runs.
     pub fn create(folder: PathBuf, plan: Plan, force: bool) -> Result<Self> {
-        if let Some(path) = [plan_file(&folder), folder.join("config.toml")].into_iter().find(|path| path.exists()) {
-            if !force {
-                bail_input!(
-                    "{} already holds {}; give another --out, continue a comparison with --resume, or overwrite it with --force",
-                    folder.display(),
-                    path.file_name().unwrap_or_default().display()
-                );
-            }
+        let held = [plan_file(&folder), folder.join("config.toml")].into_iter().find(|path| path.exists());
+        if let Some(path) = held.filter(|_| !force) {
+            bail_input!(
+                "{} already holds {}; give another --out, continue a comparison with --resume, or overwrite it with --force",
+                folder.display(),
+                path.file_name().unwrap_or_default().display()
+            );
         }
         let comparison = Self::of(folder, plan);
         for record in &comparison.runs {
@@ -87,6 +86,9 @@ impl Comparison {
                     fs::remove_file(&probe).with_context(|| format!("cannot remove {}", probe.display()))?;
                 }
             }
+        }
+        for file in report::FILES.map(|name| comparison.folder.join(name)).iter().filter(|file| file.exists()) {
+            fs::remove_file(file).with_context(|| format!("cannot remove {}", file.display()))?;
         }
         fs::create_dir_all(&comparison.folder)
             .map_err(|e| input_error!("cannot make {}: {e}", comparison.folder.display()))?;
