@@ -278,8 +278,10 @@ impl Show {
 
     /// All runs have ended.
     fn measure(&self) {
-        self.bar.set_prefix("timing steps");
-        self.bar.set_message("");
+        self.bar.set_position(self.runs as u64 * POSITIONS as u64);
+        self.bar.set_prefix("all runs");
+        self.bar.set_message("timing steps");
+        self.bar.tick();
     }
 }
 
@@ -305,7 +307,9 @@ impl Spectator for Show {
             self.bar.reset_eta();
             self.begun = true;
         }
-        self.bar.set_prefix(format!("run {}/{} {} seed {}", index + 1, self.runs, record.configuration, record.seed));
+        let (runs, name, width) = (self.runs, &record.configuration, self.width);
+        let digits = runs.to_string().len();
+        self.bar.set_prefix(format!("run {:digits$}/{runs}  {name:<width$}  seed {}", index + 1, record.seed));
     }
 
     fn end(&mut self, record: &RunRecord) -> Result<()> {

@@ -18,7 +18,7 @@ use serde::Serialize;
 use std::sync::atomic::AtomicBool;
 
 /// Seconds that a configuration's turn should take.
-const TURN: f64 = 0.06;
+const TURN: f64 = 0.04;
 
 /// Of all configurations.
 #[derive(Clone, Debug, Serialize)]
