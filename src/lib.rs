@@ -10,6 +10,7 @@
 pub mod autotune;
 pub mod backend;
 pub mod cli;
+pub mod compare;
 pub mod data;
 pub mod error;
 pub mod histogram;
@@ -17,6 +18,7 @@ pub mod kernels;
 pub mod network;
 pub mod neuron;
 pub mod report;
+pub mod slope_means;
 pub mod surrogate;
 pub mod tensors;
 pub mod train;

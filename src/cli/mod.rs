@@ -1,5 +1,6 @@
 //! The command line: one file a command.
 
+mod compare;
 mod eval;
 mod info;
 mod inspect;
@@ -28,6 +29,7 @@ Examples:
   adali train --data fashion-mnist --network conv2 --epochs 3
   adali train --config runs/digits-1/config.toml --seed 1
   adali train --resume runs/digits-1          after Ctrl-C or a kill: same bytes as without
+  adali compare --seeds 5                     adali, sigmoid and arctan beside each other
   adali eval runs/digits-1                    accuracy of what it left
   adali inspect runs/digits-1 --grads         tensors of a batch, for Python
 
@@ -37,6 +39,10 @@ Exit codes: 0 done, 1 something failed, 2 something given cannot be used, 130 in
 enum Command {
     /// Train a network and leave a run folder: checkpoint, metrics, pictures.
     Train(Box<train::TrainArguments>),
+    /// Train the same network with several surrogates or configurations and seeds; tables, JSON and plots of all.
+    #[command(after_help = compare::EXAMPLES, mut_arg("out", compare::out_help), mut_arg("resume", compare::resume_help),
+        mut_arg("force", compare::force_help), mut_arg("seed", compare::seed_help), mut_arg("quiet", compare::quiet_help))]
+    Compare(Box<compare::CompareArguments>),
     /// Accuracy and loss of a trained network.
     Eval(eval::EvalArguments),
     /// Write the tensors of a batch (logits, spikes, membranes, gradients) as safetensors.
@@ -44,6 +50,9 @@ enum Command {
     /// Devices and data sets that this machine has.
     Info(info::InfoArguments),
 }
+
+/// What `adali train` trains when nothing is said.
+pub use train_options::usual as usual_configuration;
 
 /// What a command came to.
 enum End {
@@ -56,6 +65,7 @@ pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let result = match arguments.command {
         Command::Train(arguments) => train::run(*arguments),
+        Command::Compare(arguments) => compare::run(*arguments),
         Command::Eval(arguments) => eval::run(arguments),
         Command::Inspect(arguments) => inspect::run(arguments),
         Command::Info(arguments) => info::run(arguments),

@@ -1,17 +1,16 @@
 //! `adali train`
 
-use super::options::{load_data, megabytes, on_device, peak_memory};
+use super::options::{load_data, megabytes, on_device};
 use super::progress::{Bar, epoch_lines};
 pub use super::train_options::TrainArguments;
 use super::{End, say};
 use crate::backend::Backend;
 use crate::data::Dataset;
-use crate::train::checkpoint::{self, Progress, load_model, open_model, open_state};
-use crate::train::files::write_whole;
+use crate::train::checkpoint::Progress;
 use crate::train::metrics::EpochMetrics;
 use crate::train::run::Run;
-use crate::train::{Config, Observer, Outcome, Trainer};
-use crate::{bail_input, input_error};
+use crate::train::session::Watch;
+use crate::train::{Config, Outcome, Session, Trainer};
 use anyhow::{Context, Result};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -50,76 +49,50 @@ fn resumed(folder: PathBuf, arguments: &TrainArguments) -> Result<(Run, Config, 
     Ok((run, config, data))
 }
 
-fn train<B: Backend>(mut trainer: Trainer<B>, run: Run, data: Dataset, arguments: &TrainArguments) -> Result<End> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let seen = stop.clone();
-    ctrlc::set_handler(move || seen.store(true, Ordering::Relaxed)).context("cannot watch for Ctrl-C")?;
-    let source = data.source.clone();
-    let mut epochs = Vec::new();
-    if arguments.resume.is_some() && run.state().exists() {
-        let (state, progress) = open_state(&run.state())?;
-        if progress.fingerprint != trainer.progress.fingerprint {
-            bail_input!("{} was trained on other samples than {source} holds now", run.folder().display());
-        }
-        if !state.config()?.same_training(&trainer.config) {
-            bail_input!(
-                "{} was changed since {} was written; put it back, or start a new run with --config",
-                run.config().display(),
-                run.state().display()
-            );
-        }
-        trainer.check_progress(&progress, &run.state())?;
-        epochs = run.read_metrics(progress.epoch)?;
-        trainer.resume(&state, progress)?;
-    } else {
-        write_whole(&run.config(), trainer.config.to_toml().as_bytes())?;
-    }
+fn train<B: Backend>(trainer: Trainer<B>, run: Run, data: Dataset, arguments: &TrainArguments) -> Result<End> {
+    let stop = stop_on_signal()?;
+    let Dataset { test, source, .. } = data;
+    let mut session = match arguments.resume {
+        Some(_) => Session::resume(trainer, run, test, &source)?,
+        None => Session::begin(trainer, run, test)?,
+    };
     let quiet = arguments.quiet;
     if !quiet {
-        introduce(&trainer, &run, &source)?;
+        introduce(&session.trainer, &session.run, &source)?;
     }
-    let total = trainer.config.training.epochs;
-    let mut watcher = Watcher { run: &run, bar: Bar::new(total, quiet), epochs, quiet, total };
-    let outcome = trainer.run(&mut watcher, &stop);
+    let total = session.trainer.config.training.epochs;
+    let mut watcher = Watcher { bar: Bar::new(total, quiet), quiet, total };
+    let outcome = session.train(&mut watcher, &stop);
     watcher.bar.clear();
+    let folder = session.run.folder().display().to_string();
     if outcome? == Outcome::Interrupted {
-        let folder = run.folder().display();
         say(format!("interrupted; the state is saved. Continue with: adali train --resume {folder}"))?;
         return Ok(End::Interrupted);
     }
-    let chosen = open_model(&run.model())?;
-    let epoch: u32 =
-        chosen.description("epoch")?.parse().map_err(|_| input_error!("{} has no epoch", run.model().display()))?;
-    load_model(&chosen, &mut trainer.model)?;
-    let test = trainer.evaluate(data.test)?;
-    let result = serde_json::json!({
-        "test_accuracy": test.accuracy,
-        "test_loss": test.loss,
-        "test_samples": test.samples,
-        "epoch": epoch,
-        "epochs": total,
-        "validation_accuracy": trainer.progress.best.map(|best| best.accuracy),
-        "parameters": trainer.model.plan().parameters(),
-        "images_per_second": median(&trainer.progress.rates),
-        "peak_rss_bytes": peak_memory(),
-        "device": trainer.model.backend().describe(),
-        "run": run.folder().display().to_string(),
-    });
-    write_whole(&run.result(), (serde_json::to_string_pretty(&result)? + "\n").as_bytes())?;
+    let result = session.finish()?;
     if !quiet {
         say(format!(
-            "test accuracy {:.2} % (loss {:.4}, {} samples, epoch {epoch}{})",
-            100.0 * test.accuracy,
-            test.loss,
-            test.samples,
-            if trainer.progress.best.is_some() { ", chosen on held-out samples" } else { "" },
+            "test accuracy {:.2} % (loss {:.4}, {} samples, epoch {}{})",
+            100.0 * result.test_accuracy,
+            result.test_loss,
+            result.test_samples,
+            result.epoch,
+            if result.validation_accuracy.is_some() { ", chosen on held-out samples" } else { "" },
         ))?;
-        say(format!("{}: model, state, metrics, curves.svg, membranes.svg", run.folder().display()))?;
+        say(format!("{folder}: model, state, metrics, curves.svg, membranes.svg"))?;
     }
     if arguments.json {
-        say(&result)?;
+        say(serde_json::to_string(&result)?)?;
     }
     Ok(End::Done)
+}
+
+/// Set once a person or the system asks the process to stop.
+pub fn stop_on_signal() -> Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let seen = stop.clone();
+    ctrlc::set_handler(move || seen.store(true, Ordering::Relaxed)).context("cannot watch for Ctrl-C")?;
+    Ok(stop)
 }
 
 /// Says what will be trained, on what, and how large it is.
@@ -156,46 +129,22 @@ fn introduce<B: Backend>(trainer: &Trainer<B>, run: &Run, source: &str) -> Resul
     say(format!("run      {}{resumed}", run.folder().display()))
 }
 
-fn median(values: &[f64]) -> Option<f64> {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted.get(sorted.len() / 2).copied()
-}
-
-/// Shows a training and saves it.
-struct Watcher<'a> {
-    run: &'a Run,
+/// Shows a training.
+struct Watcher {
     bar: Bar,
-    epochs: Vec<EpochMetrics>,
     quiet: bool,
     total: u32,
 }
 
-impl<B: Backend> Observer<B> for Watcher<'_> {
+impl Watch for Watcher {
     fn step(&mut self, done: u64, total: u64, epoch: u32, progress: &Progress) {
         self.bar.step(done, total, epoch, progress);
     }
 
-    fn improved(&mut self, trainer: &Trainer<B>, epoch: u32) -> Result<()> {
-        checkpoint::save_model(&self.run.model(), &trainer.model, &trainer.config.to_toml(), epoch)
-    }
-
-    fn epoch(&mut self, trainer: &Trainer<B>, metrics: &EpochMetrics, improved: bool) -> Result<()> {
-        self.epochs.push(metrics.clone());
-        self.run.save_epoch(trainer, &self.epochs)?;
+    fn epoch(&mut self, metrics: &EpochMetrics, improved: bool) -> Result<()> {
         if self.quiet {
             return Ok(());
         }
         self.bar.suspend(|| say(epoch_lines(metrics, self.total, improved)))
-    }
-
-    fn checkpoint(&mut self, trainer: &Trainer<B>) -> Result<()> {
-        checkpoint::save_state(
-            &self.run.state(),
-            &trainer.model,
-            &trainer.tracker,
-            &trainer.progress,
-            &trainer.config.to_toml(),
-        )
     }
 }

@@ -21,7 +21,7 @@ const NETWORK: &str = "Network";
 const SURROGATE: &str = "Surrogate and AdaLi's bounds (in units of the threshold)";
 const TRAINING: &str = "Training";
 /// All that a run's own configuration says: given beside `--resume`, it would be ignored.
-const NOT_WITH_RESUME: &[&str] = &[
+pub const NOT_WITH_RESUME: &[&str] = &[
     "data",
     "config",
     "out",
@@ -215,17 +215,25 @@ impl TrainArguments {
     /// The configuration to start from, and its data.
     pub fn configure(&self) -> Result<(Config, Dataset)> {
         let given = self.config.as_deref().map(Config::read).transpose()?;
-        let mut spec = given.as_ref().map(|c| c.data.clone()).unwrap_or_default();
+        let spec = given.as_ref().map(|c| c.data.clone()).unwrap_or_default();
+        self.configure_onto(spec, |usual| Ok(given.unwrap_or(usual)))
+    }
+
+    /// As [`TrainArguments::configure`], where `base` makes the configuration that the options change from the usual one
+    /// for the samples of `spec`.
+    pub fn configure_onto(
+        &self,
+        mut spec: DataSpec,
+        base: impl FnOnce(Config) -> Result<Config>,
+    ) -> Result<(Config, Dataset)> {
         if let Some(source) = self.data.data {
             spec = DataSpec { source, dir: None, ..spec };
         }
         // Absolute, so that the configuration works from any folder.
         spec.dir = self.data.data_dir.as_ref().map(|dir| dir.canonicalize().unwrap_or(dir.clone())).or(spec.dir);
         let data = load_data(spec.source, spec.dir.as_deref())?;
-        let mut config = match given {
-            Some(config) => Config { data: spec, ..config },
-            None => defaults(spec, &data, self.channels)?,
-        };
+        let base = base(defaults(spec.clone(), &data, self.channels)?)?;
+        let mut config = Config { data: spec, ..base };
         if let Some(network) = &self.network {
             config.network = self.network(network, &data)?;
         } else if self.channels.is_some() && self.config.is_some() {
@@ -233,6 +241,16 @@ impl TrainArguments {
         }
         self.change(&mut config);
         Ok((config, data))
+    }
+
+    /// Whether `--surrogate` or `--sharpness` is given.
+    pub fn chooses_surrogate(&self) -> bool {
+        self.surrogate.is_some() || self.sharpness.is_some()
+    }
+
+    /// Whether `--seed` is given.
+    pub fn chooses_seed(&self) -> bool {
+        self.seed.is_some()
     }
 
     fn network(&self, name: &str, data: &Dataset) -> Result<NetworkSpec> {
@@ -325,7 +343,14 @@ fn usual_rate(optimizer: Optimizer) -> f64 {
     }
 }
 
-/// What is trained when nothing is said.
+/// What is trained when nothing at all is said.
+pub fn usual() -> Result<Config> {
+    let spec = DataSpec::default();
+    let data = load_data(spec.source, None)?;
+    defaults(spec, &data, None)
+}
+
+/// What is trained when nothing but the data is said.
 fn defaults(data: DataSpec, set: &Dataset, channels: Option<usize>) -> Result<Config> {
     let preset = match data.source {
         DataSource::Digits => Preset::Digits,

@@ -262,6 +262,8 @@ mod tests {
             bounds: bounded.then_some(BoundsMetrics { left: 0.8, right: 0.4, alpha: 0.5, beta: 0.5 }),
             firing_rate: 0.1 / f64::from(index + 1),
             inside: bounded.then_some(0.4),
+            mean_slope: Some(0.3),
+            mean_square_slope: Some(0.2),
             flags: if index == 1 { vec!["dead".into()] } else { Vec::new() },
         }
     }

@@ -4,6 +4,7 @@
 //! Ito's colour-blind-safe set; layers take viridis from dark (first) to light (last).
 
 mod axis;
+pub mod comparison;
 mod curves;
 mod membranes;
 mod style;

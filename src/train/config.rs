@@ -2,7 +2,8 @@
 
 use crate::autotune::BoundsSpec;
 use crate::backend::{LossSpec, UpdateRule};
-use crate::data::sampling::Augmentation;
+use crate::data::sampling::{Augmentation, epoch_order};
+use crate::data::split::hold_out;
 use crate::data::{DataSource, Dataset};
 use crate::network::spec::{InputMode, NetworkSpec};
 use crate::network::{Plan, Volume};
@@ -183,6 +184,15 @@ impl Config {
         parse_strict(text, name)
     }
 
+    /// As [`Config::parse`], from a table that `name` stands for: errors name the key, as there are no lines.
+    pub fn from_table(table: &toml::Table, name: &str) -> Result<Self> {
+        let value: Self = toml::Value::Table(table.clone())
+            .try_into()
+            .map_err(|e: toml::de::Error| input_error!("{name}: {}", e.to_string().trim_end().replace('\n', " ")))?;
+        refuse_unknown(table, &value, name)?;
+        Ok(value)
+    }
+
     /// Whether both train the same; where the data lie does not matter.
     pub fn same_training(&self, other: &Self) -> bool {
         let here = DataSpec { dir: other.data.dir.clone(), ..self.data.clone() };
@@ -228,6 +238,24 @@ impl Config {
         Ok(plan)
     }
 
+    /// Indices of the samples to train on and of those held out.
+    ///
+    /// # Errors
+    /// Where there are fewer of the former than a batch takes.
+    pub fn split(&self, labels: &[u16]) -> Result<(Vec<u32>, Vec<u32>)> {
+        let (mut training, validation) = hold_out(labels, self.data.validation, self.seed)?;
+        if self.data.limit > 0 {
+            training = epoch_order(&training, self.seed, 0);
+            training.truncate(self.data.limit);
+            training.sort_unstable();
+        }
+        let batch = self.training.batch;
+        if training.len() < batch {
+            bail_input!("batch {batch} is larger than the {} training samples; use a smaller batch", training.len());
+        }
+        Ok((training, validation))
+    }
+
     /// Refuses what would be lost in `config.toml` or in the f32 of a checkpoint.
     fn check_writable(&self) -> Result<()> {
         for (name, value) in [("seed", self.seed), ("limit", self.data.limit as u64)] {
@@ -270,11 +298,17 @@ pub fn parse_strict<V: Serialize + for<'de> Deserialize<'de>>(text: &str, name: 
     };
     let value: V = toml::from_str(text).map_err(describe)?;
     let given: toml::Table = toml::from_str(text).map_err(describe)?;
-    let known = toml::Table::try_from(&value).map_err(|e| input_error!("{name}: {e}"))?;
-    if let Some(key) = unknown_key(&given, &known, "") {
+    refuse_unknown(&given, &value, name)?;
+    Ok(value)
+}
+
+/// Refuses keys of `given` that have no place in `value`.
+fn refuse_unknown<V: Serialize>(given: &toml::Table, value: &V, name: &str) -> Result<()> {
+    let known = toml::Table::try_from(value).map_err(|e| input_error!("{name}: {e}"))?;
+    if let Some(key) = unknown_key(given, &known, "") {
         bail_input!("{name}: nothing is called {key}; see `adali train --help` for what a configuration may hold");
     }
-    Ok(value)
+    Ok(())
 }
 
 /// The path of the first key of `given` that `known` lacks.

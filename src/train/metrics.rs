@@ -35,6 +35,13 @@ pub struct LayerMetrics {
     pub firing_rate: f64,
     /// Share of neuron-steps whose membrane lies inside the window; absent for other surrogates.
     pub inside: Option<f64>,
+    /// Mean over the potentials of the surrogate's slope `g_z` (of `z = (H - theta)/theta`), from their histogram, with the
+    /// bounds above; absent where none was counted.
+    #[serde(default)]
+    pub mean_slope: Option<f64>,
+    /// Mean of the slope's square.
+    #[serde(default)]
+    pub mean_square_slope: Option<f64>,
     /// What the histogram shows to be wrong, such as `dead`; see [`crate::autotune::Flag`].
     pub flags: Vec<String>,
 }

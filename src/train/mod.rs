@@ -8,7 +8,9 @@ pub mod files;
 pub mod graphs;
 pub mod metrics;
 pub mod run;
+pub mod session;
 pub mod trainer;
 
 pub use config::Config;
+pub use session::Session;
 pub use trainer::{Observer, Outcome, Trainer};

@@ -46,6 +46,11 @@ impl Run {
         Ok(run)
     }
 
+    /// A folder that may hold a run.
+    pub fn at(folder: PathBuf) -> Self {
+        Self { folder }
+    }
+
     /// A folder that a training has left.
     pub fn open(folder: PathBuf) -> Result<Self> {
         let run = Self { folder };

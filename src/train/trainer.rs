@@ -2,10 +2,10 @@
 
 use crate::backend::{Backend, Normalisation, Step, Totals, Update};
 use crate::data::sampling::{CounterRng, epoch_order};
-use crate::data::split::hold_out;
 use crate::data::{Dataset, Samples};
 use crate::network::Model;
 use crate::network::model::Pass;
+use crate::slope_means::SlopeMeans;
 use crate::train::bounds::{BoundsTracker, not_finite};
 use crate::train::checkpoint::{Best, Checkpoint, Progress, load_state};
 use crate::train::config::Config;
@@ -49,14 +49,14 @@ pub struct Trainer<B: Backend> {
     pub tracker: BoundsTracker,
     pub progress: Progress,
     pub config: Config,
-    set: B::Set,
+    pub(crate) set: B::Set,
     graphs: Graphs<B>,
     /// Of all training samples.
-    labels: Vec<u16>,
+    pub(crate) labels: Vec<u16>,
     normalisation: Normalisation,
     /// Indices into the training samples.
-    training: Vec<u32>,
-    validation: Vec<u32>,
+    pub(crate) training: Vec<u32>,
+    pub(crate) validation: Vec<u32>,
     /// Scores of the epoch that has just ended.
     held_out: Option<Scores>,
 }
@@ -65,16 +65,8 @@ impl<B: Backend> Trainer<B> {
     /// Splits the training samples, which are moved out of `data`, and builds the network.
     pub fn new(backend: B, config: Config, data: &mut Dataset) -> Result<Self> {
         let plan = config.plan(data)?;
-        let (mut training, validation) = hold_out(&data.train.labels, config.data.validation, config.seed)?;
-        if config.data.limit > 0 {
-            training = epoch_order(&training, config.seed, 0);
-            training.truncate(config.data.limit);
-            training.sort_unstable();
-        }
+        let (training, validation) = config.split(&data.train.labels)?;
         let batch = config.training.batch;
-        if training.len() < batch {
-            bail_input!("batch {batch} is larger than the {} training samples; use a smaller batch", training.len());
-        }
         let normalisation = evaluate::normalisation(data);
         let empty = Samples { shape: data.train.shape, values: Vec::new(), labels: data.train.labels.clone() };
         let samples = std::mem::replace(&mut data.train, empty);
@@ -226,7 +218,14 @@ impl<B: Backend> Trainer<B> {
     }
 
     /// The samples of step `count` of the training.
-    fn write_batch(&mut self, batch: &[u32], epoch: u32, position: f64, count: u64, rate: f32) -> Result<()> {
+    pub(crate) fn write_batch(
+        &mut self,
+        batch: &[u32],
+        epoch: u32,
+        position: f64,
+        count: u64,
+        rate: f32,
+    ) -> Result<()> {
         let labels: Vec<u16> = batch.iter().map(|&i| self.labels[i as usize]).collect();
         let seed = self.config.seed;
         let dropout = CounterRng::new(seed, backend::stream::DROPOUT).fork(count.wrapping_sub(1)).next_u64();
@@ -342,18 +341,23 @@ impl<B: Backend> Trainer<B> {
     /// Gathers the metrics, moves the bounds and the progress to the next epoch.
     fn end_epoch(&mut self, epoch: u32, total: u64, before: f64, begin: Instant) -> Result<EpochMetrics> {
         // The bounds are reported as they were in this epoch.
-        let bounds = self.tracker.layers.iter().map(|layer| self.bounds_metrics(layer.stage));
+        let bounds =
+            self.tracker.layers.iter().map(|layer| {
+                Ok::<_, anyhow::Error>((self.bounds_metrics(layer.stage)?, self.slope_means(layer.stage)?))
+            });
         let bounds: Vec<_> = bounds.collect::<Result<_>>()?;
         if self.tracker.update_every().is_none() {
             self.model.move_batch((epoch + 1).min(self.config.training.epochs).into())?;
             self.tracker.update(&mut self.model)?;
         }
         self.tracker.end_epoch(&mut self.model)?;
-        let layers = self.tracker.layers.iter().zip(bounds).map(|(layer, bounds)| LayerMetrics {
+        let layers = self.tracker.layers.iter().zip(bounds).map(|(layer, (bounds, slopes))| LayerMetrics {
             name: self.model.plan().stages[layer.stage].name(),
             inside: bounds.map(|b| layer.histogram.share_inside(b.left, b.right)),
             firing_rate: layer.histogram.firing_rate(),
             bounds,
+            mean_slope: slopes.map(|s| s.mean),
+            mean_square_slope: slopes.map(|s| s.mean_square),
             flags: layer.flags.iter().map(|flag| flag.name().to_string()).collect(),
         });
         let (p, training) = (&mut self.progress, &self.config.training);
@@ -398,6 +402,12 @@ impl<B: Backend> Trainer<B> {
             alpha: mean(|b| b.alpha),
             beta: mean(|b| b.beta),
         }))
+    }
+
+    /// The slope's means in a layer over the epoch that ends, each channel with its own bounds where they have some.
+    fn slope_means(&self, stage: usize) -> Result<Option<SlopeMeans>> {
+        let bounds = self.model.bounds(stage)?;
+        Ok(SlopeMeans::over(self.model.surrogate(), &bounds, &self.model.histograms(stage)?.epoch))
     }
 
     /// Loss and accuracy on other samples of the same data set.

@@ -1,0 +1,372 @@
+//! `adali compare`
+
+use super::options::{load_data, on_device};
+use super::train::{TrainArguments, stop_on_signal};
+use super::train_options::{NOT_WITH_RESUME, usual};
+use super::{End, say};
+use crate::backend::Backend;
+use crate::bail_input;
+use crate::compare::operations::{SHAPES, operation_costs};
+use crate::compare::plan::{PlanFile, REACH};
+use crate::compare::run::{RunRecord, Spectator, Status, plan_file};
+use crate::compare::summary::summaries;
+use crate::compare::{Comparison, Configuration, Plan, report};
+use crate::data::Dataset;
+use crate::surrogate::SurrogateKind;
+use crate::train::checkpoint::Progress;
+use crate::train::config::DataSpec;
+use crate::train::files::write_whole;
+use crate::train::metrics::EpochMetrics;
+use crate::train::run::Run;
+use crate::train::session::Watch;
+use crate::train::{Config, Outcome};
+use anyhow::{Result, bail};
+use clap::{Arg, Args};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+const COMPARE: &str = "Comparison";
+const SEEDS: usize = 3;
+const SURROGATES: [SurrogateKind; 3] = [SurrogateKind::Adali, SurrogateKind::Sigmoid, SurrogateKind::Arctan];
+const MOST_SEEDS: usize = 1000;
+
+pub const EXAMPLES: &str = "\
+Examples:
+  adali compare                               digits, three surrogates, three seeds: half a minute
+  adali compare --surrogates adali,rectangle --seeds 5 --data fashion-mnist --epochs 5
+  adali compare --plan bounds.toml --out runs/bounds
+  adali compare --resume runs/bounds          after Ctrl-C or a kill: what has finished stays
+  adali compare --cost                        what slopes, packed state and histograms cost
+
+A plan is a configuration of which every key is optional (as a run folder's config.toml), and what differs from it:
+  seeds = [0, 1, 2]
+  training.epochs = 10
+
+  [[configurations]]
+  name = \"log\"
+
+  [[configurations]]
+  name = \"histogram\"
+  bounds.mode = \"auto-track\"
+  bounds.target = [0.4, 0.4]
+
+  [[configurations]]
+  name = \"arctan\"
+  network.surrogate.kind = \"arctan\"
+  training.learning_rate = 0.05
+
+Options such as --epochs change the plan's base. Each run is a run folder, OUT/NAME/seed-N.";
+
+/// Help of options that mean something else here than in `adali train`.
+pub fn out_help(arg: Arg) -> Arg {
+    arg.help("Folder to write [default: runs/compare-1, -2, …]")
+}
+pub fn resume_help(arg: Arg) -> Arg {
+    arg.help("Continue the comparison in this folder; everything else comes from there")
+}
+pub fn force_help(arg: Arg) -> Arg {
+    arg.help("Overwrite the comparison in --out")
+}
+pub fn seed_help(arg: Arg) -> Arg {
+    arg.help("The first seed; the others follow it [default: 0]")
+}
+pub fn quiet_help(arg: Arg) -> Arg {
+    arg.help("No progress and no tables")
+}
+
+/// All that says what to train.
+fn not_with_cost() -> impl Iterator<Item = &'static str> {
+    let of_training = NOT_WITH_RESUME.iter().copied().filter(|id| !["out", "force"].contains(id));
+    of_training.chain(["plan", "resume", "surrogates", "seeds", "reach"])
+}
+
+#[derive(Args)]
+pub struct CompareArguments {
+    /// Surrogates to compare [default: adali,sigmoid,arctan].
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "KIND,KIND,…", help_heading = COMPARE, conflicts_with_all = ["plan", "resume"])]
+    surrogates: Option<Vec<SurrogateKind>>,
+    /// Compare the configurations of this file (TOML) instead; see below.
+    #[arg(long, value_name = "FILE", help_heading = COMPARE, conflicts_with_all = ["config", "resume"])]
+    plan: Option<PathBuf>,
+    /// Seeds for each configuration [default: 3, or those of the plan].
+    #[arg(long, value_name = "N", help_heading = COMPARE, conflicts_with = "resume")]
+    seeds: Option<usize>,
+    /// Report the epochs to this validation accuracy, a share [default: 0.9].
+    #[arg(long, value_name = "SHARE", help_heading = COMPARE, conflicts_with = "resume")]
+    reach: Option<f64>,
+    /// Train nothing: time single operations at several shapes, on random data; with --out also to cost.json.
+    #[arg(long, help_heading = COMPARE, conflicts_with_all = not_with_cost())]
+    cost: bool,
+    /// Share of neuron-steps that spike in the data of --cost.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.1, help_heading = COMPARE, requires = "cost")]
+    firing_rate: f64,
+    #[command(flatten)]
+    train: TrainArguments,
+}
+
+pub fn run(arguments: CompareArguments) -> Result<End> {
+    on_device!(arguments.train.device, |backend| match arguments.cost {
+        true => costs(&backend, &arguments),
+        false => compare(&backend, &arguments),
+    })
+}
+
+fn compare<B: Backend>(backend: &B, arguments: &CompareArguments) -> Result<End> {
+    let plan = match &arguments.train.resume {
+        Some(folder) => resumed_plan(folder, arguments.train.data.data_dir.as_deref())?,
+        None => arguments.new_plan()?,
+    };
+    check(&plan)?;
+    let stop = stop_on_signal()?;
+    let mut comparison = match &arguments.train.resume {
+        Some(folder) => Comparison::open(folder.clone(), plan)?,
+        None => {
+            let folder = arguments.train.out.clone().unwrap_or_else(|| Run::free_folder("compare"));
+            Comparison::create(folder, plan, arguments.train.force)?
+        }
+    };
+    let quiet = arguments.train.quiet;
+    let folder = comparison.folder().display().to_string();
+    if !quiet {
+        introduce(&comparison, &backend.describe())?;
+    }
+    let mut show = Show::new(&comparison, quiet);
+    let load = |config: &Config| load_data(config.data.source, config.data.dir.as_deref());
+    let mut outcome = comparison.run(backend, &load, &mut show, &stop);
+    if matches!(outcome, Ok(Outcome::Finished)) {
+        show.measure();
+        outcome = comparison.measure(backend, &load, &stop);
+    }
+    show.bar.finish_and_clear();
+    if outcome? == Outcome::Interrupted {
+        say(format!("interrupted; everything is saved. Continue with: adali compare --resume {folder}"))?;
+        return Ok(End::Interrupted);
+    }
+    if !quiet {
+        say(format!("\n{}", report::terminal(&comparison)))?;
+        say(format!("{folder}: compare.md, compare.json, plots, and a run folder for each run"))?;
+    }
+    if arguments.train.json {
+        say(serde_json::to_string(&report::json(&comparison, &summaries(&comparison)))?)?;
+    }
+    if let Some(error) = &comparison.cost_error {
+        bail!("the steps could not be timed: {error}");
+    }
+    match comparison.runs.iter().filter(|record| record.status == Status::Failed).count() {
+        0 => Ok(End::Done),
+        failed => bail!("{failed} of {} runs failed; {folder}/compare.md says why", comparison.runs.len()),
+    }
+}
+
+impl CompareArguments {
+    /// What is compared when nothing is resumed.
+    fn new_plan(&self) -> Result<Plan> {
+        let given = self.plan.as_deref().map(PlanFile::read).transpose()?;
+        let Some(file) = given else {
+            if self.train.chooses_surrogate() {
+                bail_input!(
+                    "--surrogate and --sharpness would make all configurations the same; name several with --surrogates, or use --plan"
+                );
+            }
+            let (base, _) = self.train.configure()?;
+            let kinds = self.surrogates.as_deref().unwrap_or(&SURROGATES);
+            return self.plan_of(&base, None, None, Plan::of_surrogates(&base, kinds));
+        };
+        let (base, _) = self.train.configure_onto(file.data()?, |usual| file.base(&usual))?;
+        self.plan_of(&base, file.seeds.clone(), file.reach, file.configurations(&base)?)
+    }
+
+    /// The seeds of the options, else those of the plan, else the usual ones.
+    fn plan_of(
+        &self,
+        base: &Config,
+        seeds: Option<Vec<u64>>,
+        reach: Option<f64>,
+        configurations: Vec<Configuration>,
+    ) -> Result<Plan> {
+        let chosen = self.seeds.is_some() || self.train.chooses_seed();
+        let count = self.seeds.unwrap_or(SEEDS);
+        if count == 0 || count > MOST_SEEDS {
+            bail_input!("--seeds {count} must be between 1 and {MOST_SEEDS}");
+        }
+        let following = || (0..count as u64).map(|i| base.seed.saturating_add(i)).collect();
+        let seeds = seeds.filter(|_| !chosen).unwrap_or_else(following);
+        let reach = self.reach.or(reach).unwrap_or(REACH);
+        Plan::new(seeds, reach, command_line(), configurations)
+    }
+}
+
+/// The plan of a comparison's folder; its samples may have moved to `dir`.
+fn resumed_plan(folder: &Path, dir: Option<&Path>) -> Result<Plan> {
+    let path = plan_file(folder);
+    if !path.is_file() {
+        bail_input!("{} is not a comparison's folder: it holds no plan.toml", folder.display());
+    }
+    let file = PlanFile::read(&path)?;
+    let base = file.base(&usual()?)?;
+    let mut configurations = file.configurations(&base)?;
+    for configuration in &mut configurations {
+        configuration.config.data.dir = dir.map(PathBuf::from).or(configuration.config.data.dir.take());
+    }
+    let Some(seeds) = file.seeds else { bail_input!("{} has no seeds; put the old file back", path.display()) };
+    Plan::new(seeds, file.reach.unwrap_or(REACH), file.command.unwrap_or_default(), configurations)
+}
+
+/// Checks every configuration before anything is written.
+fn check(plan: &Plan) -> Result<()> {
+    let mut known: Option<(DataSpec, Dataset)> = None;
+    for configuration in &plan.configurations {
+        let spec = &configuration.config.data;
+        let data = match known.take() {
+            Some((last, data)) if last.source == spec.source && last.dir == spec.dir => data,
+            _ => load_data(spec.source, spec.dir.as_deref())?,
+        };
+        configuration.check(&data)?;
+        known = Some((spec.clone(), data));
+    }
+    Ok(())
+}
+
+/// The command as it was given, quoted where a shell needs it.
+fn command_line() -> String {
+    let plain = |c: char| c.is_alphanumeric() || "-_./=,:+@%".contains(c);
+    let quoted = |word: String| match !word.is_empty() && word.chars().all(plain) {
+        true => word,
+        false => format!("'{}'", word.replace('\'', "'\\''")),
+    };
+    let words = std::env::args_os().skip(1).map(|word| quoted(word.to_string_lossy().into_owned()));
+    std::iter::once("adali".to_string()).chain(words).collect::<Vec<_>>().join(" ")
+}
+
+fn introduce(comparison: &Comparison, device: &str) -> Result<()> {
+    let plan = &comparison.plan;
+    let names: Vec<&str> = plan.configurations.iter().map(|c| c.name.as_str()).collect();
+    let seeds: Vec<String> = plan.seeds.iter().map(u64::to_string).collect();
+    say(format!("device   {device}"))?;
+    say(format!("compare  {} on {}", names.join(", "), plan.configurations[0].config.data.source.name()))?;
+    say(format!("seeds    {}", seeds.join(", ")))?;
+    say(format!("runs     {} in {}", comparison.runs.len(), comparison.folder().display()))
+}
+
+/// Shows a comparison: a bar for all of it, a line a run.
+struct Show {
+    bar: ProgressBar,
+    quiet: bool,
+    runs: usize,
+    /// Of the longest name.
+    width: usize,
+    /// Of the run at work.
+    index: usize,
+    epochs: u32,
+    begun: bool,
+}
+
+/// Positions of the bar for each run.
+const POSITIONS: f64 = 1000.0;
+
+impl Show {
+    fn new(comparison: &Comparison, quiet: bool) -> Self {
+        let target = if quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr_with_hz(8) };
+        let runs = comparison.runs.len();
+        let bar = ProgressBar::with_draw_target(Some((runs as f64 * POSITIONS) as u64), target);
+        let style = ProgressStyle::with_template("{prefix} {bar:28} {percent:>3} %  {msg}  {eta} left");
+        bar.set_style(style.expect("the template is well-formed").progress_chars("━╸─"));
+        let width = comparison.plan.configurations.iter().map(|c| c.name.chars().count()).max().unwrap_or(0);
+        Self { bar, quiet, runs, width, index: 0, epochs: 1, begun: false }
+    }
+
+    /// All runs have ended.
+    fn measure(&self) {
+        self.bar.set_position(self.runs as u64 * POSITIONS as u64);
+        self.bar.set_prefix("all runs");
+        self.bar.set_message("timing steps");
+        self.bar.tick();
+    }
+}
+
+impl Watch for Show {
+    fn step(&mut self, done: u64, total: u64, epoch: u32, progress: &Progress) {
+        let of_run = (f64::from(epoch - 1) + done as f64 / total as f64) / f64::from(self.epochs);
+        self.bar.set_position(((self.index as f64 + of_run) * POSITIONS) as u64);
+        let totals = &progress.totals;
+        let accuracy = 100.0 * totals.correct as f64 / totals.samples.max(1) as f64;
+        self.bar.set_message(format!("epoch {epoch}/{}  accuracy {accuracy:.2} %", self.epochs));
+    }
+
+    fn epoch(&mut self, _: &EpochMetrics, _: bool) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl Spectator for Show {
+    fn begin(&mut self, record: &RunRecord, index: usize, epochs: u32) {
+        (self.index, self.epochs) = (index, epochs);
+        self.bar.set_position((index as f64 * POSITIONS) as u64);
+        if !self.begun {
+            self.bar.reset_eta();
+            self.begun = true;
+        }
+        let (runs, name, width) = (self.runs, &record.configuration, self.width);
+        let digits = runs.to_string().len();
+        self.bar.set_prefix(format!("run {:digits$}/{runs}  {name:<width$}  seed {}", index + 1, record.seed));
+    }
+
+    fn end(&mut self, record: &RunRecord) -> Result<()> {
+        if self.quiet {
+            return Ok(());
+        }
+        let came_to = match (&record.result, &record.probe, &record.error) {
+            (Some(result), Some(probe), _) => format!(
+                "test accuracy {:6.2} % (epoch {}), {:6.2} % (last epoch)",
+                100.0 * result.test_accuracy,
+                result.epoch,
+                100.0 * probe.test.accuracy
+            ),
+            (_, _, error) => format!("failed: {}", error.as_deref().unwrap_or("")),
+        };
+        let (name, seed, width) = (&record.configuration, record.seed, self.width);
+        self.bar.suspend(|| say(format!("{name:<width$}  seed {seed}  {came_to}")))
+    }
+}
+
+/// `adali compare --cost`
+fn costs<B: Backend>(backend: &B, arguments: &CompareArguments) -> Result<End> {
+    let rate = arguments.firing_rate;
+    if !(rate > 0.0 && rate < 1.0) {
+        bail_input!("--firing-rate {rate} must be a share above 0 and below 1");
+    }
+    let out = arguments.train.out.as_ref().map(|folder| folder.join("cost.json"));
+    if let Some(path) = out.as_ref().filter(|path| path.exists() && !arguments.train.force) {
+        bail_input!("{} exists; overwrite it with --force or give another --out", path.display());
+    }
+    let quiet = arguments.train.quiet;
+    if !quiet {
+        say(format!("device   {}", backend.describe()))?;
+    }
+    let mut all = Vec::new();
+    for shape in SHAPES {
+        let costs = operation_costs(backend, shape, rate, &AtomicBool::new(false))?;
+        let Some(costs) = costs else { return Ok(End::Interrupted) };
+        if !quiet {
+            say(format!("\n{}", report::operation_tables(&costs)))?;
+        }
+        all.push(costs);
+    }
+    let json = serde_json::json!({
+        "command": command_line(),
+        "version": env!("CARGO_PKG_VERSION"),
+        "machine": report::machine(),
+        "device": backend.describe(),
+        "shapes": all,
+    });
+    if let Some(path) = out {
+        let folder = path.parent().unwrap_or(Path::new("."));
+        std::fs::create_dir_all(folder).map_err(|e| crate::input_error!("cannot make {}: {e}", folder.display()))?;
+        write_whole(&path, (serde_json::to_string_pretty(&json)? + "\n").as_bytes())?;
+    }
+    if arguments.train.json {
+        say(&json)?;
+    }
+    Ok(End::Done)
+}

@@ -1,0 +1,231 @@
+//! What is compared: configurations by name, and seeds.
+
+use crate::data::Dataset;
+use crate::network::spec::NetworkSpec;
+use crate::surrogate::{Surrogate, SurrogateKind};
+use crate::train::Config;
+use crate::train::config::DataSpec;
+use crate::{bail_input, input_error};
+use anyhow::Result;
+use std::path::Path;
+use toml::{Table, Value};
+
+/// Most configurations, and most seeds.
+const MOST: usize = 1000;
+const LONGEST_NAME: usize = 64;
+/// Validation accuracy whose epoch is reported, unless another is asked for.
+pub const REACH: f64 = 0.9;
+
+/// A configuration by its name; its seed stands for nothing.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Configuration {
+    pub name: String,
+    pub config: Config,
+}
+
+/// A comparison: each configuration is trained with each seed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    pub seeds: Vec<u64>,
+    /// Share in `[0, 1]`: the epochs to this validation accuracy are reported.
+    pub reach: f64,
+    /// The command that began it, for people.
+    pub command: String,
+    pub configurations: Vec<Configuration>,
+}
+
+impl Plan {
+    /// Checks names, seeds and the accuracy to reach.
+    pub fn new(seeds: Vec<u64>, reach: f64, command: String, configurations: Vec<Configuration>) -> Result<Self> {
+        if configurations.is_empty() || configurations.len() > MOST {
+            bail_input!("{} configurations are compared; give 1 to {MOST}", configurations.len());
+        }
+        if seeds.is_empty() || seeds.len() > MOST {
+            bail_input!("{} seeds are compared; give 1 to {MOST}", seeds.len());
+        }
+        if let Some(seed) = seeds.iter().enumerate().find_map(|(i, seed)| seeds[..i].contains(seed).then_some(seed)) {
+            bail_input!("seed {seed} is given twice; give each once");
+        }
+        if let Some(seed) = seeds.iter().find(|&&seed| seed > i64::MAX as u64) {
+            bail_input!("seed {seed} must be at most {}, the largest number of TOML", i64::MAX);
+        }
+        if !(reach > 0.0 && reach <= 1.0) {
+            bail_input!("reach {reach} must be a share above 0 and at most 1");
+        }
+        for (i, Configuration { name, .. }) in configurations.iter().enumerate() {
+            check_name(name)?;
+            // Some file systems do not tell large letters from small ones.
+            if configurations[..i].iter().any(|other| other.name.eq_ignore_ascii_case(name)) {
+                bail_input!("two configurations are called {name}; give each a name of its own");
+            }
+        }
+        Ok(Self { seeds, reach, command, configurations })
+    }
+
+    /// One configuration a surrogate, otherwise as `base`.
+    pub fn of_surrogates(base: &Config, kinds: &[SurrogateKind]) -> Vec<Configuration> {
+        let configuration = |&kind: &SurrogateKind| {
+            let network = NetworkSpec { surrogate: Surrogate::new(kind), ..base.network.clone() };
+            Configuration { name: kind.name().into(), config: Config { network, ..base.clone() } }
+        };
+        kinds.iter().map(configuration).collect()
+    }
+
+    /// As a plan file that says everything.
+    pub fn to_toml(&self) -> String {
+        let configurations = self.configurations.iter().map(|configuration| {
+            let mut table = Table::try_from(&configuration.config).expect("every field has a TOML form");
+            table.remove("seed");
+            table.insert("name".into(), configuration.name.clone().into());
+            Value::Table(table)
+        });
+        let mut table = Table::new();
+        table.insert("configurations".into(), configurations.collect::<Vec<_>>().into());
+        table.insert("seeds".into(), self.seeds.iter().map(|&seed| seed as i64).collect::<Vec<_>>().into());
+        table.insert("reach".into(), self.reach.into());
+        table.insert("command".into(), self.command.clone().into());
+        toml::to_string(&table).expect("a table has a TOML form")
+    }
+}
+
+impl Configuration {
+    /// Checks it against the samples it will be trained on.
+    ///
+    /// # Errors
+    /// One sentence that begins with its name.
+    pub fn check(&self, data: &Dataset) -> Result<()> {
+        let checked = self.config.plan(data).and_then(|_| self.config.split(&data.train.labels));
+        checked.map(|_| ()).map_err(|e| input_error!("configuration {}: {e:#}", self.name))
+    }
+}
+
+/// Refuses what cannot be a folder's name everywhere.
+fn check_name(name: &str) -> Result<()> {
+    let allowed = |c: char| c.is_alphanumeric() || "-_.+=".contains(c);
+    let good = name.chars().all(allowed) && name.starts_with(|c: char| c.is_alphanumeric() || c == '_');
+    if !good || name.len() > LONGEST_NAME {
+        bail_input!(
+            "the configuration's name {name:?} becomes a folder; use 1 to {LONGEST_NAME} letters, digits and -_.+=, a letter or digit first"
+        );
+    }
+    Ok(())
+}
+
+/// A plan file: a base configuration of which every key is optional, and what differs from it.
+#[derive(Clone, Debug)]
+pub struct PlanFile {
+    /// The file's name, for errors.
+    name: String,
+    base: Table,
+    pub seeds: Option<Vec<u64>>,
+    pub reach: Option<f64>,
+    pub command: Option<String>,
+    /// Names, and keys that differ.
+    configurations: Vec<(String, Table)>,
+}
+
+impl PlanFile {
+    /// Reads a plan.
+    ///
+    /// # Errors
+    /// One sentence that names the file and the key.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(|e| input_error!("cannot read {}: {e}", path.display()))?;
+        Self::parse(&text, &path.display().to_string())
+    }
+
+    /// As [`PlanFile::read`], from text that `name` stands for in errors.
+    pub fn parse(text: &str, name: &str) -> Result<Self> {
+        let mut base: Table = toml::from_str(text).map_err(|e: toml::de::Error| {
+            let line = e.span().map(|span| 1 + text.bytes().take(span.start).filter(|&byte| byte == b'\n').count());
+            let line = line.map(|line| format!("line {line}: ")).unwrap_or_default();
+            input_error!("{name}: {line}{}", e.message().trim_end().replace('\n', "; "))
+        })?;
+        let seeds = base.remove("seeds").map(|value| seeds_of(&value, name)).transpose()?;
+        let reach = base.remove("reach").map(|value| {
+            let number = value.as_float().or(value.as_integer().map(|n| n as f64));
+            number.ok_or_else(|| input_error!("{name}: reach {value} is not a number"))
+        });
+        let command = base.remove("command").and_then(|value| value.as_str().map(String::from));
+        let given = base.remove("configurations");
+        let tables = match &given {
+            None => bail_input!("{name} has no configurations; add [[configurations]] with a name and what differs"),
+            Some(Value::Array(tables)) => tables.as_slice(),
+            Some(other) => {
+                bail_input!("{name}: configurations is a {}; write [[configurations]] for each", other.type_str())
+            }
+        };
+        let configurations = tables.iter().enumerate().map(|(i, value)| named(value, i + 1, name));
+        let configurations = configurations.collect::<Result<_>>()?;
+        Ok(Self { name: name.into(), base, seeds, reach: reach.transpose()?, command, configurations })
+    }
+
+    /// Which samples the base names.
+    pub fn data(&self) -> Result<DataSpec> {
+        let Some(data) = self.base.get("data") else { return Ok(DataSpec::default()) };
+        data.clone().try_into().map_err(|e: toml::de::Error| {
+            input_error!("{}: data: {}", self.name, e.to_string().trim_end().replace('\n', " "))
+        })
+    }
+
+    /// The base, what it does not say taken from `usual`.
+    pub fn base(&self, usual: &Config) -> Result<Config> {
+        onto(usual, &self.base, &self.name)
+    }
+
+    /// The configurations, what they do not say taken from `base`.
+    pub fn configurations(&self, base: &Config) -> Result<Vec<Configuration>> {
+        let configuration = |(name, table): &(String, Table)| {
+            let place = format!("{}, configuration {name:?}", self.name);
+            if table.contains_key("seed") {
+                bail_input!("{place}: seed is not a configuration's; write seeds = [0, 1, 2] at the top");
+            }
+            Ok(Configuration { name: name.clone(), config: onto(base, table, &place)? })
+        };
+        self.configurations.iter().map(configuration).collect()
+    }
+}
+
+fn seeds_of(value: &Value, name: &str) -> Result<Vec<u64>> {
+    let seed = |value: &Value| value.as_integer().and_then(|seed| u64::try_from(seed).ok());
+    let seeds = value.as_array().and_then(|seeds| seeds.iter().map(seed).collect());
+    seeds.ok_or_else(|| {
+        input_error!("{name}: seeds {value} is not a list of whole numbers from 0; write seeds = [0, 1, 2]")
+    })
+}
+
+/// The name of the `place`th configuration, and its other keys.
+fn named(value: &Value, place: usize, file: &str) -> Result<(String, Table)> {
+    let Value::Table(table) = value else {
+        bail_input!("{file}: configuration {place} is a {}; write [[configurations]] above its keys", value.type_str());
+    };
+    let mut table = table.clone();
+    match table.remove("name") {
+        Some(Value::String(name)) => Ok((name, table)),
+        Some(other) => bail_input!("{file}: the name {other} of configuration {place} is not text; write name = \"…\""),
+        None => bail_input!("{file}: configuration {place} has no name; write name = \"…\""),
+    }
+}
+
+/// `base` with the keys of `changes` replaced.
+fn onto(base: &Config, changes: &Table, name: &str) -> Result<Config> {
+    let mut table = Table::try_from(base).map_err(|e| input_error!("{name}: {e}"))?;
+    merge(&mut table, changes);
+    Config::from_table(&table, name)
+}
+
+fn merge(base: &mut Table, changes: &Table) {
+    for (key, change) in changes {
+        match (base.get_mut(key), change) {
+            // A sharpness belongs to its kind of surrogate.
+            (Some(Value::Table(below)), Value::Table(change))
+                if !(key == "surrogate" && change.contains_key("kind")) =>
+            {
+                merge(below, change);
+            }
+            _ => {
+                base.insert(key.clone(), change.clone());
+            }
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! A look at a network when its training has ended: dead and saturated neurons, gradients layer by layer, memory.
+
+use crate::backend::shape::Span;
+use crate::backend::{Backend, Step, Totals, bits_suffice};
+use crate::data::sampling::{Augmentation, epoch_order};
+use crate::network::Plan;
+use crate::network::model::Pass;
+use crate::network::parameters::Part;
+use crate::network::spec::{NetworkSpec, Norm};
+use crate::train::Trainer;
+use crate::train::evaluate::Scores;
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+
+/// Samples on which neurons are watched.
+const SAMPLES: usize = 512;
+/// Batches whose gradients are looked at.
+const BATCHES: usize = 4;
+
+/// What `probe.json` in a run folder holds. Everything is of the network of the last epoch.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Probe {
+    /// On the test samples.
+    pub test: Scores,
+    /// Samples on which the neurons were watched: held-out ones, or training ones where none is held out.
+    pub samples: usize,
+    pub layers: Vec<LayerProbe>,
+    /// Training batches over which gradients were taken.
+    pub batches: usize,
+    pub gradients: Vec<GradientProbe>,
+    /// Memory of the network and its buffers as planned, in bytes.
+    pub memory_bytes: usize,
+    /// Bytes kept for the backward pass, a neuron and step; see [`saved_bytes`].
+    pub saved_bytes: f64,
+}
+
+/// One spiking layer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LayerProbe {
+    /// Its name, such as `layers.3`.
+    pub name: String,
+    pub neurons: usize,
+    /// Share of neurons that never spiked.
+    pub dead: f64,
+    /// Share of neurons that spiked at every step of every sample.
+    pub saturated: f64,
+}
+
+/// The weight of one layer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GradientProbe {
+    /// The layer's name, such as `layers.3`.
+    pub name: String,
+    /// 2-norm of the gradient of the batch's mean loss, averaged over batches.
+    pub norm: f64,
+}
+
+/// Looks at the network of a training that has ended; `test` are its scores. Weights, statistics and totals stay as they
+/// are.
+pub fn probe<B: Backend>(trainer: &mut Trainer<B>, test: Scores) -> Result<Probe> {
+    let (samples, layers) = watch_neurons(trainer)?;
+    let (batches, gradients) = gradient_norms(trainer)?;
+    let model = &trainer.model;
+    let saved_bytes = saved_bytes(model.backend(), &trainer.config.network, model.plan(), model.capacity())?;
+    Ok(Probe { test, samples, layers, batches, gradients, memory_bytes: model.memory().total(), saved_bytes })
+}
+
+fn watch_neurons<B: Backend>(trainer: &mut Trainer<B>) -> Result<(usize, Vec<LayerProbe>)> {
+    let Trainer { model, set, labels, training, validation, .. } = trainer;
+    let from = if validation.is_empty() { training } else { validation };
+    let indices = &from[..from.len().min(SAMPLES)];
+    let stages: Vec<(usize, String, usize)> =
+        model.spiking_stages().map(|(i, stage)| (i, stage.name(), stage.conv.output.values())).collect();
+    let mut spikes: Vec<Vec<u32>> = stages.iter().map(|&(.., neurons)| vec![0; neurons]).collect();
+    for batch in indices.chunks(model.capacity()) {
+        let labels: Vec<u16> = batch.iter().map(|&i| labels[i as usize]).collect();
+        model.write_batch(set, &Step::evaluate(batch, &labels))?;
+        model.gather(set, &Augmentation::default())?;
+        model.forward(Pass::evaluate())?;
+        model.release_batch(set)?;
+        for (&(stage, _, neurons), counts) in stages.iter().zip(&mut spikes) {
+            let fired = model.read_spikes(stage)?.expect("the stage spikes");
+            for sample in fired.chunks_exact(neurons) {
+                counts.iter_mut().zip(sample).for_each(|(count, &spike)| *count += u32::from(spike != 0));
+            }
+        }
+    }
+    let most = (indices.len() * model.plan().steps) as u32;
+    let layers = stages.into_iter().zip(spikes).map(|((_, name, neurons), counts)| {
+        let share = |wanted: u32| counts.iter().filter(|&&count| count == wanted).count() as f64 / neurons as f64;
+        LayerProbe { name, neurons, dead: share(0), saturated: share(most) }
+    });
+    Ok((indices.len(), layers.collect()))
+}
+
+fn gradient_norms<B: Backend>(trainer: &mut Trainer<B>) -> Result<(usize, Vec<GradientProbe>)> {
+    let before = trainer.model.totals()?;
+    let epoch = trainer.config.training.epochs;
+    let order = epoch_order(&trainer.training, trainer.config.seed, epoch);
+    let steps = trainer.epoch_steps();
+    let pass = Pass { update_running: false, ..Pass::train(false) };
+    let mut sums: Vec<GradientProbe> = Vec::new();
+    let mut batches = 0;
+    for batch in order.chunks_exact(trainer.config.training.batch).take(BATCHES) {
+        // The masks are those of the last epoch's steps.
+        let count = u64::from(epoch - 1) * steps + batches as u64 + 1;
+        trainer.write_batch(batch, epoch, epoch.into(), count, 0.0)?;
+        let Trainer { model, set, config, .. } = &mut *trainer;
+        model.gather(set, &config.data.augmentation)?;
+        model.forward(pass)?;
+        model.loss(&config.loss, true)?;
+        model.backward(pass)?;
+        model.release_batch(set)?;
+        // Gradients are scaled on their way through 16 bits.
+        let scale = f64::from(before.loss_scale);
+        for (i, (stage, parameters)) in model.stage_parameters().enumerate() {
+            let gradient = parameters.weight.read(model.backend(), Part::Gradient)?;
+            let norm = gradient.iter().map(|&g| f64::from(g) * f64::from(g)).sum::<f64>().sqrt() / scale;
+            match sums.get_mut(i) {
+                Some(sum) => sum.norm += norm,
+                None => sums.push(GradientProbe { name: stage.name(), norm }),
+            }
+        }
+        batches += 1;
+    }
+    sums.iter_mut().for_each(|sum| sum.norm /= batches.max(1) as f64);
+    trainer.model.set_totals(&Totals { fault: None, failed: None, ..before })?;
+    Ok((batches, sums))
+}
+
+/// Bytes that the spiking layers keep from the forward pass for the backward pass (spikes, windows, currents), for each
+/// neuron and step. With a batch norm the currents are kept whatever the surrogate is, for the norm's own backward pass.
+pub fn saved_bytes<B: Backend>(backend: &B, spec: &NetworkSpec, plan: &Plan, batch: usize) -> Result<f64> {
+    let span = Span { batch, steps: plan.steps };
+    let bits_suffice = bits_suffice(&spec.neuron.neuron()?, &spec.surrogate);
+    let (mut bytes, mut values) = (0, 0);
+    for (i, stage) in plan.stages.iter().enumerate().filter(|(_, stage)| stage.spiking) {
+        let volume = stage.conv.output;
+        bytes += backend.bits_size(span, volume) * (1 + usize::from(bits_suffice));
+        if !bits_suffice || stage.synapse.norm == Norm::Batch {
+            bytes += backend.floats_size(Span { batch, steps: plan.current_steps(i) }, volume);
+        }
+        values += batch * plan.steps * volume.values();
+    }
+    Ok(bytes as f64 / values.max(1) as f64)
+}
