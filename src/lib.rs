@@ -1,8 +1,8 @@
 //! adali trains convolutional spiking neural networks (SNNs) with the AdaLi surrogate gradient of
 //! Hou, Wu and Zhou (Front. Neurosci. 2026, doi 10.3389/fnins.2026.1795946).
 //!
-//! Imports point one way: `cli → train → network → backend`. The mathematics that all of them share is in
-//! [`neuron`], [`surrogate`] and [`autotune`]; [`data`] reads images; [`report`] draws.
+//! Imports point one way: `cli → compare → train → network → backend`. The mathematics that all of them share is in
+//! [`neuron`], [`surrogate`], [`slope_means`] and [`autotune`]; [`data`] reads images; [`report`] draws.
 //!
 //! In these docs **\[paper\]** marks what that article's abstract states, **\[authors\]** what its authors' public
 //! code does, and **\[ours\]** what this project chose.

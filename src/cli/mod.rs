@@ -51,9 +51,6 @@ enum Command {
     Info(info::InfoArguments),
 }
 
-/// What `adali train` trains when nothing is said.
-pub use train_options::usual as usual_configuration;
-
 /// What a command came to.
 enum End {
     Done,

@@ -247,15 +247,24 @@ fn read_json<V: DeserializeOwned>(path: &Path) -> Result<V> {
 mod tests {
     use super::*;
     use crate::backend::cpu::Cpu;
-    use crate::cli::usual_configuration;
     use crate::data::sampling::epoch_order;
     use crate::data::{DataSource, load};
+    use crate::network::Volume;
     use crate::network::parameters::Part;
+    use crate::network::presets::Preset;
     use crate::surrogate::SurrogateKind;
+    use crate::train::config::{DataSpec, TrainingSpec};
 
     #[test]
     fn configurations_begin_with_the_same_weights_and_see_the_same_batches() {
-        let mut base = usual_configuration().unwrap();
+        let mut base = Config {
+            seed: 0,
+            data: DataSpec::default(),
+            training: TrainingSpec { batch: 32, ..TrainingSpec::default() },
+            loss: Default::default(),
+            bounds: Default::default(),
+            network: Preset::Digits.network(Volume { h: 8, w: 8, c: 1 }, 10, None),
+        };
         (base.data.augmentation.crop_padding, base.data.augmentation.flip, base.data.limit) = (2, true, 200);
         let kinds = [SurrogateKind::Adali, SurrogateKind::Sigmoid, SurrogateKind::Triangle];
         let mut configurations = Plan::of_surrogates(&base, &kinds);
