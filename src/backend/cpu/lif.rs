@@ -101,7 +101,7 @@ impl<'a> Lif<'a> {
                 let mut inside = 0;
                 for i in 0..L {
                     let d = h[i] - neuron.threshold;
-                    inside |= ((d >= -left[i] && d <= right[i]) as u32) << i;
+                    inside |= u32::from((d >= -left[i]) & (d <= right[i])) << i;
                 }
                 windows[word] = inside;
             }

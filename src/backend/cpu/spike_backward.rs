@@ -58,9 +58,10 @@ impl LaneSlope for &WindowTable {
         let (low, high) = (lanes::<L>(&self.slope_left, channel), lanes::<L>(&self.slope_right, channel));
         let mut g = [0.0; L];
         for i in 0..L {
-            let inside = d[i] >= -left[i] && d[i] <= right[i];
-            let side = if d[i] >= 0.0 { high[i] } else { low[i] };
-            g[i] = if inside { side } else { 0.0 };
+            // Masks of all ones or none: without a branch the loop becomes SIMD.
+            let inside = u32::from((d[i] >= -left[i]) & (d[i] <= right[i])).wrapping_neg();
+            let above = u32::from(d[i] >= 0.0).wrapping_neg();
+            g[i] = f32::from_bits((high[i].to_bits() & above | low[i].to_bits() & !above) & inside);
         }
         g
     }
@@ -176,9 +177,11 @@ impl SpikeBackward<'_> {
                     let low = lanes::<L>(&self.table.slope_left, channel);
                     let high = lanes::<L>(&self.table.slope_right, channel);
                     for i in 0..L {
-                        let side = if spikes >> i & 1 == 1 { high[i] } else { low[i] };
-                        g[i] = if windows >> i & 1 == 1 { side } else { 0.0 };
-                        spike[i] = (spikes >> i & 1) as f32;
+                        let fired = (spikes >> i & 1).wrapping_neg();
+                        let inside = (windows >> i & 1).wrapping_neg();
+                        let side = high[i].to_bits() & fired | low[i].to_bits() & !fired;
+                        g[i] = f32::from_bits(side & inside);
+                        spike[i] = f32::from_bits(1f32.to_bits() & fired);
                     }
                 }
                 ImageSaved::Currents { .. } => {
