@@ -99,7 +99,7 @@ pub enum Saved<'a, B: Backend> {
 }
 
 /// The neurons below a convolution, for [`Backend::conv_input_grad_lif`].
-pub struct Below<'a, B: Backend + ?Sized> {
+pub struct Below<'a, B: Backend> {
     pub volume: Volume,
     pub neurons: Neurons<'a, B>,
     pub spikes: &'a B::Bits,
