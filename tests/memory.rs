@@ -9,7 +9,7 @@ use adali::backend::gpu::emulator::Emulator;
 use adali::backend::gpu::tile::Card;
 use adali::backend::gpu::{Gpu, Launch, Precision};
 use adali::backend::shape::Volume;
-use adali::backend::{Backend, LossSpec, Normalisation, Step, Update, UpdateRule};
+use adali::backend::{Backend, LossSpec, Normalisation, Step, Storage, Update, UpdateRule};
 use adali::data::{Augmentation, SampleShape};
 use adali::error::{InputError, exit_code};
 use adali::kernels::REPORT;

@@ -8,7 +8,9 @@ use adali::autotune::{BINS, Histogram, RANGE};
 use adali::backend::cpu::Cpu;
 use adali::backend::cpu::layout::pitch;
 use adali::backend::shape::{Conv, Extent, InputKind, Pool, PoolKind, Span, Volume};
-use adali::backend::{Backend, CurrentGradient, Histograms, Input, Neurons, Saved, Step, Update, UpdateRule, Weights};
+use adali::backend::{
+    Backend, CurrentGradient, Histograms, Input, Neurons, Saved, Step, Storage, Update, UpdateRule, Weights,
+};
 use adali::data::sampling::placement;
 use adali::data::{Augmentation, SampleShape};
 use adali::network::model::Pass;

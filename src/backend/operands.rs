@@ -1,6 +1,6 @@
 //! Operands of the operations, borrowed or by value.
 
-use super::Backend;
+use super::Storage;
 use super::shape::{Pool, Volume};
 use crate::autotune::{Flag, Histogram};
 use crate::neuron::{Neuron, ResetKind};
@@ -8,12 +8,12 @@ use crate::surrogate::Surrogate;
 use serde::{Deserialize, Serialize};
 
 /// What a convolution reads: samples or dense activations, or spikes times `scale` (a dropout's `1/(1-p)`).
-pub enum Input<'a, B: Backend> {
+pub enum Input<'a, B: Storage> {
     Dense(&'a B::Floats),
     Spikes { bits: &'a B::Bits, scale: f32 },
 }
 
-impl<B: Backend> Input<'_, B> {
+impl<B: Storage> Input<'_, B> {
     /// The same input once more.
     pub fn reborrow(&self) -> Input<'_, B> {
         match self {
@@ -23,8 +23,8 @@ impl<B: Backend> Input<'_, B> {
     }
 }
 
-/// A weight as it is and made ready by [`Backend::pack_weight`].
-pub struct Weights<'a, B: Backend> {
+/// A weight as it is and made ready by [`super::Backend::pack_weight`].
+pub struct Weights<'a, B: Storage> {
     pub value: &'a B::Floats,
     pub packed: &'a B::Packed,
 }
@@ -48,18 +48,18 @@ impl Normalisation {
 }
 
 /// A layer's neurons: `H`, threshold and reset, surrogate, and AdaLi's bounds (one, or one a channel).
-pub struct Neurons<'a, B: Backend> {
+pub struct Neurons<'a, B: Storage> {
     pub neuron: Neuron,
     pub surrogate: Surrogate,
     pub bounds: &'a B::Windows,
 }
 
-impl<B: Backend> Clone for Neurons<'_, B> {
+impl<B: Storage> Clone for Neurons<'_, B> {
     fn clone(&self) -> Self {
         *self
     }
 }
-impl<B: Backend> Copy for Neurons<'_, B> {}
+impl<B: Storage> Copy for Neurons<'_, B> {}
 
 /// Whether the spike and window bits are all that the backward pass of neurons needs; else it needs the membrane.
 pub fn bits_suffice(neuron: &Neuron, surrogate: &Surrogate) -> bool {
@@ -67,20 +67,20 @@ pub fn bits_suffice(neuron: &Neuron, surrogate: &Surrogate) -> bool {
 }
 
 /// What the current is scaled and shifted by before the neurons, per channel: batch norm as an affine map.
-pub struct Affine<'a, B: Backend> {
+pub struct Affine<'a, B: Storage> {
     pub scale: &'a B::Floats,
     pub shift: &'a B::Floats,
 }
 
-impl<B: Backend> Clone for Affine<'_, B> {
+impl<B: Storage> Clone for Affine<'_, B> {
     fn clone(&self) -> Self {
         *self
     }
 }
-impl<B: Backend> Copy for Affine<'_, B> {}
+impl<B: Storage> Copy for Affine<'_, B> {}
 
 /// Where the neurons write. Only `spikes` is always wanted.
-pub struct SpikeOutput<'a, B: Backend> {
+pub struct SpikeOutput<'a, B: Storage> {
     pub spikes: &'a mut B::Bits,
     /// Which membranes lie inside AdaLi's window.
     pub windows: Option<&'a mut B::Bits>,
@@ -91,15 +91,15 @@ pub struct SpikeOutput<'a, B: Backend> {
 }
 
 /// What the backward pass of the neurons knows of the forward pass.
-pub enum Saved<'a, B: Backend> {
+pub enum Saved<'a, B: Storage> {
     /// Two bits a neuron-step.
     Bits { spikes: &'a B::Bits, windows: &'a B::Bits },
     /// The currents, of 1 or all steps, from which the membranes are computed again.
     Currents { currents: &'a B::Floats, steps: usize, affine: Affine<'a, B>, spikes: &'a B::Bits },
 }
 
-/// The neurons below a convolution, for [`Backend::conv_input_grad_lif`].
-pub struct Below<'a, B: Backend> {
+/// The neurons below a convolution, for [`super::Backend::conv_input_grad_lif`].
+pub struct Below<'a, B: Storage> {
     pub volume: Volume,
     pub neurons: Neurons<'a, B>,
     pub spikes: &'a B::Bits,
@@ -112,7 +112,7 @@ pub struct Below<'a, B: Backend> {
 }
 
 /// Batch norm of one layer over `T, N, H, W`, per channel.
-pub struct BatchNorm<'a, B: Backend> {
+pub struct BatchNorm<'a, B: Storage> {
     pub channels: usize,
     pub gain: &'a B::Floats,
     pub bias: &'a B::Floats,
@@ -129,7 +129,7 @@ pub struct NormState<F> {
 }
 
 /// A batch norm, for the backward pass of the neurons behind it.
-pub struct NormBackward<'a, B: Backend> {
+pub struct NormBackward<'a, B: Storage> {
     /// Of 1 or all steps.
     pub currents: &'a B::Floats,
     pub current_steps: usize,
@@ -153,18 +153,18 @@ pub struct NormGradient<F> {
 }
 
 /// The gradient of a convolution's output, a batch norm's backward pass still to be applied to it.
-pub struct CurrentGradient<'a, B: Backend> {
+pub struct CurrentGradient<'a, B: Storage> {
     pub gradient: &'a B::Floats,
     /// The currents, and what is to be applied.
     pub norm: Option<(&'a B::Floats, &'a NormGradient<B::Floats>)>,
 }
 
-impl<B: Backend> Clone for CurrentGradient<'_, B> {
+impl<B: Storage> Clone for CurrentGradient<'_, B> {
     fn clone(&self) -> Self {
         *self
     }
 }
-impl<B: Backend> Copy for CurrentGradient<'_, B> {}
+impl<B: Storage> Copy for CurrentGradient<'_, B> {}
 
 /// Which loss, and over what.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -304,7 +304,7 @@ pub struct Update {
 }
 
 /// A parameter with its gradient and the optimiser's two moments.
-pub struct Trained<'a, B: Backend> {
+pub struct Trained<'a, B: Storage> {
     pub value: &'a mut B::Floats,
     pub gradient: &'a B::Floats,
     pub first: &'a mut B::Floats,

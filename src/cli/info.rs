@@ -2,7 +2,7 @@
 
 use super::options::{DeviceOptions, on_device};
 use super::{End, say};
-use crate::backend::Backend;
+use crate::backend::Storage;
 use crate::backend::gpu::cuda::Cuda;
 use crate::data::{DataSource, find};
 use crate::kernels::{ADVICE, COMPILER, MODULES, REPORT, Resources};

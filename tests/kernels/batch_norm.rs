@@ -6,7 +6,7 @@ use adali::backend::cpu::{Cpu, layout, norm};
 use adali::backend::gpu::params::{BatchNorm, BatchNormBackward};
 use adali::backend::gpu::{Buffer, Launch};
 use adali::backend::shape::{Span, Volume};
-use adali::backend::{self, Backend};
+use adali::backend::{self, Storage};
 
 /// `n` values in a range, with padding.
 fn vector(rng: &mut Rng, channels: usize, low: f64, high: f64) -> Vec<f32> {

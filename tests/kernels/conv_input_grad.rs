@@ -9,7 +9,7 @@ use adali::backend::gpu::Buffer;
 use adali::backend::gpu::params::{self, ConvInputGrad, ConvNaive};
 use adali::backend::gpu::tile::{self, Epilogue, Source, Unroll};
 use adali::backend::shape::{Conv, InputKind, Span, Volume};
-use adali::backend::{Backend, CurrentGradient};
+use adali::backend::{Backend, CurrentGradient, Storage};
 use adali::neuron::{Neuron, ResetKind};
 use adali::surrogate::{MembraneSlope, Slope, SurrogateKind};
 

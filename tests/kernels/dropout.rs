@@ -2,7 +2,7 @@
 
 use super::harness::*;
 use crate::oracle::Rng;
-use adali::backend::Backend;
+use adali::backend::Storage;
 use adali::backend::cpu::{Cpu, dropout};
 use adali::backend::gpu::Buffer;
 use adali::backend::gpu::params::{DropoutSpikes, DropoutValues, Mask, dropout_threshold};

@@ -6,7 +6,7 @@ use adali::backend::cpu::Cpu;
 use adali::backend::gpu::Buffer;
 use adali::backend::gpu::params::{self, SpikeBackward};
 use adali::backend::shape::{Extent, Pool, PoolKind, Span, Volume, output_extent};
-use adali::backend::{Affine, Backend, Neurons, Saved, SpikeOutput, bits_suffice};
+use adali::backend::{Affine, Backend, Neurons, Saved, SpikeOutput, Storage, bits_suffice};
 use adali::neuron::{Neuron, NeuronModel, NeuronSpec, ResetKind};
 use adali::surrogate::{Bounds, MembraneSlope, Slope, SurrogateKind};
 

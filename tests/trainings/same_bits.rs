@@ -3,7 +3,7 @@
 use super::training::{Seen, assert_same, config, digits, gpu, network, second, train};
 use crate::launch::{TestDriver, on_card};
 use adali::autotune::{BoundsMode, BoundsSpec};
-use adali::backend::Backend;
+use adali::backend::Storage;
 use adali::backend::gpu::Precision;
 use adali::backend::gpu::{Gpu, SLOTS};
 use adali::data::{Augmentation, Dataset};

@@ -13,6 +13,7 @@ mod memory;
 mod operations;
 pub mod params;
 mod precision;
+mod storage;
 mod tensors;
 pub mod tile;
 

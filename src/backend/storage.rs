@@ -1,0 +1,130 @@
+//! What a backend keeps on its device.
+
+use super::shape::{Conv, Span, Volume};
+use super::{Histograms, Normalisation, Step, Totals, Trained};
+use crate::data::SampleShape;
+use crate::surrogate::Bounds;
+use anyhow::Result;
+
+/// A device and its memory: what is kept there, written and read back.
+pub trait Storage: Clone {
+    /// Dense numbers.
+    type Floats;
+    /// Bit-packed spikes or windows.
+    type Bits;
+    /// The samples of a data set.
+    type Set;
+    /// What changes from step to step, where the operations read it.
+    type Batch;
+    /// AdaLi's bounds of a layer.
+    type Windows;
+    /// [`Histograms`] of a layer's membrane potentials, and fresh counts that are in none of them yet.
+    type Counts;
+    /// A weight made ready for the convolutions.
+    type Packed;
+    /// Where all parameters lie.
+    type Optimizer;
+    /// [`Totals`], where the operations add to them.
+    type Tally;
+    /// Operations made ready to be repeated.
+    type Graph;
+
+    /// For people: which device, how many threads.
+    fn describe(&self) -> String;
+
+    /// Bytes of memory that can still be had; `None` where the system does not say.
+    fn available_memory(&self) -> Option<usize>;
+
+    /// The same device without memory or work, on which a network is built and stepped to see what it takes; `None`
+    /// where operations take no memory of their own that is worth planning.
+    fn rehearsal(&self) -> Option<Self> {
+        None
+    }
+
+    /// What gradients are first multiplied by on their way through 16 bits.
+    fn first_loss_scale(&self) -> f32 {
+        1.0
+    }
+
+    /// On a rehearsal: bytes that have been allocated to be kept.
+    fn kept_memory(&self) -> usize {
+        0
+    }
+
+    /// On a rehearsal: the most bytes that any operation has needed for itself.
+    fn working_memory(&self) -> usize {
+        0
+    }
+
+    /// Sets memory aside for the operations, so that none asks for it later.
+    fn reserve(&self, _bytes: usize) -> Result<()> {
+        Ok(())
+    }
+
+    // Memory. Activations are `batch x steps x volume`; vectors are per-channel values.
+    fn activations(&self, span: Span, volume: Volume) -> Result<Self::Floats>;
+    /// Activations in f32, whatever the others are stored in: a readout's outputs and the logits.
+    fn readouts(&self, span: Span, volume: Volume) -> Result<Self::Floats>;
+    fn samples(&self, span: Span, volume: Volume) -> Result<Self::Floats>;
+    fn spikes(&self, span: Span, volume: Volume) -> Result<Self::Bits>;
+    fn vector(&self, values: &[f32]) -> Result<Self::Floats>;
+    fn weight(&self, conv: &Conv, values: &[f32]) -> Result<Self::Floats>;
+    fn packed(&self, conv: &Conv) -> Result<Self::Packed>;
+    /// Bounds of a layer, or of each of its channels, for neurons with this threshold.
+    fn windows(&self, bounds: &[Bounds], threshold: f32) -> Result<Self::Windows>;
+    /// Empty histograms, one or one a channel.
+    fn counts(&self, count: usize) -> Result<Self::Counts>;
+    /// Room for a step of up to `capacity` samples through `stages` stages.
+    fn batch(&self, capacity: usize, stages: usize) -> Result<Self::Batch>;
+    fn optimizer(&self, parameters: &[Trained<Self>]) -> Result<Self::Optimizer>;
+    fn tally(&self) -> Result<Self::Tally>;
+    /// A data set of samples of this shape, for batches of up to `capacity`; where it is too large for the device it stays
+    /// on the host.
+    fn set(
+        &self,
+        values: Vec<u8>,
+        shape: SampleShape,
+        normalisation: &Normalisation,
+        capacity: usize,
+    ) -> Result<Self::Set>;
+
+    /// Whether a data set is on the device; else its batches are brought there step by step.
+    fn is_resident(&self, _: &Self::Set) -> bool {
+        true
+    }
+
+    // Bytes of memory.
+    fn floats_size(&self, span: Span, volume: Volume) -> usize;
+    fn readouts_size(&self, span: Span, volume: Volume) -> usize;
+    fn samples_size(&self, span: Span, volume: Volume) -> usize;
+    fn bits_size(&self, span: Span, volume: Volume) -> usize;
+    fn vector_size(&self, len: usize) -> usize;
+    fn weight_size(&self, conv: &Conv) -> usize;
+    fn packed_size(&self, conv: &Conv) -> usize;
+
+    // Writing and reading back. Tensors are in PyTorch's order.
+    fn write_vector(&self, floats: &mut Self::Floats, values: &[f32]) -> Result<()>;
+    fn write_weight(&self, conv: &Conv, floats: &mut Self::Floats, values: &[f32]) -> Result<()>;
+    fn read_activations(&self, floats: &Self::Floats, span: Span, volume: Volume) -> Result<Vec<f32>>;
+    fn read_samples(&self, floats: &Self::Floats, span: Span, volume: Volume) -> Result<Vec<f32>>;
+    fn read_spikes(&self, bits: &Self::Bits, span: Span, volume: Volume) -> Result<Vec<u8>>;
+    fn read_vector(&self, floats: &Self::Floats, len: usize) -> Result<Vec<f32>>;
+    fn read_weight(&self, conv: &Conv, floats: &Self::Floats) -> Result<Vec<f32>>;
+    /// As many bounds as there were.
+    fn write_windows(&self, windows: &mut Self::Windows, bounds: &[Bounds]) -> Result<()>;
+    fn read_windows(&self, windows: &Self::Windows) -> Result<Vec<Bounds>>;
+    /// As many histograms as there were; nothing is fresh.
+    fn write_counts(&self, counts: &mut Self::Counts, histograms: &Histograms) -> Result<()>;
+    fn read_counts(&self, counts: &Self::Counts) -> Result<Histograms>;
+    fn write_tally(&self, tally: &mut Self::Tally, totals: &Totals) -> Result<()>;
+    fn read_tally(&self, tally: &Self::Tally) -> Result<Totals>;
+    /// The totals of a while ago, if they have arrived; asks for the next. Never waits.
+    fn glance(&self, tally: &mut Self::Tally) -> Result<Option<Totals>>;
+
+    /// The next step's batch; the operations on the batch before see nothing of it.
+    fn write_batch(&self, batch: &mut Self::Batch, set: &mut Self::Set, step: &Step) -> Result<()>;
+    /// Another [`Step::position`] for the same step.
+    fn move_batch(&self, batch: &mut Self::Batch, position: f64) -> Result<()>;
+    /// Every operation on the batch has been asked for.
+    fn release_batch(&self, batch: &mut Self::Batch, set: &mut Self::Set) -> Result<()>;
+}
