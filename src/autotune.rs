@@ -9,9 +9,14 @@
 //! L <- clamp(exp((1-m) ln L + m ln L*), floor, ceiling), likewise R
 //! ```
 
+mod flag;
+mod tuning;
+
 pub use crate::histogram::{BINS, Histogram, RANGE};
 use crate::surrogate::{Bounds, Schedule};
+pub use flag::Flag;
 use serde::{Deserialize, Serialize};
+pub use tuning::Tuning;
 
 /// Below this firing share a layer is dead; above one minus it, saturated.
 const SILENT_SHARE: f64 = 0.001;
@@ -236,75 +241,6 @@ impl BoundsSpec {
         let left = clamp(left, previous.map(|b| b.left), scheduled.left);
         let right = clamp(right, previous.map(|b| b.right), scheduled.right);
         (Bounds::new(left, right, self.alpha), flags)
-    }
-}
-
-/// How the bounds of a layer follow its histogram and the schedule.
-#[derive(Clone, Copy, Debug)]
-pub struct Tuning {
-    pub spec: BoundsSpec,
-    /// Of the whole training.
-    pub epochs: f64,
-    /// Before the first step, where the histogram's bounds are taken whole.
-    pub first: bool,
-}
-
-impl Tuning {
-    /// Moves the bounds of one layer (or channel) at a (fractional) epoch, and says what the histogram shows. `start` holds
-    /// the first bounds of auto-init, written when `first`.
-    pub fn apply(
-        &self,
-        histogram: Option<&Histogram>,
-        epoch: f64,
-        start: &mut Bounds,
-        bounds: &mut Bounds,
-    ) -> Vec<Flag> {
-        let (spec, starts) = (&self.spec, self.spec.mode == BoundsMode::AutoInit);
-        let scheduled = spec.scheduled((starts && !self.first).then_some(*start), epoch, self.epochs);
-        let previous = (!self.first).then_some(*bounds);
-        let (moved, flags) = match histogram {
-            Some(histogram) if spec.mode.tracks() || starts && self.first => {
-                spec.tune(histogram, previous, scheduled, spec.target_at(epoch, self.epochs))
-            }
-            histogram => (scheduled, histogram.and_then(|histogram| spec.diagnose(histogram)).into_iter().collect()),
-        };
-        if starts && self.first {
-            *start = moved;
-        }
-        *bounds = spec.with_gain(moved, epoch, self.epochs);
-        flags
-    }
-}
-
-/// What a histogram shows to be wrong with a layer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Flag {
-    /// No sample: the bounds stay.
-    NotSampled,
-    /// Almost no spikes: the right bound follows the schedule.
-    Dead,
-    /// Almost only spikes: the left bound follows the schedule.
-    Saturated,
-    /// One side has too few samples for a quantile: one symmetric width for both, or the schedule.
-    Thin,
-    /// The quantile lies outside the histogram: the bound is at its ceiling.
-    BeyondHistogram,
-    /// Every potential is further from the threshold than any bound: initialisation or normalisation is at fault.
-    OutOfReach,
-}
-
-impl Flag {
-    /// The name used in metrics and in the terminal.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::NotSampled => "not-sampled",
-            Self::Dead => "dead",
-            Self::Saturated => "saturated",
-            Self::Thin => "thin",
-            Self::BeyondHistogram => "beyond-histogram",
-            Self::OutOfReach => "out-of-reach",
-        }
     }
 }
 

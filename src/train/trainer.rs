@@ -1,17 +1,18 @@
 //! The training loop.
 
+mod epoch;
+
 use crate::backend::{Backend, Normalisation, Step, Totals, Update};
 use crate::data::sampling::{CounterRng, epoch_order};
 use crate::data::{Dataset, Samples};
 use crate::network::Model;
 use crate::network::model::Pass;
-use crate::slope_means::SlopeMeans;
 use crate::train::bounds::{BoundsTracker, not_finite};
-use crate::train::checkpoint::{Best, Checkpoint, Progress, load_state};
+use crate::train::checkpoint::{Checkpoint, Progress, load_state};
 use crate::train::config::Config;
 use crate::train::evaluate::{self, Scores};
 use crate::train::graphs::{Graphs, Repeated};
-use crate::train::metrics::{BoundsMetrics, EpochMetrics, LayerMetrics};
+use crate::train::metrics::EpochMetrics;
 use crate::{backend, bail_input};
 use anyhow::{Result, bail};
 use std::path::Path;
@@ -311,103 +312,6 @@ impl<B: Backend> Trainer<B> {
         let configured = self.config.training.histogram_every as u64;
         let usual = if configured > 0 { configured } else { (total / COUNTS_PER_EPOCH).max(1) };
         self.tracker.update_every().map_or(usual, |every| usual.min(every))
-    }
-
-    /// Scores the held-out samples; whether this is the best epoch so far.
-    fn validate(&mut self, epoch: u32) -> Result<bool> {
-        self.held_out = None;
-        if self.validation.is_empty() {
-            return Ok(true);
-        }
-        let Self { model, graphs, set, labels, validation, config, .. } = self;
-        let now = evaluate::scores(model, graphs, set, labels, validation, &config.loss)?;
-        if !now.loss.is_finite() {
-            bail!(
-                "the loss on held-out samples is {} after epoch {epoch} (step {} in all); lower the learning rate or clip gradients",
-                now.loss,
-                epoch as u64 * self.epoch_steps()
-            );
-        }
-        self.held_out = Some(now);
-        let better =
-            |best: Best| now.accuracy > best.accuracy || (now.accuracy == best.accuracy && now.loss < best.loss);
-        let improved = self.progress.best.is_none_or(better);
-        if improved {
-            self.progress.best = Some(Best { epoch, accuracy: now.accuracy, loss: now.loss });
-        }
-        Ok(improved)
-    }
-
-    /// Gathers the metrics, moves the bounds and the progress to the next epoch.
-    fn end_epoch(&mut self, epoch: u32, total: u64, before: f64, begin: Instant) -> Result<EpochMetrics> {
-        // The bounds are reported as they were in this epoch.
-        let bounds =
-            self.tracker.layers.iter().map(|layer| {
-                Ok::<_, anyhow::Error>((self.bounds_metrics(layer.stage)?, self.slope_means(layer.stage)?))
-            });
-        let bounds: Vec<_> = bounds.collect::<Result<_>>()?;
-        if self.tracker.update_every().is_none() {
-            self.model.move_batch((epoch + 1).min(self.config.training.epochs).into())?;
-            self.tracker.update(&mut self.model)?;
-        }
-        self.tracker.end_epoch(&mut self.model)?;
-        let layers = self.tracker.layers.iter().zip(bounds).map(|(layer, (bounds, slopes))| LayerMetrics {
-            name: self.model.plan().stages[layer.stage].name(),
-            inside: bounds.map(|b| layer.histogram.share_inside(b.left, b.right)),
-            firing_rate: layer.histogram.firing_rate(),
-            bounds,
-            mean_slope: slopes.map(|s| s.mean),
-            mean_square_slope: slopes.map(|s| s.mean_square),
-            flags: layer.flags.iter().map(|flag| flag.name().to_string()).collect(),
-        });
-        let (p, training) = (&mut self.progress, &self.config.training);
-        let totals = p.totals;
-        p.rates.push(totals.samples as f64 / p.seconds);
-        let metrics = EpochMetrics {
-            epoch,
-            train_loss: totals.loss / totals.samples as f64,
-            train_accuracy: totals.correct as f64 / totals.samples as f64,
-            validation_loss: self.held_out.map(|s| s.loss),
-            validation_accuracy: self.held_out.map(|s| s.accuracy),
-            learning_rate: training.rate(epoch as u64 * total - 1, total * training.epochs as u64, total),
-            gradient_norm: totals.gradient_norm / total as f64,
-            images_per_second: totals.samples as f64 / p.seconds,
-            seconds: before + begin.elapsed().as_secs_f64(),
-            layers: layers.collect(),
-        };
-        *p = Progress {
-            epoch,
-            totals: totals.next_epoch(),
-            best: p.best,
-            fingerprint: p.fingerprint,
-            rates: std::mem::take(&mut p.rates),
-            ..Progress::default()
-        };
-        self.model.set_totals(&p.totals)?;
-        Ok(metrics)
-    }
-
-    /// A layer's bounds for people: means over channels.
-    fn bounds_metrics(&self, stage: usize) -> Result<Option<BoundsMetrics>> {
-        if self.model.surrogate().needs_membrane() {
-            return Ok(None);
-        }
-        let bounds = self.model.bounds(stage)?;
-        let mean = |get: fn(&crate::surrogate::Bounds) -> f32| {
-            bounds.iter().map(|b| get(b) as f64).sum::<f64>() / bounds.len() as f64
-        };
-        Ok(Some(BoundsMetrics {
-            left: mean(|b| b.left),
-            right: mean(|b| b.right),
-            alpha: mean(|b| b.alpha),
-            beta: mean(|b| b.beta),
-        }))
-    }
-
-    /// The slope's means in a layer over the epoch that ends, each channel with its own bounds where they have some.
-    fn slope_means(&self, stage: usize) -> Result<Option<SlopeMeans>> {
-        let bounds = self.model.bounds(stage)?;
-        Ok(SlopeMeans::over(self.model.surrogate(), &bounds, &self.model.histograms(stage)?.epoch))
     }
 
     /// Loss and accuracy on other samples of the same data set.

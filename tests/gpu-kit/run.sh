@@ -64,6 +64,10 @@ step graph-equals-eager 10 cmp "$out/digits/model.safetensors" "$out/digits-eage
 train digits-f32 300 --precision f32
 train digits-f16 300 --precision f16
 
+# What AdaLi costs beside arctan and sigmoid: single operations, then whole trainings.
+step cost 600 bin/adali compare --cost --device cuda --out "$out/cost"
+step compare 900 bin/adali compare --device cuda --seeds 1 --out "$out/compare" --force
+
 if [ -n "${QUICK:-}" ]; then
     left_out sanitizer "QUICK"
     left_out fashion-mnist "QUICK"

@@ -26,11 +26,9 @@ mod threads;
 use super::shape::{Conv, Pool, Span, Volume};
 use super::*;
 use crate::surrogate::Bounds;
-use layout::{pitch, words};
+use layout::pitch;
 use lif::{Lif, each_image};
 use operands::Gradient;
-use pool::Windows;
-use rayon::prelude::*;
 use spike_backward::neurons_backward;
 pub use step::{Batch, Counts, Set};
 
@@ -175,24 +173,12 @@ impl Backend for Cpu {
     }
 
     fn max_pool_forward(&self, pool: &Pool, span: Span, spikes: &Vec<u32>, pooled: &mut Vec<u32>) -> Result<()> {
-        let words = words(pool.input.c);
-        let (from, to) = (pool.input.pixels() * words, pool.output.pixels() * words);
-        let windows = Windows::new(pool);
-        pooled[..span.batch * span.steps * to]
-            .par_chunks_mut(to)
-            .zip(spikes.par_chunks(from))
-            .for_each(|(pooled, spikes)| windows.max(spikes, pooled, words));
+        pool::max(pool, span, spikes, pooled);
         Ok(())
     }
 
     fn avg_pool_forward(&self, pool: &Pool, span: Span, spikes: &Vec<u32>, pooled: &mut Vec<f32>) -> Result<()> {
-        let from = pool.input.pixels() * words(pool.input.c);
-        let to = pool.output.pixels() * pitch(pool.input.c);
-        let windows = Windows::new(pool);
-        pooled[..span.batch * span.steps * to]
-            .par_chunks_mut(to)
-            .zip(spikes.par_chunks(from))
-            .for_each(|(pooled, spikes)| windows.avg(spikes, pooled, pool.input.c));
+        pool::avg(pool, span, spikes, pooled);
         Ok(())
     }
 
@@ -330,10 +316,7 @@ impl Backend for Cpu {
     }
 
     fn bias_grad(&self, volume: Volume, span: Span, gradient: &Vec<f32>, out: &mut Vec<f32>) -> Result<()> {
-        let pitch = pitch(volume.c);
-        let mut sums = vec![0.0; 2 * pitch];
-        norm::gradient_sums(&gradient[..span.batch * span.steps * volume.pixels() * pitch], &mut sums);
-        out.copy_from_slice(&sums[..pitch]);
+        norm::bias_grad(&gradient[..span.batch * span.steps * volume.pixels() * pitch(volume.c)], out);
         Ok(())
     }
 

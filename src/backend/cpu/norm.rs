@@ -80,6 +80,13 @@ pub fn gradient_sums(gradient: &[f32], out: &mut [f32]) {
     );
 }
 
+/// A bias's gradient: the same sums as one vector.
+pub fn bias_grad(gradient: &[f32], out: &mut [f32]) {
+    let mut sums = vec![0.0; 2 * out.len()];
+    gradient_sums(gradient, &mut sums);
+    out.copy_from_slice(&sums[..out.len()]);
+}
+
 /// Sums of the gradient and of its product with the normalised currents, per channel of one piece.
 pub fn norm_gradient_sums(gradient: &[f32], currents: &[f32], state: &NormState<Vec<f32>>, out: &mut [f32]) {
     let pitch = out.len() / 2;

@@ -2,7 +2,30 @@
 
 use super::layout::{pitch, words};
 use super::lif::lanes;
-use crate::backend::shape::{Pool, PoolKind};
+use crate::backend::shape::{Pool, PoolKind, Span};
+use rayon::prelude::*;
+
+/// See [`crate::backend::Backend::max_pool_forward`].
+pub fn max(pool: &Pool, span: Span, spikes: &[u32], pooled: &mut [u32]) {
+    let words = words(pool.input.c);
+    let (from, to) = (pool.input.pixels() * words, pool.output.pixels() * words);
+    let windows = Windows::new(pool);
+    pooled[..span.batch * span.steps * to]
+        .par_chunks_mut(to)
+        .zip(spikes.par_chunks(from))
+        .for_each(|(pooled, spikes)| windows.max(spikes, pooled, words));
+}
+
+/// See [`crate::backend::Backend::avg_pool_forward`].
+pub fn avg(pool: &Pool, span: Span, spikes: &[u32], pooled: &mut [f32]) {
+    let from = pool.input.pixels() * words(pool.input.c);
+    let to = pool.output.pixels() * pitch(pool.input.c);
+    let windows = Windows::new(pool);
+    pooled[..span.batch * span.steps * to]
+        .par_chunks_mut(to)
+        .zip(spikes.par_chunks(from))
+        .for_each(|(pooled, spikes)| windows.avg(spikes, pooled, pool.input.c));
+}
 
 /// The pixels of every window, looked up once an operation.
 pub struct Windows {

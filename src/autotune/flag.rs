@@ -1,0 +1,35 @@
+//! What histograms warn of.
+
+use serde::{Deserialize, Serialize};
+
+/// What a histogram shows to be wrong with a layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Flag {
+    /// No sample: the bounds stay.
+    NotSampled,
+    /// Almost no spikes: the right bound follows the schedule.
+    Dead,
+    /// Almost only spikes: the left bound follows the schedule.
+    Saturated,
+    /// One side has too few samples for a quantile: one symmetric width for both, or the schedule.
+    Thin,
+    /// The quantile lies outside the histogram: the bound is at its ceiling.
+    BeyondHistogram,
+    /// Every potential is further from the threshold than any bound: initialisation or normalisation is at fault.
+    OutOfReach,
+}
+
+impl Flag {
+    /// The name used in metrics and in the terminal.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NotSampled => "not-sampled",
+            Self::Dead => "dead",
+            Self::Saturated => "saturated",
+            Self::Thin => "thin",
+            Self::BeyondHistogram => "beyond-histogram",
+            Self::OutOfReach => "out-of-reach",
+        }
+    }
+}

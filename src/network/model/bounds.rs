@@ -1,0 +1,83 @@
+//! AdaLi's bounds of the stages, and the histograms that move them.
+
+use super::Model;
+use crate::autotune::Tuning;
+use crate::backend::{Backend, Histograms};
+use crate::surrogate::Bounds;
+use anyhow::Result;
+
+impl<B: Backend> Model<B> {
+    /// AdaLi's bounds of a stage: one, or one a channel.
+    pub fn bounds(&self, stage: usize) -> Result<Vec<Bounds>> {
+        self.backend.read_windows(&self.stages[stage].neurons.bounds)
+    }
+
+    /// The first bounds of a stage, from which auto-init follows its schedule.
+    pub fn start_bounds(&self, stage: usize) -> Result<Vec<Bounds>> {
+        self.backend.read_windows(&self.stages[stage].neurons.start)
+    }
+
+    /// Sets the bounds of a stage, and those it started from: one, or one a channel.
+    pub fn set_bounds(&mut self, stage: usize, bounds: &[Bounds], start: &[Bounds]) -> Result<()> {
+        let Self { backend, stages, plan, neuron, version, .. } = self;
+        debug_assert!(bounds.len() == 1 || bounds.len() == plan.stages[stage].conv.output.c);
+        let neurons = &mut stages[stage].neurons;
+        for (windows, bounds) in [(&mut neurons.bounds, bounds), (&mut neurons.start, start)] {
+            if backend.read_windows(windows)?.len() == bounds.len() {
+                backend.write_windows(windows, bounds)?;
+            } else {
+                *windows = backend.windows(bounds, neuron.threshold)?;
+                *version += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts from now on into one histogram for each stage, or one a channel, with bounds for each; all empty, the bounds
+    /// those of the rectangle.
+    pub fn set_histograms(&mut self, per_channel: bool) -> Result<()> {
+        self.version += 1;
+        for (stage, state) in self.plan.stages.iter().zip(&mut self.stages) {
+            let count = if per_channel { stage.conv.output.c } else { 1 };
+            let (bounds, neurons) = (vec![Bounds::RECTANGLE; count], &mut state.neurons);
+            if self.backend.read_windows(&neurons.bounds)?.len() == count {
+                self.backend.write_windows(&mut neurons.bounds, &bounds)?;
+                self.backend.write_windows(&mut neurons.start, &bounds)?;
+                self.backend.write_counts(&mut neurons.counts, &Histograms::empty(count))?;
+                continue;
+            }
+            let windows = || self.backend.windows(&bounds, self.neuron.threshold);
+            (neurons.bounds, neurons.start) = (windows()?, windows()?);
+            neurons.counts = self.backend.counts(count)?;
+        }
+        Ok(())
+    }
+
+    /// Histograms of a stage: one, or one a channel.
+    pub fn histograms(&self, stage: usize) -> Result<Histograms> {
+        self.backend.read_counts(&self.stages[stage].neurons.counts)
+    }
+
+    /// Replaces the histograms of a stage by as many others.
+    pub fn set_stage_histograms(&mut self, stage: usize, histograms: &Histograms) -> Result<()> {
+        self.backend.write_counts(&mut self.stages[stage].neurons.counts, histograms)
+    }
+
+    /// Adds what the stages have counted since the last call to their histograms; a potential that is not finite is noted
+    /// in the totals, its layer counted among the spiking stages.
+    pub fn collect_counts(&mut self) -> Result<()> {
+        let spiking = self.stages.iter_mut().filter(|state| state.neurons.spikes.is_some());
+        let mut counts: Vec<_> = spiking.map(|state| &mut state.neurons.counts).collect();
+        self.backend.collect_counts(&mut counts, &self.batch, &mut self.tally)
+    }
+
+    /// Moves the bounds of all stages: by the schedule alone, or also by their histograms.
+    pub fn tune_bounds(&mut self, tuning: &Tuning, by_histograms: bool) -> Result<()> {
+        for state in self.stages.iter_mut().filter(|state| state.neurons.spikes.is_some()) {
+            let neurons = &mut state.neurons;
+            let counts = by_histograms.then_some(&mut neurons.counts);
+            self.backend.tune_bounds(tuning, &self.batch, counts, &mut neurons.start, &mut neurons.bounds)?;
+        }
+        Ok(())
+    }
+}
