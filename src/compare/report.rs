@@ -146,12 +146,12 @@ pub fn neuron_table(summaries: &[Summary]) -> Table {
     for s in summaries {
         table.row([
             s.name.clone(),
-            s.mean_slope.map_or("–".into(), |s| format!("{:.3}", s.mean)),
-            s.mean_square_slope.map_or("–".into(), |s| format!("{:.3}", s.mean)),
-            mean_percent(s.inside, 1),
-            mean_percent(s.firing_rate, 1),
-            mean_percent(s.dead, 1),
-            mean_percent(s.saturated, 1),
+            s.neurons.mean_slope.map_or("–".into(), |s| format!("{:.3}", s.mean)),
+            s.neurons.mean_square_slope.map_or("–".into(), |s| format!("{:.3}", s.mean)),
+            mean_percent(s.neurons.inside, 1),
+            mean_percent(s.neurons.firing_rate, 1),
+            mean_percent(s.neurons.dead, 1),
+            mean_percent(s.neurons.saturated, 1),
             s.saved_bytes.map_or("–".into(), |bytes| format!("{bytes:.2}")),
             s.memory_bytes.map_or("–".into(), |bytes| format!("{:.1}", bytes as f64 / 1e6)),
         ]);

@@ -1,6 +1,6 @@
 //! Each configuration over its seeds.
 
-use crate::compare::probe::Probe;
+use crate::compare::probe::{LayerProbe, Probe};
 use crate::compare::run::{Comparison, RunRecord, Status};
 use crate::train::metrics::{EpochMetrics, LayerMetrics};
 use serde::Serialize;
@@ -51,17 +51,9 @@ pub struct Summary {
     /// Seeds that came to the validation accuracy asked for, and the epochs they took.
     pub reached: usize,
     pub epochs_to_reach: Option<Spread>,
-    /// Mean of the slope `g_z` over the membrane potentials of the last epoch.
-    pub mean_slope: Option<Spread>,
-    pub mean_square_slope: Option<Spread>,
-    /// Share of membrane potentials inside AdaLi's window, in the last epoch.
-    pub inside: Option<Spread>,
-    /// Share of neuron-steps that spike, in the last epoch.
-    pub firing_rate: Option<Spread>,
-    /// Share of neurons that never spike on the samples probed.
-    pub dead: Option<Spread>,
-    /// Share of neurons that spike at every step of the samples probed.
-    pub saturated: Option<Spread>,
+    /// Of all spiking layers.
+    #[serde(flatten)]
+    pub neurons: NeuronSummary,
     /// Training images a second: median over epochs.
     pub images_per_second: Option<Spread>,
     /// Planned, in bytes.
@@ -78,12 +70,41 @@ pub struct LayerSummary {
     pub name: String,
     /// 2-norm of the weight's gradient of the batch's mean loss, after the last epoch.
     pub gradient_norm: Option<Spread>,
+    #[serde(flatten)]
+    pub neurons: NeuronSummary,
+}
+
+/// Neurons over the seeds.
+#[derive(Clone, Debug, Serialize)]
+pub struct NeuronSummary {
+    /// Mean of the slope `g_z` over the membrane potentials of the last epoch.
     pub mean_slope: Option<Spread>,
     pub mean_square_slope: Option<Spread>,
+    /// Share of membrane potentials inside AdaLi's window, in the last epoch.
     pub inside: Option<Spread>,
+    /// Share of neuron-steps that spike, in the last epoch.
     pub firing_rate: Option<Spread>,
+    /// Share of neurons that never spike on the samples probed.
     pub dead: Option<Spread>,
+    /// Share of neurons that spike at every step of the samples probed.
     pub saturated: Option<Spread>,
+}
+
+impl NeuronSummary {
+    /// From how a measured and a probed value of layers are taken together.
+    fn new(
+        measured: impl Fn(fn(&LayerMetrics) -> Option<f64>) -> Option<Spread>,
+        probed: impl Fn(fn(&LayerProbe) -> f64) -> Option<Spread>,
+    ) -> Self {
+        Self {
+            mean_slope: measured(|layer| layer.mean_slope),
+            mean_square_slope: measured(|layer| layer.mean_square_slope),
+            inside: measured(|layer| layer.inside),
+            firing_rate: measured(|layer| Some(layer.firing_rate)),
+            dead: probed(|layer| layer.dead),
+            saturated: probed(|layer| layer.saturated),
+        }
+    }
 }
 
 /// What a finished run has left.
@@ -126,12 +147,10 @@ fn summary(comparison: &Comparison, name: &str) -> Summary {
         validation_accuracy: result(|r| r.validation_accuracy),
         reached: reached.len(),
         epochs_to_reach: Spread::of(reached),
-        mean_slope: over(&|run| run.over_neurons(|layer| layer.mean_slope)),
-        mean_square_slope: over(&|run| run.over_neurons(|layer| layer.mean_square_slope)),
-        inside: over(&|run| run.over_neurons(|layer| layer.inside)),
-        firing_rate: over(&|run| run.over_neurons(|layer| Some(layer.firing_rate))),
-        dead: over(&|run| run.share(|layer| layer.dead)),
-        saturated: over(&|run| run.share(|layer| layer.saturated)),
+        neurons: NeuronSummary::new(
+            |value| over(&|run| run.over_neurons(value)),
+            |value| over(&|run| run.share(value)),
+        ),
         images_per_second: result(|r| r.images_per_second),
         memory_bytes: runs.first().map(|run| run.probe.memory_bytes),
         saved_bytes: runs.first().map(|run| run.probe.saved_bytes),
@@ -146,7 +165,7 @@ fn layers(runs: &[Finished]) -> Vec<LayerSummary> {
             let of = |run: &Finished| run.last.layers.iter().find(|layer| layer.name == *name).and_then(value);
             Spread::of(runs.iter().filter_map(of))
         };
-        let probed = |value: fn(&crate::compare::probe::LayerProbe) -> f64| {
+        let probed = |value: fn(&LayerProbe) -> f64| {
             let of = |run: &Finished| run.probe.layers.iter().find(|layer| layer.name == *name).map(value);
             Spread::of(runs.iter().filter_map(of))
         };
@@ -154,12 +173,7 @@ fn layers(runs: &[Finished]) -> Vec<LayerSummary> {
         LayerSummary {
             name: name.clone(),
             gradient_norm: Spread::of(runs.iter().filter_map(norm)),
-            mean_slope: metric(|layer| layer.mean_slope),
-            mean_square_slope: metric(|layer| layer.mean_square_slope),
-            inside: metric(|layer| layer.inside),
-            firing_rate: metric(|layer| Some(layer.firing_rate)),
-            dead: probed(|layer| layer.dead),
-            saturated: probed(|layer| layer.saturated),
+            neurons: NeuronSummary::new(metric, probed),
         }
     };
     first.probe.gradients.iter().map(|gradient| layer(&gradient.name)).collect()
@@ -184,7 +198,7 @@ impl<'a> Finished<'a> {
         (!parts.is_empty()).then(|| parts.iter().sum())
     }
 
-    fn share(&self, value: impl Fn(&crate::compare::probe::LayerProbe) -> f64) -> Option<f64> {
+    fn share(&self, value: impl Fn(&LayerProbe) -> f64) -> Option<f64> {
         let layers = &self.probe.layers;
         (!layers.is_empty()).then(|| layers.iter().map(|layer| value(layer) * self.weight(&layer.name)).sum())
     }
