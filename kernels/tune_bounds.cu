@@ -12,7 +12,7 @@
 #include "reduce.cuh"
 #include "surrogate.cuh"
 
-enum BoundsMode : uint32_t { MANUAL, AUTO_INIT, AUTO_TRACK, AUTO_MASS, AUTO_SYMMETRIC, AUTO_STD };
+enum BoundsMode : uint32_t { MANUAL, AUTO_INIT, AUTO_TRACK, AUTO_MASS, AUTO_SYMMETRIC, AUTO_STD, AUTO_BALANCED };
 enum Schedule : uint32_t { LOG, LINEAR, SQRT, CONSTANT };
 // src/autotune.rs Flag, a bit each, and what stops a training.
 enum Flag : uint32_t {
@@ -195,6 +195,7 @@ DEVICE Bounds tune(const TuneBounds& p, const Histogram& h, const Bounds& previo
     if (!(flags & DEAD) && !thin(flags & SATURATED ? h.spikes : h.total)) {
         right = together ? width() : h.quantile((1.0 - rate) + rate * target);
     }
+    if (p.mode == AUTO_BALANCED && !together && !silent) left = right = sqrt(left * right);
     left = side(p, left, previous.left, scheduled.left, flags);
     right = side(p, right, previous.right, scheduled.right, flags);
     return bounds_of(left, right, p.alpha);
@@ -217,7 +218,7 @@ KERNEL(tune_bounds, TuneBounds, 128, 1) {
     const size_t from = static_cast<size_t>(i) * COUNTS;
     const double epoch = *p.epoch;
     const bool starts = p.mode == AUTO_INIT,
-               tracks = p.mode == AUTO_TRACK || p.mode == AUTO_SYMMETRIC || p.mode == AUTO_STD;
+               tracks = p.mode == AUTO_TRACK || p.mode >= AUTO_SYMMETRIC;
     const bool started = starts && !p.first;
     const double left0 = started ? p.start[i].left : p.left0, right0 = started ? p.start[i].right : p.right0;
     Bounds bounds = scheduled_bounds(p, left0, right0, epoch);

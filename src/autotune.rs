@@ -40,6 +40,8 @@ pub enum BoundsMode {
     AutoSymmetric,
     /// As auto-symmetric, with `W = sqrt(3) p` standard deviations: the quantile's width, were potentials spread evenly.
     AutoStd,
+    /// As auto-track, with one `W = sqrt(L* R*)` for both sides.
+    AutoBalanced,
 }
 
 impl BoundsMode {
@@ -52,12 +54,13 @@ impl BoundsMode {
             Self::AutoMass => "auto-mass",
             Self::AutoSymmetric => "auto-symmetric",
             Self::AutoStd => "auto-std",
+            Self::AutoBalanced => "auto-balanced",
         }
     }
 
     /// Whether the bounds follow the histogram through the training.
     pub fn tracks(self) -> bool {
-        matches!(self, Self::AutoTrack | Self::AutoSymmetric | Self::AutoStd)
+        matches!(self, Self::AutoTrack | Self::AutoSymmetric | Self::AutoStd | Self::AutoBalanced)
     }
 }
 
@@ -225,6 +228,9 @@ impl BoundsSpec {
             }
             let width = if thin(total) { None } else { both_sides() };
             (width, width)
+        } else if self.mode == BoundsMode::AutoBalanced {
+            let width = left_side().zip(right_side()).map(|(left, right)| (left * right).sqrt());
+            (width, width)
         } else {
             (left_side(), right_side())
         };
@@ -266,6 +272,14 @@ mod tests {
         let (bounds, flags) = tune(uniform(-3.0, 1.0, 80_000).collect());
         assert!((bounds.left - 1.2).abs() < 0.01 && (bounds.right - 0.4).abs() < 0.01, "{bounds:?}");
         assert!(flags.is_empty());
+    }
+
+    #[test]
+    fn balanced_bounds_are_the_sides_geometric_mean() {
+        let h = histogram(uniform(-3.0, 1.0, 80_000));
+        let (bounds, _) = spec(BoundsMode::AutoBalanced).tune(&h, None, SCHEDULED, 0.4);
+        assert!((bounds.left as f64 - (1.2f64 * 0.4).sqrt()).abs() < 0.01, "{bounds:?}");
+        assert_eq!(bounds.left, bounds.right);
     }
 
     #[test]

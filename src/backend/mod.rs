@@ -41,6 +41,22 @@ pub trait Backend: Storage {
     /// Runs `operations`, or what they were when `graph` was made of them: the same operations on the same memory.
     fn repeat(&self, graph: &mut Option<Self::Graph>, operations: &mut dyn FnMut() -> Result<()>) -> Result<()>;
 
+    /// Seconds that the device takes for these operations, all of them done when this returns.
+    fn seconds(&self, operations: &mut dyn FnMut() -> Result<()>) -> Result<f64>;
+
+    /// Copies as many bytes as both hold, but for a rest below 16, and says how many: for the rate at which memory can be
+    /// read and written.
+    fn copy(&self, from: &Self::Floats, to: &mut Self::Floats) -> Result<usize>;
+
+    /// Products of matrices (on the CPU of vectors) in registers alone, `rounds` times, and how many floating-point
+    /// operations those were: for the rate at which they can be done.
+    fn multiply(&self, rounds: u32) -> Result<f64>;
+
+    /// Whether a convolution of spikes leaves out what is multiplied by no spike.
+    fn skips_silence(&self) -> bool {
+        false
+    }
+
     /// Gathers, crops, flips and normalises a batch; outside the sample a byte is 0.
     fn input(
         &self,

@@ -41,6 +41,11 @@ pub trait Storage: Clone {
         None
     }
 
+    /// The largest relative error of storing an activation.
+    fn rounding(&self) -> f64 {
+        f64::from(f32::EPSILON) / 2.0
+    }
+
     /// What gradients are first multiplied by on their way through 16 bits.
     fn first_loss_scale(&self) -> f32 {
         1.0

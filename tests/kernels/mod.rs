@@ -1,6 +1,7 @@
 //! One file an operation; [`harness`] is what they share.
 
 mod batch_norm;
+mod ceiling;
 mod channel_sums;
 mod conv_current;
 mod conv_input_grad;

@@ -60,11 +60,11 @@ fn four(b: Bounds) -> [f32; 4] {
 
 #[test]
 fn tune_bounds_matches() {
-    use BoundsMode::{AutoInit, AutoMass, AutoStd, AutoSymmetric, AutoTrack, Manual};
+    use BoundsMode::{AutoBalanced, AutoInit, AutoMass, AutoStd, AutoSymmetric, AutoTrack, Manual};
     use Schedule::{Constant, Linear, Log, Sqrt};
     let mut rng = Rng::fresh("tune_bounds");
     let (mut cases, mut seen) = (0, HashSet::<Flag>::new());
-    for mode in [Manual, AutoInit, AutoTrack, AutoMass, AutoSymmetric, AutoStd] {
+    for mode in [Manual, AutoInit, AutoTrack, AutoMass, AutoSymmetric, AutoStd, AutoBalanced] {
         for (schedule, epoch, epochs) in
             [(Log, 1.0, 1.0), (Log, 3.7, 20.0), (Linear, 20.0, 20.0), (Sqrt, 2.5, 9.0), (Constant, 9.5, 9.0)]
         {

@@ -177,6 +177,10 @@ impl Driver for TestDriver {
         either!(self, synchronize())
     }
 
+    fn seconds(&self, work: &mut dyn FnMut() -> Result<()>) -> Result<f64> {
+        either!(self, seconds(work))
+    }
+
     fn synchronous(&self) -> bool {
         either!(self, synchronous())
     }

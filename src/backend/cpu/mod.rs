@@ -4,6 +4,7 @@
 //! is summed over samples is summed in pieces whose borders depend on extents alone. No `unsafe`: `pulp` chooses
 //! the SIMD width at run time and loops over arrays of constant length become SIMD by themselves.
 
+mod ceiling;
 mod conv;
 mod conv_lif;
 pub mod dropout;
@@ -26,6 +27,7 @@ mod threads;
 use super::shape::{Conv, Pool, Span, Volume};
 use super::*;
 use crate::surrogate::Bounds;
+use std::time::Instant;
 use layout::pitch;
 use lif::{Lif, each_image};
 use operands::Gradient;
@@ -42,6 +44,24 @@ pub type Transposed = Vec<f32>;
 impl Backend for Cpu {
     fn repeat(&self, _: &mut Option<()>, operations: &mut dyn FnMut() -> Result<()>) -> Result<()> {
         operations()
+    }
+
+    fn seconds(&self, operations: &mut dyn FnMut() -> Result<()>) -> Result<f64> {
+        let begin = Instant::now();
+        operations()?;
+        Ok(begin.elapsed().as_secs_f64())
+    }
+
+    fn copy(&self, from: &Vec<f32>, to: &mut Vec<f32>) -> Result<usize> {
+        Ok(size_of::<f32>() * ceiling::copy(from, to))
+    }
+
+    fn multiply(&self, rounds: u32) -> Result<f64> {
+        Ok(2.0 * ceiling::multiply(rounds) as f64)
+    }
+
+    fn skips_silence(&self) -> bool {
+        true
     }
 
     fn input(&self, set: &Set, batch: &Batch, augmentation: &Augmentation, out: &mut Vec<f32>) -> Result<()> {

@@ -25,6 +25,21 @@ impl<D: Driver> Backend for Gpu<D> {
         driver::replay(driver, graph)
     }
 
+    fn seconds(&self, operations: &mut dyn FnMut() -> Result<()>) -> Result<f64> {
+        match self.driver() {
+            Some(driver) => driver.seconds(operations),
+            None => operations().map(|()| 0.0),
+        }
+    }
+
+    fn copy(&self, from: &Self::Floats, to: &mut Self::Floats) -> Result<usize> {
+        self.copy_floats(from, to)
+    }
+
+    fn multiply(&self, rounds: u32) -> Result<f64> {
+        self.matrix_products(rounds)
+    }
+
     fn input(
         &self,
         set: &Self::Set,

@@ -89,6 +89,9 @@ pub trait Driver {
     /// Waits for all launches.
     fn synchronize(&self) -> Result<()>;
 
+    /// Seconds from the first launch of `work` to the end of the last, which is waited for. Nothing is being recorded.
+    fn seconds(&self, work: &mut dyn FnMut() -> Result<()>) -> Result<f64>;
+
     /// Whether every launch is waited for (`ADALI_SYNC=1`): nothing can then be recorded.
     fn synchronous(&self) -> bool;
 

@@ -39,6 +39,14 @@ impl<D: Driver> Storage for Gpu<D> {
         Some(self.rehearse())
     }
 
+    fn rounding(&self) -> f64 {
+        match self.precision {
+            Precision::F32 => 2f64.powi(-24),
+            Precision::Bf16 => 2f64.powi(-9),
+            Precision::F16 => 2f64.powi(-12),
+        }
+    }
+
     fn first_loss_scale(&self) -> f32 {
         if self.precision == Precision::F16 { FIRST_LOSS_SCALE } else { 1.0 }
     }

@@ -6,7 +6,8 @@ use super::{Cuda, CudaBuffer, CudaGraph, Memory, lock};
 use crate::backend::gpu::driver::{exists, fits};
 use crate::backend::gpu::{Driver, Launch};
 use anyhow::{Result, anyhow, bail};
-use cudarc::driver::{DevicePtr, result, sys::CUresult};
+use cudarc::driver::sys::{CUevent_flags, CUresult};
+use cudarc::driver::{DevicePtr, result};
 use std::ffi::c_void;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -148,6 +149,16 @@ impl Driver for Cuda {
     fn synchronize(&self) -> Result<()> {
         self.recording.idle("waiting")?;
         self.stream.synchronize().map_err(|error| self.explain(error, "go on"))
+    }
+
+    fn seconds(&self, work: &mut dyn FnMut() -> Result<()>) -> Result<f64> {
+        self.recording.idle("a clock")?;
+        let explain = |error| self.explain(error, "time");
+        let mark = || self.stream.record_event(Some(CUevent_flags::CU_EVENT_DEFAULT)).map_err(explain);
+        let begin = mark()?;
+        work()?;
+        let end = mark()?;
+        begin.elapsed_ms(&end).map(|milliseconds| f64::from(milliseconds) / 1e3).map_err(explain)
     }
 
     fn synchronous(&self) -> bool {

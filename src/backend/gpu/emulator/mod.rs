@@ -14,6 +14,7 @@ use anyhow::{Result, bail};
 use std::ffi::CStr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
+use std::time::Instant;
 
 /// The emulated device.
 pub struct Emulator {
@@ -324,6 +325,13 @@ impl Driver for Emulator {
         self.idle("waiting")?;
         self.waited();
         Ok(())
+    }
+
+    fn seconds(&self, work: &mut dyn FnMut() -> Result<()>) -> Result<f64> {
+        self.synchronize()?;
+        let begin = Instant::now();
+        work()?;
+        Ok(begin.elapsed().as_secs_f64())
     }
 
     fn synchronous(&self) -> bool {

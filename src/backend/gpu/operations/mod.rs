@@ -1,5 +1,6 @@
 //! The operations, each its kernel's parameters and launch.
 
+mod ceiling;
 mod conv;
 mod conv_grad;
 mod neurons;

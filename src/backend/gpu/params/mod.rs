@@ -35,11 +35,13 @@ macro_rules! params {
     };
 }
 
+mod ceiling;
 mod conv;
 mod neurons;
 mod parts;
 mod training;
 
+pub use ceiling::*;
 pub use conv::*;
 pub use neurons::*;
 pub use parts::*;
@@ -47,5 +49,5 @@ pub use training::*;
 
 /// Every struct's name, size and fields.
 pub fn all() -> Vec<(&'static str, usize, &'static [Field])> {
-    [parts::STRUCTS, conv::STRUCTS, neurons::STRUCTS, training::STRUCTS].concat()
+    [parts::STRUCTS, ceiling::STRUCTS, conv::STRUCTS, neurons::STRUCTS, training::STRUCTS].concat()
 }

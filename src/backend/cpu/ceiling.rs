@@ -1,0 +1,59 @@
+//! What the processor can do at best.
+
+use pulp::{Arch, Simd, WithSimd};
+use rayon::prelude::*;
+use std::hint::black_box;
+
+/// Fused multiply-adds that a thread has under way: more than two units of four cycles hold.
+const CHAINS: usize = 12;
+/// Values that a task copies.
+const PIECE: usize = 1 << 16;
+
+/// Copies `from` to `to`; values copied.
+pub fn copy(from: &[f32], to: &mut [f32]) -> usize {
+    let len = from.len().min(to.len());
+    let pieces = to[..len].par_chunks_mut(PIECE).zip(from[..len].par_chunks(PIECE));
+    pieces.for_each(|(to, from)| to.copy_from_slice(from));
+    len
+}
+
+/// Fused multiply-adds in registers alone, on every thread; how many.
+pub fn multiply(rounds: u32) -> usize {
+    rayon::broadcast(|_| Arch::new().dispatch(Multiply(rounds))).into_iter().sum()
+}
+
+struct Multiply(u32);
+
+impl WithSimd for Multiply {
+    type Output = usize;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> usize {
+        let factor = simd.splat_f32s(black_box(0.999));
+        let mut sums: [_; CHAINS] = std::array::from_fn(|i| simd.splat_f32s(i as f32));
+        for _ in 0..self.0 {
+            sums.iter_mut().for_each(|sum| *sum = simd.mul_add_f32s(*sum, factor, factor));
+        }
+        black_box(sums.map(|sum| simd.reduce_sum_f32s(sum)));
+        self.0 as usize * CHAINS * S::F32_LANES
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_copy_is_whole() {
+        let from: Vec<f32> = (0..200_000).map(|i| i as f32).collect();
+        let mut to = vec![0.0; from.len()];
+        assert_eq!(super::copy(&from, &mut to), from.len());
+        assert_eq!(from, to);
+    }
+
+    #[test]
+    fn every_thread_multiplies() {
+        let threads = rayon::current_num_threads();
+        let (few, many) = (super::multiply(10), super::multiply(1000));
+        assert_eq!(many, 100 * few);
+        assert!(few % (threads * 10 * super::CHAINS) == 0 && few > 0);
+    }
+}

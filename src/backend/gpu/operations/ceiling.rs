@@ -1,0 +1,40 @@
+//! What the device can do at best.
+
+use super::super::memory::Gpu;
+use super::super::params::{CopyMemory, MatrixRate};
+use super::super::precision::Precision;
+use super::super::tensors::Floats;
+use super::super::{Buffer, Driver, Launch};
+use anyhow::Result;
+
+/// Of `kernels/ceiling.cu`: products that a warp has under way, vectors a thread copies, and a block's threads.
+const CHAINS: usize = 8;
+const TURNS: usize = 4;
+const THREADS: usize = 256;
+/// Blocks a multiprocessor.
+const BLOCKS: usize = 2;
+
+impl<D: Driver> Gpu<D> {
+    /// Copies as many bytes as both have, but for a rest below 16.
+    pub(in super::super) fn copy_floats(&self, from: &Floats<D>, to: &mut Floats<D>) -> Result<usize> {
+        let vectors = from.memory.len().min(to.memory.len()) / 16;
+        let params =
+            CopyMemory { from: from.memory.address(), to: to.memory.address(), vectors: vectors as u64 };
+        self.run("copy_memory", Launch::over(vectors, TURNS * THREADS, THREADS as u32), &params)?;
+        Ok(16 * vectors)
+    }
+
+    /// Matrix products on every multiprocessor; the floating-point operations done.
+    pub(in super::super) fn matrix_products(&self, rounds: u32) -> Result<f64> {
+        let threads = self.card.multiprocessors * BLOCKS * THREADS;
+        let out = self.borrow_floats(threads, Precision::F32)?;
+        let params = MatrixRate { out: out.memory.address(), rounds, one: 1.0 };
+        let kernel = format!("matrix_rate_{}", self.precision.name());
+        self.run(&kernel, Launch::over(threads, THREADS, THREADS as u32), &params)?;
+        let per_round = match self.precision {
+            Precision::F32 => threads * 2 * CHAINS,
+            Precision::Bf16 | Precision::F16 => threads / 32 * CHAINS * 16 * 8 * 16,
+        };
+        Ok(2.0 * per_round as f64 * f64::from(rounds))
+    }
+}

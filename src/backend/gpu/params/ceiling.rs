@@ -1,0 +1,22 @@
+//! Of `kernels/ceiling.cu`.
+
+use super::{Field, Params};
+use bytemuck::{Pod, Zeroable};
+
+params! {
+    /// `copy_memory`
+    struct CopyMemory {
+        from: u64,
+        to: u64,
+        /// Of 16 bytes.
+        vectors: u64,
+    }
+
+    /// `matrix_rate`
+    struct MatrixRate {
+        out: u64,
+        rounds: u32,
+        /// 1.
+        one: f32,
+    }
+}
