@@ -9,6 +9,7 @@
 
 pub mod autotune;
 pub mod backend;
+pub mod bench;
 pub mod cli;
 pub mod compare;
 pub mod data;

@@ -1,6 +1,5 @@
 //! The operations that are measured: what each runs, and the least that it must move and compute.
 
-use super::shape::LayerShape;
 use super::tensors::{Activity, Layer, Synapses, usual_neuron};
 use crate::backend::shape::{PoolKind, Span, Volume};
 use crate::backend::{
@@ -143,6 +142,12 @@ impl Operation {
         }
     }
 
+    /// Leaves in the layer what its backward pass of neurons would find: the spikes of those very neurons.
+    pub fn prepare<B: Backend>(self, backend: &B, layer: &mut Layer<B>) -> Result<()> {
+        let neuron = if let Self::SpikeBackward { neuron, .. } = self { neuron } else { usual_neuron() };
+        layer.neurons.fire(backend, neuron, false)
+    }
+
     /// Runs it once; `false` where the device has no such operation.
     pub fn run<B: Backend>(self, backend: &B, layer: &mut Layer<B>) -> Result<bool> {
         let span = layer.shape.span;
@@ -152,7 +157,7 @@ impl Operation {
         }
         let Activity { volume, .. } = layer.neurons;
         match self {
-            Self::NormLifForward { histogram } => layer.neurons.forward(backend, histogram)?,
+            Self::NormLifForward { histogram } => layer.neurons.fire(backend, usual_neuron(), histogram)?,
             Self::SpikeBackward { kind, neuron, .. } => layer.neurons.backward(backend, kind, neuron, self.from_bits())?,
             Self::NormSpikeBackward { kind } => layer.neurons.norm_backward(backend, kind)?,
             Self::MaxPoolForward => {
@@ -257,14 +262,6 @@ impl Operation {
 }
 
 impl<B: Backend> Activity<B> {
-    fn forward(&mut self, backend: &B, histogram: bool) -> Result<()> {
-        let Self { span, volume, currents, norm, bounds, spikes, windows, counts, .. } = self;
-        let neurons = Neurons { neuron: usual_neuron(), surrogate: Surrogate::new(SurrogateKind::Adali), bounds: &*bounds };
-        let affine = Affine { scale: &norm.scale, shift: &norm.shift };
-        let out = SpikeOutput { spikes, windows: Some(windows), membrane: None, histogram: histogram.then_some(counts) };
-        backend.norm_lif_forward(*volume, *span, currents, span.steps, affine, &neurons, out)
-    }
-
     fn backward(&mut self, backend: &B, kind: SurrogateKind, neuron: Neuron, bits: bool) -> Result<()> {
         let Self { span, volume, currents, norm, bounds, spikes, windows, gradient, currents_grad, .. } = self;
         let neurons = Neurons { neuron, surrogate: Surrogate::new(kind), bounds: &*bounds };
@@ -306,6 +303,7 @@ pub fn needs_synapses(operations: &[Operation]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::shape::LayerShape;
     use crate::backend::cpu::Cpu;
 
     #[test]

@@ -89,7 +89,7 @@ impl<B: Backend> Activity<B> {
             Some(shift) => activity.set_shift(backend, shift)?,
             None => activity.aim(backend, rate)?,
         }
-        activity.fire(backend)?;
+        activity.fire(backend, usual_neuron(), false)?;
         activity.rate = share(&backend.read_spikes(&activity.spikes, span, volume)?);
         Ok(activity)
     }
@@ -99,13 +99,12 @@ impl<B: Backend> Activity<B> {
         [SCALE, self.shift]
     }
 
-    /// Runs the usual neurons, which leave spikes and windows.
-    pub fn fire(&mut self, backend: &B) -> Result<()> {
-        let Self { span, volume, currents, norm, bounds, spikes, windows, .. } = self;
-        let surrogate = Surrogate::new(SurrogateKind::Adali);
-        let neurons = Neurons { neuron: usual_neuron(), surrogate, bounds: &*bounds };
+    /// Runs neurons, which leave spikes and windows and, where wanted, their counts.
+    pub fn fire(&mut self, backend: &B, neuron: Neuron, histogram: bool) -> Result<()> {
+        let Self { span, volume, currents, norm, bounds, spikes, windows, counts, .. } = self;
+        let neurons = Neurons { neuron, surrogate: Surrogate::new(SurrogateKind::Adali), bounds: &*bounds };
         let affine = Affine { scale: &norm.scale, shift: &norm.shift };
-        let out = SpikeOutput { spikes, windows: Some(windows), membrane: None, histogram: None };
+        let out = SpikeOutput { spikes, windows: Some(windows), membrane: None, histogram: histogram.then_some(counts) };
         backend.norm_lif_forward(*volume, *span, currents, span.steps, affine, &neurons, out)
     }
 
@@ -122,7 +121,7 @@ impl<B: Backend> Activity<B> {
         for _ in 0..14 {
             let middle = low.midpoint(high);
             self.set_shift(backend, middle)?;
-            self.fire(backend)?;
+            self.fire(backend, usual_neuron(), false)?;
             let spikes = backend.read_spikes(&self.spikes, self.span, self.volume)?;
             if share(&spikes) < rate { low = middle } else { high = middle }
         }

@@ -2,7 +2,7 @@
 
 use crate::train::session::median;
 use anyhow::Result;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
@@ -10,7 +10,7 @@ use std::time::Instant;
 pub const ROUNDS: usize = 11;
 
 /// Median and ends over rounds.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Timing {
     pub median: f64,
     pub min: f64,

@@ -1,0 +1,289 @@
+//! Times: operations on several copies of a layer in turn, so that none finds its tensors in a cache, and the rates that
+//! they are compared with.
+
+use super::check::check;
+use super::operation::{Operation, Work, needs_synapses};
+use super::shape::LayerShape;
+use super::tensors::{Layer, random};
+use crate::backend::Backend;
+use crate::backend::shape::{Span, Volume};
+use crate::compare::timing::{Timing, repetitions, take_turns};
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+use std::sync::atomic::AtomicBool;
+
+/// Bytes that the copies of a layer's tensors are together to exceed: more than any cache holds.
+const CACHE: f64 = 256e6;
+/// The most copies: what is small stays in the cache.
+const COPIES: usize = 64;
+/// Seconds that an operation's turn should take.
+const TURN: f64 = 0.02;
+/// Of the ceilings.
+const CEILING_ROUNDS: usize = 5;
+const CEILING_BYTES: usize = 256 << 20;
+
+/// What the device can do at best, measured.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Ceilings {
+    /// Bytes a second, read and written, of a copy.
+    pub copy: f64,
+    /// Floating-point operations a second of matrix products (on the CPU, and in f32, of vectors) in registers.
+    pub products: f64,
+}
+
+impl Ceilings {
+    /// Measures both.
+    pub fn measure<B: Backend>(backend: &B) -> Result<Self> {
+        let volume = Volume { h: 1, w: 1, c: 1024 };
+        let batch = CEILING_BYTES / backend.floats_size(Span { batch: 1, steps: 1 }, volume);
+        let span = Span { batch, steps: 1 };
+        let from = random(backend, span, volume, 1.0, 1)?;
+        let mut to = backend.activations(span, volume)?;
+        let mut copied = 0;
+        let mut copy = |times: usize| {
+            backend.seconds(&mut || {
+                (0..times).try_for_each(|_| {
+                    copied = backend.copy(&from, &mut to)?;
+                    Ok(())
+                })
+            })
+        };
+        copy(1)?;
+        let times = repetitions(copy(1)?, TURN);
+        let seconds: Vec<f64> = (0..CEILING_ROUNDS).map(|_| copy(times)).collect::<Result<_>>()?;
+        let copy = 2.0 * (copied * times) as f64 / Timing::of(&seconds).median;
+
+        let mut flops = 0.0;
+        let mut multiply = |rounds: u32| {
+            backend.seconds(&mut || {
+                flops = backend.multiply(rounds)?;
+                Ok(())
+            })
+        };
+        // Rounds grow until they take a turn; each takes at least some nanoseconds.
+        let mut rounds = 1 << 8;
+        while multiply(rounds)? < TURN && rounds < 1 << 28 {
+            rounds *= 2;
+        }
+        let seconds: Vec<f64> = (0..CEILING_ROUNDS).map(|_| multiply(rounds)).collect::<Result<_>>()?;
+        Ok(Self { copy, products: flops / Timing::of(&seconds).median })
+    }
+
+    /// Seconds that the work takes at least, and whether memory is what sets this.
+    pub fn floor(&self, work: Work) -> (f64, bool) {
+        let (memory, products) = (work.bytes / self.copy, work.flops / self.products);
+        (memory.max(products), memory >= products)
+    }
+}
+
+/// What was measured of an operation at a shape.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Record {
+    pub operation: String,
+    /// Which of several of one name.
+    pub variant: String,
+    pub shape: String,
+    /// Copies of the tensors that took turns.
+    pub copies: usize,
+    /// Share of neuron-steps that spike in what it reads.
+    pub firing_rate: f64,
+    /// Values that were compared with the reference, all of them right.
+    pub compared: usize,
+    /// Of one call.
+    pub seconds: Timing,
+    /// To the first operation that took turns with it, round by round.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ratio: Option<Timing>,
+    /// What it must move and compute at least.
+    pub bytes: f64,
+    pub flops: f64,
+    /// Seconds that this takes at least.
+    pub floor: f64,
+    /// Where a step of a network was timed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub images_per_second: Option<f64>,
+}
+
+impl Record {
+    /// Its time's floor, of its time.
+    pub fn share(&self) -> f64 {
+        self.floor / self.seconds.median
+    }
+}
+
+/// Copies of one layer.
+pub struct Copies<B: Backend> {
+    backend: B,
+    layers: Vec<Layer<B>>,
+}
+
+/// An operation made ready to be timed.
+struct Ready<B: Backend> {
+    operation: Operation,
+    /// One pass over all copies.
+    graph: Option<B::Graph>,
+    passes: usize,
+    compared: usize,
+}
+
+impl<B: Backend> Copies<B> {
+    /// As many copies as are needed to pass by the caches, drawn anew each.
+    pub fn new(backend: &B, shape: LayerShape, operations: &[Operation], rate: f64) -> Result<Self> {
+        let synapses = needs_synapses(operations);
+        if let Some(rehearsal) = backend.rehearsal() {
+            let mut layer = Layer::new(&rehearsal, shape, synapses, rate, Some([0.0; 2]), 0)?;
+            for operation in operations {
+                operation.run(&rehearsal, &mut layer)?;
+            }
+            backend.reserve(rehearsal.working_memory())?;
+        }
+        let first = Layer::new(backend, shape, synapses, rate, None, 0)?;
+        let least = operations.iter().map(|operation| operation.work(backend, &first).bytes).fold(f64::INFINITY, f64::min);
+        let count = (CACHE / least).ceil().clamp(1.0, COPIES as f64) as u64;
+        let shifts = Some(first.shifts());
+        let others = (1..count).map(|seed| Layer::new(backend, shape, synapses, rate, shifts, seed));
+        let layers = std::iter::once(Ok(first)).chain(others).collect::<Result<_>>()?;
+        Ok(Self { backend: backend.clone(), layers })
+    }
+
+    /// Checks and times operations that take turns; those that the device has. `None` where `stop` was set.
+    ///
+    /// # Errors
+    /// Where a result is wrong: nothing is timed then.
+    pub fn measure(
+        &mut self,
+        operations: &[Operation],
+        ceilings: &Ceilings,
+        rounds: usize,
+        stop: &AtomicBool,
+    ) -> Result<Option<Vec<Record>>> {
+        let mut ready = Vec::new();
+        for &operation in operations {
+            ready.extend(self.ready(operation).with_context(|| format!("{} {}", operation.name(), operation.variant()))?);
+        }
+        let times = take_turns(ready.len(), rounds, stop, |i| Ok([self.time(&mut ready[i])?]))?;
+        let Some(times) = times else { return Ok(None) };
+        let record = |(i, ready): (usize, &Ready<B>)| {
+            let layer = &self.layers[0];
+            let work = ready.operation.work(&self.backend, layer);
+            let below = layer.synapses.as_ref().filter(|_| ready.operation.of_convolution());
+            Record {
+                operation: ready.operation.name().into(),
+                variant: ready.operation.variant(),
+                shape: layer.shape.to_string(),
+                copies: self.layers.len(),
+                firing_rate: below.map_or(layer.neurons.rate, |synapses| synapses.below.rate),
+                compared: ready.compared,
+                seconds: Timing::of(&times[i][0]),
+                ratio: (ready.operation != operations[0]).then(|| Timing::of_ratios(&times[i][0], &times[0][0])),
+                bytes: work.bytes,
+                flops: work.flops,
+                floor: ceilings.floor(work).0,
+                images_per_second: None,
+            }
+        };
+        Ok(Some(ready.iter().enumerate().map(record).collect()))
+    }
+
+    /// Runs, checks and warms up; `None` where the device has no such operation.
+    fn ready(&mut self, operation: Operation) -> Result<Option<Ready<B>>> {
+        let first = &mut self.layers[0];
+        operation.prepare(&self.backend, first)?;
+        if !operation.run(&self.backend, first)? {
+            return Ok(None);
+        }
+        let compared = check(operation, &self.backend, first, 1)?;
+        let mut ready = Ready { operation, graph: None, passes: 1, compared };
+        self.time(&mut ready)?;
+        ready.passes = repetitions(self.time(&mut ready)? * self.layers.len() as f64, TURN);
+        Ok(Some(ready))
+    }
+
+    /// Seconds a call.
+    fn time(&mut self, ready: &mut Ready<B>) -> Result<f64> {
+        let Ready { operation, graph, passes, .. } = ready;
+        let Self { backend, layers } = self;
+        for layer in layers.iter_mut() {
+            operation.prepare(backend, layer)?;
+        }
+        let mut pass = || {
+            backend.repeat(graph, &mut || {
+                layers.iter_mut().try_for_each(|layer| operation.run(backend, layer).map(|_| ()))
+            })
+        };
+        pass()?;
+        backend.seconds(&mut || Ok(()))?;
+        let seconds = backend.seconds(&mut || (0..*passes).try_for_each(|_| pass()))?;
+        Ok(seconds / (*passes * self.layers.len()) as f64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::cpu::Cpu;
+
+    const CEILINGS: Ceilings = Ceilings { copy: 1e10, products: 1e11 };
+
+    fn records(shape: LayerShape, rate: f64) -> Vec<Record> {
+        let operations = Operation::all();
+        let mut copies = Copies::new(&Cpu, shape, &operations, rate).unwrap();
+        copies.layers.truncate(2);
+        copies.measure(&operations, &CEILINGS, 2, &AtomicBool::new(false)).unwrap().unwrap()
+    }
+
+    #[test]
+    fn every_operation_is_right_and_timed() {
+        let mut measured = 0;
+        for (text, rate) in [("T=3,N=2,C=33,H=6,W=7", 0.1), ("T=4,N=3,C=70,H=1,K=40", 0.3), ("T=2,N=2,C=8,H=5,K=9,stride=2", 0.2)] {
+            let records = records(text.parse().unwrap(), rate);
+            for record in &records {
+                assert!(record.compared > 0 && record.seconds.min > 0.0 && record.bytes > 0.0, "{record:?}");
+                assert!((record.firing_rate - rate).abs() < 0.6 * rate, "{record:?}");
+                measured += 1;
+            }
+        }
+        // All but conv_input_grad_lif, which the CPU does not have.
+        assert_eq!(measured, 3 * (Operation::all().len() - 1));
+    }
+
+    #[test]
+    fn a_wrong_result_is_found() {
+        let shape: LayerShape = "T=4,N=2,C=32,H=8".parse().unwrap();
+        let mut found = 0;
+        for operation in Operation::all().into_iter().chain(Operation::surrogates()) {
+            let mut layer = Layer::new(&Cpu, shape, true, 0.2, None, 5).unwrap();
+            operation.prepare(&Cpu, &mut layer).unwrap();
+            if !operation.run(&Cpu, &mut layer).unwrap() {
+                continue;
+            }
+            assert!(check(operation, &Cpu, &mut layer, 1).is_ok());
+            spoil(&mut layer);
+            // A weight packed for the convolution is made anew from the spoilt one; this spoils what it reads instead.
+            assert!(check(operation, &Cpu, &mut layer, 1).is_err(), "{operation:?}");
+            found += 1;
+        }
+        assert!(found >= 30, "{found}");
+    }
+
+    /// Doubles what operations write, and turns their bits around.
+    fn spoil(layer: &mut Layer<Cpu>) {
+        let double = |values: &mut Vec<f32>| values.iter_mut().for_each(|x| *x = 2.0 * *x + 1.0);
+        let turn = |bits: &mut Vec<u32>| bits.iter_mut().for_each(|word| *word = !*word);
+        let (neurons, synapses) = (&mut layer.neurons, layer.synapses.as_mut().unwrap());
+        double(&mut neurons.currents_grad);
+        double(&mut layer.means);
+        turn(&mut layer.pooled);
+        turn(&mut neurons.windows);
+        double(&mut synapses.below.currents_grad);
+        double(&mut synapses.weight);
+        double(&mut synapses.weight_grad);
+        double(&mut synapses.effective);
+    }
+
+    #[test]
+    fn the_larger_need_is_the_floor() {
+        assert_eq!(CEILINGS.floor(Work { bytes: 1e9, flops: 1e9 }), (0.1, true));
+        assert_eq!(CEILINGS.floor(Work { bytes: 1e9, flops: 1e11 }), (1.0, false));
+    }
+}

@@ -1,0 +1,8 @@
+//! Microbenchmarks of the operations: random tensors at a stated firing rate, a check, then times beside the least that
+//! the device could need.
+
+pub mod check;
+pub mod measure;
+pub mod operation;
+pub mod shape;
+pub mod tensors;
