@@ -87,7 +87,7 @@ class Adali:
     """The adali program: its own numbers for parity (inspect), and its time (bench)."""
 
     def __init__(self, args, scratch):
-        self.args, self.scratch, self.version = args, scratch, None
+        self.args, self.scratch, self.answers = args, scratch, []
         self.program = str(Path(args.adali).resolve())
         self.where = ["--device", args.device, "--threads", str(args.threads)]
 
@@ -118,7 +118,9 @@ class Adali:
         file.unlink(missing_ok=True)
         self.call("bench", *arguments, *self.where, "--precision", self.args.precision, "--json", file, "-q")
         try:
-            results = json.loads(file.read_text())["results"]
+            answer = json.loads(file.read_text())
+            self.answers.append(answer)
+            results = answer["results"]
             return [(r["operation"], r.get("variant", ""), r["seconds"]["median"]) for r in results]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise Failed(f"adali bench {arguments[0]} left no usable --json: {error!r}") from None
@@ -134,25 +136,24 @@ class Adali:
             for surrogate in ("adali", case["surrogate"]):
                 for operation, _, seconds in self.bench("train_step", *size, "--surrogate", surrogate):
                     if operation == "train_step":
-                        rows[f"adali, {surrogate}"] = [seconds]
+                        rows[f"adali: {surrogate}"] = [seconds]
             if not rows:
                 raise Failed("adali bench train_step has no result of that name")
             return rows
-        if case["neuron"]["reset"] != "soft" or case["neuron"]["detach"]:
-            raise Skipped("adali bench times the soft reset, attached, alone")
         results = self.bench("norm_lif_forward", "spike_backward", "--shape", case["adali_shape"])
         forward = {variant: seconds for operation, variant, seconds in results if operation == "norm_lif_forward"}
-        rows = {}
+        if not forward:
+            raise Failed("adali bench gave no norm_lif_forward")
+        plain = forward.get("", next(iter(forward.values())))  # "with histogram" is another
+        neuron, rows = case["neuron"], {}
         for operation, variant, seconds in results:
-            surrogate = variant.split(",")[0]
-            if operation == "spike_backward" and surrogate in ("adali", case["neuron"]["surrogate"]):
-                first = forward.get(variant) or next((s for v, s in forward.items() if v.startswith(surrogate)), None)
-                first = first or next(iter(forward.values()), None)
-                if first is None:
-                    raise Failed("adali bench gave no norm_lif_forward")
-                rows[f"adali, {variant} (forward with norm)"] = [first, seconds]
+            words = variant.replace(",", " ").split()
+            same = (words and words[0] in ("adali", neuron["surrogate"]) and ("detached" in words) == neuron["detach"]
+                    and ("hard" in words) == (neuron["reset"] == "hard"))
+            if operation == "spike_backward" and same:
+                rows[f"adali: {variant}"] = [plain, seconds]
         if not rows:
-            raise Failed(f"adali bench gave no spike_backward of adali or {case['neuron']['surrogate']}")
+            raise Skipped(f"adali bench has no spike_backward of {neuron['surrogate']} or adali with this reset")
         return rows
 
 
@@ -175,6 +176,9 @@ class Contest:
                 self.turns(case, entry, alive)
             table(entry, case)
             entry["seconds_in_all"] = time.perf_counter() - started
+            if self.args.json:  # after each case, so that a kill costs one
+                self.record["adali_bench"] = self.adali.answers if self.adali else []
+                Path(self.args.json).write_text(json.dumps(self.record, indent=1) + "\n")
 
     def header(self):
         args, facts = self.args, self.record["machine"]
@@ -271,6 +275,8 @@ def breach(parity, limits, what=""):
     """Why this is no parity; empty if it is."""
     if not parity["spikes_differ"] <= limits[0]:
         return f"no parity {what}: {100 * parity['spikes_differ']:.4f} % of spikes differ, limit {100 * limits[0]:g} %"
+    if not 0.01 <= parity["firing_rate"] <= 0.99:
+        return f"no parity {what}: firing rate {parity['firing_rate']:.4f}, so equal spikes say nothing"
     if not parity["cosine"] >= limits[1]:
         return f"no parity {what}: cosine of a gradient {parity['cosine']:.6f}, limit {limits[1]:g}"
     return ""
@@ -304,25 +310,26 @@ def table(entry, case):
     with_adali = any("parity_with_adali" in row for row in rows)
     reference = next((row for row in rows if row["turns"]), None)
     extra = f"{'forward':>9} {'backward':>9}" if neuron else f"{'images/s':>9} {'MiB':>7}"
-    print(f"{'':44} {'spikes':>9} {'gradient':>9}" + (f"   {'with adali':>18}" if with_adali else "")
+    print(f"{'':34} {'fires,%':>7} {'spikes':>9} {'gradient':>8}" + (f"   {'with adali':>17}" if with_adali else "")
           + f"   {'ms':>9} {'over the turns':>19}   {'':>{len(extra)}}   times the")
-    print(f"{'':44} {'differ,%':>9} {'cosine':>9}" + (f"   {'differ,%':>8} {'cosine':>9}" if with_adali else "")
+    print(f"{'':34} {'':7} {'differ,%':>9} {'1-cosine':>8}" + (f"   {'differ,%':>8} {'1-cosine':>8}" if with_adali else "")
           + f"   {'median':>9} {'min':>9} {'max':>9}   {extra}   {'first (min-max)':>18}")
     for row in rows:
-        line = f"{row['peer']:44} " + parity_text(row.get("parity"), 9)
+        rate = f"{100 * row['parity']['firing_rate']:7.1f}" if row.get("parity") else ""
+        line = f"{row['peer']:34} {rate:7} " + parity_text(row.get("parity"), 9)
         if with_adali:
             line += "   " + parity_text(row.get("parity_with_adali"), 8)
         if row["turns"]:
             line += times_text(row, reference, case, neuron)
         print(line.rstrip())
     for out in entry["left_out"]:
-        print(f"{out['peer']:44} {out['kind']}: {out['why']}")
+        print(f"{out['peer']:34} {out['kind']}: {out['why']}")
 
 
 def parity_text(parity, width):
     if not parity:
-        return f"{'':{width}} {'':9}"
-    return f"{100 * parity['spikes_differ']:{width}.4f} {parity['cosine']:9.6f}"
+        return f"{'':{width}} {'':8}"
+    return f"{100 * parity['spikes_differ']:{width}.4f} {max(0.0, 1 - parity['cosine']):8.1e}"
 
 
 def times_text(row, reference, case, neuron):

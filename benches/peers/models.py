@@ -202,7 +202,10 @@ class SpikingJelly(PyTorch):
         self.implementation = "a loop of torch operations"
         if device.type == "cuda" and not sixteen_bits_as_module:
             execution = "compile" if "compile" in features else "eager"
-            found = functional.neuron_implementation("lif", device, execution=execution)
+            try:
+                found = functional.neuron_implementation("lif", device, execution=execution)
+            except RuntimeError as error:
+                raise Skip(f"spikingjelly {self.version}: {error}") from None
             self.implementation = found["implementation"]
             if provider and self.implementation != provider:
                 raise Skip(f"asked for {provider}, spikingjelly chose {self.implementation}: {found['unavailable']}")
@@ -271,6 +274,7 @@ class Network(nn.Module):
         channels, height, width = input_shape
         for i, layer in enumerate(text["layers"]):
             kind, first = layer["type"], i == 0 and self.once
+            bias = layer.get("bias", layer.get("norm", "none") == "none")
             if kind in ("conv", "max_pool", "avg_pool"):
                 kernel = layer["kernel"]
                 stride, padding = layer.get("stride", 1 if kind == "conv" else kernel), layer.get("padding", 0)
@@ -278,14 +282,14 @@ class Network(nn.Module):
             wrap = (lambda module: module) if first else kit.layer
             if kind == "conv":
                 self.parts[f"{i}"] = wrap(nn.Conv2d(channels, layer["channels"], kernel, stride, padding,
-                                                    bias=layer.get("bias", False)))
+                                                    bias=bias))
                 channels = layer["channels"]
                 if layer.get("norm") == "batch":
                     self.parts[f"{i}-norm"] = wrap(nn.BatchNorm2d(channels))
             elif kind in ("linear", "readout"):
                 out = layer["features" if kind == "linear" else "classes"]
-                block = nn.Sequential(nn.Flatten(), nn.Linear(channels * height * width, out, bias=layer.get("bias", False)))
-                self.parts[f"{i}"] = EachStep(block)
+                dense = nn.Linear(channels * height * width, out, bias=bias)
+                self.parts[f"{i}"] = EachStep(nn.Sequential(nn.Flatten(), dense))
                 channels, height, width = out, 1, 1
             else:
                 pool = nn.MaxPool2d if kind == "max_pool" else nn.AvgPool2d

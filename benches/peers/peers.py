@@ -10,7 +10,6 @@ A peer whose spikes or gradients are not the reference's is not timed. README.md
 """
 
 import argparse
-import json
 import sys
 import tempfile
 import tomllib
@@ -242,7 +241,6 @@ def main():
             for peer in peers:
                 peer.stop()
         if args.json:
-            Path(args.json).write_text(json.dumps(contest.record, indent=1) + "\n")
             print(f"\nwritten: {args.json}")
     sys.exit(1 if contest.failures else 0)
 

@@ -65,7 +65,7 @@ def captured(work):
             work()
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, stream=side):
         work()
     return graph.replay
 
@@ -167,8 +167,9 @@ class NetworkWork:
         self.optimizer.zero_grad(set_to_none=True)
         with self.kit.autocast():
             logits = self.forward(self.images)
-        self.loss = F.cross_entropy(logits.float(), self.labels)
-        self.scaler.scale(self.loss).backward()
+        loss = F.cross_entropy(logits.float(), self.labels)
+        self.scaler.scale(loss).backward()
+        self.loss = loss.detach()  # a live autograd graph would tie a later capture to this stream
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.kit.reset(self.network)
@@ -214,6 +215,9 @@ def parity_with_adali(case, kit, device):
     images, labels = seen["input"].to(device), seen["labels"].to(device)
     network = Network(case["text"], kit, images.shape[1:], case["surrogate"]).to(device)
     named = network.named()
+    theirs = {name.removeprefix("grad.") for name in seen if name.startswith("grad.")}
+    if theirs != set(named):
+        raise ValueError(f"adali and the peers disagree on parameters: {', '.join(sorted(theirs ^ set(named)))}")
     with torch.no_grad():
         for name, parameter in named.items():
             parameter.copy_(weights[name])
