@@ -80,7 +80,7 @@ class PyTorch:
     def __init__(self, provider, features, device, precision):
         if provider:
             raise Skip(f"pytorch has no provider {provider}")
-        self.features_on, self.device, self.precision = features, device, precision
+        self.provider, self.features_on, self.device, self.precision = None, features, device, precision
 
     def what(self):
         return f"torch {torch.__version__}, a loop over the steps, state in f32"

@@ -28,7 +28,8 @@ features:
   once             first conv and norm once  channels_last memory format        fused   fused optimiser
   storage          SpikingJelly 2 PrecisionConfig(neuron_storage), 16-bit state, by triton
   functional       SpikingJelly 2 lif_multi_step with f32 state, for 16-bit currents
-  best             once+channels_last+fused+compile and, on CUDA, +graph
+  tuned            once+channels_last+fused and, on CUDA, +graph (of neurons alone: graph)
+  best             tuned+compile
 """
 EXAMPLES = """examples:
   peers.py neuron                                            small, on the CPU, under a minute
@@ -39,7 +40,8 @@ EXAMPLES = """examples:
   peers.py step --device cuda --precision bf16 --batch 64,8 --adali ./adali --json step.json
   peers.py block --device cuda --precision bf16 --channels 64,128,256 --steps 4,16
 
-Exit codes: 0 all did the work or were skipped for the reason given, 1 something failed or lacks parity, 2 arguments.
+Exit codes: 0 done, or skipped for the reason given; 1 something failed, lacks parity, or no peer ran at all;
+2 an argument cannot be used.
 """
 DEFAULT_PEERS = {
     ("neuron", "cpu", "f32"): "pytorch,sj,snntorch",
@@ -48,12 +50,13 @@ DEFAULT_PEERS = {
     ("neuron", "cuda", "16"): "pytorch,pytorch+compile,sj,sj:cuda+functional,sj:triton+functional,"
                               "sj:triton+functional+compile,sj:triton+functional+graph,sj:triton+storage,"
                               "sj:triton+storage+graph,snntorch,snntorch+compile",
-    ("network", "cpu", "f32"): "pytorch,sj,sj+once+channels_last+fused,snntorch",
+    ("network", "cpu", "f32"): "pytorch,sj,sj+tuned,snntorch",
     ("network", "cuda", "f32"): "pytorch,pytorch+best,sj:torch,sj:cuda,sj:triton,sj:triton+best,snntorch,snntorch+best",
     ("network", "cuda", "16"): "pytorch,pytorch+best,sj,sj:cuda+functional,sj:triton+functional,sj:triton+storage,"
-                               "sj:triton+functional+best,sj:triton+storage+once+channels_last+fused+graph,"
+                               "sj:triton+functional+best,sj:triton+storage+tuned,"
                                "snntorch,snntorch+best",
 }
+FEATURES = {"compile", "graph", "once", "channels_last", "fused", "storage", "functional", "tuned", "best"}
 OLD_PEERS = ",old:cupy,old:torch"
 
 
@@ -64,7 +67,7 @@ def parse_arguments():
     add = parser.add_argument
     add("--device", default="cpu", help="cpu (default), cuda or cuda:N")
     add("--precision", choices=["f32", "bf16", "f16"], default="f32", help="16 bits by autocast (default f32)")
-    add("--tf32", action="store_true", help="let f32 multiply in TF32 (default off; parity is then that of 16 bits)")
+    add("--tf32", action="store_true", help="let f32 multiply in TF32 (default off)")
     add("--threads", type=int, default=1, help="threads on the CPU, for all (default 1)")
     add("--peers", help="see below; the default depends on level, device and precision")
     add("--adali", metavar="FILE", help="the adali program, for parity and for its rows")
@@ -136,6 +139,9 @@ def settle(args):
         library = peer.split("+")[0].split(":")[0]
         if library not in ("pytorch", "sj", "old", "snntorch"):
             raise Unusable(f"--peers {peer}: no library {library}; one of pytorch, sj, old, snntorch")
+        unknown = set(peer.split("+")[1:]) - FEATURES
+        if unknown:
+            raise Unusable(f"--peers {peer}: no feature {', '.join(sorted(unknown))}; one of {', '.join(sorted(FEATURES))}")
         if library == "old" and not args.old_python:
             raise Unusable(f"--peers {peer}: wants --old-python")
     for name in ("adali", "python", "old_python", "network"):
@@ -155,11 +161,12 @@ def whole(name, text):
 
 
 def spelled(peer, args):
-    """`best` written out."""
-    if "+best" not in peer:
-        return peer
-    graph = "+graph" if args.device.startswith("cuda") else ""
-    return peer.replace("+best", ("" if args.level == "neuron" else "+once+channels_last+fused") + "+compile" + graph)
+    """`tuned` and `best` written out."""
+    tuned = [] if args.level == "neuron" else ["once", "channels_last", "fused"]
+    tuned += ["graph"] if args.device.startswith("cuda") else []
+    name, *features = peer.split("+")
+    meaning = {"tuned": tuned, "best": [*tuned, "compile"]}
+    return "+".join([name, *(part for feature in features for part in meaning.get(feature, [feature]))])
 
 
 def neuron_cases(args):

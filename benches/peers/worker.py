@@ -8,6 +8,7 @@ A case is {"level": "neuron", "steps", "shape", "neuron"} or {"level": "network"
 
 import gc
 import json
+import math
 import os
 import sys
 import time
@@ -50,6 +51,12 @@ def cosine(a, b):
     a, b = a.detach().double().flatten(), b.detach().double().flatten()
     norms = a.norm() * b.norm()
     return (a @ b / norms).item() if norms > 0 else float(a.norm() == b.norm())
+
+
+def size_ratio(a, b):
+    """What a cosine does not see."""
+    a, b = a.detach().double().norm().item(), b.detach().double().norm().item()
+    return a / b if b > 0 else float(a == b) or math.inf
 
 
 def differing(a, b):
@@ -133,7 +140,7 @@ class NeuronWork:
         expected = PlainLif(self.neuron)(own)
         (gradient,) = torch.autograd.grad(expected, own, self.gradient)
         return {"spikes_differ": differing(spikes, expected), "cosine": cosine(slopes, gradient),
-                "firing_rate": expected.detach().double().mean().item()}
+                "size_ratio": size_ratio(slopes, gradient), "firing_rate": expected.detach().double().mean().item()}
 
 
 class NetworkWork:
@@ -159,7 +166,8 @@ class NetworkWork:
             self.optimizer = torch.optim.SGD(
                 parameters, lr=LEARNING_RATE, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY, **options)
         self.forward = torch.compile(self.network) if "compile" in features else self.network
-        self.scaler = torch.amp.GradScaler(device.type, enabled=kit.precision == "f16" and device.type == "cuda")
+        scaled = kit.precision == "f16" and device.type == "cuda"
+        self.scaler = torch.amp.GradScaler(device.type, init_scale=1024.0, enabled=scaled)  # parity is its first step
         if self.scaler.is_enabled() and "graph" in features:
             raise Skip("f16's gradient scaler decides on the host, which no graph can hold; take bf16")
 
@@ -191,19 +199,51 @@ class NetworkWork:
         self.iteration()
         gradients = {name: parameter.grad.clone() for name, parameter in self.network.named().items()}
         plain = PyTorch(None, set(), self.device, "f32")
-        reference = Network(self.case["text"], plain, self.case["input"], self.case["surrogate"]).to(self.device)
-        with torch.no_grad():
-            before = {adali_name(name): tensor for name, tensor in state.items()}
-            for name, tensor in reference.state_dict().items():
-                tensor.copy_(before[adali_name(name)])
+        reference = self.built_with(plain, state)
         with true_f32():
-            expected_spikes = spikes_of(reference, plain, self.images)
-            loss = F.cross_entropy(reference(self.images), self.labels)
-            loss.backward()
-        expected = {name: parameter.grad for name, parameter in reference.named().items()}
+            expected_spikes, expected, loss = seen_by(reference, plain, self.images, self.labels)
         result = compared(spikes, expected_spikes, gradients, expected)
-        result["loss_differs"] = abs(self.loss.item() - loss.item()) / loss.item()
+        result["loss_differs"] = abs(self.loss.item() - loss) / loss
+        if self.kit.precision != "f32" or torch.backends.cudnn.allow_tf32:
+            # Rounding alone flips spikes, and a flipped spike changes all that come after it. So: how far rounding
+            # takes plain PyTorch, and this peer's own layers in f32.
+            floor = PyTorch(None, set(), self.device, self.kit.precision)
+            rounded = seen_by(self.built_with(floor, state), floor, self.images, self.labels)
+            result["rounding"] = compared(rounded[0], expected_spikes, rounded[1], expected)
+            exact = same_in_f32(self.kit)
+            with true_f32():
+                own = seen_by(self.built_with(exact, state), exact, self.images, self.labels)
+            result["in_f32"] = compared(own[0], expected_spikes, own[1], expected)
         return result
+
+    def built_with(self, kit, state):
+        """The network of another kit with these weights."""
+        network = Network(self.case["text"], kit, self.case["input"], self.case["surrogate"]).to(self.device)
+        kit.prepare(network)
+        given = {adali_name(name): tensor for name, tensor in state.items()}
+        with torch.no_grad():
+            for name, tensor in network.state_dict().items():
+                if adali_name(name) in given:
+                    tensor.copy_(given[adali_name(name)])
+        return network
+
+
+def same_in_f32(kit):
+    """This peer's layers and neurons, eager, in f32."""
+    return type(kit)(kit.provider, kit.features_on - {"compile", "graph"}, kit.device, "f32")
+
+
+def seen_by(network, kit, images, labels):
+    """Spikes of each layer, gradients by name, loss: eager, in training mode."""
+    spikes = spikes_of(network, kit, images)
+    kit.reset(network)
+    with kit.autocast():
+        logits = network(images)
+    loss = F.cross_entropy(logits.float(), labels)
+    scale = 4096 if kit.precision == "f16" else 1  # f16's least numbers; a cosine has no scale
+    (scale * loss).backward()
+    kit.reset(network)
+    return spikes, {name: parameter.grad for name, parameter in network.named().items()}, loss.item()
 
 
 def parity_with_adali(case, kit, device):
@@ -214,6 +254,7 @@ def parity_with_adali(case, kit, device):
     seen, weights = (load_file(folder / name) for name in ("inspect.safetensors", "run/model.safetensors"))
     images, labels = seen["input"].to(device), seen["labels"].to(device)
     network = Network(case["text"], kit, images.shape[1:], case["surrogate"]).to(device)
+    kit.prepare(network)
     named = network.named()
     theirs = {name.removeprefix("grad.") for name in seen if name.startswith("grad.")}
     if theirs != set(named):
@@ -222,12 +263,10 @@ def parity_with_adali(case, kit, device):
         for name, parameter in named.items():
             parameter.copy_(weights[name])
     with true_f32():
-        spikes = spikes_of(network, kit, images)
-        kit.reset(network)
-        F.cross_entropy(network(images), labels).backward()
+        spikes, gradients, _ = seen_by(network, kit, images, labels)
     given = {i: seen[f"spikes.{i}"].to(device).view_as(spikes[i]) for i in spikes}
-    return compared(spikes, given, {name: parameter.grad for name, parameter in named.items()},
-                    {name: seen[f"grad.{name}"].to(device).view_as(parameter) for name, parameter in named.items()})
+    return compared(spikes, given, gradients, {
+        name: seen[f"grad.{name}"].to(device).view_as(parameter) for name, parameter in named.items()})
 
 
 def spikes_of(network, kit, images):
@@ -250,6 +289,7 @@ def compared(spikes, expected_spikes, gradients, expected):
         "spikes_differ": sum(differing(spikes[i], expected_spikes[i]) * spikes[i].numel() for i in spikes) / total,
         "firing_rate": sum((s > 0).sum().item() for s in expected_spikes.values()) / total,
         "cosine": cosines[worst], "worst": worst,
+        "size_ratio": max((size_ratio(gradients[name], expected[name]) for name in expected), key=lambda r: abs(r - 1)),
     }
 
 
@@ -302,7 +342,7 @@ class Worker:
 
     def adali_parity(self, request):
         make, provider, features = self.kit_arguments
-        kit = make(provider, features & {"once", "functional"}, self.device, "f32")
+        kit = make(provider, features - {"compile", "graph"}, self.device, "f32")
         return {"parity": parity_with_adali(request["case"], kit, self.device)}
 
     def turn(self, request):
