@@ -6,8 +6,8 @@
 
 use super::operation::{Operation, WEIGHT_SCALE};
 use super::tensors::{Activity, BIAS, BOUNDS, Layer, Synapses, usual_neuron};
-use crate::backend::shape::{Conv, PoolKind, Span, Volume};
 use crate::backend::Backend;
+use crate::backend::shape::{Conv, PoolKind, Span, Volume};
 use crate::data::sampling::CounterRng;
 use crate::neuron::{Neuron, ResetKind};
 use crate::surrogate::{MembraneSlope, Slope, Surrogate, SurrogateKind};
@@ -234,7 +234,10 @@ impl<B: Backend> Look<'_, B> {
                 PoolKind::Avg => count as f64 / (pool.kernel.h * pool.kernel.w) as f64,
             };
             let found = found(t, place);
-            ensure!((found - expected).abs() <= self.stored(expected), "{place:?} at step {t} is {found}, not {expected}");
+            ensure!(
+                (found - expected).abs() <= self.stored(expected),
+                "{place:?} at step {t} is {found}, not {expected}"
+            );
         }
         Ok(PLACES)
     }
@@ -254,7 +257,11 @@ impl<B: Backend> Look<'_, B> {
     /// Compares a stored sum.
     fn sum(&self, what: &str, place: Place, sum: Sum, found: f32) -> Result<()> {
         let off = (f64::from(found) - sum.value).abs();
-        ensure!(off <= SUMS * sum.magnitude + self.stored(sum.value), "{what} at {place:?} is {found}, not {}", sum.value);
+        ensure!(
+            off <= SUMS * sum.magnitude + self.stored(sum.value),
+            "{what} at {place:?} is {found}, not {}",
+            sum.value
+        );
         Ok(())
     }
 
@@ -333,7 +340,11 @@ impl<B: Backend> Look<'_, B> {
             }
             let found = found[((k * conv.input.c + c) * conv.kernel.h + r) * conv.kernel.w + s];
             let off = (f64::from(found) - sum.value).abs();
-            ensure!(off <= SUMS * sum.magnitude, "the gradient of weight {k}, {c}, {r}, {s} is {found}, not {}", sum.value);
+            ensure!(
+                off <= SUMS * sum.magnitude,
+                "the gradient of weight {k}, {c}, {r}, {s} is {found}, not {}",
+                sum.value
+            );
         }
         Ok(WEIGHTS)
     }
@@ -384,7 +395,8 @@ fn reached(
 fn convolve(conv: &Conv, weights: &[f32], spikes: &Host<u8>, t: usize, place: Place) -> Sum {
     let mut sum = Sum::default();
     for r in 0..conv.kernel.h {
-        let Some((_, y)) = reached(conv.output.h, conv.stride.h, r, conv.padding.h, conv.input.h).find(|at| at.0 == place.y)
+        let Some((_, y)) =
+            reached(conv.output.h, conv.stride.h, r, conv.padding.h, conv.input.h).find(|at| at.0 == place.y)
         else {
             continue;
         };
@@ -463,7 +475,13 @@ fn back(neuron: &Neuron, kind: SurrogateKind, steps: &[Fired], gradient: &[f64])
         let d = step.membrane - neuron.threshold;
         let g = match slope {
             Slope::Window if !step.inside => 0.0,
-            Slope::Window => if step.spike { window.slope_right } else { window.slope_left },
+            Slope::Window => {
+                if step.spike {
+                    window.slope_right
+                } else {
+                    window.slope_left
+                }
+            }
             Slope::Sigmoid(slope) => slope.at(d),
             Slope::Arctan(slope) => slope.at(d),
             Slope::Triangle(slope) => slope.at(d),

@@ -4,10 +4,10 @@
 use super::check::check;
 use super::operation::{Operation, Work, needs_synapses};
 use super::shape::LayerShape;
-use super::tensors::{Layer, random};
+use super::tensors::{Activity, Layer, random, share};
+use super::timing::{Timing, repetitions, take_turns};
 use crate::backend::Backend;
 use crate::backend::shape::{Span, Volume};
-use crate::compare::timing::{Timing, repetitions, take_turns};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use std::sync::atomic::AtomicBool;
@@ -138,7 +138,8 @@ impl<B: Backend> Copies<B> {
             backend.reserve(rehearsal.working_memory())?;
         }
         let first = Layer::new(backend, shape, synapses, rate, None, 0)?;
-        let least = operations.iter().map(|operation| operation.work(backend, &first).bytes).fold(f64::INFINITY, f64::min);
+        let least =
+            operations.iter().map(|operation| operation.work(backend, &first).bytes).fold(f64::INFINITY, f64::min);
         let count = (CACHE / least).ceil().clamp(1.0, COPIES as f64) as u64;
         let shifts = Some(first.shifts());
         let others = (1..count).map(|seed| Layer::new(backend, shape, synapses, rate, shifts, seed));
@@ -159,7 +160,9 @@ impl<B: Backend> Copies<B> {
     ) -> Result<Option<Vec<Record>>> {
         let mut ready = Vec::new();
         for &operation in operations {
-            ready.extend(self.ready(operation).with_context(|| format!("{} {}", operation.name(), operation.variant()))?);
+            ready.extend(
+                self.ready(operation).with_context(|| format!("{} {}", operation.name(), operation.variant()))?,
+            );
         }
         let times = take_turns(ready.len(), rounds, stop, |i| Ok([self.time(&mut ready[i])?]))?;
         let Some(times) = times else { return Ok(None) };
@@ -183,6 +186,12 @@ impl<B: Backend> Copies<B> {
             }
         };
         Ok(Some(ready.iter().enumerate().map(record).collect()))
+    }
+
+    /// Shares of the first copy's neuron-steps that spike and that lie in AdaLi's window.
+    pub fn activity(&self) -> Result<[f64; 2]> {
+        let Activity { span, volume, windows, rate, .. } = &self.layers[0].neurons;
+        Ok([*rate, share(&self.backend.read_spikes(windows, *span, *volume)?)])
     }
 
     /// Runs, checks and warms up; `None` where the device has no such operation.
@@ -235,7 +244,9 @@ mod tests {
     #[test]
     fn every_operation_is_right_and_timed() {
         let mut measured = 0;
-        for (text, rate) in [("T=3,N=2,C=33,H=6,W=7", 0.1), ("T=4,N=3,C=70,H=1,K=40", 0.3), ("T=2,N=2,C=8,H=5,K=9,stride=2", 0.2)] {
+        for (text, rate) in
+            [("T=3,N=2,C=33,H=6,W=7", 0.1), ("T=4,N=3,C=70,H=1,K=40", 0.3), ("T=2,N=2,C=8,H=5,K=9,stride=2", 0.2)]
+        {
             let records = records(text.parse().unwrap(), rate);
             for record in &records {
                 assert!(record.compared > 0 && record.seconds.min > 0.0 && record.bytes > 0.0, "{record:?}");

@@ -4,5 +4,8 @@
 pub mod check;
 pub mod measure;
 pub mod operation;
+pub mod report;
 pub mod shape;
+pub mod table;
 pub mod tensors;
+pub mod timing;

@@ -79,10 +79,12 @@ impl Operation {
         let resets = [ResetKind::Soft, ResetKind::Hard];
         let neurons = resets.into_iter().flat_map(|reset| [false, true].map(|detach| (reset, detach)));
         let neuron = |(reset, detach)| Neuron { reset, detach, ..usual_neuron() };
-        let kinds = [(Adali, true), (Adali, false), (Rectangle, false), (Triangle, false), (Arctan, false), (Sigmoid, false)];
+        let kinds =
+            [(Adali, true), (Adali, false), (Rectangle, false), (Triangle, false), (Arctan, false), (Sigmoid, false)];
         let of = |neuron: Neuron| kinds.map(|(kind, bits)| Self::SpikeBackward { kind, neuron, bits });
         // Bits are no alternative where they do not suffice.
-        let other = |operation: &Self| !matches!(operation, Self::SpikeBackward { bits: true, .. }) || operation.from_bits();
+        let other =
+            |operation: &Self| !matches!(operation, Self::SpikeBackward { bits: true, .. }) || operation.from_bits();
         neurons.map(neuron).flat_map(of).filter(other).collect()
     }
 
@@ -130,7 +132,13 @@ impl Operation {
         use Operation::*;
         matches!(
             self,
-            ConvCurrent | ConvBatchNorm | ConvLifForward | ConvInputGrad | ConvInputGradLif | ConvWeightGrad | PackWeight
+            ConvCurrent
+                | ConvBatchNorm
+                | ConvLifForward
+                | ConvInputGrad
+                | ConvInputGradLif
+                | ConvWeightGrad
+                | PackWeight
                 | WeightNormForward
         )
     }
@@ -158,7 +166,9 @@ impl Operation {
         let Activity { volume, .. } = layer.neurons;
         match self {
             Self::NormLifForward { histogram } => layer.neurons.fire(backend, usual_neuron(), histogram)?,
-            Self::SpikeBackward { kind, neuron, .. } => layer.neurons.backward(backend, kind, neuron, self.from_bits())?,
+            Self::SpikeBackward { kind, neuron, .. } => {
+                layer.neurons.backward(backend, kind, neuron, self.from_bits())?
+            }
             Self::NormSpikeBackward { kind } => layer.neurons.norm_backward(backend, kind)?,
             Self::MaxPoolForward => {
                 let pool = layer.shape.pool(PoolKind::Max);
@@ -190,7 +200,18 @@ impl Operation {
                 let [running_mean, running_variance] = running;
                 let norm = BatchNorm { channels: conv.output.c, gain, bias, running_mean, running_variance };
                 let (currents, state) = (&mut above.currents_grad, &mut synapses.state);
-                backend.conv_batch_norm(conv, span, input, weights, &synapses.no_bias, currents, span.steps, norm, true, state)?;
+                backend.conv_batch_norm(
+                    conv,
+                    span,
+                    input,
+                    weights,
+                    &synapses.no_bias,
+                    currents,
+                    span.steps,
+                    norm,
+                    true,
+                    state,
+                )?;
             }
             Self::ConvLifForward => {
                 let neurons = Neurons {
@@ -210,9 +231,17 @@ impl Operation {
             Self::ConvInputGrad => backend.conv_input_grad(conv, span, gradient, weights, &mut below.currents_grad)?,
             Self::ConvInputGradLif => {
                 let Activity { volume, bounds, spikes, windows, currents_grad, .. } = below;
-                let neurons = Neurons { neuron: usual_neuron(), surrogate: Surrogate::new(SurrogateKind::Adali), bounds };
-                let below =
-                    Below { volume: *volume, neurons, spikes, windows, pool: None, current_steps: span.steps, bias_grad: None };
+                let neurons =
+                    Neurons { neuron: usual_neuron(), surrogate: Surrogate::new(SurrogateKind::Adali), bounds };
+                let below = Below {
+                    volume: *volume,
+                    neurons,
+                    spikes,
+                    windows,
+                    pool: None,
+                    current_steps: span.steps,
+                    bias_grad: None,
+                };
                 return backend.conv_input_grad_lif(conv, span, gradient, weights, below, currents_grad);
             }
             Self::ConvWeightGrad => backend.conv_weight_grad(conv, span, input, gradient, weight_grad)?,
@@ -303,8 +332,8 @@ pub fn needs_synapses(operations: &[Operation]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::shape::LayerShape;
     use crate::backend::cpu::Cpu;
+    use crate::bench::shape::LayerShape;
 
     #[test]
     fn every_surrogate_with_every_reset_that_its_bits_allow() {

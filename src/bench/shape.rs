@@ -97,7 +97,8 @@ impl std::str::FromStr for LayerShape {
                 return Err(input_error!("shape {text:?}: {name:?} is none of {}", names.join(", ")));
             };
             let value: Option<usize> = value.trim().parse().ok().filter(|n| (1..=LARGEST).contains(n));
-            let value = value.ok_or_else(|| input_error!("shape {text:?}: {part:?} is no number from 1 to {LARGEST}"))?;
+            let value =
+                value.ok_or_else(|| input_error!("shape {text:?}: {part:?} is no number from 1 to {LARGEST}"))?;
             if values[place].replace(value).is_some() {
                 return Err(input_error!("shape {text:?} says {} twice", names[place]));
             }
@@ -140,8 +141,5 @@ pub const LAYERS: [LayerShape; 8] = [
 pub const NEURONS: [LayerShape; 8] = {
     let few = LayerShape::linear(4, 1024, 1024, 1024);
     let many = LayerShape::conv(4, 64, 64, 32, 64);
-    [
-        few.over(4), few.over(8), few.over(16), few.over(32),
-        many.over(4), many.over(8), many.over(16), many.over(32),
-    ]
+    [few.over(4), few.over(8), few.over(16), few.over(32), many.over(4), many.over(8), many.over(16), many.over(32)]
 };

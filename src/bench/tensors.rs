@@ -54,14 +54,7 @@ pub fn usual_neuron() -> Neuron {
 
 impl<B: Backend> Activity<B> {
     /// Neurons of which about the share `rate` spikes: found by trying, or with the shift that was found before.
-    pub fn new(
-        backend: &B,
-        span: Span,
-        volume: Volume,
-        rate: f64,
-        shift: Option<f32>,
-        seed: u64,
-    ) -> Result<Self> {
+    pub fn new(backend: &B, span: Span, volume: Volume, rate: f64, shift: Option<f32>, seed: u64) -> Result<Self> {
         let vector = |value: f32| backend.vector(&vec![value; volume.c]);
         let mut activity = Self {
             span,
@@ -104,7 +97,8 @@ impl<B: Backend> Activity<B> {
         let Self { span, volume, currents, norm, bounds, spikes, windows, counts, .. } = self;
         let neurons = Neurons { neuron, surrogate: Surrogate::new(SurrogateKind::Adali), bounds: &*bounds };
         let affine = Affine { scale: &norm.scale, shift: &norm.shift };
-        let out = SpikeOutput { spikes, windows: Some(windows), membrane: None, histogram: histogram.then_some(counts) };
+        let out =
+            SpikeOutput { spikes, windows: Some(windows), membrane: None, histogram: histogram.then_some(counts) };
         backend.norm_lif_forward(*volume, *span, currents, span.steps, affine, &neurons, out)
     }
 

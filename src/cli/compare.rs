@@ -229,7 +229,7 @@ fn check(plan: &Plan) -> Result<()> {
 }
 
 /// The command as it was given, quoted where a shell needs it.
-fn command_line() -> String {
+pub(super) fn command_line() -> String {
     let plain = |c: char| c.is_alphanumeric() || "-_./=,:+@%".contains(c);
     let quoted = |word: String| match !word.is_empty() && word.chars().all(plain) {
         true => word,

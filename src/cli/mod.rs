@@ -1,5 +1,6 @@
 //! The command line: one file a command.
 
+mod bench;
 mod compare;
 mod eval;
 mod info;
@@ -30,6 +31,7 @@ Examples:
   adali train --config runs/digits-1/config.toml --seed 1
   adali train --resume runs/digits-1          after Ctrl-C or a kill: same bytes as without
   adali compare --seeds 5                     adali, sigmoid and arctan beside each other
+  adali bench                                 times of every operation, and their floors
   adali eval runs/digits-1                    accuracy of what it left
   adali inspect runs/digits-1 --grads         tensors of a batch, for Python
 
@@ -43,6 +45,9 @@ enum Command {
     #[command(after_help = compare::EXAMPLES, mut_arg("out", compare::out_help), mut_arg("resume", compare::resume_help),
         mut_arg("force", compare::force_help), mut_arg("seed", compare::seed_help), mut_arg("quiet", compare::quiet_help))]
     Compare(Box<compare::CompareArguments>),
+    /// Time operations, checked first, beside the least that the device could need.
+    #[command(after_help = bench::EXAMPLES)]
+    Bench(Box<bench::BenchArguments>),
     /// Accuracy and loss of a trained network.
     Eval(eval::EvalArguments),
     /// Write the tensors of a batch (logits, spikes, membranes, gradients) as safetensors.
@@ -63,6 +68,7 @@ pub fn main() -> ExitCode {
     let result = match arguments.command {
         Command::Train(arguments) => train::run(*arguments),
         Command::Compare(arguments) => compare::run(*arguments),
+        Command::Bench(arguments) => bench::run(*arguments),
         Command::Eval(arguments) => eval::run(arguments),
         Command::Inspect(arguments) => inspect::run(arguments),
         Command::Info(arguments) => info::run(arguments),

@@ -257,18 +257,11 @@ impl TrainArguments {
         if let Ok(preset) = Preset::from_str(name, true) {
             return preset_network(preset, data, self.channels);
         }
-        let presets: Vec<_> = Preset::value_variants().iter().filter_map(|p| p.to_possible_value()).collect();
-        let presets: Vec<_> = presets.iter().map(|value| value.get_name()).collect();
-        let text = std::fs::read_to_string(name).map_err(|e| {
-            input_error!(
-                "--network {name} is neither a preset ({}) nor a file that can be read: {e}",
-                presets.join(", ")
-            )
-        })?;
+        let network = network_file(name)?;
         if self.channels.is_some() {
             bail_input!("--channels chooses the width of a preset, but --network {name} is a file");
         }
-        parse_strict::<NetworkFile>(&text, name)
+        Ok(network)
     }
 
     /// Applies every option that was given.
@@ -379,4 +372,14 @@ fn preset_network(preset: Preset, data: &Dataset, channels: Option<usize>) -> Re
         network.input = InputMode::Direct;
     }
     Ok(network)
+}
+
+/// The network of a file that was named where a preset could have been.
+pub fn network_file(name: &str) -> Result<NetworkSpec> {
+    let presets: Vec<_> = Preset::value_variants().iter().filter_map(|p| p.to_possible_value()).collect();
+    let presets: Vec<_> = presets.iter().map(|value| value.get_name()).collect();
+    let text = std::fs::read_to_string(name).map_err(|e| {
+        input_error!("--network {name} is neither a preset ({}) nor a file that can be read: {e}", presets.join(", "))
+    })?;
+    parse_strict::<NetworkFile>(&text, name)
 }

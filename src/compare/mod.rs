@@ -11,8 +11,7 @@ pub mod report;
 pub mod run;
 pub mod steps;
 pub mod summary;
-pub mod table;
-pub mod timing;
+pub mod train_step;
 
 pub use plan::{Configuration, Plan};
 pub use run::Comparison;

@@ -1,10 +1,10 @@
 //! A comparison written down: `compare.json`, `compare.md` and plots, and the table for a terminal.
 
+use crate::bench::table::Table;
 use crate::compare::operations::OperationCosts;
 use crate::compare::plots;
 use crate::compare::run::{Comparison, RunRecord};
 use crate::compare::summary::{Spread, Summary, epochs_to_reach, summaries};
-use crate::compare::table::Table;
 use crate::train::files::write_whole;
 use anyhow::Result;
 use serde_json::{Value, json};

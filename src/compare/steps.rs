@@ -5,8 +5,8 @@
 //! a device that works asynchronously they sum to more.
 
 use crate::backend::{Backend, Totals, Update};
+use crate::bench::timing::{ROUNDS, Timing, repetitions, seconds, take_turns};
 use crate::compare::plan::Plan;
-use crate::compare::timing::{ROUNDS, Timing, repetitions, seconds, take_turns};
 use crate::data::sampling::CounterRng;
 use crate::data::{Dataset, Samples};
 use crate::network::model::Pass;

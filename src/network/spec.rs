@@ -157,6 +157,14 @@ fn weight_scale() -> f32 {
 }
 
 impl NetworkSpec {
+    /// Classes of the readout, which is the last layer of every network.
+    pub fn classes(&self) -> Option<usize> {
+        match self.layers.last() {
+            Some(LayerSpec::Readout { classes, .. }) => Some(*classes),
+            _ => None,
+        }
+    }
+
     /// Sets the norm of every `conv` layer.
     pub fn set_conv_norm(&mut self, norm: Norm) {
         for layer in &mut self.layers {

@@ -27,11 +27,11 @@ mod threads;
 use super::shape::{Conv, Pool, Span, Volume};
 use super::*;
 use crate::surrogate::Bounds;
-use std::time::Instant;
 use layout::pitch;
 use lif::{Lif, each_image};
 use operands::Gradient;
 use spike_backward::neurons_backward;
+use std::time::Instant;
 pub use step::{Batch, Counts, Set};
 
 /// Runs on the threads of rayon's current pool.

@@ -18,8 +18,7 @@ impl<D: Driver> Gpu<D> {
     /// Copies as many bytes as both have, but for a rest below 16.
     pub(in super::super) fn copy_floats(&self, from: &Floats<D>, to: &mut Floats<D>) -> Result<usize> {
         let vectors = from.memory.len().min(to.memory.len()) / 16;
-        let params =
-            CopyMemory { from: from.memory.address(), to: to.memory.address(), vectors: vectors as u64 };
+        let params = CopyMemory { from: from.memory.address(), to: to.memory.address(), vectors: vectors as u64 };
         self.run("copy_memory", Launch::over(vectors, TURNS * THREADS, THREADS as u32), &params)?;
         Ok(16 * vectors)
     }

@@ -1,0 +1,305 @@
+//! `adali bench`
+
+use super::compare::command_line;
+use super::options::{DeviceOptions, on_device};
+use super::train::stop_on_signal;
+use super::train_options::network_file;
+use super::{End, say};
+use crate::backend::Backend;
+use crate::backend::shape::Volume;
+use crate::bench::measure::{Ceilings, Copies, Record};
+use crate::bench::operation::Operation;
+use crate::bench::report::{Report, figure, table};
+use crate::bench::shape::{LAYERS, LayerShape, NEURONS};
+use crate::bench::timing::ROUNDS;
+use crate::compare::report::machine;
+use crate::compare::train_step::{ImageShape, Stepped, train_steps};
+use crate::kernels::COMPILER;
+use crate::network::presets::Preset;
+use crate::surrogate::SurrogateKind;
+use crate::train::config::{Optimizer, TrainingSpec};
+use crate::train::files::write_whole;
+use crate::{bail_input, input_error};
+use anyhow::Result;
+use clap::{Args, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+pub const EXAMPLES: &str = "\
+Operations: conv_lif_forward, conv_current, conv_batch_norm, conv_input_grad, conv_input_grad_lif (cards),
+conv_weight_grad, pack_weight, weight_norm_forward, norm_lif_forward, spike_backward, norm_spike_backward,
+max_pool_forward, avg_pool_forward; and train_step, a whole training step of --network.
+
+The columns:
+  µs         median of one call over the rounds; tensors lie in no cache, where there are enough of them
+  GB/s       the tensors, each read or written once, by the time; likewise GFLOP/s of convolutions
+  floor µs   what that takes at the rates of a copy and of products in registers, measured first; on
+             the CPU, which skips silent inputs, products with spikes alone are counted
+  of it %    the floor by the time
+Every result is first compared with plain loops in f64; a wrong one is an error, and not timed.
+
+Examples:
+  adali bench                                      every operation, a few shapes: a minute
+  adali bench conv_lif_forward --shape T=4,N=64,C=128,H=14
+  adali bench --surrogates                         what a slope costs, in identical kernels
+  adali bench train_step --network conv2 --input 1x28x28 --surrogate adali,arctan
+  adali bench --json before.json                   then, after a change:
+  adali bench --baseline before.json               marks what moved beyond the spread";
+
+/// Samples of the usual shapes by which the CPU's are fewer.
+const CPU_SHARE: usize = 8;
+
+#[derive(Args)]
+pub struct BenchArguments {
+    /// What to measure, see below [default: all but train_step].
+    #[arg(value_name = "OPERATION")]
+    operations: Vec<String>,
+    /// A layer: T steps, N samples, C x H x W in, K filters; W, K, kernel and stride have usual values. May be repeated.
+    #[arg(long, value_name = "T=4,N=64,C=64,H=32,…")]
+    shape: Vec<LayerShape>,
+    /// Every shape of the tables, also for each neuron operation 4 to 32 steps of 2^20 neurons.
+    #[arg(long, conflicts_with = "shape")]
+    all: bool,
+    /// Compare surrogates and resets in the backward pass of neurons, taking turns.
+    #[arg(long, conflicts_with = "operations")]
+    surrogates: bool,
+    /// Share of neuron-steps that spike.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.1)]
+    firing_rate: f64,
+    /// Rounds, each some hundredths of a second an operation.
+    #[arg(long, value_name = "N", default_value_t = ROUNDS)]
+    rounds: usize,
+    /// Mark what is slower or faster than in this file of an earlier --json.
+    #[arg(long, value_name = "FILE")]
+    baseline: Option<PathBuf>,
+    /// Write all figures to this file, also after Ctrl-C; an existing one is replaced.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Nothing but errors.
+    #[arg(long, short)]
+    quiet: bool,
+    #[command(flatten)]
+    step: StepOptions,
+    #[command(flatten)]
+    device: DeviceOptions,
+}
+
+/// Of `train_step`.
+#[derive(Args)]
+#[command(next_help_heading = "train_step")]
+struct StepOptions {
+    /// Preset or TOML file.
+    #[arg(long, value_name = "PRESET|FILE", default_value = "conv2")]
+    network: String,
+    /// Samples of the step.
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    batch: usize,
+    /// Extents of a sample.
+    #[arg(long, value_name = "CxHxW", default_value = "1x28x28")]
+    input: ImageShape,
+    /// Surrogates, taking turns.
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "adali")]
+    surrogate: Vec<SurrogateKind>,
+    /// What moves the weights.
+    #[arg(long, value_enum, default_value = "sgd")]
+    optimizer: Optimizer,
+}
+
+pub fn run(arguments: BenchArguments) -> Result<End> {
+    if !(arguments.firing_rate > 0.0 && arguments.firing_rate < 1.0) {
+        bail_input!("--firing-rate {} must be a share above 0 and below 1", arguments.firing_rate);
+    }
+    if !(1..=1000).contains(&arguments.rounds) {
+        bail_input!("--rounds {} must be between 1 and 1000", arguments.rounds);
+    }
+    let operations = arguments.operations()?;
+    let baseline = arguments.baseline.as_deref().map(Report::read).transpose()?;
+    let stepped = arguments.steps().then(|| arguments.step.stepped()).transpose()?;
+    let stop = stop_on_signal()?;
+    on_device!(arguments.device, |backend| {
+        let mut bench = Bench { arguments: &arguments, backend: &backend, baseline: baseline.as_ref(), stop: &stop };
+        bench.run(&operations, stepped.as_ref())
+    })
+}
+
+impl BenchArguments {
+    fn steps(&self) -> bool {
+        self.operations.iter().any(|name| name == "train_step")
+    }
+
+    /// The operations of the seam that were asked for.
+    fn operations(&self) -> Result<Vec<Operation>> {
+        if self.surrogates {
+            return Ok(Operation::surrogates());
+        }
+        let all = Operation::all();
+        if let Some(unknown) =
+            self.operations.iter().find(|name| *name != "train_step" && !all.iter().any(|known| known.name() == **name))
+        {
+            let mut known: Vec<_> = all.iter().map(|operation| operation.name()).collect();
+            known.dedup();
+            bail_input!("there is no operation {unknown}; there are {} and train_step", known.join(", "));
+        }
+        let wanted = |operation: &Operation| self.operations.iter().any(|name| name == operation.name());
+        Ok(all.into_iter().filter(|operation| self.operations.is_empty() || wanted(operation)).collect())
+    }
+
+    /// Shapes and what is measured there.
+    fn cases(&self, operations: &[Operation], on_cpu: bool) -> Vec<(LayerShape, Vec<Operation>)> {
+        let fewer = |mut shape: LayerShape| {
+            if on_cpu {
+                shape.span.batch = (shape.span.batch / CPU_SHARE).max(1);
+            }
+            shape
+        };
+        let layers: Vec<LayerShape> = match self.shape.is_empty() {
+            false => self.shape.clone(),
+            true if self.all => LAYERS.map(fewer).into(),
+            true => LAYERS[..3].iter().copied().map(fewer).collect(),
+        };
+        let mut cases: Vec<_> = layers.into_iter().map(|shape| (shape, operations.to_vec())).collect();
+        if self.all {
+            let of_neurons: Vec<_> =
+                operations.iter().copied().filter(|operation| !operation.of_convolution()).collect();
+            cases.extend(NEURONS.map(|shape| (fewer(shape), of_neurons.clone())));
+        }
+        cases.retain(|(_, operations)| !operations.is_empty());
+        cases
+    }
+}
+
+impl StepOptions {
+    fn stepped(&self) -> Result<Stepped> {
+        let volume = Volume { h: self.input.height, w: self.input.width, c: self.input.channels };
+        let network = match Preset::from_str(&self.network, true) {
+            Ok(preset) => preset.network(volume, 10, None),
+            Err(_) => network_file(&self.network)?,
+        };
+        if !(1..=65536).contains(&self.batch) {
+            bail_input!("--batch {} must be between 1 and 65536", self.batch);
+        }
+        let training = TrainingSpec { optimizer: self.optimizer, ..TrainingSpec::default() };
+        Ok(Stepped { network, input: self.input, batch: self.batch, training })
+    }
+}
+
+struct Bench<'a, B> {
+    arguments: &'a BenchArguments,
+    backend: &'a B,
+    baseline: Option<&'a Report>,
+    stop: &'a AtomicBool,
+}
+
+impl<B: Backend> Bench<'_, B> {
+    fn run(&mut self, operations: &[Operation], stepped: Option<&Stepped>) -> Result<End> {
+        let device = self.backend.describe();
+        let ceilings = Ceilings::measure(self.backend)?;
+        self.say(|| {
+            let (copy, products) = (figure(ceilings.copy / 1e9), figure(ceilings.products / 1e9));
+            format!("device    {device}\nceilings  copy {copy} GB/s, products {products} GFLOP/s")
+        })?;
+        let mut results = Vec::new();
+        let measured = self.measure(operations, stepped, &ceilings, &mut results);
+        if let Some(path) = &self.arguments.json {
+            let time = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+            let report = Report {
+                command: command_line(),
+                version: env!("CARGO_PKG_VERSION").into(),
+                machine: machine(),
+                device,
+                compiler: COMPILER.map(String::from),
+                time: time.map_or(0, |time| time.as_secs()),
+                ceilings,
+                results,
+            };
+            write_whole(path, report.to_json()?.as_bytes())?;
+        }
+        measured?;
+        Ok(if self.stop.load(Ordering::Relaxed) { End::Interrupted } else { End::Done })
+    }
+
+    fn measure(
+        &self,
+        operations: &[Operation],
+        stepped: Option<&Stepped>,
+        ceilings: &Ceilings,
+        results: &mut Vec<Record>,
+    ) -> Result<()> {
+        let cases = self.arguments.cases(operations, self.backend.skips_silence());
+        let bar = self.bar(cases.len());
+        for (shape, operations) in cases {
+            bar.set_message(shape.to_string());
+            self.fits(shape)?;
+            let mut copies = Copies::new(self.backend, shape, &operations, self.arguments.firing_rate)?;
+            // What is compared takes turns; else one after the other.
+            let together = if self.arguments.surrogates { operations.len() } else { 1 };
+            let mut records = Vec::new();
+            for operations in operations.chunks(together) {
+                match copies.measure(operations, ceilings, self.arguments.rounds, self.stop)? {
+                    Some(measured) => records.extend(measured),
+                    None => break,
+                }
+            }
+            bar.suspend(|| self.show(&shape.to_string(), &records))?;
+            results.extend(records);
+            bar.inc(1);
+            if self.stop.load(Ordering::Relaxed) {
+                return Ok(());
+            }
+        }
+        bar.finish_and_clear();
+        if let Some(stepped) = stepped
+            && let Some(records) = train_steps(self.backend, stepped, &self.arguments.step.surrogate, self.stop)?
+        {
+            let title = format!("{} ({})", records[0].shape, self.arguments.step.network);
+            self.show(&title, &records)?;
+            results.extend(records);
+        }
+        Ok(())
+    }
+
+    /// A table under its title.
+    fn show(&self, title: &str, records: &[Record]) -> Result<()> {
+        let Some(first) = records.first() else { return Ok(()) };
+        let rate = 100.0 * first.firing_rate;
+        self.say(|| {
+            let copies = if first.copies > 1 { format!("{} copies, ", first.copies) } else { String::new() };
+            let table = table(records, self.baseline).indented(2);
+            format!("\n{title}  {copies}{rate:.1} % spike\n{}", table.trim_end())
+        })?;
+        for record in records {
+            if let Some(images) = record.images_per_second {
+                self.say(|| format!("  {}: {images:.0} images/s", record.variant))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn say(&self, line: impl FnOnce() -> String) -> Result<()> {
+        if self.arguments.quiet { Ok(()) } else { say(line()) }
+    }
+
+    fn bar(&self, cases: usize) -> ProgressBar {
+        let bar = if self.arguments.quiet { ProgressBar::hidden() } else { ProgressBar::new(cases as u64) };
+        let style = ProgressStyle::with_template("shape {pos}/{len} {bar:28} {msg}  {elapsed}");
+        bar.set_style(style.expect("the template is well-formed").progress_chars("━╸─"));
+        bar
+    }
+
+    /// That one copy of a layer has room on the device.
+    fn fits(&self, shape: LayerShape) -> Result<()> {
+        let Some(free) = self.backend.available_memory() else { return Ok(()) };
+        let floats = |volume| self.backend.floats_size(shape.span, volume);
+        // Currents, two gradients and what they are made of, of the layer and of that below.
+        let needed = 4 * (floats(shape.neurons()) + floats(shape.input));
+        if needed > free {
+            return Err(input_error!(
+                "shape {shape} needs about {} MB, and {} MB are free; take fewer samples N",
+                needed / 1_000_000,
+                free / 1_000_000
+            ));
+        }
+        Ok(())
+    }
+}
