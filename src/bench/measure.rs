@@ -15,7 +15,7 @@ use std::sync::atomic::AtomicBool;
 /// Bytes that the copies of a layer's tensors are together to exceed: more than any cache holds.
 const CACHE: f64 = 256e6;
 /// The most copies: what is small stays in the cache.
-const COPIES: usize = 64;
+pub const COPIES: usize = 64;
 /// Seconds that an operation's turn should take.
 const TURN: f64 = 0.02;
 /// Of the ceilings.
@@ -127,8 +127,8 @@ struct Ready<B: Backend> {
 }
 
 impl<B: Backend> Copies<B> {
-    /// As many copies as are needed to pass by the caches, drawn anew each.
-    pub fn new(backend: &B, shape: LayerShape, operations: &[Operation], rate: f64) -> Result<Self> {
+    /// As many copies as are needed to pass by the caches, at `most` so many, drawn anew each.
+    pub fn new(backend: &B, shape: LayerShape, operations: &[Operation], rate: f64, most: usize) -> Result<Self> {
         let synapses = needs_synapses(operations);
         if let Some(rehearsal) = backend.rehearsal() {
             let mut layer = Layer::new(&rehearsal, shape, synapses, rate, Some([0.0; 2]), 0)?;
@@ -140,7 +140,7 @@ impl<B: Backend> Copies<B> {
         let first = Layer::new(backend, shape, synapses, rate, None, 0)?;
         let least =
             operations.iter().map(|operation| operation.work(backend, &first).bytes).fold(f64::INFINITY, f64::min);
-        let count = (CACHE / least).ceil().clamp(1.0, COPIES as f64) as u64;
+        let count = (CACHE / least).ceil().clamp(1.0, most as f64) as u64;
         let shifts = Some(first.shifts());
         let others = (1..count).map(|seed| Layer::new(backend, shape, synapses, rate, shifts, seed));
         let layers = std::iter::once(Ok(first)).chain(others).collect::<Result<_>>()?;
@@ -236,8 +236,7 @@ mod tests {
 
     fn records(shape: LayerShape, rate: f64) -> Vec<Record> {
         let operations = Operation::all();
-        let mut copies = Copies::new(&Cpu, shape, &operations, rate).unwrap();
-        copies.layers.truncate(2);
+        let mut copies = Copies::new(&Cpu, shape, &operations, rate, 2).unwrap();
         copies.measure(&operations, &CEILINGS, 2, &AtomicBool::new(false)).unwrap().unwrap()
     }
 

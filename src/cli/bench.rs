@@ -7,7 +7,7 @@ use super::train_options::network_file;
 use super::{End, say};
 use crate::backend::Backend;
 use crate::backend::shape::Volume;
-use crate::bench::measure::{Ceilings, Copies, Record};
+use crate::bench::measure::{COPIES, Ceilings, Copies, Record};
 use crate::bench::operation::Operation;
 use crate::bench::report::{Report, figure, table};
 use crate::bench::shape::{LAYERS, LayerShape, NEURONS};
@@ -231,7 +231,7 @@ impl<B: Backend> Bench<'_, B> {
         for (shape, operations) in cases {
             bar.set_message(shape.to_string());
             self.fits(shape)?;
-            let mut copies = Copies::new(self.backend, shape, &operations, self.arguments.firing_rate)?;
+            let mut copies = Copies::new(self.backend, shape, &operations, self.arguments.firing_rate, COPIES)?;
             // What is compared takes turns; else one after the other.
             let together = if self.arguments.surrogates { operations.len() } else { 1 };
             let mut records = Vec::new();

@@ -7,7 +7,7 @@
 //! 3. What a histogram of the membrane potentials adds to the forward pass of neurons.
 
 use crate::backend::Backend;
-use crate::bench::measure::{Ceilings, Copies, Record};
+use crate::bench::measure::{COPIES, Ceilings, Copies, Record};
 use crate::bench::operation::Operation;
 use crate::bench::shape::LayerShape;
 use crate::bench::tensors::usual_neuron;
@@ -69,7 +69,7 @@ pub fn operation_costs<B: Backend>(
     let saved = [backward(SurrogateKind::Adali, false), backward(SurrogateKind::Adali, true)];
     let histogram = [false, true].map(|histogram| Operation::NormLifForward { histogram });
     let all = [&slopes[..], &saved, &histogram].concat();
-    let mut copies = Copies::new(backend, shape, &all, firing_rate)?;
+    let mut copies = Copies::new(backend, shape, &all, firing_rate, COPIES)?;
     // Nothing is compared with what the device could do at best.
     let ceilings = Ceilings { copy: f64::INFINITY, products: f64::INFINITY };
     let mut costs = |operations: &[Operation], names: &[&str]| {

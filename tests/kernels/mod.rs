@@ -1,6 +1,7 @@
 //! One file an operation; [`harness`] is what they share.
 
 mod batch_norm;
+mod benched;
 mod ceiling;
 mod channel_sums;
 mod conv_current;

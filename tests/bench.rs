@@ -1,0 +1,84 @@
+//! `adali bench` as a person runs it.
+
+mod process;
+
+use process::adali;
+use serde_json::Value;
+use std::fs;
+use std::path::Path;
+use tempfile::TempDir;
+
+fn report(path: &Path) -> Value {
+    serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+}
+
+#[test]
+fn operations_are_timed_and_compared_with_a_baseline() {
+    let home = TempDir::new().unwrap();
+    let shape = "--shape T=2,N=2,C=33,H=6,W=7 --rounds 2";
+    let ran = adali(home.path(), &format!("bench {shape} --device cpu --json first.json")).done();
+    assert!(ran.out.contains("ceilings") && ran.out.contains("conv_weight_grad"), "{ran}");
+    let first = report(&home.path().join("first.json"));
+    let results = first["results"].as_array().unwrap();
+    assert_eq!(results.len(), 15, "all but conv_input_grad_lif");
+    for result in results {
+        let [min, median, max] = ["min", "median", "max"].map(|part| result["seconds"][part].as_f64().unwrap());
+        assert!(0.0 < min && min <= median && median <= max, "{result}");
+        assert!(result["compared"].as_u64().unwrap() > 0 && result["floor"].as_f64().unwrap() > 0.0, "{result}");
+    }
+    // As if everything had taken a thousandth, and as long as that.
+    for (factor, said) in [(1e-3, "slower"), (1e3, "faster")] {
+        let mut other = first.clone();
+        for result in other["results"].as_array_mut().unwrap() {
+            for part in ["min", "median", "max"] {
+                result["seconds"][part] = (factor * result["seconds"][part].as_f64().unwrap()).into();
+            }
+        }
+        fs::write(home.path().join("other.json"), other.to_string()).unwrap();
+        let ran = adali(home.path(), &format!("bench pack_weight pool_of_none {shape} --baseline other.json"));
+        ran.failed(2, &["pool_of_none", "max_pool_forward"]);
+        let ran =
+            adali(home.path(), &format!("bench norm_lif_forward {shape} --device cpu --baseline other.json")).done();
+        assert_eq!(ran.out.matches(said).count(), 2, "{ran}");
+    }
+}
+
+#[test]
+fn surrogates_take_turns() {
+    let home = TempDir::new().unwrap();
+    let ran = adali(home.path(), "bench --surrogates --shape T=2,N=2,C=8,H=4 --rounds 2 --device cpu --json s.json -q")
+        .done();
+    assert!(ran.out.is_empty());
+    let results = report(&home.path().join("s.json"));
+    let results = results["results"].as_array().unwrap();
+    assert_eq!(results.len(), 23);
+    assert!(results[0].get("ratio").is_none() && results[22]["ratio"]["median"].as_f64().unwrap() > 0.0);
+}
+
+#[test]
+fn whole_steps_are_timed() {
+    let home = TempDir::new().unwrap();
+    let step = "bench train_step --network digits --input 1x8x8 --batch 8 --surrogate adali,sigmoid --optimizer adam";
+    let ran = adali(home.path(), &format!("{step} --device cpu --json s.json")).done();
+    assert!(ran.out.contains("images/s"), "{ran}");
+    let results = report(&home.path().join("s.json"));
+    let results = results["results"].as_array().unwrap();
+    assert_eq!(results.len(), 2);
+    assert!(results.iter().all(|result| result["images_per_second"].as_f64().unwrap() > 0.0));
+}
+
+#[test]
+fn what_cannot_be_measured_is_said() {
+    let home = TempDir::new().unwrap();
+    let bench = |arguments: &str| adali(home.path(), &format!("bench --device cpu {arguments}"));
+    bench("--shape T=4,N=2").misused("--shape");
+    bench("--shape T=4,N=2,C=3,H=4,Q=1").misused("Q");
+    bench("--firing-rate 1.5").failed(2, &["--firing-rate"]);
+    bench("--rounds 0").failed(2, &["--rounds"]);
+    bench("--baseline none.json").failed(2, &["none.json"]);
+    bench("train_step --network nothing").failed(2, &["nothing", "conv2"]);
+    bench("train_step --network conv2 --input 1x2x2 --batch 4").failed(2, &[]);
+    bench("--shape T=64,N=4096,C=1024,H=16 conv_current").failed(2, &["MB", "fewer samples"]);
+    fs::write(home.path().join("bad.json"), "{}").unwrap();
+    bench("--baseline bad.json").failed(2, &["bad.json"]);
+}
