@@ -217,8 +217,7 @@ KERNEL(tune_bounds, TuneBounds, 128, 1) {
     if (i >= p.count) return;
     const size_t from = static_cast<size_t>(i) * COUNTS;
     const double epoch = *p.epoch;
-    const bool starts = p.mode == AUTO_INIT,
-               tracks = p.mode == AUTO_TRACK || p.mode >= AUTO_SYMMETRIC;
+    const bool starts = p.mode == AUTO_INIT, tracks = p.mode == AUTO_TRACK || p.mode >= AUTO_SYMMETRIC;
     const bool started = starts && !p.first;
     const double left0 = started ? p.start[i].left : p.left0, right0 = started ? p.start[i].right : p.right0;
     Bounds bounds = scheduled_bounds(p, left0, right0, epoch);

@@ -78,7 +78,7 @@ fn what_cannot_be_measured_is_said() {
     bench("--baseline none.json").failed(2, &["none.json"]);
     bench("train_step --network nothing").failed(2, &["nothing", "conv2"]);
     bench("train_step --network conv2 --input 1x2x2 --batch 4").failed(2, &[]);
-    bench("--shape T=64,N=4096,C=1024,H=16 conv_current").failed(2, &["MB", "fewer samples"]);
+    bench("--shape T=64,N=4096,C=1024,H=16").misused("neuron-steps");
     fs::write(home.path().join("bad.json"), "{}").unwrap();
     bench("--baseline bad.json").failed(2, &["bad.json"]);
 }

@@ -6,8 +6,8 @@
 
 use super::operation::{Operation, WEIGHT_SCALE};
 use super::tensors::{Activity, BIAS, BOUNDS, Layer, Synapses, usual_neuron};
-use crate::backend::Backend;
 use crate::backend::shape::{Conv, PoolKind, Span, Volume};
+use crate::backend::{Backend, NormGradient};
 use crate::data::sampling::CounterRng;
 use crate::neuron::{Neuron, ResetKind};
 use crate::surrogate::{MembraneSlope, Slope, Surrogate, SurrogateKind};
@@ -20,7 +20,7 @@ const DECIDED: usize = 40;
 const WEIGHTS: usize = 4;
 /// What a sum of f32 may be off by, relative to the sum of magnitudes.
 const SUMS: f64 = 1e-5;
-/// What a neuron's gradient may be off by, relative to its largest.
+/// What a neuron's gradient may be off by, relative to the largest of its terms.
 const STEPS: f64 = 1e-4;
 /// How near an edge, relative to the membrane, a neuron is undecided.
 const NEAR: f32 = 1e-4;
@@ -38,7 +38,7 @@ pub fn check<B: Backend>(operation: Operation, backend: &B, layer: &mut Layer<B>
     let above = &layer.neurons;
     match (operation, &layer.synapses) {
         (Operation::NormLifForward { .. }, _) => look.forward(above),
-        (Operation::SpikeBackward { kind, neuron, .. }, _) => look.backward(above, kind, neuron),
+        (Operation::SpikeBackward { kind, neuron, .. }, _) => look.backward(above, kind, neuron, None),
         (Operation::NormSpikeBackward { kind }, _) => look.norm_backward(above, kind),
         (Operation::MaxPoolForward | Operation::AvgPoolForward, _) => look.pool(layer, operation),
         (_, None) => bail!("a layer without synapses"),
@@ -164,50 +164,84 @@ impl<B: Backend> Look<'_, B> {
         Ok(2 * decided * self.span.steps)
     }
 
-    fn backward(&self, neurons: &Activity<B>, kind: SurrogateKind, neuron: Neuron) -> Result<usize> {
+    /// `norm` maps a gradient and a current to the gradient that is expected, per channel.
+    fn backward(
+        &self,
+        neurons: &Activity<B>,
+        kind: SurrogateKind,
+        neuron: Neuron,
+        norm: Option<&[Vec<f32>; 3]>,
+    ) -> Result<usize> {
         let currents = self.floats(&neurons.currents, neurons.volume)?;
         let gradient = self.floats(&neurons.gradient, neurons.volume)?;
         let found = self.floats(&neurons.currents_grad, neurons.volume)?;
         let [scale, shift] = neurons.affine();
         let mut decided = 0;
         for place in self.places(neurons.volume) {
-            let currents: Vec<f32> = currents.over_time(place).iter().map(|i| scale.mul_add(*i, shift)).collect();
+            let entered = currents.over_time(place);
+            let currents: Vec<f32> = entered.iter().map(|i| scale.mul_add(*i, shift)).collect();
             let Some(steps) = fire(&neuron, &currents) else { continue };
             let gradient: Vec<f64> = gradient.over_time(place).into_iter().map(f64::from).collect();
             decided += 1;
-            self.gradients(place, &back(&neuron, kind, &steps, &gradient), &found.over_time(place))?;
+            let (mut expected, terms) = back(&neuron, kind, &steps, &gradient);
+            if let Some(norm) = norm {
+                let [of_gradient, of_current, constant] = norm.each_ref().map(|values| f64::from(values[place.c]));
+                expected
+                    .iter_mut()
+                    .zip(entered)
+                    .for_each(|(g, current)| *g = of_gradient * *g + of_current * f64::from(current) + constant);
+            }
+            let terms = terms * norm.map_or(1.0, |[of_gradient, ..]| f64::from(of_gradient[place.c]).abs());
+            self.gradients(place, &expected, terms, &found.over_time(place))?;
         }
         ensure!(decided >= DECIDED, "{decided} of {PLACES} neurons are far enough from an edge to be compared");
         Ok(decided * self.span.steps)
     }
 
-    /// Compares a neuron's gradients.
-    fn gradients(&self, place: Place, expected: &[f64], found: &[f32]) -> Result<()> {
-        let largest = expected.iter().fold(0.0f64, |most, g| most.max(g.abs()));
+    /// Compares a neuron's gradients, sums of which the largest terms are `terms`: a device may keep membranes as it stores
+    /// activations.
+    fn gradients(&self, place: Place, expected: &[f64], terms: f64, found: &[f32]) -> Result<()> {
+        let allowed = STEPS * terms + 2.0 * self.stored(terms);
         for (t, (&expected, &found)) in expected.iter().zip(found).enumerate() {
             let off = (f64::from(found) - expected).abs();
             ensure!(
-                off <= STEPS * largest + self.stored(expected),
+                off <= allowed + self.stored(expected),
                 "the gradient at step {t} of {place:?} is {found}, not {expected}"
             );
         }
         Ok(())
     }
 
+    /// A device leaves the norm to the convolutions that follow, or applies it at once.
     fn norm_backward(&self, neurons: &Activity<B>, kind: SurrogateKind) -> Result<usize> {
-        let compared = self.backward(neurons, kind, usual_neuron())?;
+        let channels = neurons.volume.c;
+        let read = |floats| self.backend.read_vector(floats, channels);
+        let NormGradient { of_gradient, of_current, constant } = &neurons.norm_grad;
+        let norm = [read(of_gradient)?, read(of_current)?, read(constant)?];
+        let [gain_grad, bias_grad] = [read(&neurons.gain_grad)?, read(&neurons.bias_grad)?];
+        // The norm's own mean is 0 and its variance 1.
+        let scale = neurons.affine()[0];
+        let count = (self.span.batch * self.span.steps * neurons.volume.pixels()) as f32;
+        for c in 0..channels {
+            let expected = [scale, -scale * gain_grad[c] / count, -scale * bias_grad[c] / count];
+            let found = norm.each_ref().map(|values| values[c]);
+            let close = |(a, b): (&f32, &f32)| (a - b).abs() <= STEPS as f32 * b.abs() + f32::MIN_POSITIVE;
+            ensure!(found.iter().zip(&expected).all(close), "channel {c}'s norm is {found:?}, not {expected:?}");
+        }
+        let Ok(compared) = self.backward(neurons, kind, usual_neuron(), None) else {
+            return Ok(3 * channels + self.backward(neurons, kind, usual_neuron(), Some(&norm))?);
+        };
         let gradient = self.floats(&neurons.currents_grad, neurons.volume)?;
-        let found = self.backend.read_vector(&neurons.bias_grad, neurons.volume.c)?;
-        let channel = self.below(neurons.volume.c);
+        let channel = self.below(channels);
         let sum = over_channel(&gradient, channel, |g| g);
-        let off = (f64::from(found[channel]) - sum.value).abs();
+        let off = (f64::from(bias_grad[channel]) - sum.value).abs();
         ensure!(
             off <= (STEPS + self.backend.rounding()) * sum.magnitude,
             "the bias's gradient of channel {channel} is {}, not {}",
-            found[channel],
+            bias_grad[channel],
             sum.value
         );
-        Ok(compared + 1)
+        Ok(3 * channels + compared + 1)
     }
 
     fn pool(&self, layer: &Layer<B>, operation: Operation) -> Result<usize> {
@@ -312,7 +346,8 @@ impl<B: Backend> Look<'_, B> {
             let of_spikes = |t| convolve_back(&synapses.conv, &synapses.values, &gradient, t, place).value;
             let of_spikes: Vec<f64> = (0..self.span.steps).map(of_spikes).collect();
             decided += 1;
-            self.gradients(place, &back(&neuron, SurrogateKind::Adali, &steps, &of_spikes), &found.over_time(place))?;
+            let (expected, terms) = back(&neuron, SurrogateKind::Adali, &steps, &of_spikes);
+            self.gradients(place, &expected, terms, &found.over_time(place))?;
         }
         ensure!(decided >= DECIDED, "{decided} of {PLACES} neurons are far enough from an edge to be compared");
         Ok(decided * self.span.steps)
@@ -465,11 +500,11 @@ fn fire(neuron: &Neuron, currents: &[f32]) -> Option<Vec<Fired>> {
     currents.iter().map(step).collect()
 }
 
-/// The gradient of a neuron's currents from that of its spikes.
-fn back(neuron: &Neuron, kind: SurrogateKind, steps: &[Fired], gradient: &[f64]) -> Vec<f64> {
+/// The gradient of a neuron's currents from that of its spikes, and the largest magnitude of its terms.
+fn back(neuron: &Neuron, kind: SurrogateKind, steps: &[Fired], gradient: &[f64]) -> (Vec<f64>, f64) {
     let slope = Surrogate::new(kind).slope(neuron.threshold);
     let window = BOUNDS.window(neuron.threshold);
-    let mut later = 0.0;
+    let (mut later, mut terms) = (0.0f64, 0.0f64);
     let mut out = vec![0.0; steps.len()];
     for (t, step) in steps.iter().enumerate().rev() {
         let d = step.membrane - neuron.threshold;
@@ -492,9 +527,11 @@ fn back(neuron: &Neuron, kind: SurrogateKind, steps: &[Fired], gradient: &[f64])
             (ResetKind::Hard, false) => neuron.reset_derivative::<true, false>(step.membrane, step.spike, g),
             (ResetKind::Hard, true) => neuron.reset_derivative::<true, true>(step.membrane, step.spike, g),
         };
-        let of_membrane = gradient[t] * f64::from(g) + later * f64::from(kept);
+        let (own, carried) = (gradient[t] * f64::from(g), later * f64::from(kept));
+        terms = terms.max(own.abs()).max(carried.abs());
+        let of_membrane = own + carried;
         out[t] = f64::from(neuron.gain) * of_membrane;
         later = f64::from(neuron.leak) * of_membrane;
     }
-    out
+    (out, terms)
 }

@@ -134,6 +134,6 @@ fn tune_bounds_matches() {
             }
         }
     }
-    assert_eq!(cases, (6 * 3 - 3) * 5 * 35);
+    assert_eq!(cases, (7 * 3 - 4) * 5 * 35);
     assert_eq!(seen.len(), 6, "every flag was raised: {seen:?}");
 }

@@ -42,8 +42,8 @@ impl<D: Driver> Storage for Gpu<D> {
     fn rounding(&self) -> f64 {
         match self.precision {
             Precision::F32 => 2f64.powi(-24),
-            Precision::Bf16 => 2f64.powi(-9),
-            Precision::F16 => 2f64.powi(-12),
+            Precision::Bf16 => 2f64.powi(-8),
+            Precision::F16 => 2f64.powi(-11),
         }
     }
 
