@@ -84,7 +84,7 @@ impl Operation {
         let of = |neuron: Neuron| kinds.map(|(kind, bits)| Self::SpikeBackward { kind, neuron, bits });
         // Bits are no alternative where they do not suffice.
         let other =
-            |operation: &Self| !matches!(operation, Self::SpikeBackward { bits: true, .. }) || operation.from_bits();
+            |operation: &Self| !matches!(operation, Self::SpikeBackward { bits: true, .. }) || operation.reads_bits();
         neurons.map(neuron).flat_map(of).filter(other).collect()
     }
 
@@ -112,7 +112,7 @@ impl Operation {
         match self {
             Self::NormLifForward { histogram: true } => "with histogram".into(),
             Self::SpikeBackward { kind, neuron, .. } => {
-                let from = if self.from_bits() { "bits" } else { "currents" };
+                let from = if self.reads_bits() { "bits" } else { "currents" };
                 let mut text = format!("{} from {from}", kind.name());
                 if neuron.reset == ResetKind::Hard {
                     text += ", hard";
@@ -143,7 +143,7 @@ impl Operation {
         )
     }
 
-    fn from_bits(self) -> bool {
+    fn reads_bits(self) -> bool {
         match self {
             Self::SpikeBackward { kind, neuron, bits } => bits && bits_suffice(&neuron, &Surrogate::new(kind)),
             _ => false,
@@ -167,7 +167,7 @@ impl Operation {
         match self {
             Self::NormLifForward { histogram } => layer.neurons.fire(backend, usual_neuron(), histogram)?,
             Self::SpikeBackward { kind, neuron, .. } => {
-                layer.neurons.backward(backend, kind, neuron, self.from_bits())?
+                layer.neurons.backward(backend, kind, neuron, self.reads_bits())?
             }
             Self::NormSpikeBackward { kind } => layer.neurons.norm_backward(backend, kind)?,
             Self::MaxPoolForward => {
@@ -270,7 +270,7 @@ impl Operation {
             Self::PackWeight => weight + packed,
             Self::WeightNormForward => 2.0 * weight,
             Self::NormLifForward { .. } => floats(neurons) + 2.0 * bits(neurons),
-            Self::SpikeBackward { .. } if self.from_bits() => 2.0 * floats(neurons) + 2.0 * bits(neurons),
+            Self::SpikeBackward { .. } if self.reads_bits() => 2.0 * floats(neurons) + 2.0 * bits(neurons),
             // Spikes are read beside the currents.
             Self::SpikeBackward { .. } | Self::NormSpikeBackward { .. } => 3.0 * floats(neurons) + bits(neurons),
             Self::MaxPoolForward => bits(neurons) + bits(shape.pool(PoolKind::Max).output),

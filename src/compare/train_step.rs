@@ -60,7 +60,7 @@ pub fn train_steps<B: Backend>(
     let Stepped { network, input, batch, training } = stepped;
     let configuration = |&kind: &SurrogateKind| {
         let network = NetworkSpec { surrogate: Surrogate::new(kind), ..network.clone() };
-        let training = TrainingSpec { batch: *batch, ..training.clone() };
+        let training = TrainingSpec { batch: *batch, ..*training };
         let config = Config {
             seed: 0,
             data: DataSpec::default(),
