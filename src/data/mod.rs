@@ -7,6 +7,7 @@
 
 pub mod cifar;
 pub mod digits;
+pub mod events;
 mod files;
 pub mod frames;
 pub mod idx;

@@ -1,0 +1,39 @@
+//! Event recordings of neuromorphic cameras (dynamic vision sensors), read as a stream.
+//!
+//! An event says that the logarithm of a pixel's light rose (ON) or fell (OFF) by the sensor's contrast threshold.
+
+use anyhow::Result;
+
+/// One change of one pixel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// Microseconds on the recording's own clock.
+    pub time: u64,
+    /// Column, 0 at the left.
+    pub x: u16,
+    /// Row, 0 at the top.
+    pub y: u16,
+    /// Polarity: whether it became brighter.
+    pub on: bool,
+}
+
+/// The pixels of a sensor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SensorSize {
+    /// Columns.
+    pub width: u16,
+    /// Rows.
+    pub height: u16,
+}
+
+/// A recording that is read piece by piece, in the file's order, in bounded memory.
+pub trait EventReader {
+    /// The sensor's size, where the file or its format states one.
+    fn size(&self) -> Option<SensorSize>;
+
+    /// Empties `events` and fills it with the next events; none are left when it stays empty.
+    ///
+    /// # Errors
+    /// An [`InputError`](crate::error::InputError) that names the file and the place when the bytes break the format.
+    fn read(&mut self, events: &mut Vec<Event>) -> Result<()>;
+}
