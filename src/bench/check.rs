@@ -4,13 +4,17 @@
 //! Rounding is the only licence. Where it can flip a spike or a window's bit, that neuron is left undecided; most must not
 //! be.
 
-use super::operation::{Operation, WEIGHT_SCALE};
-use super::tensors::{Activity, BIAS, BOUNDS, Layer, Synapses, usual_neuron};
-use crate::backend::shape::{Conv, PoolKind, Span, Volume};
+mod synapses;
+mod training;
+
+use super::operation::{Operation, Part};
+use super::reference::{Host, Place, back, fire, over_channel};
+use super::tensors::{Activity, BIAS, Layer, usual_neuron};
+use crate::backend::shape::{PoolKind, Span, Volume};
 use crate::backend::{Backend, NormGradient};
 use crate::data::sampling::CounterRng;
-use crate::neuron::{Neuron, ResetKind};
-use crate::surrogate::{MembraneSlope, Slope, Surrogate, SurrogateKind};
+use crate::neuron::Neuron;
+use crate::surrogate::SurrogateKind;
 use anyhow::{Result, bail, ensure};
 
 /// Places that are looked at, and how many of them must be decided.
@@ -18,8 +22,6 @@ const PLACES: usize = 64;
 const DECIDED: usize = 40;
 /// Places that are tried for that.
 const TRIED: usize = 32 * PLACES;
-/// Places of a weight's gradient, each a sum over everything.
-const WEIGHTS: usize = 4;
 /// What a sum of f32 may be off by, relative to the sum of magnitudes.
 const SUMS: f64 = 1e-5;
 /// What a neuron's gradient may be off by, relative to the largest of its terms.
@@ -38,12 +40,16 @@ pub fn check<B: Backend>(operation: Operation, backend: &B, layer: &mut Layer<B>
         Operation::ConvCurrent.run(backend, layer)?;
     }
     let above = &layer.neurons;
+    if let (Part::Training, Some(training)) = (operation.part(), &layer.training) {
+        return look.training(operation, layer, training);
+    }
     match (operation, &layer.synapses) {
         (Operation::NormLifForward { .. }, _) => look.forward(above),
         (Operation::SpikeBackward { kind, neuron, .. }, _) => look.backward(above, kind, neuron, None),
         (Operation::NormSpikeBackward { kind }, _) => look.norm_backward(above, kind),
         (Operation::MaxPoolForward | Operation::AvgPoolForward, _) => look.pool(layer, operation),
-        (_, None) => bail!("a layer without synapses"),
+        (Operation::BiasGrad, _) => look.bias_grad(above),
+        (_, None) => bail!("the layer was not made for this operation"),
         (Operation::ConvCurrent | Operation::PackWeight, Some(synapses)) => look.currents(synapses, above, BIAS),
         (Operation::ConvBatchNorm, Some(synapses)) => look.batch_norm(synapses, above),
         (Operation::ConvLifForward, Some(synapses)) => look.conv_forward(synapses, above),
@@ -51,47 +57,8 @@ pub fn check<B: Backend>(operation: Operation, backend: &B, layer: &mut Layer<B>
         (Operation::ConvInputGradLif, Some(synapses)) => look.input_grad_lif(synapses, above),
         (Operation::ConvWeightGrad, Some(synapses)) => look.weight_grad(synapses, above),
         (Operation::WeightNormForward, Some(synapses)) => look.weight_norm(synapses),
-    }
-}
-
-/// A tensor on the host, `[T, N, C, H, W]`.
-struct Host<T> {
-    values: Vec<T>,
-    span: Span,
-    volume: Volume,
-}
-
-impl<T: Copy> Host<T> {
-    fn at(&self, t: usize, place: Place) -> T {
-        let Volume { h, w, c } = self.volume;
-        self.values[(((t * self.span.batch + place.n) * c + place.c) * h + place.y) * w + place.x]
-    }
-
-    fn over_time(&self, place: Place) -> Vec<T> {
-        (0..self.span.steps).map(|t| self.at(t, place)).collect()
-    }
-}
-
-/// One neuron of one sample.
-#[derive(Clone, Copy, Debug)]
-struct Place {
-    n: usize,
-    c: usize,
-    y: usize,
-    x: usize,
-}
-
-/// A sum, and that of its terms' magnitudes.
-#[derive(Clone, Copy, Default)]
-struct Sum {
-    value: f64,
-    magnitude: f64,
-}
-
-impl Sum {
-    fn add(&mut self, term: f64) {
-        self.value += term;
-        self.magnitude += term.abs();
+        (Operation::WeightNormBackward, Some(synapses)) => look.weight_norm_back(synapses),
+        (_, Some(_)) => bail!("the layer was not made for this operation"),
     }
 }
 
@@ -140,14 +107,6 @@ impl<B: Backend> Look<'_, B> {
         let currents = self.floats(&neurons.currents, neurons.volume)?;
         let [scale, shift] = neurons.affine();
         self.spikes(neurons, |place| currents.over_time(place).iter().map(|i| scale.mul_add(*i, shift)).collect())
-    }
-
-    fn conv_forward(&self, synapses: &Synapses<B>, above: &Activity<B>) -> Result<usize> {
-        let spikes = self.bits(&synapses.below.spikes, synapses.below.volume)?;
-        self.spikes(above, |place| {
-            let current = |t| convolve(&synapses.conv, &synapses.values, &spikes, t, place).value as f32 + BIAS;
-            (0..self.span.steps).map(current).collect()
-        })
     }
 
     /// Compares spikes and windows with those of the usual neurons on these currents.
@@ -288,267 +247,4 @@ impl<B: Backend> Look<'_, B> {
         }
         Ok(PLACES)
     }
-
-    fn currents(&self, synapses: &Synapses<B>, above: &Activity<B>, bias: f32) -> Result<usize> {
-        let spikes = self.bits(&synapses.below.spikes, synapses.below.volume)?;
-        let currents = self.floats(&above.currents_grad, above.volume)?;
-        for place in self.places(above.volume).take(PLACES) {
-            let t = self.below(self.span.steps);
-            let mut sum = convolve(&synapses.conv, &synapses.values, &spikes, t, place);
-            sum.add(bias.into());
-            self.sum("the current", place, sum, currents.at(t, place))?;
-        }
-        Ok(PLACES)
-    }
-
-    /// Compares a stored sum.
-    fn sum(&self, what: &str, place: Place, sum: Sum, found: f32) -> Result<()> {
-        let off = (f64::from(found) - sum.value).abs();
-        ensure!(
-            off <= SUMS * sum.magnitude + self.stored(sum.value),
-            "{what} at {place:?} is {found}, not {}",
-            sum.value
-        );
-        Ok(())
-    }
-
-    fn batch_norm(&self, synapses: &Synapses<B>, above: &Activity<B>) -> Result<usize> {
-        let compared = self.currents(synapses, above, 0.0)?;
-        let currents = self.floats(&above.currents_grad, above.volume)?;
-        let channel = self.below(above.volume.c);
-        let count = (currents.values.len() / above.volume.c) as f64;
-        let mean = over_channel(&currents, channel, |x| x).value / count;
-        let variance = over_channel(&currents, channel, |x| (x - mean) * (x - mean)).value / count;
-        let read = |floats| self.backend.read_vector(floats, above.volume.c).map(|values| f64::from(values[channel]));
-        let (found, inverse) = (read(&synapses.state.mean)?, read(&synapses.state.inverse_deviation)?);
-        let allowed = SUMS.max(self.backend.rounding());
-        let deviation = variance.sqrt();
-        ensure!(
-            (found - mean).abs() <= allowed * (deviation + mean.abs()),
-            "the mean of channel {channel} is {found}, not {mean}"
-        );
-        let expected = 1.0 / (variance + 1e-5).sqrt();
-        ensure!(
-            (inverse / expected - 1.0).abs() <= 10.0 * allowed,
-            "the inverse deviation of channel {channel} is {inverse}, not {expected}"
-        );
-        Ok(compared + 2)
-    }
-
-    fn input_grad(&self, synapses: &Synapses<B>, above: &Activity<B>) -> Result<usize> {
-        let gradient = self.floats(&above.gradient, above.volume)?;
-        let found = self.floats(&synapses.below.currents_grad, synapses.below.volume)?;
-        for place in self.places(synapses.below.volume).take(PLACES) {
-            let t = self.below(self.span.steps);
-            let sum = convolve_back(&synapses.conv, &synapses.values, &gradient, t, place);
-            self.sum("the gradient", place, sum, found.at(t, place))?;
-        }
-        Ok(PLACES)
-    }
-
-    fn input_grad_lif(&self, synapses: &Synapses<B>, above: &Activity<B>) -> Result<usize> {
-        let below = &synapses.below;
-        let gradient = self.floats(&above.gradient, above.volume)?;
-        let currents = self.floats(&below.currents, below.volume)?;
-        let found = self.floats(&below.currents_grad, below.volume)?;
-        let ([scale, shift], neuron) = (below.affine(), usual_neuron());
-        let mut decided = 0;
-        for place in self.places(below.volume) {
-            if decided == PLACES {
-                break;
-            }
-            let currents: Vec<f32> = currents.over_time(place).iter().map(|i| scale.mul_add(*i, shift)).collect();
-            let Some(steps) = fire(&neuron, &currents, self.near()) else { continue };
-            let of_spikes = |t| convolve_back(&synapses.conv, &synapses.values, &gradient, t, place).value;
-            let of_spikes: Vec<f64> = (0..self.span.steps).map(of_spikes).collect();
-            decided += 1;
-            let (expected, terms) = back(&neuron, SurrogateKind::Adali, &steps, &of_spikes);
-            self.gradients(place, &expected, terms, &found.over_time(place))?;
-        }
-        ensure!(decided >= DECIDED, "{decided} of {TRIED} neurons are far enough from an edge to be compared");
-        Ok(decided * self.span.steps)
-    }
-
-    fn weight_grad(&self, synapses: &Synapses<B>, above: &Activity<B>) -> Result<usize> {
-        let Synapses { conv, below, .. } = synapses;
-        let spikes = self.bits(&below.spikes, below.volume)?;
-        let gradient = self.floats(&above.gradient, above.volume)?;
-        let found = self.backend.read_weight(conv, &synapses.weight_grad)?;
-        for _ in 0..WEIGHTS {
-            let (k, c) = (self.below(conv.output.c), self.below(conv.input.c));
-            let (r, s) = (self.below(conv.kernel.h), self.below(conv.kernel.w));
-            let mut sum = Sum::default();
-            for t in 0..self.span.steps {
-                for n in 0..self.span.batch {
-                    for (p, y) in reached(conv.output.h, conv.stride.h, r, conv.padding.h, conv.input.h) {
-                        for (q, x) in reached(conv.output.w, conv.stride.w, s, conv.padding.w, conv.input.w) {
-                            if spikes.at(t, Place { n, c, y, x }) != 0 {
-                                sum.add(gradient.at(t, Place { n, c: k, y: p, x: q }).into());
-                            }
-                        }
-                    }
-                }
-            }
-            let found = found[((k * conv.input.c + c) * conv.kernel.h + r) * conv.kernel.w + s];
-            let off = (f64::from(found) - sum.value).abs();
-            ensure!(
-                off <= SUMS * sum.magnitude,
-                "the gradient of weight {k}, {c}, {r}, {s} is {found}, not {}",
-                sum.value
-            );
-        }
-        Ok(WEIGHTS)
-    }
-
-    fn weight_norm(&self, synapses: &Synapses<B>) -> Result<usize> {
-        let fan_in = synapses.conv.fan_in();
-        let found = self.backend.read_weight(&synapses.conv, &synapses.effective)?;
-        let filter = self.below(synapses.conv.output.c);
-        let of_filter = filter * fan_in..(filter + 1) * fan_in;
-        let weights: Vec<f64> = synapses.values[of_filter.clone()].iter().map(|&w| w.into()).collect();
-        let mean = weights.iter().sum::<f64>() / fan_in as f64;
-        let variance = weights.iter().map(|w| (w - mean) * (w - mean)).sum::<f64>() / fan_in as f64;
-        let scale = f64::from(WEIGHT_SCALE) / (variance * fan_in as f64 + 1e-4).sqrt();
-        for (&found, weight) in found[of_filter].iter().zip(weights) {
-            let expected = scale * (weight - mean);
-            ensure!(
-                (f64::from(found) - expected).abs() <= STEPS * (expected.abs() + scale * mean.abs()),
-                "a weight of filter {filter} becomes {found}, not {expected}"
-            );
-        }
-        Ok(fan_in)
-    }
-}
-
-/// `f` summed over a channel.
-fn over_channel(values: &Host<f32>, channel: usize, f: impl Fn(f64) -> f64) -> Sum {
-    let pixels = values.volume.pixels();
-    let mut sum = Sum::default();
-    for image in values.values.chunks_exact(values.volume.values()) {
-        image[channel * pixels..][..pixels].iter().for_each(|&x| sum.add(f(x.into())));
-    }
-    sum
-}
-
-/// Outputs and the inputs that they reach with one tap.
-fn reached(
-    outputs: usize,
-    stride: usize,
-    tap: usize,
-    padding: usize,
-    inputs: usize,
-) -> impl Iterator<Item = (usize, usize)> + Clone {
-    let input = move |output: usize| (output * stride + tap).checked_sub(padding).filter(|&input| input < inputs);
-    (0..outputs).filter_map(move |output| input(output).map(|input| (output, input)))
-}
-
-/// A neuron's current without a bias.
-fn convolve(conv: &Conv, weights: &[f32], spikes: &Host<u8>, t: usize, place: Place) -> Sum {
-    let mut sum = Sum::default();
-    for r in 0..conv.kernel.h {
-        let Some((_, y)) =
-            reached(conv.output.h, conv.stride.h, r, conv.padding.h, conv.input.h).find(|at| at.0 == place.y)
-        else {
-            continue;
-        };
-        for s in 0..conv.kernel.w {
-            let columns = reached(conv.output.w, conv.stride.w, s, conv.padding.w, conv.input.w);
-            let Some((_, x)) = columns.clone().find(|at| at.0 == place.x) else { continue };
-            for c in 0..conv.input.c {
-                if spikes.at(t, Place { n: place.n, c, y, x }) != 0 {
-                    sum.add(weight(conv, weights, place.c, c, r, s));
-                }
-            }
-        }
-    }
-    sum
-}
-
-/// The gradient of an input.
-fn convolve_back(conv: &Conv, weights: &[f32], gradient: &Host<f32>, t: usize, place: Place) -> Sum {
-    let mut sum = Sum::default();
-    for r in 0..conv.kernel.h {
-        let rows = reached(conv.output.h, conv.stride.h, r, conv.padding.h, conv.input.h);
-        for (p, _) in rows.filter(|at| at.1 == place.y) {
-            for s in 0..conv.kernel.w {
-                let columns = reached(conv.output.w, conv.stride.w, s, conv.padding.w, conv.input.w);
-                for (q, _) in columns.filter(|at| at.1 == place.x) {
-                    for k in 0..conv.output.c {
-                        let gradient = f64::from(gradient.at(t, Place { n: place.n, c: k, y: p, x: q }));
-                        sum.add(gradient * weight(conv, weights, k, place.c, r, s));
-                    }
-                }
-            }
-        }
-    }
-    sum
-}
-
-fn weight(conv: &Conv, weights: &[f32], k: usize, c: usize, r: usize, s: usize) -> f64 {
-    weights[((k * conv.input.c + c) * conv.kernel.h + r) * conv.kernel.w + s].into()
-}
-
-/// What a neuron does at a step.
-struct Fired {
-    membrane: f32,
-    spike: bool,
-    inside: bool,
-}
-
-/// A neuron over its currents; `None` where rounding could change what it does.
-fn fire(neuron: &Neuron, currents: &[f32], near: f32) -> Option<Vec<Fired>> {
-    let window = BOUNDS.window(neuron.threshold);
-    let mut v = 0.0;
-    let step = |&current: &f32| {
-        let membrane = neuron.charge(v, current);
-        let d = membrane - neuron.threshold;
-        let edges = [d, d + window.left, d - window.right];
-        if edges.iter().any(|edge| edge.abs() < near * (neuron.threshold + membrane.abs())) {
-            return None;
-        }
-        let spike = d >= 0.0;
-        v = match neuron.reset {
-            ResetKind::Soft => neuron.reset::<false>(membrane, spike),
-            ResetKind::Hard => neuron.reset::<true>(membrane, spike),
-        };
-        Some(Fired { membrane, spike, inside: d >= -window.left && d <= window.right })
-    };
-    currents.iter().map(step).collect()
-}
-
-/// The gradient of a neuron's currents from that of its spikes, and the largest magnitude of its terms, were every slope 1: a
-/// membrane of magnitude 2 that was rounded changes a slope by at most 4 roundings.
-fn back(neuron: &Neuron, kind: SurrogateKind, steps: &[Fired], gradient: &[f64]) -> (Vec<f64>, f64) {
-    let slope = Surrogate::new(kind).slope(neuron.threshold);
-    let window = BOUNDS.window(neuron.threshold);
-    let (mut later, mut terms) = (0.0f64, 0.0f64);
-    let mut out = vec![0.0; steps.len()];
-    for (t, step) in steps.iter().enumerate().rev() {
-        let d = step.membrane - neuron.threshold;
-        let g = match slope {
-            Slope::Window if !step.inside => 0.0,
-            Slope::Window => {
-                if step.spike {
-                    window.slope_right
-                } else {
-                    window.slope_left
-                }
-            }
-            Slope::Sigmoid(slope) => slope.at(d),
-            Slope::Arctan(slope) => slope.at(d),
-            Slope::Triangle(slope) => slope.at(d),
-        };
-        let kept = match (neuron.reset, neuron.detach) {
-            (ResetKind::Soft, false) => neuron.reset_derivative::<false, false>(step.membrane, step.spike, g),
-            (ResetKind::Soft, true) => neuron.reset_derivative::<false, true>(step.membrane, step.spike, g),
-            (ResetKind::Hard, false) => neuron.reset_derivative::<true, false>(step.membrane, step.spike, g),
-            (ResetKind::Hard, true) => neuron.reset_derivative::<true, true>(step.membrane, step.spike, g),
-        };
-        let (own, carried) = (gradient[t] * f64::from(g), later * f64::from(kept));
-        terms = terms.max(gradient[t].abs()).max(carried.abs());
-        let of_membrane = own + carried;
-        out[t] = f64::from(neuron.gain) * of_membrane;
-        later = f64::from(neuron.leak) * of_membrane;
-    }
-    (out, terms)
 }

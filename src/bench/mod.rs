@@ -4,6 +4,7 @@
 pub mod check;
 pub mod measure;
 pub mod operation;
+mod reference;
 pub mod report;
 pub mod shape;
 pub mod table;

@@ -1,16 +1,22 @@
-//! The operations that are measured: what each runs, and the least that it must move and compute.
+//! The operations that are measured: what each runs, and the least that it must move and compute. Those that a training
+//! step makes, but for a norm of running statistics, which is one value a channel.
 
-use super::tensors::{Activity, Layer, Synapses, usual_neuron};
-use crate::backend::shape::{PoolKind, Span, Volume};
-use crate::backend::{
-    Affine, Backend, BatchNorm, Below, CurrentGradient, Input, Neurons, NormBackward, Saved, SpikeOutput, bits_suffice,
-};
+mod run;
+mod work;
+
+use super::tensors::usual_neuron;
+use crate::backend::{UpdateRule, bits_suffice};
 use crate::neuron::{Neuron, ResetKind};
 use crate::surrogate::{Surrogate, SurrogateKind};
-use anyhow::Result;
+pub use run::{LOSS, UPDATE_DECAY, augmentation, tuning};
+pub use work::Work;
 
-/// Scale of the weight norm, and share that a dropout drops.
-pub const WEIGHT_SCALE: f32 = crate::network::spec::WEIGHT_SCALE;
+/// Scale of the weight norm, which nothing's time depends on.
+pub const WEIGHT_SCALE: f32 = 2.0;
+/// Share that a dropout drops.
+pub const DROPPED: f32 = 0.25;
+pub const SGD: UpdateRule = UpdateRule::Sgd { momentum: 0.9 };
+pub const ADAMW: UpdateRule = UpdateRule::Adam { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, decoupled: true };
 
 /// An operation of the seam, with what its cost depends on beside the shape.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -37,15 +43,31 @@ pub enum Operation {
     },
     MaxPoolForward,
     AvgPoolForward,
+    DropoutSpikes,
+    DropoutFloats,
+    BiasGrad,
+    WeightNormBackward,
+    Input,
+    VoteCurrents,
+    VoteSpikes,
+    VoteBackward,
+    Loss,
+    Update {
+        rule: UpdateRule,
+    },
+    CollectCounts,
+    TuneBounds,
 }
 
-/// What an operation has to do at least, whoever does it.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Work {
-    /// Read and written, each tensor once.
-    pub bytes: f64,
-    /// Floating-point operations of convolutions; the others' are not counted.
-    pub flops: f64,
+/// What of a layer an operation works on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// A convolution, so that a shape's `C`, `K` and kernel matter.
+    Synapses,
+    /// Neurons alone.
+    Neurons,
+    /// What stands around the layers of a network.
+    Training,
 }
 
 impl Operation {
@@ -62,6 +84,7 @@ impl Operation {
             Self::ConvWeightGrad,
             Self::PackWeight,
             Self::WeightNormForward,
+            Self::WeightNormBackward,
             Self::NormLifForward { histogram: false },
             Self::NormLifForward { histogram: true },
             backward(SurrogateKind::Adali, true),
@@ -70,6 +93,18 @@ impl Operation {
             Self::NormSpikeBackward { kind: SurrogateKind::Arctan },
             Self::MaxPoolForward,
             Self::AvgPoolForward,
+            Self::DropoutSpikes,
+            Self::DropoutFloats,
+            Self::BiasGrad,
+            Self::Input,
+            Self::VoteCurrents,
+            Self::VoteSpikes,
+            Self::VoteBackward,
+            Self::Loss,
+            Self::Update { rule: SGD },
+            Self::Update { rule: ADAMW },
+            Self::CollectCounts,
+            Self::TuneBounds,
         ]
     }
 
@@ -104,6 +139,18 @@ impl Operation {
             Self::NormSpikeBackward { .. } => "norm_spike_backward",
             Self::MaxPoolForward => "max_pool_forward",
             Self::AvgPoolForward => "avg_pool_forward",
+            Self::DropoutSpikes => "dropout_spikes",
+            Self::DropoutFloats => "dropout_floats",
+            Self::BiasGrad => "bias_grad",
+            Self::WeightNormBackward => "weight_norm_backward",
+            Self::Input => "input",
+            Self::VoteCurrents => "vote_currents",
+            Self::VoteSpikes => "vote_spikes",
+            Self::VoteBackward => "vote_backward",
+            Self::Loss => "loss",
+            Self::Update { .. } => "update",
+            Self::CollectCounts => "collect_counts",
+            Self::TuneBounds => "tune_bounds",
         }
     }
 
@@ -123,24 +170,40 @@ impl Operation {
                 text
             }
             Self::NormSpikeBackward { kind } => kind.name().into(),
+            Self::Update { rule: UpdateRule::Sgd { .. } } => "sgd".into(),
+            Self::Update { rule: UpdateRule::Adam { .. } } => "adamw".into(),
             _ => String::new(),
         }
     }
 
-    /// Whether its work is the convolution's, so that a shape's `C`, `K` and kernel matter to it.
-    pub fn of_convolution(self) -> bool {
+    /// What it works on.
+    pub fn part(self) -> Part {
         use Operation::*;
-        matches!(
-            self,
-            ConvCurrent
-                | ConvBatchNorm
-                | ConvLifForward
-                | ConvInputGrad
-                | ConvInputGradLif
-                | ConvWeightGrad
-                | PackWeight
-                | WeightNormForward
-        )
+        match self {
+            ConvCurrent | ConvBatchNorm | ConvLifForward | ConvInputGrad | ConvInputGradLif | ConvWeightGrad
+            | PackWeight | WeightNormForward | WeightNormBackward => Part::Synapses,
+            NormLifForward { .. }
+            | SpikeBackward { .. }
+            | NormSpikeBackward { .. }
+            | MaxPoolForward
+            | AvgPoolForward
+            | BiasGrad => Part::Neurons,
+            DropoutSpikes
+            | DropoutFloats
+            | Input
+            | VoteCurrents
+            | VoteSpikes
+            | VoteBackward
+            | Loss
+            | Update { .. }
+            | CollectCounts
+            | TuneBounds => Part::Training,
+        }
+    }
+
+    /// Whether it leaves other operands than it found, so that it is prepared anew for every call that is timed.
+    pub fn consumes(self) -> bool {
+        matches!(self, Self::DropoutFloats | Self::WeightNormBackward | Self::CollectCounts | Self::TuneBounds)
     }
 
     fn reads_bits(self) -> bool {
@@ -149,191 +212,11 @@ impl Operation {
             _ => false,
         }
     }
-
-    /// Leaves in the layer what its backward pass of neurons would find: the spikes of those very neurons.
-    pub fn prepare<B: Backend>(self, backend: &B, layer: &mut Layer<B>) -> Result<()> {
-        let neuron = if let Self::SpikeBackward { neuron, .. } = self { neuron } else { usual_neuron() };
-        layer.neurons.fire(backend, neuron, false)
-    }
-
-    /// Runs it once; `false` where the device has no such operation.
-    pub fn run<B: Backend>(self, backend: &B, layer: &mut Layer<B>) -> Result<bool> {
-        let span = layer.shape.span;
-        if self.of_convolution() {
-            let synapses = layer.synapses.as_mut().expect("a layer for convolutions has synapses");
-            return self.run_synapses(backend, span, synapses, &mut layer.neurons);
-        }
-        let Activity { volume, .. } = layer.neurons;
-        match self {
-            Self::NormLifForward { histogram } => layer.neurons.fire(backend, usual_neuron(), histogram)?,
-            Self::SpikeBackward { kind, neuron, .. } => {
-                layer.neurons.backward(backend, kind, neuron, self.reads_bits())?
-            }
-            Self::NormSpikeBackward { kind } => layer.neurons.norm_backward(backend, kind)?,
-            Self::MaxPoolForward => {
-                let pool = layer.shape.pool(PoolKind::Max);
-                backend.max_pool_forward(&pool, span, &layer.neurons.spikes, &mut layer.pooled)?;
-            }
-            Self::AvgPoolForward => {
-                let pool = layer.shape.pool(PoolKind::Avg);
-                backend.avg_pool_forward(&pool, span, &layer.neurons.spikes, &mut layer.means)?;
-            }
-            _ => unreachable!("{volume} is no convolution's"),
-        }
-        Ok(true)
-    }
-
-    fn run_synapses<B: Backend>(
-        self,
-        backend: &B,
-        span: Span,
-        synapses: &mut Synapses<B>,
-        above: &mut Activity<B>,
-    ) -> Result<bool> {
-        let Synapses { conv, below, weight, packed, bias, gain, weight_grad, effective, running, .. } = synapses;
-        let input = Input::Spikes { bits: &below.spikes, scale: 1.0 };
-        let weights = crate::backend::Weights { value: &*weight, packed: &*packed };
-        let gradient = CurrentGradient { gradient: &above.gradient, norm: None };
-        match self {
-            Self::ConvCurrent => backend.conv_current(conv, span, input, weights, bias, &mut above.currents_grad)?,
-            Self::ConvBatchNorm => {
-                let [running_mean, running_variance] = running;
-                let norm = BatchNorm { channels: conv.output.c, gain, bias, running_mean, running_variance };
-                let (currents, state) = (&mut above.currents_grad, &mut synapses.state);
-                backend.conv_batch_norm(
-                    conv,
-                    span,
-                    input,
-                    weights,
-                    &synapses.no_bias,
-                    currents,
-                    span.steps,
-                    norm,
-                    true,
-                    state,
-                )?;
-            }
-            Self::ConvLifForward => {
-                let neurons = Neurons {
-                    neuron: usual_neuron(),
-                    surrogate: Surrogate::new(SurrogateKind::Adali),
-                    bounds: &above.bounds,
-                };
-                let affine = Affine { scale: gain, shift: &synapses.no_bias };
-                let out = SpikeOutput {
-                    spikes: &mut above.spikes,
-                    windows: Some(&mut above.windows),
-                    membrane: None,
-                    histogram: None,
-                };
-                backend.conv_lif_forward(conv, span, input, span.steps, weights, bias, affine, &neurons, out, None)?;
-            }
-            Self::ConvInputGrad => backend.conv_input_grad(conv, span, gradient, weights, &mut below.currents_grad)?,
-            Self::ConvInputGradLif => {
-                let Activity { volume, bounds, spikes, windows, currents_grad, .. } = below;
-                let neurons =
-                    Neurons { neuron: usual_neuron(), surrogate: Surrogate::new(SurrogateKind::Adali), bounds };
-                let below = Below {
-                    volume: *volume,
-                    neurons,
-                    spikes,
-                    windows,
-                    pool: None,
-                    current_steps: span.steps,
-                    bias_grad: None,
-                };
-                return backend.conv_input_grad_lif(conv, span, gradient, weights, below, currents_grad);
-            }
-            Self::ConvWeightGrad => backend.conv_weight_grad(conv, span, input, gradient, weight_grad)?,
-            Self::PackWeight => backend.pack_weight(conv, weight, packed, true)?,
-            Self::WeightNormForward => backend.weight_norm_forward(conv, weight, gain, WEIGHT_SCALE, effective)?,
-            _ => unreachable!("no convolution's"),
-        }
-        Ok(true)
-    }
-
-    /// What it must move and compute at least, as this backend stores tensors.
-    pub fn work<B: Backend>(self, backend: &B, layer: &Layer<B>) -> Work {
-        let shape = &layer.shape;
-        let (span, conv, neurons) = (shape.span, shape.convolution(), shape.neurons());
-        let bits = |volume: Volume| backend.bits_size(span, volume) as f64;
-        let floats = |volume: Volume| backend.floats_size(span, volume) as f64;
-        let (packed, weight) = (backend.packed_size(&conv) as f64, backend.weight_size(&conv) as f64);
-        let packed = if packed > 0.0 { packed } else { weight };
-        let (read, written) = (bits(shape.input), floats(neurons));
-        let bytes = match self {
-            Self::ConvCurrent | Self::ConvBatchNorm => read + packed + written,
-            Self::ConvLifForward => read + packed + 2.0 * bits(neurons),
-            Self::ConvInputGrad => written + packed + floats(shape.input),
-            Self::ConvInputGradLif => written + packed + 2.0 * read + floats(shape.input),
-            Self::ConvWeightGrad => written + read + weight,
-            Self::PackWeight => weight + packed,
-            Self::WeightNormForward => 2.0 * weight,
-            Self::NormLifForward { .. } => floats(neurons) + 2.0 * bits(neurons),
-            Self::SpikeBackward { .. } if self.reads_bits() => 2.0 * floats(neurons) + 2.0 * bits(neurons),
-            // Spikes are read beside the currents.
-            Self::SpikeBackward { .. } | Self::NormSpikeBackward { .. } => 3.0 * floats(neurons) + bits(neurons),
-            Self::MaxPoolForward => bits(neurons) + bits(shape.pool(PoolKind::Max).output),
-            Self::AvgPoolForward => bits(neurons) + floats(shape.pool(PoolKind::Avg).output),
-        };
-        let active = match &layer.synapses {
-            Some(synapses) if backend.skips_silence() => synapses.below.rate,
-            _ => 1.0,
-        };
-        let flops = 2.0 * shape.multiply_adds();
-        let flops = match self {
-            Self::ConvCurrent | Self::ConvBatchNorm | Self::ConvLifForward | Self::ConvWeightGrad => active * flops,
-            Self::ConvInputGrad | Self::ConvInputGradLif => flops,
-            _ => 0.0,
-        };
-        Work { bytes, flops }
-    }
-}
-
-impl<B: Backend> Activity<B> {
-    fn backward(&mut self, backend: &B, kind: SurrogateKind, neuron: Neuron, bits: bool) -> Result<()> {
-        let Self { span, volume, currents, norm, bounds, spikes, windows, gradient, currents_grad, .. } = self;
-        let neurons = Neurons { neuron, surrogate: Surrogate::new(kind), bounds: &*bounds };
-        let affine = Affine { scale: &norm.scale, shift: &norm.shift };
-        let saved = match bits {
-            true => Saved::Bits { spikes, windows },
-            false => Saved::Currents { currents, steps: span.steps, affine, spikes },
-        };
-        backend.spike_backward(*volume, *span, &neurons, saved, None, gradient, span.steps, currents_grad, None)
-    }
-
-    fn norm_backward(&mut self, backend: &B, kind: SurrogateKind) -> Result<()> {
-        let Self { span, volume, currents, norm, bounds, spikes, windows, gradient, currents_grad, .. } = self;
-        let neurons = Neurons { neuron: usual_neuron(), surrogate: Surrogate::new(kind), bounds: &*bounds };
-        let affine = Affine { scale: &norm.scale, shift: &norm.shift };
-        let saved = match bits_suffice(&neurons.neuron, &neurons.surrogate) {
-            true => Saved::Bits { spikes, windows },
-            false => Saved::Currents { currents, steps: span.steps, affine, spikes },
-        };
-        let norm = NormBackward {
-            currents,
-            current_steps: span.steps,
-            state: norm,
-            batch: true,
-            gain_grad: &mut self.gain_grad,
-            bias_grad: &mut self.bias_grad,
-            gradient: &mut self.norm_grad,
-            current_bias_grad: None,
-        };
-        backend.norm_spike_backward(*volume, *span, &neurons, saved, None, gradient, norm, currents_grad)
-    }
-}
-
-/// Where the neurons of a shape are all that an operation needs.
-pub fn needs_synapses(operations: &[Operation]) -> bool {
-    operations.iter().any(|operation| operation.of_convolution())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::cpu::Cpu;
-    use crate::bench::shape::LayerShape;
 
     #[test]
     fn every_surrogate_with_every_reset_that_its_bits_allow() {
@@ -342,19 +225,5 @@ mod tests {
         assert_eq!(&names[..2], ["adali from bits", "adali from currents"]);
         assert!(!names.contains(&"adali from bits, hard".to_string()));
         assert!(names.contains(&"sigmoid from currents, hard, detached".to_string()));
-    }
-
-    #[test]
-    fn work_counts_every_tensor_once() {
-        let shape = LayerShape::conv(4, 2, 32, 8, 64);
-        let layer = Layer::new(&Cpu, shape, true, 0.1, None, 1).unwrap();
-        let steps = 4.0 * 2.0 * 64.0;
-        let work = |operation: Operation| operation.work(&Cpu, &layer);
-        let forward = work(Operation::ConvLifForward);
-        assert_eq!(forward.bytes, steps * (4.0 + 2.0 * 8.0) + 4.0 * 9.0 * 32.0 * 64.0);
-        let rate = layer.synapses.as_ref().unwrap().below.rate;
-        assert!((forward.flops / (2.0 * steps * 64.0 * 9.0 * 32.0 * rate) - 1.0).abs() < 1e-9);
-        let backward = work(Operation::all()[10]);
-        assert_eq!((backward.bytes, backward.flops), (steps * (2.0 * 256.0 + 2.0 * 8.0), 0.0));
     }
 }

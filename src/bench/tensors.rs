@@ -1,20 +1,19 @@
 //! Random tensors of a layer, at a firing rate that is aimed at and measured. No device has a special way of making them:
 //! currents are a convolution of random samples.
 
+mod training;
+
+use super::operation::{Operation, Part};
 use super::shape::LayerShape;
 use crate::backend::shape::{Conv, Extent, InputKind, Span, Volume};
-use crate::backend::{
-    Affine, Backend, Input, Neurons, NormGradient, NormState, Normalisation, SpikeOutput, Step, Weights,
-};
-use crate::data::SampleShape;
+use crate::backend::{Affine, Backend, Input, Neurons, NormGradient, NormState, SpikeOutput, Weights};
 use crate::data::sampling::{Augmentation, CounterRng};
 use crate::neuron::{Neuron, NeuronSpec};
 use crate::surrogate::{Bounds, Surrogate, SurrogateKind};
 use anyhow::Result;
 use half::bf16;
+pub use training::{Moved, NORMALISATION, SAMPLE_CHANNELS, STEP, Samples, Training, votes};
 
-/// Channels of the samples that currents are made of.
-const CHANNELS: usize = 2;
 /// Samples in which the firing rate is looked for.
 const LOOK: usize = 4;
 /// What currents are scaled by.
@@ -142,6 +141,9 @@ pub struct Synapses<B: Backend> {
     pub no_bias: B::Floats,
     pub gain: B::Floats,
     pub weight_grad: B::Floats,
+    /// Of an effective weight.
+    pub given_grad: B::Floats,
+    pub gain_grad: B::Floats,
     /// What a weight norm makes of the weight.
     pub effective: B::Floats,
     /// Running mean and variance, and what a batch norm finds.
@@ -152,11 +154,12 @@ pub struct Synapses<B: Backend> {
 /// Of every filter.
 pub const BIAS: f32 = 0.5;
 
-/// A layer, with the convolution where that is measured.
+/// A layer, with what else is measured of it.
 pub struct Layer<B: Backend> {
     pub shape: LayerShape,
     pub neurons: Activity<B>,
     pub synapses: Option<Synapses<B>>,
+    pub training: Option<Training<B>>,
     /// Spikes behind a pool or a dropout, and dense means.
     pub pooled: B::Bits,
     pub means: B::Floats,
@@ -166,22 +169,25 @@ pub struct Layer<B: Backend> {
 pub type Shifts = [f32; 2];
 
 impl<B: Backend> Layer<B> {
-    /// A layer drawn from `seed`, its firing rate as in [`Activity::new`].
+    /// A layer for these operations, drawn from `seed`, its firing rate as in [`Activity::new`].
     pub fn new(
         backend: &B,
         shape: LayerShape,
-        synapses: bool,
+        operations: &[Operation],
         rate: f64,
         shifts: Option<Shifts>,
         seed: u64,
     ) -> Result<Self> {
         let volume = shape.neurons();
         let neurons = Activity::new(backend, shape.span, volume, rate, shifts.map(|shifts| shifts[0]), 2 * seed)?;
-        let synapses = synapses.then(|| Synapses::new(backend, shape, rate, shifts, seed)).transpose()?;
+        let has = |part: Part| operations.iter().any(|operation| operation.part() == part);
+        let synapses = has(Part::Synapses).then(|| Synapses::new(backend, shape, rate, shifts, seed)).transpose()?;
+        let training = has(Part::Training).then(|| Training::new(backend, shape, rate, seed)).transpose()?;
         Ok(Self {
             shape,
             neurons,
             synapses,
+            training,
             pooled: backend.spikes(shape.span, volume)?,
             means: backend.activations(shape.span, volume)?,
         })
@@ -216,6 +222,8 @@ impl<B: Backend> Synapses<B> {
             no_bias: channels(0.0)?,
             gain: channels(1.0)?,
             weight_grad: backend.weight(&conv, &values)?,
+            given_grad: backend.weight(&conv, &values.iter().rev().copied().collect::<Vec<_>>())?,
+            gain_grad: channels(0.0)?,
             effective: backend.weight(&conv, &values)?,
             running: [channels(0.0)?, channels(1.0)?],
             state: NormState {
@@ -229,9 +237,17 @@ impl<B: Backend> Synapses<B> {
     }
 }
 
-/// Random values around 0 whose deviation is about `deviation`: a convolution of random samples, which every device has.
-pub fn random<B: Backend>(backend: &B, span: Span, volume: Volume, deviation: f64, seed: u64) -> Result<B::Floats> {
-    let input = Volume { c: CHANNELS, ..volume };
+/// Random values around 0 whose deviation is about `deviation`, in `out`: a convolution of random samples, which every
+/// device has.
+pub fn randomise<B: Backend>(
+    backend: &B,
+    span: Span,
+    volume: Volume,
+    deviation: f64,
+    seed: u64,
+    out: &mut B::Floats,
+) -> Result<()> {
+    let input = Volume { c: SAMPLE_CHANNELS, ..volume };
     let conv = Conv {
         reads: InputKind::Image,
         input,
@@ -240,30 +256,28 @@ pub fn random<B: Backend>(backend: &B, span: Span, volume: Volume, deviation: f6
         padding: Extent::square(1),
         output: volume,
     };
-    let mut rng = CounterRng::new(seed, 0);
-    let samples = SampleShape { frames: span.steps, height: volume.h, width: volume.w, channels: CHANNELS };
-    let bytes = (0..span.batch * samples.len()).map(|_| rng.below(256) as u8).collect();
-    // Uniform bytes become values of deviation 1, and so do their weighted sums.
-    let even = vec![0.5; CHANNELS];
-    let normalisation = Normalisation { full_scale: 255.0, mean: even, deviation: vec![0.29; CHANNELS] };
-    let bound = deviation * (3.0 / conv.fan_in() as f64).sqrt();
-    let values: Vec<f32> =
-        (0..volume.c * conv.fan_in()).map(|_| ((2.0 * rng.uniform() - 1.0) * bound) as f32).collect();
-    let mut set = backend.set(bytes, samples, &normalisation, span.batch)?;
-    let mut batch = backend.batch(span.batch, 1)?;
-    let (indices, labels): (Vec<u32>, _) = ((0..span.batch as u32).collect(), vec![0; span.batch]);
-    backend.write_batch(&mut batch, &mut set, &Step::evaluate(&indices, &labels))?;
+    let Samples { mut set, mut batch, .. } = Samples::new(backend, span, volume, 1, seed)?;
     let mut gathered = backend.samples(span, input)?;
     backend.input(&set, &batch, &Augmentation::default(), &mut gathered)?;
     backend.release_batch(&mut batch, &mut set)?;
+    // Normalised samples have deviation 1, and so have their weighted sums.
+    let bound = deviation * (3.0 / conv.fan_in() as f64).sqrt();
+    let mut rng = CounterRng::new(seed, 3);
+    let values: Vec<f32> =
+        (0..volume.c * conv.fan_in()).map(|_| ((2.0 * rng.uniform() - 1.0) * bound) as f32).collect();
     let weight = backend.weight(&conv, &values)?;
     let mut packed = backend.packed(&conv)?;
     backend.pack_weight(&conv, &weight, &mut packed, false)?;
     let bias = backend.vector(&vec![0.0; volume.c])?;
-    let mut out = backend.activations(span, volume)?;
     let weights = Weights { value: &weight, packed: &packed };
-    backend.conv_current(&conv, span, Input::Dense(&gathered), weights, &bias, &mut out)?;
+    backend.conv_current(&conv, span, Input::Dense(&gathered), weights, &bias, out)?;
     // The tensors that made it go away when this returns.
-    backend.seconds(&mut || Ok(()))?;
+    backend.seconds(&mut || Ok(())).map(drop)
+}
+
+/// The same in new activations.
+pub fn random<B: Backend>(backend: &B, span: Span, volume: Volume, deviation: f64, seed: u64) -> Result<B::Floats> {
+    let mut out = backend.activations(span, volume)?;
+    randomise(backend, span, volume, deviation, seed, &mut out)?;
     Ok(out)
 }

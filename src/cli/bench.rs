@@ -8,7 +8,7 @@ use super::{End, say};
 use crate::backend::Backend;
 use crate::backend::shape::Volume;
 use crate::bench::measure::{COPIES, Ceilings, Copies, Record};
-use crate::bench::operation::Operation;
+use crate::bench::operation::{Operation, Part};
 use crate::bench::report::{Report, figure, table};
 use crate::bench::shape::{LAYERS, LayerShape, NEURONS};
 use crate::bench::timing::ROUNDS;
@@ -161,7 +161,7 @@ impl BenchArguments {
         let mut cases: Vec<_> = layers.into_iter().map(|shape| (shape, operations.to_vec())).collect();
         if self.all {
             let of_neurons: Vec<_> =
-                operations.iter().copied().filter(|operation| !operation.of_convolution()).collect();
+                operations.iter().copied().filter(|operation| operation.part() == Part::Neurons).collect();
             cases.extend(NEURONS.map(|shape| (fewer(shape), of_neurons.clone())));
         }
         cases.retain(|(_, operations)| !operations.is_empty());

@@ -1,6 +1,7 @@
 //! A training in its run folder: begun or continued, saved as it goes, tested once at its end.
 
 use crate::backend::Backend;
+use crate::bench::timing::median;
 use crate::data::Samples;
 use crate::train::checkpoint::{self, Progress, load_model, open_model, open_state};
 use crate::train::evaluate::Scores;
@@ -154,13 +155,6 @@ impl<B: Backend> Observer<B> for Keeper<'_> {
             &trainer.config.to_toml(),
         )
     }
-}
-
-/// The middle value, of an even number the upper one of the two.
-pub fn median(values: &[f64]) -> Option<f64> {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted.get(sorted.len() / 2).copied()
 }
 
 /// The largest memory this process has had, in bytes; `None` where the system does not say.
