@@ -1,7 +1,7 @@
 //! `adali bench`
 
 use super::compare::command_line;
-use super::options::{DeviceOptions, on_device};
+use super::options::{Device, DeviceOptions, on_device};
 use super::train::stop_on_signal;
 use super::train_options::network_file;
 use super::{End, say};
@@ -116,6 +116,9 @@ pub fn run(arguments: BenchArguments) -> Result<End> {
     let operations = arguments.operations()?;
     let baseline = arguments.baseline.as_deref().map(Report::read).transpose()?;
     let stepped = arguments.steps().then(|| arguments.step.stepped()).transpose()?;
+    if arguments.device.device == Device::Emulator {
+        bail_input!("the emulator's times say nothing of a card; measure with --device cpu or --device cuda");
+    }
     let stop = stop_on_signal()?;
     on_device!(arguments.device, |backend| {
         let mut bench = Bench { arguments: &arguments, backend: &backend, baseline: baseline.as_ref(), stop: &stop };

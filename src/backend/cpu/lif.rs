@@ -1,10 +1,10 @@
 //! Neurons forward: currents of a layer to spikes, all steps of a neuron at once, its membrane in registers.
 
 use super::Cpu;
+use super::counters::Counters;
 use super::layout::{pitch, words};
 use super::operands::WindowTable;
 use super::threads::{each_lanes, simd, split};
-use crate::autotune::Histogram;
 use crate::backend::shape::{Span, Volume};
 use crate::backend::{Affine, Neurons, SpikeOutput};
 use crate::neuron::{Neuron, ResetKind};
@@ -29,8 +29,7 @@ pub struct ImageOutput<'a> {
     pub windows: Option<&'a mut [u32]>,
     /// `[T][H][W][pitch]`.
     pub membrane: Option<&'a mut [f32]>,
-    /// One, or one a channel.
-    pub histogram: Option<Vec<Histogram>>,
+    pub counters: Option<Counters>,
 }
 
 impl<'a> Lif<'a> {
@@ -108,11 +107,9 @@ impl<'a> Lif<'a> {
             if let Some(membrane) = &mut out.membrane {
                 membrane[place * pitch(self.volume.c) + channel..][..L].copy_from_slice(&h);
             }
-            if let Some(histogram) = &mut out.histogram {
-                let each = (histogram.len() > 1) as usize;
-                for i in 0..L.min(self.volume.c - channel) {
-                    histogram[(channel + i) * each].count((h[i] - neuron.threshold) / neuron.threshold);
-                }
+            if let Some(counters) = &mut out.counters {
+                let z = h.map(|h| (h - neuron.threshold) / neuron.threshold);
+                counters.count(z, channel, L.min(self.volume.c - channel));
             }
         }
     }
@@ -140,13 +137,11 @@ pub fn each_image(volume: Volume, span: Span, out: SpikeOutput<Cpu>, task: impl 
     let counts = out.histogram.map(|counts| Mutex::new(&mut counts.fresh));
     out.spikes.par_chunks_exact_mut(words).zip(windows).zip(membranes).enumerate().for_each(
         |(n, ((spikes, windows), membrane))| {
-            let histogram = histograms.map(|len| vec![Histogram::default(); len]);
-            let mut image = ImageOutput { spikes, windows, membrane, histogram };
+            let mut image = ImageOutput { spikes, windows, membrane, counters: histograms.map(Counters::new) };
             task(n, &mut image);
-            if let (Some(counts), Some(histogram)) = (&counts, image.histogram) {
+            if let (Some(counts), Some(counters)) = (&counts, image.counters) {
                 // Integers: the order in which samples arrive does not matter.
-                let mut counts = counts.lock().expect("no task panics while it counts");
-                counts.iter_mut().zip(&histogram).for_each(|(sum, h)| sum.merge(h));
+                counters.add_to(&mut counts.lock().expect("no task panics while it counts"));
             }
         },
     );

@@ -7,6 +7,7 @@
 mod ceiling;
 mod conv;
 mod conv_lif;
+mod counters;
 pub mod dropout;
 mod events;
 pub mod input;
