@@ -4,6 +4,8 @@
 //! `build.rs` compiles each `kernels/*.cu` to a module and fails if a kernel spills. Without nvcc there are none:
 //! [`COMPILER`] is `None`, [`MODULES`] and [`REPORT`] are empty.
 
+pub mod sass;
+
 /// A compiled `kernels/{name}.cu`.
 pub struct Module {
     pub name: &'static str,

@@ -61,6 +61,16 @@ pub trait Storage: Clone {
         0
     }
 
+    /// On a rehearsal: the kernels that have been launched, in order.
+    fn launched(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Registers of a kernel's threads, where the device has such a thing.
+    fn registers(&self, _kernel: &str) -> Option<u32> {
+        None
+    }
+
     /// Sets memory aside for the operations, so that none asks for it later.
     fn reserve(&self, _bytes: usize) -> Result<()> {
         Ok(())

@@ -4,7 +4,7 @@
 use super::check::check;
 use super::operation::{Operation, Part, Work};
 use super::shape::LayerShape;
-use super::tensors::{Activity, Layer, random, share};
+use super::tensors::{Activity, Layer, Shifts, random, share};
 use super::timing::{Timing, repetitions, take_turns};
 use crate::backend::Backend;
 use crate::backend::shape::{Span, Volume};
@@ -99,6 +99,9 @@ pub struct Record {
     pub flops: f64,
     /// Seconds that this takes at least.
     pub floor: f64,
+    /// Of the threads of the kernel that has most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub registers: Option<u32>,
     /// Where a step of a network was timed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub images_per_second: Option<f64>,
@@ -115,6 +118,8 @@ impl Record {
 pub struct Copies<B: Backend> {
     backend: B,
     layers: Vec<Layer<B>>,
+    /// See [`Record::registers`].
+    registers: Vec<(Operation, Option<u32>)>,
 }
 
 /// An operation made ready to be timed.
@@ -129,10 +134,14 @@ struct Ready<B: Backend> {
 impl<B: Backend> Copies<B> {
     /// As many copies as are needed to pass by the caches, at `most` so many, drawn anew each.
     pub fn new(backend: &B, shape: LayerShape, operations: &[Operation], rate: f64, most: usize) -> Result<Self> {
+        let mut registers = vec![None; operations.len()];
         if let Some(rehearsal) = backend.rehearsal() {
-            let mut layer = Layer::new(&rehearsal, shape, operations, rate, Some([0.0; 2]), 0)?;
-            for operation in operations {
+            let mut layer = Layer::new(&rehearsal, shape, operations, rate, Some(Shifts::default()), 0)?;
+            for (operation, registers) in operations.iter().zip(&mut registers) {
+                let before = rehearsal.launched().len();
                 operation.run(&rehearsal, &mut layer)?;
+                let kernels = &rehearsal.launched()[before..];
+                *registers = kernels.iter().filter_map(|kernel| backend.registers(kernel)).max();
             }
             backend.reserve(rehearsal.working_memory())?;
         }
@@ -143,7 +152,8 @@ impl<B: Backend> Copies<B> {
         let shifts = Some(first.shifts());
         let others = (1..count).map(|seed| Layer::new(backend, shape, operations, rate, shifts, seed));
         let layers = std::iter::once(Ok(first)).chain(others).collect::<Result<_>>()?;
-        Ok(Self { backend: backend.clone(), layers })
+        let registers = operations.iter().copied().zip(registers).collect();
+        Ok(Self { backend: backend.clone(), layers, registers })
     }
 
     /// Checks and times operations that take turns; those that the device has. `None` where `stop` was set.
@@ -181,6 +191,7 @@ impl<B: Backend> Copies<B> {
                 bytes: work.bytes,
                 flops: work.flops,
                 floor: ceilings.floor(work).0,
+                registers: self.registers.iter().find(|of| of.0 == ready.operation).and_then(|of| of.1),
                 images_per_second: None,
             }
         };
@@ -210,7 +221,7 @@ impl<B: Backend> Copies<B> {
     /// Seconds a call.
     fn time(&mut self, ready: &mut Ready<B>) -> Result<f64> {
         let Ready { operation, graph, passes, .. } = ready;
-        let Self { backend, layers } = self;
+        let Self { backend, layers, .. } = self;
         let mut pass = |layers: &mut Vec<Layer<B>>| {
             backend.repeat(graph, &mut || {
                 layers.iter_mut().try_for_each(|layer| operation.run(backend, layer).map(|_| ()))

@@ -4,6 +4,7 @@
 pub mod check;
 pub mod measure;
 pub mod operation;
+pub mod paper;
 mod reference;
 pub mod report;
 pub mod shape;

@@ -75,7 +75,8 @@ impl std::fmt::Display for Change {
 
 /// Records of one shape as a table.
 pub fn table(records: &[Record], baseline: Option<&Report>) -> Table {
-    let head = ["operation", "µs", "min–max", "GB/s", "GFLOP/s", "floor µs", "of it %", "ratio", "before"];
+    let head =
+        ["operation", "µs", "min–max", "MB", "GB/s", "GFLOP/s", "floor µs", "of it %", "registers", "ratio", "before"];
     let mut table = Table::new(&head);
     for record in records {
         let seconds = &record.seconds;
@@ -85,18 +86,25 @@ pub fn table(records: &[Record], baseline: Option<&Report>) -> Table {
             name.trim_end().to_string(),
             figure(1e6 * seconds.median),
             format!("{}–{}", figure(1e6 * seconds.min), figure(1e6 * seconds.max)),
+            if record.bytes > 0.0 { figure(record.bytes / 1e6) } else { "–".into() },
             rate(record.bytes),
             rate(record.flops),
             if record.floor > 0.0 { figure(1e6 * record.floor) } else { "–".into() },
             if record.floor > 0.0 { format!("{:.0}", 100.0 * record.share()) } else { "–".into() },
+            record.registers.map_or("–".into(), |registers| registers.to_string()),
             record.ratio.map_or("–".into(), |ratio| format!("{:.2}", ratio.median)),
             baseline
                 .map_or("–".into(), |report| report.change(record).map_or("new".into(), |change| change.to_string())),
         ]);
     }
-    let without = |place: usize, unused: bool| unused.then_some(place);
-    let unused = [without(7, records.iter().all(|record| record.ratio.is_none())), without(8, baseline.is_none())];
-    table.without(&unused.into_iter().flatten().collect::<Vec<_>>())
+    let none = |has: fn(&Record) -> bool| !records.iter().any(has);
+    let unused = [
+        (5, none(|record| record.flops > 0.0)),
+        (8, none(|record| record.registers.is_some())),
+        (9, none(|record| record.ratio.is_some())),
+        (10, baseline.is_none()),
+    ];
+    table.without(&unused.iter().filter(|column| column.1).map(|column| column.0).collect::<Vec<_>>())
 }
 
 /// Three digits that count.
@@ -127,6 +135,7 @@ mod tests {
             bytes: 1e6,
             flops: 2e9,
             floor: 5e-4,
+            registers: None,
             images_per_second: None,
         }
     }

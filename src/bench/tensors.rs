@@ -165,8 +165,8 @@ pub struct Layer<B: Backend> {
     pub means: B::Floats,
 }
 
-/// Shifts of a layer's currents that give a firing rate: those of its neurons and of the neurons below.
-pub type Shifts = [f32; 2];
+/// Shifts of currents that give a firing rate: of a layer's neurons, of the neurons below, and of a readout's.
+pub type Shifts = [f32; 3];
 
 impl<B: Backend> Layer<B> {
     /// A layer for these operations, drawn from `seed`, its firing rate as in [`Activity::new`].
@@ -182,7 +182,7 @@ impl<B: Backend> Layer<B> {
         let neurons = Activity::new(backend, shape.span, volume, rate, shifts.map(|shifts| shifts[0]), 2 * seed)?;
         let has = |part: Part| operations.iter().any(|operation| operation.part() == part);
         let synapses = has(Part::Synapses).then(|| Synapses::new(backend, shape, rate, shifts, seed)).transpose()?;
-        let training = has(Part::Training).then(|| Training::new(backend, shape, rate, seed)).transpose()?;
+        let training = has(Part::Training).then(|| Training::new(backend, shape, rate, shifts, seed)).transpose()?;
         Ok(Self {
             shape,
             neurons,
@@ -195,7 +195,8 @@ impl<B: Backend> Layer<B> {
 
     /// For further layers of the same shape.
     pub fn shifts(&self) -> Shifts {
-        [self.neurons.shift, self.synapses.as_ref().map_or(0.0, |synapses| synapses.below.shift)]
+        let below = self.synapses.as_ref().map_or(0.0, |synapses| synapses.below.shift);
+        [self.neurons.shift, below, self.training.as_ref().map_or(0.0, |training| training.spikes.shift)]
     }
 }
 

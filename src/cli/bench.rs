@@ -9,6 +9,7 @@ use crate::backend::Backend;
 use crate::backend::shape::Volume;
 use crate::bench::measure::{COPIES, Ceilings, Copies, Record};
 use crate::bench::operation::{Operation, Part};
+use crate::bench::paper::{NamedCard, Paper, table as paper_table};
 use crate::bench::report::{Report, figure, table};
 use crate::bench::shape::{LAYERS, LayerShape, NEURONS};
 use crate::bench::timing::ROUNDS;
@@ -27,9 +28,12 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 pub const EXAMPLES: &str = "\
-Operations: conv_lif_forward, conv_current, conv_batch_norm, conv_input_grad, conv_input_grad_lif (cards),
-conv_weight_grad, pack_weight, weight_norm_forward, norm_lif_forward, spike_backward, norm_spike_backward,
-max_pool_forward, avg_pool_forward; and train_step, a whole training step of --network.
+Operations:
+  synapses  conv_lif_forward, conv_current, conv_batch_norm, conv_input_grad, conv_input_grad_lif (cards),
+            conv_weight_grad, pack_weight, weight_norm_forward, weight_norm_backward
+  neurons   norm_lif_forward, spike_backward, norm_spike_backward, max_pool_forward, avg_pool_forward, bias_grad
+  training  input, dropout_spikes, dropout_floats, vote_currents, vote_spikes, vote_backward, loss, update,
+            collect_counts, tune_bounds; train_step, a whole step of --network
 
 The columns:
   µs         median of one call over the rounds; tensors lie in no cache, where there are enough of them
@@ -37,6 +41,9 @@ The columns:
   floor µs   what that takes at the rates of a copy and of products in registers, measured first; on
              the CPU, which skips silent inputs, products with spikes alone are counted
   of it %    the floor by the time
+On a card also registers of the kernel that has most. The columns of --card: blocks of a launch, waves
+in which the card runs them, and instructions of the kernel's main loop, those with a matrix product
+beside it (with cuobjdump).
 Every result is first compared with plain loops in f64; a wrong one is an error, and not timed.
 
 Examples:
@@ -44,6 +51,7 @@ Examples:
   adali bench conv_lif_forward --shape T=4,N=64,C=128,H=14
   adali bench --surrogates                         what a slope costs, in identical kernels
   adali bench train_step --network conv2 --input 1x28x28 --surrogate adali,arctan
+  adali bench --card h100                          a plan on paper: floors, launches, registers, occupancy
   adali bench --json before.json                   then, after a change:
   adali bench --baseline before.json               marks what moved beyond the spread";
 
@@ -70,6 +78,9 @@ pub struct BenchArguments {
     /// Rounds, each some hundredths of a second an operation.
     #[arg(long, value_name = "N", default_value_t = ROUNDS)]
     rounds: usize,
+    /// Measure nothing: print what the kernels would take of this card, by the compiler's report and the data sheet.
+    #[arg(long, value_enum, conflicts_with_all = ["baseline", "rounds"])]
+    card: Option<NamedCard>,
     /// Mark what is slower or faster than in this file of an earlier --json.
     #[arg(long, value_name = "FILE")]
     baseline: Option<PathBuf>,
@@ -114,6 +125,9 @@ pub fn run(arguments: BenchArguments) -> Result<End> {
         bail_input!("--rounds {} must be between 1 and 1000", arguments.rounds);
     }
     let operations = arguments.operations()?;
+    if let Some(card) = arguments.card {
+        return on_paper(&arguments, card, &operations);
+    }
     let baseline = arguments.baseline.as_deref().map(Report::read).transpose()?;
     let stepped = arguments.steps().then(|| arguments.step.stepped()).transpose()?;
     if arguments.device.device == Device::Emulator {
@@ -124,6 +138,43 @@ pub fn run(arguments: BenchArguments) -> Result<End> {
         let mut bench = Bench { arguments: &arguments, backend: &backend, baseline: baseline.as_ref(), stop: &stop };
         bench.run(&operations, stepped.as_ref())
     })
+}
+
+/// Prints and writes plans.
+fn on_paper(arguments: &BenchArguments, card: NamedCard, operations: &[Operation]) -> Result<End> {
+    if operations.is_empty() {
+        bail_input!("a plan for a card has no train_step; name operations of a layer, or none for all");
+    }
+    let precision = arguments.device.precision.into();
+    let mut paper = Paper::new(card, precision)?;
+    let (name, Ceilings { copy, products }) = (card.name(), card.ceilings(precision));
+    if !arguments.quiet {
+        let (copy, products) = (figure(copy / 1e9), figure(products / 1e9));
+        say(format!("{name}, on paper, not measured: {copy} GB/s, {products} GFLOP/s by its data sheet"))?;
+    }
+    let mut plans = Vec::new();
+    for (shape, operations) in arguments.cases(operations, false) {
+        let planned = paper.plan(shape, &operations, arguments.firing_rate)?;
+        if !arguments.quiet {
+            say(format!("\n{shape}\n{}", paper_table(&planned).indented(2).trim_end()))?;
+        }
+        plans.extend(planned);
+    }
+    if !paper.reads_code() && !arguments.quiet {
+        say("\nno machine code was looked at: cuobjdump is not found (`make cuda` fetches it)")?;
+    }
+    if let Some(path) = &arguments.json {
+        let plan = serde_json::json!({
+            "command": command_line(),
+            "version": env!("CARGO_PKG_VERSION"),
+            "card": name,
+            "measured": false,
+            "compiler": COMPILER,
+            "plans": plans,
+        });
+        write_whole(path, (serde_json::to_string_pretty(&plan)? + "\n").as_bytes())?;
+    }
+    Ok(End::Done)
 }
 
 impl BenchArguments {

@@ -4,11 +4,15 @@ use super::options::{DeviceOptions, on_device};
 use super::{End, say};
 use crate::backend::Storage;
 use crate::backend::gpu::cuda::Cuda;
+use crate::bail_input;
+use crate::bench::table::Table;
 use crate::data::{DataSource, find};
+use crate::kernels::sass::{Class, Loop, main_loops};
 use crate::kernels::{ADVICE, COMPILER, MODULES, REPORT, Resources};
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 #[derive(Args)]
@@ -20,6 +24,12 @@ pub struct InfoArguments {
     /// The CUDA kernels in this program: registers, spills, shared memory, occupancy.
     #[arg(long)]
     kernels: bool,
+    /// What the main loops of these kernels consist of, in machine instructions: all whose name contains NAME.
+    #[arg(long, value_name = "NAME", conflicts_with = "kernels")]
+    sass: Option<String>,
+    /// For --sass: the architecture.
+    #[arg(long, value_name = "90", default_value = "90")]
+    arch: String,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -39,13 +49,21 @@ The table of --kernels, by kernel and architecture, as the compiler reports it:
               fault in itself: registers that hold a tile of the result are worth more than
               warps that wait
 
+The table of --sass (needs cuobjdump, which `make cuda` fetches) counts the instructions of the
+innermost loop with the most matrix instructions, or of the longest; of the whole kernel where
+none loops. lds and sts: loads from and stores to shared memory; ldg and stg: global memory.
+
 Examples:
-  adali info                    devices and data sets
-  adali info --kernels          the table
-  adali info --kernels --json   the same for programs";
+  adali info                            devices and data sets
+  adali info --kernels                  the table
+  adali info --kernels --json           the same for programs
+  adali info --sass conv_lif_forward    what these kernels' main loops consist of";
 
 pub fn run(arguments: InfoArguments) -> Result<End> {
     match (arguments.kernels, arguments.json) {
+        (_, json) if arguments.sass.is_some() => {
+            loops(arguments.sass.as_deref().unwrap_or_default(), &arguments.arch, json)?;
+        }
         (true, true) => say(kernels_json())?,
         (true, false) => kernel_table()?,
         (false, json) => devices_and_data(&arguments.device, arguments.data_dir.as_deref(), json)?,
@@ -109,6 +127,38 @@ fn kernel_table() -> Result<()> {
         say(format!("{name:width$}  {arch:6}  {registers:9}  {spill:5}  {shared:6}  {threads:>7}  {occupancy}"))?;
     }
     Ok(())
+}
+
+/// The main loops of the kernels whose name contains `part`.
+fn loops(part: &str, arch: &str, json: bool) -> Result<()> {
+    let wanted = |kernel: &&Resources| kernel.kernel.contains(part) && kernel.arch == arch;
+    let modules: BTreeSet<&str> = REPORT.iter().filter(wanted).map(|kernel| kernel.module).collect();
+    if modules.is_empty() {
+        bail_input!(
+            "this program has no kernel with {part:?} in its name for sm_{arch}; `adali info --kernels` lists them"
+        );
+    }
+    let mut found = BTreeMap::new();
+    for module in MODULES.iter().filter(|module| modules.contains(module.name)) {
+        found.extend(main_loops(module, arch)?.into_iter().filter(|(kernel, _)| kernel.contains(part)));
+    }
+    if json {
+        let kernel = |(name, main): (String, Loop)| {
+            let classes = main.classes.iter().map(|(class, count)| (class.name().to_string(), Value::from(*count)));
+            let whole = json!({ "loop": main.loops, "instructions": main.instructions() });
+            let counts = classes.chain(whole.as_object().expect("it is one").clone());
+            (name, Value::Object(counts.collect()))
+        };
+        return say(Value::Object(found.into_iter().map(kernel).collect()));
+    }
+    let columns = Class::ALL.map(Class::name);
+    let mut table = Table::new(&[&["kernel", "", "all"][..], &columns[..]].concat());
+    for (name, main) in found {
+        let kind = if main.loops { "loop" } else { "whole" };
+        let counts = Class::ALL.iter().map(|&class| main.count(class).to_string());
+        table.row([name, kind.into(), main.instructions().to_string()].into_iter().chain(counts));
+    }
+    say(table.plain().trim_end())
 }
 
 fn kernels_json() -> Value {

@@ -50,6 +50,16 @@ pub enum Stored {
     F32,
 }
 
+impl From<Stored> for Precision {
+    fn from(stored: Stored) -> Self {
+        match stored {
+            Stored::Bf16 => Self::Bf16,
+            Stored::F16 => Self::F16,
+            Stored::F32 => Self::F32,
+        }
+    }
+}
+
 /// Device and threads.
 #[derive(Args)]
 pub struct DeviceOptions {
@@ -102,11 +112,7 @@ impl DeviceOptions {
             bail_input!("threads {} must be at most 1024", self.threads);
         }
         rayon::ThreadPoolBuilder::new().num_threads(self.threads).build_global()?;
-        let precision = match self.precision {
-            Stored::Bf16 => Precision::Bf16,
-            Stored::F16 => Precision::F16,
-            Stored::F32 => Precision::F32,
-        };
+        let precision = self.precision.into();
         match self.device {
             Device::Cpu => Ok(Opened::Cpu(Cpu)),
             Device::Auto if Cuda::cards() == 0 => Ok(Opened::Cpu(Cpu)),

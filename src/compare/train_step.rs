@@ -91,6 +91,7 @@ pub fn train_steps<B: Backend>(
         bytes: 0.0,
         flops: 0.0,
         floor: 0.0,
+        registers: None,
         images_per_second: Some(*batch as f64 / cost.step.median),
     };
     Ok(Some(costs.configurations.iter().map(record).collect()))

@@ -92,6 +92,11 @@ pub trait Driver {
     /// Seconds from the first launch of `work` to the end of the last, which is waited for. Nothing is being recorded.
     fn seconds(&self, work: &mut dyn FnMut() -> Result<()>) -> Result<f64>;
 
+    /// Registers of a kernel's threads; `None` where there are none.
+    fn registers(&self, _kernel: &str) -> Option<u32> {
+        None
+    }
+
     /// Whether every launch is waited for (`ADALI_SYNC=1`): nothing can then be recorded.
     fn synchronous(&self) -> bool;
 

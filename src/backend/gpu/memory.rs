@@ -126,6 +126,11 @@ impl<D: Driver> Gpu<D> {
         Self { device: Device::new(Some(driver), graphs), precision, card, name }
     }
 
+    /// A card that is not there: its [rehearsal](Self::rehearse).
+    pub fn on_paper(card: Card, precision: Precision, name: String) -> Self {
+        Self { device: Device::new(None, false), precision, card, name }
+    }
+
     /// The same device without memory or work.
     pub fn rehearse(&self) -> Self {
         Self { device: Device::new(None, false), ..self.clone() }

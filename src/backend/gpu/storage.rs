@@ -59,6 +59,14 @@ impl<D: Driver> Storage for Gpu<D> {
         self.most_borrowed()
     }
 
+    fn launched(&self) -> Vec<String> {
+        self.rehearsed().launches.into_iter().map(|(kernel, _)| kernel).collect()
+    }
+
+    fn registers(&self, kernel: &str) -> Option<u32> {
+        self.driver()?.registers(kernel)
+    }
+
     fn reserve(&self, bytes: usize) -> Result<()> {
         self.set_aside(bytes)
     }

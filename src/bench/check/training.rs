@@ -113,7 +113,7 @@ impl<B: Backend> Look<'_, B> {
         let of_logits = Volume { h: 1, w: 1, c: training.classes };
         let logits_grad = self.floats(&training.given_logits, of_logits)?;
         let found = self.floats(&training.spikes.currents_grad, training.spikes.volume)?;
-        let scale = f64::from(self.backend.first_loss_scale());
+        let scale = f64::from(self.backend.read_tally(&training.tally)?.loss_scale);
         for place in self.places(training.spikes.volume).take(PLACES) {
             let t = self.below(self.span.steps);
             let of_class = logits_grad.at(t, Place { c: place.c / training.vote, ..place });

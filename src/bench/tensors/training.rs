@@ -1,6 +1,6 @@
 //! What stands around the layers of a network: samples, votes and a loss, an optimiser, bounds.
 
-use super::{Activity, BOUNDS, randomise, usual_neuron};
+use super::{Activity, BOUNDS, Shifts, randomise, usual_neuron};
 use crate::backend::shape::{Conv, Span, Volume};
 use crate::backend::{Backend, Normalisation, Step, Trained};
 use crate::bench::shape::LayerShape;
@@ -100,7 +100,7 @@ pub struct Training<B: Backend> {
 
 impl<B: Backend> Training<B> {
     /// Around a layer of this shape.
-    pub fn new(backend: &B, shape: LayerShape, rate: f64, seed: u64) -> Result<Self> {
+    pub fn new(backend: &B, shape: LayerShape, rate: f64, shifts: Option<Shifts>, seed: u64) -> Result<Self> {
         let (span, neurons) = (shape.span, shape.neurons());
         let vote = votes(neurons.c);
         let classes = neurons.c / vote;
@@ -116,7 +116,7 @@ impl<B: Backend> Training<B> {
             vote,
             drawn: Samples::new(backend, span, neurons, classes, seed)?,
             samples: backend.samples(span, Volume { c: SAMPLE_CHANNELS, ..neurons })?,
-            spikes: Activity::new(backend, span, of_outputs, rate, None, seed)?,
+            spikes: Activity::new(backend, span, of_outputs, rate, shifts.map(|shifts| shifts[2]), seed)?,
             outputs: readouts(of_outputs, 3 * seed)?,
             logits: backend.readouts(span, of_logits)?,
             given_logits: readouts(of_logits, 3 * seed + 1)?,

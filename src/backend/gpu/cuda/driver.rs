@@ -161,6 +161,10 @@ impl Driver for Cuda {
         begin.elapsed_ms(&end).map(|milliseconds| f64::from(milliseconds) / 1e3).map_err(explain)
     }
 
+    fn registers(&self, kernel: &str) -> Option<u32> {
+        self.functions.get(kernel)?.num_regs().ok()?.try_into().ok()
+    }
+
     fn synchronous(&self) -> bool {
         self.synchronous
     }

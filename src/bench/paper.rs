@@ -1,0 +1,272 @@
+//! What operations would take of a card that is not there: from the launches that the host would make, what the compiler
+//! says of the kernels, and the card's data sheet. A plan, no measurement.
+
+use super::measure::Ceilings;
+use super::operation::Operation;
+use super::report::figure;
+use super::shape::LayerShape;
+use super::table::Table;
+use super::tensors::{Layer, Shifts};
+use crate::backend::gpu::cuda::Cuda;
+use crate::backend::gpu::tile::Card;
+use crate::backend::gpu::{Gpu, Launch, Precision};
+use crate::kernels::sass::{Class, Loop, main_loops};
+use crate::kernels::{MODULES, Multiprocessor, REPORT, Resources};
+use anyhow::{Result, bail};
+use clap::ValueEnum;
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// A card by its data sheet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum NamedCard {
+    /// A100 SXM, 80 GB.
+    A100,
+    /// GeForce RTX 4090.
+    Rtx4090,
+    /// H100 SXM.
+    H100,
+    /// H200 SXM.
+    H200,
+}
+
+impl NamedCard {
+    /// As on the command line.
+    pub fn name(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().into())
+    }
+
+    /// Compute capability, multiprocessors, bytes a second of memory, and floating-point operations a second in 16 bits on
+    /// tensor cores without sparsity, sums in f32, and in f32 (NVIDIA's data sheets).
+    fn data(self) -> (&'static str, usize, f64, f64, f64) {
+        match self {
+            Self::A100 => ("80", 108, 2.039e12, 312e12, 19.5e12),
+            Self::Rtx4090 => ("89", 128, 1.008e12, 165.2e12, 82.6e12),
+            Self::H100 => ("90", 132, 3.35e12, 989e12, 67e12),
+            Self::H200 => ("90", 132, 4.8e12, 989e12, 67e12),
+        }
+    }
+
+    /// The most that the data sheet promises.
+    pub fn ceilings(self, precision: Precision) -> Ceilings {
+        let (_, _, copy, sixteen, single) = self.data();
+        Ceilings { copy, products: if precision == Precision::F32 { single } else { sixteen } }
+    }
+
+    fn card(self) -> Card {
+        let (arch, multiprocessors, ..) = self.data();
+        let shared = Multiprocessor::of(arch).expect("it is known").shared_per_block as usize;
+        Card { multiprocessors, shared }
+    }
+
+    /// What the compiler said of a kernel in the code that this card runs: of its own capability or an older one of the same
+    /// generation.
+    fn resources(self, kernel: &str) -> Option<&'static Resources> {
+        let own = self.data().0;
+        let runs = |arch: &str| arch.len() == own.len() && arch[..1] == own[..1] && arch <= own;
+        REPORT.iter().filter(|r| r.kernel == kernel && runs(r.arch)).max_by_key(|r| r.arch)
+    }
+}
+
+/// A launch on paper.
+#[derive(Clone, Debug, Serialize)]
+pub struct PlannedLaunch {
+    pub kernel: String,
+    pub blocks: u64,
+    pub threads: u32,
+    /// Bytes a block, dynamic.
+    pub shared: u32,
+    pub registers: u32,
+    /// Warps that a multiprocessor holds of those that it could.
+    pub occupancy: f64,
+    /// Blocks by those that the whole card holds at a time.
+    pub waves: f64,
+    /// Instructions of the main loop, and those of them that multiply matrices, where cuobjdump is there.
+    pub instructions: Option<u32>,
+    pub matrix: Option<u32>,
+}
+
+/// An operation on paper.
+#[derive(Clone, Debug, Serialize)]
+pub struct Planned {
+    pub operation: String,
+    pub variant: String,
+    pub shape: String,
+    pub bytes: f64,
+    pub flops: f64,
+    /// Seconds at the data sheet's rates.
+    pub floor: f64,
+    pub memory_bound: bool,
+    pub launches: Vec<PlannedLaunch>,
+}
+
+/// Plans for a card.
+pub struct Paper {
+    card: NamedCard,
+    gpu: Gpu<Cuda>,
+    ceilings: Ceilings,
+    /// By the name of the module; `None` where there is no cuobjdump.
+    loops: Option<BTreeMap<String, BTreeMap<String, Loop>>>,
+}
+
+impl Paper {
+    /// Plans for a card with values stored in `precision`.
+    ///
+    /// # Errors
+    /// Where the program has no kernels.
+    pub fn new(card: NamedCard, precision: Precision) -> Result<Self> {
+        if MODULES.is_empty() {
+            bail!("cannot plan for a card: {}", crate::kernels::ADVICE);
+        }
+        let name = format!("{} on paper", card.name());
+        Ok(Self {
+            card,
+            gpu: Gpu::on_paper(card.card(), precision, name),
+            ceilings: card.ceilings(precision),
+            loops: Some(BTreeMap::new()),
+        })
+    }
+
+    /// Whether machine code could be looked at.
+    pub fn reads_code(&self) -> bool {
+        self.loops.is_some()
+    }
+
+    /// Operations of one shape; those that the card would have.
+    pub fn plan(&mut self, shape: LayerShape, operations: &[Operation], rate: f64) -> Result<Vec<Planned>> {
+        let mut layer = Layer::new(&self.gpu, shape, operations, rate, Some(Shifts::default()), 0)?;
+        let mut plans = Vec::new();
+        for &operation in operations {
+            let before = self.gpu.rehearsed().launches.len();
+            if !operation.run(&self.gpu, &mut layer)? {
+                continue;
+            }
+            let launches = self.gpu.rehearsed().launches.split_off(before);
+            let work = operation.work(&self.gpu, &layer);
+            let (floor, memory_bound) = self.ceilings.floor(work);
+            plans.push(Planned {
+                operation: operation.name().into(),
+                variant: operation.variant(),
+                shape: shape.to_string(),
+                bytes: work.bytes,
+                flops: work.flops,
+                floor,
+                memory_bound,
+                launches: launches.iter().filter_map(|(kernel, launch)| self.launch(kernel, launch)).collect(),
+            });
+        }
+        Ok(plans)
+    }
+
+    fn launch(&mut self, kernel: &str, launch: &Launch) -> Option<PlannedLaunch> {
+        let resources = self.card.resources(kernel)?;
+        let multiprocessor = Multiprocessor::of(self.card.data().0)?;
+        let shared = resources.shared + launch.shared;
+        let occupancy = multiprocessor.occupancy(launch.threads, resources.registers, shared);
+        let blocks: u64 = launch.grid.iter().map(|&n| u64::from(n)).product();
+        let held = u64::from(occupancy.blocks) * self.card.card().multiprocessors as u64;
+        let main = self.main_loop(resources);
+        Some(PlannedLaunch {
+            kernel: kernel.into(),
+            blocks,
+            threads: launch.threads,
+            shared: launch.shared,
+            registers: resources.registers,
+            occupancy: occupancy.fraction(),
+            waves: blocks as f64 / held as f64,
+            instructions: main.as_ref().map(Loop::instructions),
+            matrix: main.as_ref().map(|main| main.count(Class::Matrix)),
+        })
+    }
+
+    fn main_loop(&mut self, resources: &Resources) -> Option<Loop> {
+        let loops = self.loops.as_mut()?;
+        if !loops.contains_key(resources.module) {
+            let module = MODULES.iter().find(|module| module.name == resources.module)?;
+            match main_loops(module, resources.arch) {
+                Ok(found) => drop(loops.insert(resources.module.into(), found)),
+                Err(_) => {
+                    self.loops = None;
+                    return None;
+                }
+            }
+        }
+        self.loops.as_ref()?[resources.module].get(resources.kernel).cloned()
+    }
+}
+
+/// Plans of one shape: a row an operation, with its first kernel, and one for each further kernel.
+pub fn table(plans: &[Planned]) -> Table {
+    let mut table = Table::new(&[
+        "operation",
+        "MB",
+        "GFLOP",
+        "floor µs",
+        "by",
+        "kernel",
+        "blocks",
+        "waves",
+        "registers",
+        "occupancy %",
+        "loop",
+        "matrix",
+    ]);
+    for plan in plans {
+        let name = [plan.operation.as_str(), plan.variant.as_str()].join(" ");
+        let flops = if plan.flops > 0.0 { figure(plan.flops / 1e9) } else { "–".into() };
+        let by = if plan.memory_bound { "memory" } else { "products" };
+        let first = [name.trim_end().into(), figure(plan.bytes / 1e6), flops, figure(1e6 * plan.floor), by.into()];
+        let rows = std::iter::once(first).chain(std::iter::repeat([const { String::new() }; 5]));
+        for (cells, launch) in rows.zip(&plan.launches) {
+            let count = |count: Option<u32>| count.map_or("–".into(), |count| count.to_string());
+            let of_kernel = [
+                launch.kernel.clone(),
+                launch.blocks.to_string(),
+                figure(launch.waves),
+                launch.registers.to_string(),
+                format!("{:.0}", 100.0 * launch.occupancy),
+                count(launch.instructions),
+                count(launch.matrix),
+            ];
+            table.row(cells.into_iter().chain(of_kernel));
+        }
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_card_runs_code_of_its_generation() {
+        for card in NamedCard::value_variants() {
+            let (own, ..) = card.data();
+            assert!(Multiprocessor::of(own).is_some());
+            for kernel in REPORT {
+                let found = card.resources(kernel.kernel);
+                assert!(found.is_none_or(|r| r.arch[..1] == own[..1] && r.arch <= own), "{own}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_operation_has_its_launches() {
+        if MODULES.is_empty() {
+            assert!(Paper::new(NamedCard::H100, Precision::Bf16).is_err());
+            return;
+        }
+        let mut paper = Paper::new(NamedCard::H100, Precision::Bf16).unwrap();
+        let shape: LayerShape = "T=4,N=64,C=64,H=32".parse().unwrap();
+        let plans = paper.plan(shape, &Operation::all(), 0.1).unwrap();
+        assert_eq!(plans.len(), Operation::all().len());
+        for plan in &plans {
+            assert!(!plan.launches.is_empty() && plan.floor > 0.0, "{plan:?}");
+            assert!(plan.launches.iter().all(|l| l.registers > 0 && l.waves > 0.0 && l.occupancy > 0.0), "{plan:?}");
+        }
+        // 2 x 64 x 4 x 32 x 32 x 64 x 64 x 9 operations at 989 TFLOP/s.
+        let forward = plans.iter().find(|plan| plan.operation == "conv_lif_forward").unwrap();
+        assert!((forward.floor * 1e6 - 19.54).abs() < 0.01 && !forward.memory_bound, "{forward:?}");
+        assert!(table(&plans).plain().contains("conv_lif_forward_t4_bf16"));
+    }
+}
