@@ -14,8 +14,9 @@ use std::sync::atomic::AtomicBool;
 
 /// Bytes that the copies of a layer's tensors are together to exceed: more than any cache holds.
 const CACHE: f64 = 256e6;
-/// The most copies: what is small stays in the cache.
+/// The most copies, and the most bytes of them: what is small stays in the cache.
 pub const COPIES: usize = 64;
+const MEMORY: usize = 2 << 30;
 /// Seconds that an operation's turn should take.
 const TURN: f64 = 0.02;
 /// Of the ceilings.
@@ -148,7 +149,8 @@ impl<B: Backend> Copies<B> {
         let first = Layer::new(backend, shape, operations, rate, None, 0)?;
         let least =
             operations.iter().map(|operation| operation.work(backend, &first).bytes).fold(f64::INFINITY, f64::min);
-        let count = (CACHE / least).ceil().clamp(1.0, most as f64) as u64;
+        let room = (MEMORY / Layer::size(backend, shape, operations)).clamp(1, most);
+        let count = (CACHE / least).ceil().clamp(1.0, room as f64) as u64;
         let shifts = Some(first.shifts());
         let others = (1..count).map(|seed| Layer::new(backend, shape, operations, rate, shifts, seed));
         let layers = std::iter::once(Ok(first)).chain(others).collect::<Result<_>>()?;

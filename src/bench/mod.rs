@@ -7,6 +7,7 @@ pub mod operation;
 pub mod paper;
 mod reference;
 pub mod report;
+pub mod roofline;
 pub mod shape;
 pub mod table;
 pub mod tensors;

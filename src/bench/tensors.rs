@@ -193,6 +193,18 @@ impl<B: Backend> Layer<B> {
         })
     }
 
+    /// About how many bytes of the device's memory such a layer takes; those of single channels are left out.
+    pub fn size(backend: &B, shape: LayerShape, operations: &[Operation]) -> usize {
+        let (span, conv) = (shape.span, shape.convolution());
+        let activity = |volume| 3 * backend.floats_size(span, volume) + 2 * backend.bits_size(span, volume);
+        let has = |part: Part| usize::from(operations.iter().any(|operation| operation.part() == part));
+        let weight = backend.weight_size(&conv);
+        let synapses = activity(shape.input) + 4 * weight + backend.packed_size(&conv);
+        let training = 5 * weight + backend.samples_size(span, Volume { c: SAMPLE_CHANNELS, ..shape.neurons() });
+        let neurons = activity(shape.neurons()) + 2 * backend.floats_size(span, shape.neurons());
+        neurons + has(Part::Synapses) * synapses + has(Part::Training) * training
+    }
+
     /// For further layers of the same shape.
     pub fn shifts(&self) -> Shifts {
         let below = self.synapses.as_ref().map_or(0.0, |synapses| synapses.below.shift);

@@ -11,7 +11,9 @@ use crate::bench::measure::{COPIES, Ceilings, Copies, Record};
 use crate::bench::operation::{Operation, Part};
 use crate::bench::paper::{NamedCard, Paper, table as paper_table};
 use crate::bench::report::{Report, figure, table};
+use crate::bench::roofline::roofline;
 use crate::bench::shape::{LAYERS, LayerShape, NEURONS};
+use crate::bench::tensors::Layer;
 use crate::bench::timing::ROUNDS;
 use crate::compare::report::machine;
 use crate::compare::train_step::{ImageShape, Stepped, train_steps};
@@ -87,6 +89,9 @@ pub struct BenchArguments {
     /// Write all figures to this file, also after Ctrl-C; an existing one is replaced.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Draw a roofline plot of all figures as SVG.
+    #[arg(long, value_name = "FILE", conflicts_with = "card")]
+    svg: Option<PathBuf>,
     /// Nothing but errors.
     #[arg(long, short)]
     quiet: bool,
@@ -255,21 +260,24 @@ impl<B: Backend> Bench<'_, B> {
         })?;
         let mut results = Vec::new();
         let measured = self.measure(operations, stepped, &ceilings, &mut results);
+        let time = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        let report = Report {
+            command: command_line(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            machine: machine(),
+            device,
+            compiler: COMPILER.map(String::from),
+            time: time.map_or(0, |time| time.as_secs()),
+            ceilings,
+            results,
+        };
         if let Some(path) = &self.arguments.json {
-            let time = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-            let report = Report {
-                command: command_line(),
-                version: env!("CARGO_PKG_VERSION").into(),
-                machine: machine(),
-                device,
-                compiler: COMPILER.map(String::from),
-                time: time.map_or(0, |time| time.as_secs()),
-                ceilings,
-                results,
-            };
             write_whole(path, report.to_json()?.as_bytes())?;
         }
         measured?;
+        if let Some(path) = &self.arguments.svg {
+            write_whole(path, roofline(&report)?.as_bytes())?;
+        }
         Ok(if self.stop.load(Ordering::Relaxed) { End::Interrupted } else { End::Done })
     }
 
@@ -284,15 +292,11 @@ impl<B: Backend> Bench<'_, B> {
         let bar = self.bar(cases.len());
         for (shape, operations) in cases {
             bar.set_message(shape.to_string());
-            self.fits(shape)?;
-            let mut copies = Copies::new(self.backend, shape, &operations, self.arguments.firing_rate, COPIES)?;
-            // What is compared takes turns; else one after the other.
-            let together = if self.arguments.surrogates { operations.len() } else { 1 };
             let mut records = Vec::new();
-            for operations in operations.chunks(together) {
-                match copies.measure(operations, ceilings, self.arguments.rounds, self.stop)? {
-                    Some(measured) => records.extend(measured),
-                    None => break,
+            for part in [Part::Synapses, Part::Neurons, Part::Training] {
+                let of_part: Vec<_> = operations.iter().copied().filter(|operation| operation.part() == part).collect();
+                if !of_part.is_empty() {
+                    records.extend(self.operations(shape, &of_part, ceilings)?);
                 }
             }
             bar.suspend(|| self.show(&shape.to_string(), &records))?;
@@ -313,14 +317,29 @@ impl<B: Backend> Bench<'_, B> {
         Ok(())
     }
 
+    /// Records of operations on copies of one layer.
+    fn operations(&self, shape: LayerShape, operations: &[Operation], ceilings: &Ceilings) -> Result<Vec<Record>> {
+        self.fits(shape, operations)?;
+        let mut copies = Copies::new(self.backend, shape, operations, self.arguments.firing_rate, COPIES)?;
+        // What is compared takes turns; else one after the other.
+        let together = if self.arguments.surrogates { operations.len() } else { 1 };
+        let mut records = Vec::new();
+        for operations in operations.chunks(together) {
+            match copies.measure(operations, ceilings, self.arguments.rounds, self.stop)? {
+                Some(measured) => records.extend(measured),
+                None => break,
+            }
+        }
+        Ok(records)
+    }
+
     /// A table under its title.
     fn show(&self, title: &str, records: &[Record]) -> Result<()> {
         let Some(first) = records.first() else { return Ok(()) };
         let rate = 100.0 * first.firing_rate;
         self.say(|| {
-            let copies = if first.copies > 1 { format!("{} copies, ", first.copies) } else { String::new() };
             let table = table(records, self.baseline).indented(2);
-            format!("\n{title}  {copies}{rate:.1} % spike\n{}", table.trim_end())
+            format!("\n{title}  {rate:.1} % spike\n{}", table.trim_end())
         })?;
         for record in records {
             if let Some(images) = record.images_per_second {
@@ -342,18 +361,15 @@ impl<B: Backend> Bench<'_, B> {
     }
 
     /// That one copy of a layer has room on the device.
-    fn fits(&self, shape: LayerShape) -> Result<()> {
-        let Some(free) = self.backend.available_memory() else { return Ok(()) };
-        let floats = |volume| self.backend.floats_size(shape.span, volume);
-        // Currents, two gradients and what they are made of, of the layer and of that below.
-        let needed = 4 * (floats(shape.neurons()) + floats(shape.input));
-        if needed > free {
-            return Err(input_error!(
+    fn fits(&self, shape: LayerShape, operations: &[Operation]) -> Result<()> {
+        let needed = Layer::size(self.backend, shape, operations);
+        match self.backend.available_memory() {
+            Some(free) if needed > free => Err(input_error!(
                 "shape {shape} needs about {} MB, and {} MB are free; take fewer samples N",
                 needed / 1_000_000,
                 free / 1_000_000
-            ));
+            )),
+            _ => Ok(()),
         }
-        Ok(())
     }
 }

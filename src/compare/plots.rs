@@ -2,7 +2,7 @@
 
 use crate::compare::run::{Comparison, RunRecord};
 use crate::compare::summary::{Spread, Summary};
-use crate::report::comparison::{Colour, Horizontal, Panel, Place, Series, Spanned, panels};
+use crate::report::comparison::{Colour, Horizontal, Panel, Place, Series, Shown, Spanned, panels};
 use crate::train::metrics::{EpochMetrics, LayerMetrics};
 use anyhow::Result;
 
@@ -58,7 +58,7 @@ fn accuracy(comparison: &Comparison) -> Result<String> {
         let line = |(i, configuration): (usize, &crate::compare::Configuration)| {
             let runs: Vec<&RunRecord> = comparison.runs_of(&configuration.name).collect();
             let places = over_epochs(&runs, value);
-            Series { name: configuration.name.clone(), colour: Colour::Kind(i), joined: true, places }
+            Series { name: configuration.name.clone(), colour: Colour::Kind(i), shown: Shown::Curve, places }
         };
         configurations.map(line).collect()
     };
@@ -99,7 +99,7 @@ fn bounds(comparison: &Comparison) -> Vec<Panel> {
             let line = |(index, layer): (usize, &LayerMetrics)| Series {
                 name: if named { layer.name.clone() } else { String::new() },
                 colour: Colour::Layer { index, count: layers.len() },
-                joined: true,
+                shown: Shown::Curve,
                 places: over_epochs(&runs, |e| e.layers.get(index).and_then(value)),
             };
             layers.iter().enumerate().map(line).collect::<Vec<_>>()
@@ -135,7 +135,7 @@ fn gradients(comparison: &Comparison, summaries: &[Summary]) -> Result<String> {
             Some(Place::at(at as f64, spanned(layer.gradient_norm?)))
         };
         let places = summary.layers.iter().filter_map(place).collect();
-        Series { name: summary.name.clone(), colour: Colour::Kind(i), joined: true, places }
+        Series { name: summary.name.clone(), colour: Colour::Kind(i), shown: Shown::Curve, places }
     };
     let panel = Panel {
         title: "Gradient norm by layer".into(),
@@ -156,7 +156,7 @@ fn cost(comparison: &Comparison, summaries: &[Summary]) -> Result<Option<String>
         let x = Spanned { low: ms(cost.step.min), middle: ms(cost.step.median), high: ms(cost.step.max) };
         let places = summary.test_accuracy.map(|accuracy| Place { x, y: scaled(accuracy, 100.0) });
         let name = summary.name.clone();
-        Series { name, colour: Colour::Kind(i), joined: false, places: places.into_iter().collect() }
+        Series { name, colour: Colour::Kind(i), shown: Shown::Points, places: places.into_iter().collect() }
     };
     let panel = Panel {
         title: "Cost against accuracy".into(),

@@ -61,6 +61,14 @@ impl Axis {
         }
     }
 
+    /// Logarithmic around all positive `values`.
+    pub fn logarithmic(name: &str, values: impl IntoIterator<Item = f64>) -> Self {
+        let (low, high) = extent(values.into_iter().filter(|&v| v > 0.0)).unwrap_or((0.1, 10.0));
+        // One value lies in the middle of a decade.
+        let margin = if high > 1.1 * low { 0.0 } else { 0.5 };
+        Self::decades(name, low.log10() - margin, high.log10() + margin)
+    }
+
     /// From `10^low` to `10^high`: ticks at 1, 2, 5 in each decade, or at some decades.
     fn decades(name: &str, low: f64, high: f64) -> Self {
         let margin = 0.04 * (high - low);

@@ -3,6 +3,8 @@
 use super::axis::Axis;
 use super::style::{Area, Chart, INK, MUTED, Text, depth_colour, draw_in_middle, frame, page, px, stroke};
 use anyhow::Result;
+use plotters::coord::CoordTranslate;
+use plotters::element::DashedPathElement;
 use plotters::prelude::*;
 
 /// Width of a panel beside others and of one alone, the height of its axes, and of the page's head, in pixels.
@@ -43,6 +45,14 @@ impl Colour {
             Self::Layer { index, count } => depth_colour(index, count),
         }
     }
+
+    /// How often the colours have been gone through: kinds of one colour have other dashes and marks.
+    fn round(self) -> usize {
+        match self {
+            Self::Kind(index) => index / COLOURS.len(),
+            Self::Layer { .. } => 0,
+        }
+    }
 }
 
 /// A value with the ends of its spread.
@@ -67,14 +77,24 @@ impl Place {
     }
 }
 
+/// How a series is drawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shown {
+    /// A line with a band around it, and dots where they are few.
+    Curve,
+    /// Each place with its spread as a cross.
+    Points,
+    /// A thin line.
+    Limit,
+}
+
 /// A series of places.
 #[derive(Clone, Debug)]
 pub struct Series {
     /// In the key; empty for a further line of the series before.
     pub name: String,
     pub colour: Colour,
-    /// Joined by a line with a band around it, else each with its spread as a cross.
-    pub joined: bool,
+    pub shown: Shown,
     pub places: Vec<Place>,
 }
 
@@ -87,6 +107,8 @@ pub enum Horizontal {
     Names(Vec<String>),
     /// A quantity from 0 with its unit.
     Quantity(String),
+    /// A quantity with its unit, logarithmic; the vertical axis is too.
+    Decades(String),
 }
 
 /// A part of a figure.
@@ -181,8 +203,10 @@ impl Panel {
                 axis
             }
             Horizontal::Quantity(name) => Axis::around(name, over(|place| place.x).chain([0.0]), (0.0, f64::INFINITY)),
+            Horizontal::Decades(name) => Axis::logarithmic(name, over(|place| place.x)),
         };
         let y = match self.decades {
+            _ if matches!(self.x, Horizontal::Decades(_)) => Axis::logarithmic(&self.y, over(|place| place.y)),
             true => Axis::around_loss(&self.y, over(|place| place.y).collect::<Vec<_>>().into_iter()),
             false => Axis::around(&self.y, over(|place| place.y), self.limits),
         };
@@ -200,8 +224,12 @@ impl Panel {
         note.draw(&head, (16.0, line), &note.fit(&self.note, width - 24.0))?;
         for (row, at, series) in self.key(width) {
             let y = line + TITLE + KEY_LINE * row as f64;
-            let mark = stroke(series.colour.rgb(), 2.0);
-            head.draw(&PathElement::new([(px(at), px(y)), (px(at + 18.0), px(y))], mark))?;
+            let line = [(px(at), px(y)), (px(at + 18.0), px(y))];
+            match series.shown {
+                Shown::Curve => path(&head, line.to_vec(), series.colour, 2.0)?,
+                Shown::Points => mark(&head, (px(at + 9.0), px(y)), series.colour)?,
+                Shown::Limit => head.draw(&PathElement::new(line, stroke(MUTED, 1.0)))?,
+            }
             Text::BODY.draw(&head, (at + 23.0, y), &Text::BODY.fit(&series.name, width - 60.0))?;
         }
         let (x, y) = self.axes();
@@ -215,6 +243,42 @@ impl Panel {
         }
         if drawn == 0 { draw_in_middle(&plot, "no finite value") } else { Ok(()) }
     }
+}
+
+/// A line, dashed from the second round of colours on.
+fn path<C: CoordTranslate>(
+    area: &DrawingArea<SVGBackend, C>,
+    line: Vec<C::From>,
+    colour: Colour,
+    width: f64,
+) -> Result<()>
+where
+    C::From: Clone,
+{
+    let style = stroke(colour.rgb(), width);
+    let (dash, gap) = match colour.round() {
+        0 => return Ok(area.draw(&PathElement::new(line, style))?),
+        1 => (6.0, 3.0),
+        _ => (1.5, 3.0),
+    };
+    Ok(area.draw(&DashedPathElement::new(line.into_iter(), px(dash), px(gap), style))?)
+}
+
+/// A disc, in the next rounds of colours a triangle and a cross.
+fn mark<C: CoordTranslate>(area: &DrawingArea<SVGBackend, C>, at: C::From, colour: Colour) -> Result<()>
+where
+    C::From: Clone,
+{
+    let fill = colour.rgb().filled();
+    match colour.round() {
+        0 => {
+            area.draw(&Circle::new(at.clone(), px(4.0), fill))?;
+            area.draw(&Circle::new(at, px(4.0), stroke(INK, 0.5)))?;
+        }
+        1 => area.draw(&TriangleMarker::new(at, px(5.0), fill))?,
+        _ => area.draw(&Cross::new(at, px(4.0), stroke(colour.rgb(), 2.0)))?,
+    }
+    Ok(())
 }
 
 impl Series {
@@ -231,25 +295,28 @@ impl Series {
             let run: Vec<([f64; 3], [f64; 3])> = run.iter().copied().flatten().collect();
             shown += run.len();
             let line: Vec<(f64, f64)> = run.iter().map(|(x, y)| (x[1], y[1])).collect();
-            if self.joined && run.len() > 1 {
-                let below = run.iter().rev().map(|(x, y)| (x[1], y[0]));
-                let band: Vec<_> = run.iter().map(|(x, y)| (x[1], y[2])).chain(below).collect();
-                if run.iter().any(|(_, y)| y[0] < y[2]) {
-                    chart.draw_series([Polygon::new(band, colour.mix(BAND).filled())])?;
+            let area = chart.plotting_area();
+            if self.shown == Shown::Points || run.len() == 1 {
+                for (x, y) in &run {
+                    for bar in [[(x[0], y[1]), (x[2], y[1])], [(x[1], y[0]), (x[1], y[2])]] {
+                        area.draw(&PathElement::new(bar, stroke(colour, 1.25)))?;
+                    }
+                    mark(area, (x[1], y[1]), self.colour)?;
                 }
-                chart.draw_series([PathElement::new(line.clone(), stroke(colour, 1.5))])?;
-            } else {
-                let bars = run
-                    .iter()
-                    .flat_map(|(x, y)| [[(x[0], y[1]), (x[2], y[1])], [(x[1], y[0]), (x[1], y[2])]].map(Vec::from));
-                chart.draw_series(bars.map(|bar| PathElement::new(bar, stroke(colour, 1.25))))?;
+                continue;
             }
-            let radius = if self.joined && run.len() > 1 { 2.0 } else { 4.0 };
+            if self.shown == Shown::Limit {
+                area.draw(&PathElement::new(line, stroke(MUTED, 1.0)))?;
+                continue;
+            }
+            let below = run.iter().rev().map(|(x, y)| (x[1], y[0]));
+            let band: Vec<_> = run.iter().map(|(x, y)| (x[1], y[2])).chain(below).collect();
+            if run.iter().any(|(_, y)| y[0] < y[2]) {
+                area.draw(&Polygon::new(band, colour.mix(BAND).filled()))?;
+            }
+            path(area, line.clone(), self.colour, 1.5)?;
             if run.len() <= MOST_DOTS {
-                chart.draw_series(line.iter().map(|&at| Circle::new(at, px(radius), colour.filled())))?;
-                if !self.joined {
-                    chart.draw_series(line.iter().map(|&at| Circle::new(at, px(radius), stroke(INK, 0.5))))?;
-                }
+                line.iter().try_for_each(|&at| area.draw(&Circle::new(at, px(2.0), colour.filled())))?;
             }
         }
         Ok(shown)
@@ -265,11 +332,11 @@ mod tests {
         Spanned { low: middle - 1.0, middle, high: middle + 1.0 }
     }
 
-    fn panel(x: Horizontal, joined: bool, names: &[&str]) -> Panel {
+    fn panel(x: Horizontal, shown: Shown, names: &[&str]) -> Panel {
         let series = |(i, name): (usize, &&str)| Series {
             name: name.to_string(),
             colour: Colour::Kind(i),
-            joined,
+            shown,
             places: (1..=3).map(|x| Place::at(x.into(), span(50.0 + (x * i as i32) as f64))).collect(),
         };
         let series = names.iter().enumerate().map(series).collect();
@@ -281,30 +348,31 @@ mod tests {
     #[test]
     fn every_kind_of_panel_is_well_formed() {
         let mut cases = 0;
-        for joined in [true, false] {
+        for shown in [Shown::Curve, Shown::Points, Shown::Limit] {
             for x in [
                 Horizontal::Epochs,
                 Horizontal::Names(vec!["layers.0 <".into(), "layers.1".into(), "c".into(), "d".into()]),
                 Horizontal::Quantity("step time in ms".into()),
+                Horizontal::Decades("operations per byte".into()),
             ] {
                 for names in [&["one", "two"][..], &["a"], &[]] {
-                    let svg = panels("a <title>", &[panel(x.clone(), joined, names), panel(x.clone(), joined, names)]);
+                    let svg = panels("a <title>", &[panel(x.clone(), shown, names), panel(x.clone(), shown, names)]);
                     let svg = svg.unwrap();
                     assert_well_formed(&svg);
                     assert_eq!(svg.contains("no finite value"), names.is_empty());
-                    assert_eq!(svg.contains("<polygon"), joined && !names.is_empty());
+                    assert_eq!(svg.contains("<polygon"), shown == Shown::Curve && !names.is_empty());
                     assert!(names.iter().all(|name| svg.contains(name)));
                     cases += 1;
                 }
             }
         }
-        assert_eq!(cases, 18);
+        assert_eq!(cases, 36);
         assert!(panels("none", &[]).is_err());
     }
 
     #[test]
     fn values_that_are_not_finite_leave_gaps() {
-        let mut one = panel(Horizontal::Epochs, true, &["a"]);
+        let mut one = panel(Horizontal::Epochs, Shown::Curve, &["a"]);
         one.series[0].places[1].y.middle = f64::NAN;
         assert_well_formed(&panels("gap", &[one]).unwrap());
     }
@@ -313,7 +381,7 @@ mod tests {
     fn a_long_key_takes_several_lines() {
         let names: Vec<String> = (0..20).map(|i| format!("configuration-{i}")).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let panel = panel(Horizontal::Epochs, true, &names);
+        let panel = panel(Horizontal::Epochs, Shown::Curve, &names);
         assert!(panel.key(PANEL).last().unwrap().0 >= 5 && panel.head(PANEL) > 120.0);
     }
 }

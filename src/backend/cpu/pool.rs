@@ -2,6 +2,7 @@
 
 use super::layout::{pitch, words};
 use super::lif::lanes;
+use super::threads::simd;
 use crate::backend::shape::{Pool, PoolKind, Span};
 use rayon::prelude::*;
 
@@ -21,10 +22,14 @@ pub fn avg(pool: &Pool, span: Span, spikes: &[u32], pooled: &mut [f32]) {
     let from = pool.input.pixels() * words(pool.input.c);
     let to = pool.output.pixels() * pitch(pool.input.c);
     let windows = Windows::new(pool);
-    pooled[..span.batch * span.steps * to]
-        .par_chunks_mut(to)
-        .zip(spikes.par_chunks(from))
-        .for_each(|(pooled, spikes)| windows.avg(spikes, pooled, pool.input.c));
+    pooled[..span.batch * span.steps * to].par_chunks_mut(to).zip(spikes.par_chunks(from)).for_each(
+        |(pooled, spikes)| {
+            simd(
+                #[inline(always)]
+                || windows.avg(spikes, pooled, pool.input.c),
+            )
+        },
+    );
 }
 
 /// The pixels of every window, looked up once an operation.
@@ -65,6 +70,7 @@ impl Windows {
     }
 
     /// Mean of each window: `[H][W][words]` to `[H'][W'][pitch]`.
+    #[inline(always)]
     pub fn avg(&self, spikes: &[u32], pooled: &mut [f32], channels: usize) {
         let words = words(channels);
         let share = 1.0 / self.places as f32;
@@ -72,8 +78,10 @@ impl Windows {
             out.fill(0.0);
             for &pixel in window.iter().filter(|&&pixel| pixel != PADDING) {
                 let pixel = &spikes[pixel as usize * words..][..words];
-                for (c, out) in out.iter_mut().enumerate() {
-                    *out += (pixel[c / 32] >> (c % 32) & 1) as f32;
+                for (out, word) in out.chunks_mut(32).zip(pixel) {
+                    for (bit, out) in out.iter_mut().enumerate() {
+                        *out += (word >> bit & 1) as f32;
+                    }
                 }
             }
             out.iter_mut().for_each(|x| *x *= share);
