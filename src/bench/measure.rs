@@ -124,7 +124,7 @@ pub struct Copies<B: Backend> {
 }
 
 /// An operation made ready to be timed.
-struct Ready<B: Backend> {
+pub struct Ready<B: Backend> {
     operation: Operation,
     /// One pass over all copies.
     graph: Option<B::Graph>,
@@ -175,11 +175,14 @@ impl<B: Backend> Copies<B> {
                 self.ready(operation).with_context(|| format!("{} {}", operation.name(), operation.variant()))?,
             );
         }
-        let times = take_turns(ready.len(), rounds, stop, |i| Ok([self.time(&mut ready[i])?]))?;
+        let times = take_turns(ready.len(), rounds, stop, |i| {
+            let passes = ready[i].passes;
+            Ok([self.time(&mut ready[i], passes)?])
+        })?;
         let Some(times) = times else { return Ok(None) };
         let record = |(i, ready): (usize, &Ready<B>)| {
             let layer = &self.layers[0];
-            let work = ready.operation.work(&self.backend, layer);
+            let work = self.work(ready.operation);
             let below = layer.synapses.as_ref().filter(|_| ready.operation.part() == Part::Synapses);
             Record {
                 operation: ready.operation.name().into(),
@@ -200,6 +203,11 @@ impl<B: Backend> Copies<B> {
         Ok(Some(ready.iter().enumerate().map(record).collect()))
     }
 
+    /// What an operation on one of them must do at least.
+    pub fn work(&self, operation: Operation) -> Work {
+        operation.work(&self.backend, &self.layers[0])
+    }
+
     /// Shares of the first copy's neuron-steps that spike and that lie in AdaLi's window.
     pub fn activity(&self) -> Result<[f64; 2]> {
         let Activity { span, volume, windows, rate, .. } = &self.layers[0].neurons;
@@ -207,7 +215,10 @@ impl<B: Backend> Copies<B> {
     }
 
     /// Runs, checks and warms up; `None` where the device has no such operation.
-    fn ready(&mut self, operation: Operation) -> Result<Option<Ready<B>>> {
+    ///
+    /// # Errors
+    /// Where a result is wrong.
+    pub fn ready(&mut self, operation: Operation) -> Result<Option<Ready<B>>> {
         let first = &mut self.layers[0];
         operation.prepare(&self.backend, first)?;
         if !operation.run(&self.backend, first)? {
@@ -215,14 +226,20 @@ impl<B: Backend> Copies<B> {
         }
         let compared = check(operation, &self.backend, first, 1)?;
         let mut ready = Ready { operation, graph: None, passes: 1, compared };
-        self.time(&mut ready)?;
-        ready.passes = repetitions(self.time(&mut ready)? * self.layers.len() as f64, TURN);
+        self.time(&mut ready, 1)?;
+        ready.passes = repetitions(self.time(&mut ready, 1)? * self.layers.len() as f64, TURN);
         Ok(Some(ready))
     }
 
-    /// Seconds a call.
-    fn time(&mut self, ready: &mut Ready<B>) -> Result<f64> {
-        let Ready { operation, graph, passes, .. } = ready;
+    /// Seconds of so many calls, by as many as make whole passes over the copies.
+    pub fn seconds(&mut self, ready: &mut Ready<B>, calls: u64) -> Result<f64> {
+        let passes = (calls as usize).div_ceil(self.layers.len());
+        Ok(calls as f64 * self.time(ready, passes)?)
+    }
+
+    /// Seconds a call, over so many passes.
+    fn time(&mut self, ready: &mut Ready<B>, passes: usize) -> Result<f64> {
+        let Ready { operation, graph, .. } = ready;
         let Self { backend, layers, .. } = self;
         let mut pass = |layers: &mut Vec<Layer<B>>| {
             backend.repeat(graph, &mut || {
@@ -233,7 +250,7 @@ impl<B: Backend> Copies<B> {
             |layers: &mut Vec<Layer<B>>| layers.iter_mut().try_for_each(|layer| operation.prepare(backend, layer));
         prepare(layers)?;
         pass(layers)?;
-        let passes = if operation.consumes() { 1 } else { *passes };
+        let passes = if operation.consumes() { 1 } else { passes };
         if operation.consumes() {
             prepare(layers)?;
         }

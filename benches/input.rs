@@ -1,0 +1,7 @@
+//! `cargo bench --bench input`
+
+mod criterion;
+
+fn main() -> anyhow::Result<()> {
+    criterion::bench("input")
+}

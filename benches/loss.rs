@@ -1,0 +1,7 @@
+//! `cargo bench --bench loss`
+
+mod criterion;
+
+fn main() -> anyhow::Result<()> {
+    criterion::bench("loss")
+}

@@ -1,0 +1,7 @@
+//! `cargo bench --bench pack_weight`
+
+mod criterion;
+
+fn main() -> anyhow::Result<()> {
+    criterion::bench("pack_weight")
+}

@@ -1,0 +1,7 @@
+//! `cargo bench --bench tune_bounds`
+
+mod criterion;
+
+fn main() -> anyhow::Result<()> {
+    criterion::bench("tune_bounds")
+}

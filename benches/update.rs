@@ -1,0 +1,7 @@
+//! `cargo bench --bench update`
+
+mod criterion;
+
+fn main() -> anyhow::Result<()> {
+    criterion::bench("update")
+}

@@ -1,0 +1,7 @@
+//! `cargo bench --bench vote_currents`
+
+mod criterion;
+
+fn main() -> anyhow::Result<()> {
+    criterion::bench("vote_currents")
+}
