@@ -50,6 +50,11 @@ gpu-kit: ## Gathers program, GPU tests and data into gpu-kit/; there, on a machi
 	@cp "$$(cat gpu-kit/tests.txt)" gpu-kit/bin/gpu-tests && rm gpu-kit/tests.txt
 	@strip gpu-kit/bin/*
 	@cp tests/gpu-kit/run.sh gpu-kit/
+	@cp -r benches/peers gpu-kit/peers && rm -rf gpu-kit/peers/__pycache__
+	@# What the peers need beside PyTorch, unpacked by run.sh where there is no network.
+	@python3 -m pip download --quiet --no-deps --only-binary :all: --dest gpu-kit/wheels \
+	    $$(grep -E '^(safetensors|snntorch|spikingjelly)==' benches/peers/requirements.txt) \
+	    || echo "make gpu-kit: no wheels of the peers (see above); the kit goes without them" >&2
 	@if [ -d $(FASHION) ]; then cp -rL $(FASHION) gpu-kit/data/; fi
 	@du -sh gpu-kit && ls gpu-kit/bin
 

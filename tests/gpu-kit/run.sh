@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Runs the tests and a training on this machine's NVIDIA card. Needs a driver from 580 on; neither Rust nor CUDA.
+# Runs tests, benchmarks, peers and trainings on this machine's NVIDIA card. Needs a driver from 580 on; neither Rust nor CUDA.
 #
 #   ./run.sh [FOLDER]        logs, JSON files and summary.json into FOLDER [default: results-DATE]
 #
-#   QUICK=1                  leaves out the sanitizer and Fashion-MNIST
+#   QUICK=1                  leaves out the sanitizer, Fashion-MNIST and the long table of benchmarks
 #   EPOCHS=64                epochs of Fashion-MNIST [default: 8]
 #   CUDA_VISIBLE_DEVICES=1   another card
 set -uo pipefail
@@ -67,6 +67,39 @@ train digits-f16 300 --precision f16
 # What AdaLi costs beside arctan and sigmoid: single operations, then whole trainings.
 step cost 600 bin/adali compare --cost --device cuda --out "$out/cost"
 step compare 900 bin/adali compare --device cuda --seeds 1 --out "$out/compare" --force
+
+# Every kernel alone, checked, beside its floor; the slopes in identical kernels; a training step.
+bench() {
+    local name=$1 limit=$2
+    shift 2
+    step "$name" "$limit" bin/adali bench --device cuda --json "$out/$name.json" "$@"
+}
+bench bench 600 --svg "$out/bench.svg"
+bench bench-f16 600 --precision f16
+bench bench-surrogates 300 --surrogates --shape T=4,N=64,C=64,H=32 --shape T=16,N=64,C=64,H=32
+bench bench-step 300 train_step --network peers/step.toml --input 3x64x64 --surrogate adali,arctan,sigmoid
+[ -n "${QUICK:-}" ] || bench bench-all 900 --all
+
+# The same work in PyTorch, SpikingJelly and snnTorch. Wheels are archives that Python can open.
+if python3 -c 'import torch; assert torch.cuda.is_available()' 2>/dev/null; then
+    for wheel in wheels/*.whl; do
+        [ -e "$wheel" ] && python3 -m zipfile -e "$wheel" "$out/peer-packages"
+    done
+    # What the machine has comes first.
+    packages=$(python3 -c 'import sys; print(":".join(path for path in sys.path if "-packages" in path))')
+    export PYTHONPATH="$packages:$out/peer-packages"
+    peers() {
+        local name=$1 limit=$2
+        shift 2
+        step "$name" "$limit" python3 peers/peers.py "$@" --device cuda --adali bin/adali --json "$out/$name.json"
+    }
+    peers peers-neuron-f32 900 neuron --shape N=1,C=1024,H=32,W=32
+    peers peers-neuron-f16 900 neuron --precision f16 --shape N=64,C=64,H=32,W=32
+    peers peers-block 900 block --precision bf16
+    peers peers-step 900 step --precision bf16
+else
+    left_out peers "python3 has no PyTorch that sees the card"
+fi
 
 if [ -n "${QUICK:-}" ]; then
     left_out sanitizer "QUICK"
