@@ -2,6 +2,8 @@
 
 mod process;
 
+use adali::bench::operation::Operation;
+use adali::kernels::MODULES;
 use process::adali;
 use serde_json::Value;
 use std::fs;
@@ -16,11 +18,13 @@ fn report(path: &Path) -> Value {
 fn operations_are_timed_and_compared_with_a_baseline() {
     let home = TempDir::new().unwrap();
     let shape = "--shape T=2,N=2,C=33,H=6,W=7 --rounds 2";
-    let ran = adali(home.path(), &format!("bench {shape} --device cpu --json first.json")).done();
+    let ran = adali(home.path(), &format!("bench {shape} --device cpu --json first.json --svg roofline.svg")).done();
     assert!(ran.out.contains("ceilings") && ran.out.contains("conv_weight_grad"), "{ran}");
     let first = report(&home.path().join("first.json"));
     let results = first["results"].as_array().unwrap();
-    assert_eq!(results.len(), 15, "all but conv_input_grad_lif");
+    assert_eq!(results.len(), Operation::all().len() - 1, "all but conv_input_grad_lif");
+    let drawn = fs::read_to_string(home.path().join("roofline.svg")).unwrap();
+    assert!(drawn.starts_with("<svg") && drawn.contains("conv_weight_grad") && drawn.contains("update"));
     for result in results {
         let [min, median, max] = ["min", "median", "max"].map(|part| result["seconds"][part].as_f64().unwrap());
         assert!(0.0 < min && min <= median && median <= max, "{result}");
@@ -68,12 +72,41 @@ fn whole_steps_are_timed() {
 }
 
 #[test]
+fn a_plan_on_paper_measures_nothing() {
+    let home = TempDir::new().unwrap();
+    let ran = adali(home.path(), "bench --card h100 --shape T=4,N=64,C=64,H=32 --json plan.json");
+    if MODULES.is_empty() {
+        ran.failed(1, &["nvcc"]);
+        return;
+    }
+    let ran = ran.done();
+    assert!(ran.out.contains("not measured") && ran.out.contains("conv_lif_forward_t4_bf16"), "{ran}");
+    let plan = report(&home.path().join("plan.json"));
+    assert_eq!(plan["measured"], false);
+    let plans = plan["plans"].as_array().unwrap();
+    assert_eq!(plans.len(), Operation::all().len());
+    for plan in plans {
+        let launches = plan["launches"].as_array().unwrap();
+        assert!(plan["floor"].as_f64().unwrap() > 0.0 && !launches.is_empty(), "{plan}");
+        for launch in launches {
+            let shares = ["occupancy", "waves"].map(|name| launch[name].as_f64().unwrap());
+            assert!(shares.iter().all(|&share| share > 0.0) && launch["registers"].as_u64().unwrap() > 0, "{launch}");
+        }
+    }
+    adali(home.path(), "bench train_step --card h100").failed(2, &["train_step"]);
+    adali(home.path(), "bench --card h100 --baseline x.json").misused("--baseline");
+}
+
+#[test]
 fn what_cannot_be_measured_is_said() {
     let home = TempDir::new().unwrap();
     let bench = |arguments: &str| adali(home.path(), &format!("bench --device cpu {arguments}"));
     bench("--shape T=4,N=2").misused("--shape");
     bench("--shape T=4,N=2,C=3,H=4,Q=1").misused("Q");
     bench("--firing-rate 1.5").failed(2, &["--firing-rate"]);
+    if cfg!(feature = "emulator") {
+        adali(home.path(), "bench --device emulator").failed(2, &["emulator"]);
+    }
     bench("--rounds 0").failed(2, &["--rounds"]);
     bench("--baseline none.json").failed(2, &["none.json"]);
     bench("train_step --network nothing").failed(2, &["nothing", "conv2"]);
