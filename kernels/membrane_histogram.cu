@@ -10,6 +10,9 @@
 // `collect_counts` adds a layer's fresh counts, of all steps since it last ran, to the recent ones, by which the bounds
 // move, and to the epoch's, and clears them; a block a histogram. The first layer with potentials that are not finite
 // is noted: layers are collected in order, launch by launch. Moves 40 bytes a counter.
+//
+// `pool_counts` makes one layer's recent counts those of another, or adds them: all layers' into the first's, then the
+// first's to every other's. Moves 24 bytes a counter.
 #include "histogram.cuh"
 #include "places.cuh"
 #include "value.cuh"
@@ -37,6 +40,13 @@ struct CollectCounts {
     uint32_t layer, padding;
 };
 LAYOUT(CollectCounts, fresh, recent, epoch, step, fault, layer, padding)
+
+struct PoolCounts {
+    const unsigned long long* source;  // [COUNTS], as the target
+    unsigned long long* target;
+    uint32_t add, padding;  // 1: the target's own counts stay
+};
+LAYOUT(PoolCounts, source, target, add, padding)
 
 template <class V>
 DEVICE void membrane_histogram(const MembraneHistogram& p) {
@@ -82,5 +92,11 @@ KERNEL(collect_counts, CollectCounts, COLLECT_THREADS, 1) {
         const unsigned long long here = *p.step << 16 | (p.layer + 1);
         const unsigned long long found = atomicCAS(&p.fault->place, 0ull, here);
         if (!found || found == here) atomicAdd(&p.fault->potentials, count);
+    }
+}
+
+KERNEL(pool_counts, PoolCounts, COLLECT_THREADS, 1) {
+    for (uint32_t bin = threadIdx.x; bin < COUNTS; bin += COLLECT_THREADS) {
+        p.target[bin] = p.source[bin] + (p.add ? p.target[bin] : 0);
     }
 }

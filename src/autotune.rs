@@ -94,6 +94,9 @@ pub struct BoundsSpec {
     pub update_every: u32,
     /// A histogram and bounds for every channel, not only for every layer.
     pub per_channel: bool,
+    /// Every layer's bounds follow the counts of all layers together: one window for the network.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub pooled: bool,
 }
 
 impl Default for BoundsSpec {
@@ -112,6 +115,7 @@ impl Default for BoundsSpec {
             per_step: false,
             update_every: 0,
             per_channel: false,
+            pooled: false,
         }
     }
 }
@@ -128,6 +132,9 @@ impl BoundsSpec {
         }
         if let Some(gain) = self.gain.filter(|gain| !gain.iter().all(|&w| positive(w))) {
             crate::bail_input!("bounds gain = {gain:?} must be finite widths above 0");
+        }
+        if self.pooled && self.per_channel {
+            crate::bail_input!("bounds are pooled or per channel, not both");
         }
         if !share(self.alpha) {
             crate::bail_input!("bounds alpha {} must lie between 0 and 1", self.alpha);

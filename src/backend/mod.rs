@@ -313,6 +313,9 @@ pub trait Backend: Storage {
         tally: &mut Self::Tally,
     ) -> Result<()>;
 
+    /// Gives layers that have one histogram each the recent counts of all of them together.
+    fn pool_counts(&self, layers: &mut [&mut Self::Counts]) -> Result<()>;
+
     /// Moves a layer's bounds to the schedule's or, where the mode says so, by its recent histograms, which are emptied
     /// and whose flags are noted. `start` holds the first bounds of auto-init, written when `tuning.first`.
     fn tune_bounds(

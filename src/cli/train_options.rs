@@ -46,6 +46,7 @@ pub const NOT_WITH_RESUME: &[&str] = &[
     "target",
     "gain",
     "per_channel",
+    "pooled",
     "epochs",
     "batch",
     "optimizer",
@@ -154,6 +155,9 @@ pub struct TrainArguments {
     /// Bounds for every channel, not only for every layer.
     #[arg(long, help_heading = SURROGATE)]
     per_channel: bool,
+    /// One window for the whole network, from the potentials of all layers together.
+    #[arg(long, conflicts_with = "per_channel", help_heading = SURROGATE)]
+    pooled: bool,
 
     /// Epochs.
     #[arg(long, help_heading = TRAINING)]
@@ -305,6 +309,7 @@ impl TrainArguments {
             bounds.gain = Some([gain[0], gain[1]]);
         }
         bounds.per_channel |= self.per_channel;
+        bounds.pooled |= self.pooled;
         let training = &mut config.training;
         set(&mut training.epochs, &self.epochs);
         set(&mut training.batch, &self.batch);

@@ -159,13 +159,14 @@ fn bounds_move_as_on_the_cpu() {
         ("auto-mass", BoundsSpec { left: [1.5, 0.4], right: [1.0, 0.3], ..bounds(BoundsMode::AutoMass) }),
         ("auto-symmetric", bounds(BoundsMode::AutoSymmetric)),
         ("auto-balanced", bounds(BoundsMode::AutoBalanced)),
+        ("auto-track, pooled", BoundsSpec { pooled: true, ..track }),
         ("auto-symmetric, per channel", BoundsSpec { per_channel: true, ..bounds(BoundsMode::AutoSymmetric) }),
     ];
     let mut cases = Cases::new("bounds_move_as_on_the_cpu");
     for (name, bounds) in modes {
         cases.case(name, config(direct("batch"), bounds), 1);
     }
-    cases.finish(12);
+    cases.finish(13);
 }
 
 #[test]

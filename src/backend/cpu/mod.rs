@@ -406,6 +406,11 @@ impl Backend for Cpu {
         Ok(())
     }
 
+    fn pool_counts(&self, layers: &mut [&mut Counts]) -> Result<()> {
+        step::pool_counts(layers);
+        Ok(())
+    }
+
     fn tune_bounds(
         &self,
         tuning: &Tuning,

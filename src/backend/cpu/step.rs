@@ -86,6 +86,13 @@ pub fn collect_counts(layers: &mut [&mut Counts], batch: &Batch, totals: &mut To
     }
 }
 
+/// See [`crate::backend::Backend::pool_counts`].
+pub fn pool_counts(layers: &mut [&mut Counts]) {
+    let mut all = Histogram::default();
+    layers.iter().for_each(|counts| all.merge(&counts.kept.recent[0]));
+    layers.iter_mut().for_each(|counts| counts.kept.recent[0].clone_from(&all));
+}
+
 /// See [`crate::backend::Backend::tune_bounds`].
 pub fn tune_bounds(
     tuning: &Tuning,

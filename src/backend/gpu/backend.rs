@@ -330,6 +330,10 @@ impl<D: Driver> Backend for Gpu<D> {
         self.collect(layers, batch, tally)
     }
 
+    fn pool_counts(&self, layers: &mut [&mut Self::Counts]) -> Result<()> {
+        self.pool_recent(layers)
+    }
+
     fn tune_bounds(
         &self,
         tuning: &Tuning,

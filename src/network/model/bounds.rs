@@ -73,6 +73,10 @@ impl<B: Backend> Model<B> {
 
     /// Moves the bounds of all stages: by the schedule alone, or also by their histograms.
     pub fn tune_bounds(&mut self, tuning: &Tuning, by_histograms: bool) -> Result<()> {
+        if by_histograms && tuning.spec.pooled {
+            let spiking = self.stages.iter_mut().filter(|state| state.neurons.spikes.is_some());
+            self.backend.pool_counts(&mut spiking.map(|state| &mut state.neurons.counts).collect::<Vec<_>>())?;
+        }
         for state in self.stages.iter_mut().filter(|state| state.neurons.spikes.is_some()) {
             let neurons = &mut state.neurons;
             let counts = by_histograms.then_some(&mut neurons.counts);

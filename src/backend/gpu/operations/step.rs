@@ -1,7 +1,7 @@
 //! What changes from step to step, in device memory: the batch, AdaLi's bounds and the counts that move them, the sums.
 
 use super::super::memory::{Gpu, Memory};
-use super::super::params::{self, CollectCounts, Fault, Metrics, OptimizerState, TuneBounds};
+use super::super::params::{self, CollectCounts, Fault, Metrics, OptimizerState, PoolCounts, TuneBounds};
 use super::super::tensors::{Counts, Windows, address};
 use super::super::{Buffer, Driver, Launch, SLOTS};
 use crate::autotune::{Histogram, Tuning};
@@ -339,6 +339,21 @@ impl<D: Driver> Gpu<D> {
             self.run("collect_counts", Launch::over(counts.count, 1, 256), &params)?;
         }
         Ok(())
+    }
+
+    /// Counts of layers that have one histogram each.
+    pub(in super::super) fn pool_recent(&self, layers: &[&mut Counts<D>]) -> Result<()> {
+        let Some((first, others)) = layers.split_first() else { return Ok(()) };
+        let pool = |source: &Counts<D>, target: &Counts<D>, add: bool| {
+            let (source, target) = (source.recent.address(), target.recent.address());
+            self.run(
+                "pool_counts",
+                Launch::over(1, 1, 256),
+                &PoolCounts { source, target, add: add.into(), padding: 0 },
+            )
+        };
+        others.iter().try_for_each(|other| pool(other, first, true))?;
+        others.iter().try_for_each(|other| pool(first, other, false))
     }
 
     pub(in super::super) fn tune(

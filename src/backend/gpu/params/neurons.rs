@@ -153,6 +153,14 @@ params! {
         padding: u32,
     }
 
+    /// `pool_counts`
+    struct PoolCounts {
+        source: u64,
+        target: u64,
+        add: u32,
+        padding: u32,
+    }
+
     /// `tune_bounds`
     struct TuneBounds {
         histogram: u64,
