@@ -2,7 +2,8 @@
 //! Hou, Wu and Zhou (Front. Neurosci. 2026, doi 10.3389/fnins.2026.1795946).
 //!
 //! Imports point one way: `cli → compare → train → network → backend`. The mathematics that all of them share is in
-//! [`neuron`], [`surrogate`], [`slope_means`] and [`autotune`]; [`data`] reads images; [`report`] draws.
+//! [`neuron`], [`surrogate`], [`slope_means`] and [`autotune`]; [`data`] reads images; [`bench`](mod@bench) times the
+//! backend's operations; [`report`] draws.
 //!
 //! In these docs **\[paper\]** marks what that article's abstract states, **\[authors\]** what its authors' public
 //! code does, and **\[ours\]** what this project chose.
