@@ -14,6 +14,7 @@ pub mod cli;
 pub mod compare;
 pub mod data;
 pub mod error;
+pub mod files;
 pub mod histogram;
 pub mod kernels;
 pub mod network;

@@ -13,6 +13,10 @@ pub mod stream {
     pub const PLACEMENT: u64 = 2;
     /// Which samples are held out.
     pub const HOLD_OUT: u64 = 3;
+    /// A simulated sensor's thresholds.
+    pub const THRESHOLDS: u64 = 4;
+    /// A simulated sensor's noise.
+    pub const SENSOR_NOISE: u64 = 5;
 }
 
 /// SplitMix64's increment, 2^64 over the golden ratio.

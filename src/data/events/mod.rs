@@ -2,6 +2,11 @@
 //!
 //! An event says that the logarithm of a pixel's light rose (ON) or fell (OFF) by the sensor's contrast threshold.
 
+pub mod nmnist_writer;
+pub mod pixel;
+pub mod saccade;
+pub mod simulate;
+
 use anyhow::Result;
 
 /// One change of one pixel.
