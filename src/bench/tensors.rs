@@ -242,14 +242,14 @@ pub fn random<B: Backend>(backend: &B, span: Span, volume: Volume, deviation: f6
     };
     let mut rng = CounterRng::new(seed, 0);
     let samples = SampleShape { frames: span.steps, height: volume.h, width: volume.w, channels: CHANNELS };
-    let bytes = (0..span.batch * samples.len()).map(|_| rng.below(256) as u8).collect();
+    let bytes: Vec<u8> = (0..span.batch * samples.len()).map(|_| rng.below(256) as u8).collect();
     // Uniform bytes become values of deviation 1, and so do their weighted sums.
     let even = vec![0.5; CHANNELS];
     let normalisation = Normalisation { full_scale: 255.0, mean: even, deviation: vec![0.29; CHANNELS] };
     let bound = deviation * (3.0 / conv.fan_in() as f64).sqrt();
     let values: Vec<f32> =
         (0..volume.c * conv.fan_in()).map(|_| ((2.0 * rng.uniform() - 1.0) * bound) as f32).collect();
-    let mut set = backend.set(bytes, samples, &normalisation, span.batch)?;
+    let mut set = backend.set(bytes.into(), samples, &normalisation, span.batch)?;
     let mut batch = backend.batch(span.batch, 1)?;
     let (indices, labels): (Vec<u32>, _) = ((0..span.batch as u32).collect(), vec![0; span.batch]);
     backend.write_batch(&mut batch, &mut set, &Step::evaluate(&indices, &labels))?;

@@ -2,6 +2,7 @@
 
 mod bench;
 mod compare;
+mod data;
 mod eval;
 mod info;
 mod inspect;

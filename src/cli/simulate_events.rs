@@ -1,11 +1,12 @@
 //! `adali simulate-events`
 
-use super::options::load_data;
+use super::data::load_data;
 use super::train::stop_on_signal;
 use super::{End, say};
 use crate::data::DataSource;
 use crate::data::events::pixel::PixelModel;
 use crate::data::events::simulate::{Simulation, Written};
+use crate::train::config::DataSpec;
 use anyhow::Result;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -80,7 +81,7 @@ pub fn run(arguments: SimulateArguments) -> Result<End> {
     let pixels = PixelModel { contrast, mismatch, refractory, noise, dark };
     let simulation = Simulation { seed, side, limit, pixels };
     simulation.validate()?;
-    let data = load_data(arguments.data, arguments.data_dir.as_deref())?;
+    let data = load_data(&DataSpec { source: arguments.data, dir: arguments.data_dir, ..DataSpec::default() })?;
     let stop = stop_on_signal()?;
     let bar = bar((simulation.count(&data.train) + simulation.count(&data.test)) as u64, arguments.quiet);
     let begin = Instant::now();

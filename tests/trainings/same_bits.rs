@@ -19,7 +19,7 @@ fn everything() -> Config {
         BoundsSpec { mode: BoundsMode::AutoTrack, update_every: 2, per_channel: true, ..BoundsSpec::default() };
     let mut config = config(network(2, "direct", "batch", &middle), bounds);
     config.data.validation = 0.25;
-    config.data.augmentation = Augmentation { crop_padding: 1, flip: true };
+    config.data.augmentation = Augmentation { crop_padding: 1, flip: true, ..Augmentation::default() };
     config.training.batch = 8;
     config.training.optimizer = Optimizer::Adamw;
     config.training.learning_rate = 0.003;
@@ -67,9 +67,9 @@ fn samples_that_stay_on_the_host_change_no_bit() {
     config.data.validation = 0.01;
     // The digits many times over: more than the rest of the training takes.
     let mut data = digits(1438, 1);
-    data.train.values = data.train.values.repeat(8);
+    data.train.values = data.train.bytes().repeat(8).into();
     data.train.labels = data.train.labels.repeat(8);
-    let size = data.train.values.len();
+    let size = data.train.bytes().len();
     let ample = 1 << 24;
     let resident = within(ample, true, &config, &data);
     let scarce = ample - resident.2 - size / 2;

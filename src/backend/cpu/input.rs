@@ -1,6 +1,6 @@
 //! A batch gathered from the data set's bytes.
 
-use crate::backend::Normalisation;
+use crate::backend::{Normalisation, keeps};
 use crate::data::SampleShape;
 use crate::data::sampling::Placement;
 use rayon::prelude::*;
@@ -12,6 +12,7 @@ pub fn gather(
     normalisation: &Normalisation,
     indices: &[u32],
     placements: &[Placement],
+    drop: f32,
     out: &mut [f32],
 ) {
     let len = shape.len();
@@ -24,7 +25,9 @@ pub fn gather(
             let source = placement.source(y, x, shape.height, shape.width);
             let pixel = source.map(|(y, x)| &sample[((frame * shape.height + y) * shape.width + x) * shape.channels..]);
             for (c, out) in out.iter_mut().enumerate() {
-                *out = table[256 * c + pixel.map_or(0, |pixel| pixel[c] as usize)];
+                let place = (i * shape.channels + c) as u64;
+                let kept = drop == 0.0 || keeps(placement.mask, place, drop);
+                *out = table[256 * c + pixel.filter(|_| kept).map_or(0, |pixel| pixel[c] as usize)];
             }
         }
     });

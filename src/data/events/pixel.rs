@@ -29,7 +29,7 @@ pub struct PixelModel {
 impl Default for PixelModel {
     /// A mismatch as Lichtsteiner et al. measured it; the rest \[ours\].
     fn default() -> Self {
-        Self { contrast: 0.25, mismatch: 0.021, refractory: 100, noise: 1.0, dark: 0.1 }
+        Self { contrast: 0.4, mismatch: 0.021, refractory: 100, noise: 1.0, dark: 0.1 }
     }
 }
 
