@@ -116,6 +116,9 @@ impl Simulation {
         if shape.frames != 1 || ![1, 3].contains(&shape.channels) {
             crate::bail_input!("{} holds samples of {shape}, but events are simulated from images", data.name);
         }
+        if out.is_file() {
+            crate::bail_input!("{} is a file where a folder is expected; give another --out", out.display());
+        }
         let taken = PARTS.iter().map(|part| out.join(part)).find(|path| path.exists());
         if let (Some(path), false) = (taken, force) {
             crate::bail_input!("{} exists; overwrite it with --force or give another --out", path.display());
