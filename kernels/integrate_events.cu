@@ -5,8 +5,8 @@
 // entries [any] words, cell | count << 24, in any order and a cell as often as there are; sample n's end at ends[n] and
 // begin where those of the sample before end; frames [any][cells] bytes, a cell's place that of its event in
 // [T][H][W][2]. Four cells share a word, to which threads add by compare-and-swap: a count ends at 255, whatever the
-// order, and neighbours are left alone. A block takes whole samples, a thread every blockDim-th entry. Moves, per entry:
-// 4 bytes in, and a word of frames in and out.
+// order, and neighbours are left alone. A block takes whole samples, a thread every blockDim-th entry. Moves, per
+// entry: 4 bytes in, and a word of frames in and out.
 #include "device.cuh"
 
 struct IntegrateEvents {

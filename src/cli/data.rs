@@ -1,6 +1,8 @@
 //! Which data a command uses, and how a person waits for them.
 
+use crate::bail_input;
 use crate::data::events::cache::usual_folder;
+use crate::data::events::integrate::FramesBy;
 use crate::data::{DataSource, Dataset, Integration, LoadWatch, load_frames};
 use crate::train::Config;
 use crate::train::config::DataSpec;
@@ -34,6 +36,40 @@ impl DataOptions {
         if data.source.is_events() && data.events.is_none() {
             data.events = Some(Integration { frames: config.network.steps, ..Integration::default() });
         }
+    }
+}
+
+/// How recordings of events become frames.
+#[derive(Args)]
+pub struct FrameOptions {
+    /// What the frames of a recording of events have in common [default: count].
+    #[arg(long, value_enum, help_heading = "Training")]
+    frames_by: Option<FramesBy>,
+    /// Count the events of squares of so many pixels a side together [default: 1; 3 for cifar10-dvs].
+    #[arg(long, value_name = "PIXELS", help_heading = "Training")]
+    downsample: Option<usize>,
+}
+
+impl FrameOptions {
+    /// How the recordings of `spec` become `steps` frames; `None` for other data.
+    ///
+    /// # Errors
+    /// When an option is given that other data have no use for.
+    pub fn integration(&self, spec: &DataSpec, steps: Option<usize>) -> Result<Option<Integration>> {
+        if !spec.source.is_events() {
+            if self.frames_by.is_some() || self.downsample.is_some() {
+                bail_input!("--frames-by and --downsample are for recordings of events, which {} is not", spec.source);
+            }
+            return Ok(None);
+        }
+        // The authors bring CIFAR10-DVS from 128 to 48 pixels; 43 are the nearest that whole pixels give.
+        let downsample = if spec.source == DataSource::Cifar10Dvs { 3 } else { 1 };
+        let known = spec.events.unwrap_or(Integration { downsample, ..Integration::default() });
+        Ok(Some(Integration {
+            frames: steps.unwrap_or(known.frames),
+            frames_by: self.frames_by.unwrap_or(known.frames_by),
+            downsample: self.downsample.unwrap_or(known.downsample),
+        }))
     }
 }
 

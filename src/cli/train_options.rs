@@ -1,11 +1,10 @@
 //! Options of `adali train` and the configuration they make.
 
-use super::data::{DataOptions, load_data};
+use super::data::{DataOptions, FrameOptions, load_data};
 use super::options::DeviceOptions;
 use crate::autotune::{BoundsMode, BoundsSpec};
 use crate::backend::LossSpec;
-use crate::data::events::integrate::FramesBy;
-use crate::data::{DataSource, Dataset, Integration};
+use crate::data::{DataSource, Dataset};
 use crate::network::Volume;
 use crate::network::presets::Preset;
 use crate::network::spec::{InputMode, NetworkSpec, Norm};
@@ -210,12 +209,8 @@ pub struct TrainArguments {
     /// Set this share of the training samples' values to 0.
     #[arg(long, value_name = "SHARE", help_heading = TRAINING)]
     drop: Option<f32>,
-    /// What the frames of a recording of events have in common [default: count].
-    #[arg(long, value_enum, help_heading = TRAINING)]
-    frames_by: Option<FramesBy>,
-    /// Count the events of squares of so many pixels a side together [default: 1; 3 for cifar10-dvs].
-    #[arg(long, value_name = "PIXELS", help_heading = TRAINING)]
-    downsample: Option<usize>,
+    #[command(flatten)]
+    frames: FrameOptions,
     /// Share of the training samples held out to choose the epoch.
     #[arg(long, value_name = "SHARE", help_heading = TRAINING)]
     validation: Option<f64>,
@@ -254,7 +249,7 @@ impl TrainArguments {
         // Absolute, so that the configuration works from any folder.
         spec.dir = self.data.data_dir.as_ref().map(|dir| dir.canonicalize().unwrap_or(dir.clone())).or(spec.dir);
         spec.cache_dir = self.data.cache_dir.clone();
-        spec.events = self.integration(&spec)?;
+        spec.events = self.frames.integration(&spec, self.steps)?;
         let data = load_data(&spec)?;
         let base = base(defaults(spec.clone(), &data, self.channels)?)?;
         let mut config = Config { data: spec, ..base };
@@ -265,25 +260,6 @@ impl TrainArguments {
         }
         self.change(&mut config);
         Ok((config, data))
-    }
-
-    /// How recordings become frames, if the data are recordings.
-    fn integration(&self, spec: &DataSpec) -> Result<Option<Integration>> {
-        if !spec.source.is_events() {
-            if self.frames_by.is_some() || self.downsample.is_some() {
-                bail_input!("--frames-by and --downsample are for recordings of events, which {} is not", spec.source);
-            }
-            return Ok(None);
-        }
-        // The authors bring CIFAR10-DVS from 128 to 48 pixels; 43 are the nearest that whole pixels give.
-        let downsample = if spec.source == DataSource::Cifar10Dvs { 3 } else { 1 };
-        let Integration { frames, frames_by, downsample } =
-            spec.events.unwrap_or(Integration { downsample, ..Integration::default() });
-        Ok(Some(Integration {
-            frames: self.steps.unwrap_or(frames),
-            frames_by: self.frames_by.unwrap_or(frames_by),
-            downsample: self.downsample.unwrap_or(downsample),
-        }))
     }
 
     /// Whether `--surrogate` or `--sharpness` is given.
