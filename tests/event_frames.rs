@@ -105,9 +105,7 @@ fn a_simulation_that_is_stopped_leaves_nothing() {
         stopped += 1;
     }
     assert_eq!(stopped, 2);
-    let mut after = snapshot(home.path());
-    after.remove("fresh/");
-    assert!(after == before, "{:?}", after.keys().collect::<Vec<_>>());
+    assert!(snapshot(home.path()) == before, "something was left");
 }
 
 #[test]
@@ -249,4 +247,25 @@ fn bad_recordings_and_folders_are_named() {
         "an empty recording is a sample of zeros: {ran}"
     );
     assert_eq!(caches(cwd).len(), 1, "what failed is not cached");
+}
+
+#[test]
+fn the_presets_for_recordings_train_to_the_end() {
+    let home = TempDir::new().unwrap();
+    adali(home.path(), "simulate-events --data digits --limit 12 --side 32 --out events").done();
+    let mut cases = 0;
+    for more in
+        ["--network vgg11 --downsample 2", "--network dvs-gesture-net --channels 8", "--network conv2 --channels 8"]
+    {
+        let arguments = format!(
+            "train --data n-mnist --data-dir events --cache-dir cache --force --out run --neuron if --epochs 1 --batch 4 \
+             --limit 8 --validation 0 --quiet {more}"
+        );
+        adali(home.path(), &arguments).done();
+        assert_eq!(result(&home.path().join("run"))["test_samples"], 12);
+        let text = String::from_utf8(bytes(home.path().join("run/config.toml"))).unwrap();
+        assert!(text.contains("steps = 16") && text.contains("input = \"frames\""), "{text}");
+        cases += 1;
+    }
+    assert_eq!(cases, 3);
 }

@@ -12,7 +12,8 @@ use adali::data::events::counts::EventCounts;
 fn events(rng: &mut Rng, samples: usize, cells: usize, most: usize) -> Vec<Vec<u32>> {
     let sample = |n: usize| {
         let count = if n + 1 == samples { 4 * most } else { rng.below(most + 1) };
-        let cell = |i: usize| if n + 1 == samples && i % 2 == 0 { rng.below(cells.min(4)) } else { rng.below(cells) };
+        let cell =
+            |i: usize| if n + 1 == samples && i.is_multiple_of(2) { rng.below(cells.min(4)) } else { rng.below(cells) };
         (0..count).map(cell).map(|cell| cell as u32).collect()
     };
     (0..samples).map(sample).collect()

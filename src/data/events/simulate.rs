@@ -127,10 +127,14 @@ impl Simulation {
         let clear = || staged.iter().filter(|path| path.exists()).try_for_each(fs::remove_dir_all);
         let failed = || format!("cannot write below {}", out.display());
         clear().with_context(failed)?;
+        let fresh = !out.exists();
         let written = self.write_parts(data, &staged, done, stop);
         if !matches!(written, Ok(Some(_))) {
             // What stopped it says more than that its rest could not be removed.
             let _ = clear();
+            if fresh {
+                let _ = fs::remove_dir(out);
+            }
             return written.with_context(failed);
         }
         for (part, staged) in PARTS.iter().zip(&staged) {
