@@ -99,9 +99,10 @@ fn nmnist(folder: PathBuf) -> Result<Recordings> {
     if classes == 0 {
         crate::bail_input!("{} has no folder 0; name the classes' folders 0, 1, …", train.display());
     }
+    // A class may be empty: a simulation of few images has not all of them.
     let part = |part: &Path| -> Result<Vec<Trial>> {
         let all = (0..classes).map(|class| of_class(&part.join(class.to_string()), "bin", class));
-        Ok(all.collect::<Result<Vec<_>>>()?.concat())
+        some(all.collect::<Result<Vec<_>>>()?.concat(), part)
     };
     let (train, test, size) = (part(&train)?, part(&test)?, nmnist_size(&folder)?);
     Ok(Recordings { folder, class_names: files::numbered(classes), size, train, test })
@@ -130,7 +131,8 @@ fn nmnist_size(folder: &Path) -> Result<SensorSize> {
 fn cifar10_dvs(folder: PathBuf) -> Result<Recordings> {
     let (mut train, mut test) = (Vec::new(), Vec::new());
     for (class, name) in CIFAR10.iter().enumerate() {
-        let mut all = of_class(&folder.join(name), "aedat", class)?;
+        let own = folder.join(name);
+        let mut all = some(of_class(&own, "aedat", class)?, &own)?;
         test.extend(all.split_off((all.len() * TRAIN_PERCENT).div_ceil(100)));
         train.extend(all);
     }
@@ -147,11 +149,16 @@ fn of_class(folder: &Path, extension: &str, class: usize) -> Result<Vec<Trial>> 
             files.push(path);
         }
     }
-    if files.is_empty() {
-        crate::bail_input!("{} has no recording (*.{extension}); unpack the data set again", folder.display());
-    }
     files.sort_unstable();
     Ok(files.into_iter().map(|file| Trial { file, label: class as u16, span: None }).collect())
+}
+
+/// The trials of `folder`, of which there must be some.
+fn some(trials: Vec<Trial>, folder: &Path) -> Result<Vec<Trial>> {
+    if trials.is_empty() {
+        crate::bail_input!("{} holds no recording; unpack the data set again", folder.display());
+    }
+    Ok(trials)
 }
 
 fn dvs_gesture(folder: PathBuf) -> Result<Recordings> {
@@ -230,7 +237,7 @@ mod tests {
         assert_eq!(names, ["cifar10_airplane_0", "cifar10_airplane_1", "cifar10_airplane_10"]);
         fs::remove_dir_all(root.join("frog")).unwrap();
         fs::create_dir(root.join("frog")).unwrap();
-        refused(DataSource::Cifar10Dvs, home.path(), "no recording (*.aedat)");
+        refused(DataSource::Cifar10Dvs, home.path(), "frog holds no recording");
     }
 
     #[test]
@@ -244,10 +251,18 @@ mod tests {
         let labels = |part: &[Trial]| part.iter().map(|trial| trial.label).collect::<Vec<_>>();
         assert_eq!((labels(&all.train), labels(&all.test), all.size), (vec![0, 0, 1], vec![0, 1], NMNIST_SIZE));
         assert!(all.train[0].file.ends_with("Train/0/00008.bin"));
+        fs::create_dir(root.join("Train/2")).unwrap();
+        refused(DataSource::NMnist, root, "Test/2 cannot be read");
+        fs::create_dir(root.join("Test/2")).unwrap();
+        assert_eq!(list(DataSource::NMnist, root).unwrap().class_names, ["0", "1", "2"]);
         fs::write(root.join(DESCRIPTION), "side = 60").unwrap();
         assert_eq!(list(DataSource::NMnist, root).unwrap().size, SensorSize { width: 60, height: 60 });
         fs::write(root.join(DESCRIPTION), "side = -1").unwrap();
         refused(DataSource::NMnist, root, "simulate again");
+        for recording in &all.test {
+            fs::remove_file(&recording.file).unwrap();
+        }
+        refused(DataSource::NMnist, root, "Test holds no recording");
     }
 
     #[test]
