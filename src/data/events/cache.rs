@@ -69,7 +69,7 @@ pub fn usual_folder() -> Option<PathBuf> {
     folder.map(|folder| folder.join("adali"))
 }
 
-/// Reads what [`write`] wrote; `None` when there is no such file.
+/// Reads what [`write()`] wrote; `None` when there is no such file.
 ///
 /// # Errors
 /// Says what is wrong with the file.
