@@ -1,6 +1,7 @@
-// A batch from the data set's bytes: gathered by index, cropped, flipped, normalised.
+// A batch from the data set's bytes: gathered by index, cropped or rolled, flipped, thinned, normalised.
 //
-//   sample[y][x][c] = table[c][byte at (y + dy, x' + dx)], x' = W - 1 - x where flipped; outside the image, byte 0
+//   sample[y][x][c] = table[c][byte at (y + dy, x' + dx)], x' = W - 1 - x where flipped; the place modulo H and W where
+//   it wraps; else, outside the image, and for a share of the values that a mask drops: byte 0
 //
 // set [any][T][H][W][C] bytes -> samples [T][N][H][W][C], C not padded; T frames, 1 for images. Moves, per value: 1
 // byte in, 2 bytes out.
@@ -9,16 +10,19 @@
 // image's eights, any number of blocks of images), the dynamic shared memory 1024 C bytes, which hold the table.
 // Small images want blocks of fewer threads.
 //
-// `placements` draws a batch's crops and flips as placement() of src/data/sampling.rs does, a thread a sample.
+// `placements` draws a batch's crops, rolls, flips and masks as placement() of src/data/sampling.rs does, a thread a
+// sample. A mask keeps a value as a dropout does: uniform(mask, place of the value in [T][H][W][C]) >= share.
 #include "random.cuh"
 #include "value.cuh"
 
-// Where a sample is read: pixels to the right and below, then whether it is mirrored left to right.
+// Where a sample is read: pixels to the right and below, whether it is mirrored left to right, whether what is read
+// beside it is its other side, and what the dropped values are drawn from.
 struct Placement {
     int32_t dx, dy;
-    uint32_t flip;
+    uint32_t flip, wraps;
+    unsigned long long mask;
 };
-LAYOUT(Placement, dx, dy, flip)
+LAYOUT(Placement, dx, dy, flip, wraps, mask)
 
 struct Placements {
     const unsigned long long* seed;
@@ -26,10 +30,10 @@ struct Placements {
     const uint32_t* indices;  // [N]
     Placement* placements;    // [N]
     uint32_t batch;
-    uint32_t crop_padding, flip;  // the augmentation
+    uint32_t crop_padding, flip, roll, drop;  // the augmentation; drop is whether there are masks
     uint32_t padding;
 };
-LAYOUT(Placements, seed, epoch, indices, placements, batch, crop_padding, flip, padding)
+LAYOUT(Placements, seed, epoch, indices, placements, batch, crop_padding, flip, roll, drop, padding)
 
 struct InputBatch {
     const uint8_t* set;
@@ -37,10 +41,11 @@ struct InputBatch {
     const Placement* placements;  // [N]
     const float* table;           // [C][256]
     void* samples;
+    unsigned long long dropped;  // 2^53 times the share that is dropped, rounded up
     uint32_t batch, frames, height, width, channels;
     uint32_t padding;
 };
-LAYOUT(InputBatch, set, indices, placements, table, samples, batch, frames, height, width, channels, padding)
+LAYOUT(InputBatch, set, indices, placements, table, samples, dropped, batch, frames, height, width, channels, padding)
 
 constexpr uint32_t INPUT_THREADS = 256;
 
@@ -54,8 +59,15 @@ KERNEL(placements, Placements, INPUT_THREADS, 1) {
     const uint32_t n = blockIdx.x * blockDim.x + threadIdx.x;
     if (n >= p.batch) return;
     const CounterRng rng = CounterRng(*p.seed, PLACEMENT_STREAM).fork(*p.epoch).fork(p.indices[n]);
-    const int32_t dx = shift(rng.fork(0), p.crop_padding), dy = shift(rng.fork(1), p.crop_padding);
-    p.placements[n] = Placement{dx, dy, p.flip && rng.fork(2).next() >> 63};
+    const uint32_t most = max(p.crop_padding, p.roll);
+    const int32_t dx = shift(rng.fork(0), most), dy = shift(rng.fork(1), most);
+    const bool flip = p.flip && rng.fork(2).next() >> 63;
+    p.placements[n] = Placement{dx, dy, flip, p.roll > 0, p.drop ? rng.fork(3).next() : 0};
+}
+
+// Which value a shifted row or column is read at, of an extent that it leaves by less than that.
+DEVICE uint32_t wrapped(uint32_t at, int32_t shift, uint32_t extent) {
+    return at < extent ? at : shift < 0 ? at + extent : at - extent;
 }
 
 template <class V>
@@ -72,13 +84,22 @@ DEVICE void input(const InputBatch& p) {
         const uint32_t t = image / p.batch, n = image % p.batch;
         const Placement placement = p.placements[n];
         const uint8_t* bytes = p.set + (static_cast<size_t>(p.indices[n]) * p.frames + t) * length;
+        CounterRng value = CounterRng(placement.mask, DROPOUT_STREAM).from(static_cast<uint64_t>(t) * length + first);
         uint32_t y = first / line, x = first % line / p.channels, c = first % line % p.channels;
         float values[8];
 #pragma unroll
         for (int i = 0; i < 8; i++) {
             // What lies above or left of the image wraps and so is as far outside as what lies below or right.
-            const uint32_t row = y + placement.dy, column = (placement.flip ? p.width - 1 - x : x) + placement.dx;
-            const bool inside = row < p.height && column < p.width;
+            uint32_t row = y + placement.dy, column = (placement.flip ? p.width - 1 - x : x) + placement.dx;
+            if (placement.wraps) {
+                row = wrapped(row, placement.dy, p.height);
+                column = wrapped(column, placement.dx, p.width);
+            }
+            bool inside = row < p.height && column < p.width;
+            if (p.dropped) {
+                inside = inside && value.fork_here().uniform53() >= p.dropped;
+                value.next_case();
+            }
             values[i] = table[256 * c + (inside ? bytes[(row * p.width + column) * p.channels + c] : 0)];
             if (++c == p.channels) c = 0, x++;
             if (x == p.width) x = 0, y++;

@@ -15,6 +15,7 @@ pub mod cli;
 pub mod compare;
 pub mod data;
 pub mod error;
+pub mod files;
 pub mod histogram;
 pub mod kernels;
 pub mod network;

@@ -213,7 +213,8 @@ fn info_and_help_say_what_there_is() {
     assert_eq!(info["version"], env!("CARGO_PKG_VERSION"));
     assert!(info["devices"][0].as_str().unwrap().contains("cpu"));
     let sources: Vec<_> = info["data"].as_object().unwrap().keys().cloned().collect();
-    assert_eq!(sources, ["digits", "mnist", "fashion-mnist", "cifar10", "cifar100", "frames"]);
+    let images = ["digits", "mnist", "fashion-mnist", "cifar10", "cifar100"];
+    assert_eq!(sources, [&images[..], &["frames", "n-mnist", "cifar10-dvs", "dvs-gesture"]].concat());
     assert_eq!((&info["data"]["digits"], &info["data"]["mnist"]), (&"built in".into(), &"images".into()));
     assert_eq!(info["data"]["frames"], Value::Null);
     let human = adali(home.path(), "info").done().out;
@@ -235,12 +236,29 @@ fn info_and_help_say_what_there_is() {
     let shared = ["--device", "--threads", "--help"];
     let mut cases = 0;
     for (name, options) in [
-        ("", &["train", "eval", "inspect", "info", "Exit codes"][..]),
+        ("", &["train", "eval", "inspect", "info", "simulate-events", "Exit codes"][..]),
         (
             "train",
             &["--config", "--out", "--force", "--resume", "--seed", "--quiet", "--json", "--network", "--channels"],
         ),
-        ("train", &["--bounds", "--left", "--right", "--target", "--epochs", "--batch", "--optimizer", "--crop"]),
+        (
+            "train",
+            &[
+                "--bounds",
+                "--left",
+                "--right",
+                "--target",
+                "--epochs",
+                "--batch",
+                "--optimizer",
+                "--crop",
+                "--roll",
+                "--drop",
+                "--frames-by",
+                "--downsample",
+                "--cache-dir",
+            ],
+        ),
         ("eval", &["--part", "--batch", "--json", "--data", "--data-dir"]),
         ("inspect", &["--out", "--force", "--samples", "--part", "--grads", "--train-mode", "--data-dir"]),
         ("info", &["--data-dir", "--json"]),
@@ -249,7 +267,7 @@ fn info_and_help_say_what_there_is() {
         let all = options.iter().chain(shared.iter().filter(|_| !name.is_empty()));
         cases += all.inspect(|option| assert!(help.contains(**option), "{name}: {option}: {help}")).count();
     }
-    assert_eq!(cases, 36 + 15);
+    assert_eq!(cases, 42 + 15);
     assert!(snapshot(home.path()).len() == 5, "info or help wrote something");
 }
 

@@ -98,7 +98,7 @@ fn refused<T>(result: anyhow::Result<T>, what: &str, parts: &[&str]) {
 
 fn check_mnist(data: &Dataset) {
     assert_eq!(data.train.shape, SampleShape { frames: 1, height: 3, width: 4, channels: 1 });
-    assert_eq!((&data.train.values, &data.test.values), (&pixels(60), &pixels(24)));
+    assert_eq!((&*data.train.bytes(), &*data.test.bytes()), (&pixels(60)[..], &pixels(24)[..]));
     assert_eq!((&data.train.labels[..], &data.test.labels[..]), (&[0u16, 9, 5, 5, 1][..], &[3u16, 8][..]));
     assert_eq!((data.full_scale, &data.mean[..], &data.deviation[..]), (255.0, &[0.0][..], &[1.0][..]));
     assert_eq!(data.classes(), 10);
@@ -243,7 +243,7 @@ fn cifar_is_read_from_its_folder_or_the_one_above() {
                 _ => (&[99, 42], &[7]),
             };
             assert_eq!((&data.train.labels[..], &data.test.labels[..]), (train, test));
-            assert_eq!(data.train.values, [1, 2, 3].repeat(1024 * train.len()));
+            assert_eq!(*data.train.bytes(), [1, 2, 3].repeat(1024 * train.len()));
             assert_eq!((data.mean.len(), data.deviation.len()), (3, 3));
             if source == DataSource::Cifar100 {
                 assert_eq!((data.classes(), &data.class_names[42][..]), (100, "42"));
@@ -294,7 +294,7 @@ fn frames_are_read_with_labels_of_every_type() {
             assert_eq!((&data.train.labels[..], &data.test.labels[..]), (&[1u16, 0, 2][..], &[2u16, 1][..]));
             assert_eq!((data.classes(), data.full_scale, data.mean.len()), (3, 1.0, 2));
             let flat = pixels(3 * 48);
-            for (i, &value) in data.train.values.iter().enumerate() {
+            for (i, &value) in data.train.bytes().iter().enumerate() {
                 let (n, t, h, w, c) = (i / 48, i / 24 % 2, i / 8 % 3, i / 2 % 4, i % 2);
                 assert_eq!(value, flat[((((n * 2) + t) * 2 + c) * 3 + h) * 4 + w]);
             }
@@ -407,9 +407,9 @@ fn the_real_fashion_mnist_is_read() {
     assert_eq!(data.test.labels[..10], [9, 2, 1, 1, 6, 1, 4, 6, 5, 7]);
     for (part, each) in [(&data.train, 6000), (&data.test, 1000)] {
         let counts = (0..10).map(|class| part.labels.iter().filter(|&&label| label == class).count());
-        assert!(counts.eq([each; 10]) && part.values.len() == 10 * each * 784);
+        assert!(counts.eq([each; 10]) && part.bytes().len() == 10 * each * 784);
     }
-    let sum: u64 = data.train.values.iter().map(|&value| u64::from(value)).sum();
-    let mean = sum as f64 / data.train.values.len() as f64 / 255.0;
+    let sum: u64 = data.train.bytes().iter().map(|&value| u64::from(value)).sum();
+    let mean = sum as f64 / data.train.bytes().len() as f64 / 255.0;
     assert!((mean - 0.2860).abs() < 5e-5, "{mean}"); // as published with the field's codebases
 }

@@ -51,7 +51,7 @@ fn steps<B: Backend>(model: &mut Model<B>, size: usize, train: bool) {
     let shape = SampleShape { frames, height: input.h, width: input.w, channels: input.c };
     let normalisation = Normalisation { full_scale: 1.0, mean: vec![0.0; input.c], deviation: vec![1.0; input.c] };
     let backend = model.backend().clone();
-    let mut set = backend.set(vec![0; shape.len()], shape, &normalisation, model.capacity()).unwrap();
+    let mut set = backend.set(vec![0; shape.len()].into(), shape, &normalisation, model.capacity()).unwrap();
     let (samples, labels) = (vec![0; size], vec![0; size]);
     let step = Step { rate: 0.1, count: 1, ..Step::evaluate(&samples, &labels) };
     let tuning = |mode| Tuning { spec: BoundsSpec { mode, ..BoundsSpec::default() }, epochs: 1.0, first: false };
@@ -62,7 +62,7 @@ fn steps<B: Backend>(model: &mut Model<B>, size: usize, train: bool) {
             UpdateRule::Adam { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, decoupled: true },
         ] {
             model.tune_bounds(&tuning(BoundsMode::Manual), false).unwrap();
-            model.gather(&set, &Augmentation { crop_padding: 1, flip: true }).unwrap();
+            model.gather(&set, &Augmentation { crop_padding: 1, flip: true, ..Augmentation::default() }).unwrap();
             model.forward(Pass::train(true)).unwrap();
             model.collect_counts().unwrap();
             model.loss(&LossSpec::default(), true).unwrap();

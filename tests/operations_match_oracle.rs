@@ -278,7 +278,7 @@ fn crops_and_flips_match() {
     let drawn = draw(&case, &mut rng);
     let mut model = drawn.model(&case);
     let mut compared = 0;
-    let augmentation = Augmentation { crop_padding: 3, flip: true };
+    let augmentation = Augmentation { crop_padding: 3, flip: true, ..Augmentation::default() };
     let shape = SampleShape { frames, height: h, width: w, channels: c };
     assert_eq!(shape, drawn.shape);
     let mut set = drawn.set(&case);

@@ -9,7 +9,7 @@ fuzz_target!(|bytes: &[u8]| {
     for variant in [Variant::Cifar10, Variant::Cifar100] {
         match parse_batch(bytes, "fuzz", variant) {
             Ok(samples) => {
-                assert_eq!(samples.values.len(), samples.len() * samples.shape.len());
+                assert_eq!(samples.bytes().len(), samples.len() * samples.shape.len());
                 assert!(samples.labels.iter().all(|&label| usize::from(label) < variant.classes()));
             }
             Err(error) => assert!(error.is::<InputError>()),

@@ -9,7 +9,7 @@ fuzz_target!(|bytes: &[u8]| {
     match parse_frames(bytes, "fuzz") {
         Ok(data) => {
             for part in [&data.train, &data.test] {
-                assert_eq!(part.values.len(), part.len() * part.shape.len());
+                assert_eq!(part.bytes().len(), part.len() * part.shape.len());
                 assert!(part.labels.iter().all(|&label| usize::from(label) < data.classes()));
             }
         }

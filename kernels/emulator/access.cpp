@@ -74,6 +74,11 @@ unsigned long long atomic_add(unsigned long long* at, unsigned long long value) 
     access(at, sizeof *at, Access::Atomic, true);
     return __atomic_fetch_add(at, value, __ATOMIC_RELAXED);
 }
+uint32_t atomic_cas(uint32_t* at, uint32_t expected, uint32_t value) {
+    access(at, sizeof *at, Access::Atomic, true);
+    __atomic_compare_exchange_n(at, &expected, value, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
+    return expected;
+}
 unsigned long long atomic_cas(unsigned long long* at, unsigned long long expected, unsigned long long value) {
     access(at, sizeof *at, Access::Atomic, true);
     __atomic_compare_exchange_n(at, &expected, value, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);

@@ -145,6 +145,9 @@ static inline unsigned atomicAdd(unsigned* at, unsigned value) { return emu::ato
 static inline unsigned long long atomicAdd(unsigned long long* at, unsigned long long value) {
     return emu::atomic_add(at, value);
 }
+static inline unsigned atomicCAS(unsigned* at, unsigned expected, unsigned value) {
+    return emu::atomic_cas(at, expected, value);
+}
 static inline unsigned long long atomicCAS(unsigned long long* at, unsigned long long expected,
                                            unsigned long long value) {
     return emu::atomic_cas(at, expected, value);

@@ -50,6 +50,7 @@ void wait_copies(unsigned groups_left);
 // Atomic additions; old value.
 uint32_t atomic_add(uint32_t* at, uint32_t value);
 unsigned long long atomic_add(unsigned long long* at, unsigned long long value);
+uint32_t atomic_cas(uint32_t* at, uint32_t expected, uint32_t value);
 unsigned long long atomic_cas(unsigned long long* at, unsigned long long expected, unsigned long long value);
 
 // Checks a row of shared memory that a combine function then reads for the lane: there the compiler announces nothing.

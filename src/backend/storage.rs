@@ -2,7 +2,7 @@
 
 use super::shape::{Conv, Span, Volume};
 use super::{Histograms, Normalisation, Step, Totals, Trained};
-use crate::data::SampleShape;
+use crate::data::{SampleShape, Values};
 use crate::surrogate::Bounds;
 use anyhow::Result;
 
@@ -97,7 +97,7 @@ pub trait Storage: Clone {
     /// on the host.
     fn set(
         &self,
-        values: Vec<u8>,
+        values: Values,
         shape: SampleShape,
         normalisation: &Normalisation,
         capacity: usize,

@@ -1,6 +1,7 @@
 //! `adali compare`
 
-use super::options::{load_data, on_device};
+use super::data::{DataOptions, load_data};
+use super::options::on_device;
 use super::train::{TrainArguments, stop_on_signal};
 use super::train_options::{NOT_WITH_RESUME, usual};
 use super::{End, say};
@@ -12,10 +13,10 @@ use crate::compare::run::{RunRecord, Spectator, Status, plan_file};
 use crate::compare::summary::summaries;
 use crate::compare::{Comparison, Configuration, Plan, report};
 use crate::data::Dataset;
+use crate::files::write_whole;
 use crate::surrogate::SurrogateKind;
 use crate::train::checkpoint::Progress;
 use crate::train::config::DataSpec;
-use crate::train::files::write_whole;
 use crate::train::metrics::EpochMetrics;
 use crate::train::run::Run;
 use crate::train::session::Watch;
@@ -114,7 +115,7 @@ pub fn run(arguments: CompareArguments) -> Result<End> {
 
 fn compare<B: Backend>(backend: &B, arguments: &CompareArguments) -> Result<End> {
     let plan = match &arguments.train.resume {
-        Some(folder) => resumed_plan(folder, arguments.train.data.data_dir.as_deref())?,
+        Some(folder) => resumed_plan(folder, &arguments.train.data)?,
         None => arguments.new_plan()?,
     };
     check(&plan)?;
@@ -132,7 +133,7 @@ fn compare<B: Backend>(backend: &B, arguments: &CompareArguments) -> Result<End>
         introduce(&comparison, &backend.describe())?;
     }
     let mut show = Show::new(&comparison, quiet);
-    let load = |config: &Config| load_data(config.data.source, config.data.dir.as_deref());
+    let load = |config: &Config| load_data(&config.data);
     let mut outcome = comparison.run(backend, &load, &mut show, &stop);
     if matches!(outcome, Ok(Outcome::Finished)) {
         show.measure();
@@ -197,8 +198,8 @@ impl CompareArguments {
     }
 }
 
-/// The plan of a comparison's folder; its samples may have moved to `dir`.
-fn resumed_plan(folder: &Path, dir: Option<&Path>) -> Result<Plan> {
+/// The plan of a comparison's folder; its samples may have moved.
+fn resumed_plan(folder: &Path, moved: &DataOptions) -> Result<Plan> {
     let path = plan_file(folder);
     if !path.is_file() {
         bail_input!("{} is not a comparison's folder: it holds no plan.toml", folder.display());
@@ -207,7 +208,9 @@ fn resumed_plan(folder: &Path, dir: Option<&Path>) -> Result<Plan> {
     let base = file.base(&usual()?)?;
     let mut configurations = file.configurations(&base)?;
     for configuration in &mut configurations {
-        configuration.config.data.dir = dir.map(PathBuf::from).or(configuration.config.data.dir.take());
+        let data = &mut configuration.config.data;
+        data.dir = moved.data_dir.clone().or(data.dir.take());
+        data.cache_dir = moved.cache_dir.clone();
     }
     let Some(seeds) = file.seeds else { bail_input!("{} has no seeds; put the old file back", path.display()) };
     Plan::new(seeds, file.reach.unwrap_or(REACH), file.command.unwrap_or_default(), configurations)
@@ -219,8 +222,10 @@ fn check(plan: &Plan) -> Result<()> {
     for configuration in &plan.configurations {
         let spec = &configuration.config.data;
         let data = match known.take() {
-            Some((last, data)) if last.source == spec.source && last.dir == spec.dir => data,
-            _ => load_data(spec.source, spec.dir.as_deref())?,
+            Some((last, data)) if last.source == spec.source && last.dir == spec.dir && last.events == spec.events => {
+                data
+            }
+            _ => load_data(spec)?,
         };
         configuration.check(&data)?;
         known = Some((spec.clone(), data));

@@ -1,6 +1,7 @@
 //! `adali eval`
 
-use super::options::{DataOptions, DeviceOptions, load_data, on_device, open_trained};
+use super::data::{DataOptions, load_data};
+use super::options::{DeviceOptions, on_device, open_trained};
 use super::{End, say};
 use crate::backend::Backend;
 use crate::bail_input;
@@ -49,12 +50,11 @@ pub fn run(arguments: EvalArguments) -> Result<End> {
 fn run_on<B: Backend>(backend: B, arguments: EvalArguments) -> Result<End> {
     let checkpoint = open_trained(&arguments.run)?;
     let mut config = checkpoint.config()?;
-    config.data.source = arguments.data.data.unwrap_or(config.data.source);
-    config.data.dir = arguments.data.data_dir.or(config.data.dir);
+    arguments.data.change(&mut config);
     if arguments.batch == 0 || arguments.batch > 1 << 16 {
         bail_input!("batch {} must be between 1 and 65536", arguments.batch);
     }
-    let data = load_data(config.data.source, config.data.dir.as_deref())?;
+    let data = load_data(&config.data)?;
     let plan = config.plan(&data)?;
     let batch = arguments.batch.min(data.train.len().max(data.test.len()));
     let mut model = Model::new(backend, &config.network, plan, batch, config.seed)?;

@@ -1,17 +1,18 @@
 //! `adali inspect`
 
-use super::options::{DataOptions, DeviceOptions, load_data, on_device, open_trained};
+use super::data::{DataOptions, load_data};
+use super::options::{DeviceOptions, on_device, open_trained};
 use super::{End, say};
 use crate::backend::{Backend, Step};
 use crate::bail_input;
 use crate::data::sampling::Augmentation;
+use crate::files::write_whole;
 use crate::network::Model;
 use crate::network::model::Pass;
 use crate::network::parameters::Part as Tensor;
 use crate::tensors::Tensors;
 use crate::train::checkpoint::load_model;
 use crate::train::evaluate::normalisation;
-use crate::train::files::write_whole;
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
@@ -67,9 +68,8 @@ fn run_on<B: Backend>(backend: B, arguments: InspectArguments) -> Result<End> {
         bail_input!("--out {} is the model itself; give another file", arguments.out.display());
     }
     let mut config = checkpoint.config()?;
-    config.data.source = arguments.data.data.unwrap_or(config.data.source);
-    config.data.dir = arguments.data.data_dir.or(config.data.dir);
-    let data = load_data(config.data.source, config.data.dir.as_deref())?;
+    arguments.data.change(&mut config);
+    let data = load_data(&config.data)?;
     let plan = config.plan(&data)?;
     let normalisation = normalisation(&data);
     let samples = match arguments.part {

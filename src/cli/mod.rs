@@ -2,11 +2,13 @@
 
 mod bench;
 mod compare;
+mod data;
 mod eval;
 mod info;
 mod inspect;
 mod options;
 mod progress;
+mod simulate_events;
 mod train;
 mod train_options;
 
@@ -50,6 +52,9 @@ enum Command {
     Bench(Box<bench::BenchArguments>),
     /// Accuracy and loss of a trained network.
     Eval(eval::EvalArguments),
+    /// Simulate a neuromorphic camera before moving images: labelled recordings in N-MNIST's layout.
+    #[command(after_help = simulate_events::EXAMPLES)]
+    SimulateEvents(simulate_events::SimulateArguments),
     /// Write the tensors of a batch (logits, spikes, membranes, gradients) as safetensors.
     Inspect(inspect::InspectArguments),
     /// Devices and data sets that this machine has.
@@ -70,6 +75,7 @@ pub fn main() -> ExitCode {
         Command::Compare(arguments) => compare::run(*arguments),
         Command::Bench(arguments) => bench::run(*arguments),
         Command::Eval(arguments) => eval::run(arguments),
+        Command::SimulateEvents(arguments) => simulate_events::run(arguments),
         Command::Inspect(arguments) => inspect::run(arguments),
         Command::Info(arguments) => info::run(arguments),
     };

@@ -5,12 +5,11 @@ use crate::backend::gpu::cuda::Cuda;
 use crate::backend::gpu::{Gpu, Precision};
 #[cfg(feature = "emulator")]
 use crate::backend::gpu::{emulator::Emulator, tile::Card};
-use crate::data::{DataSource, Dataset, load};
 use crate::train::checkpoint::{Checkpoint, open_model};
 use crate::{bail_input, input_error};
 use anyhow::Result;
 use clap::{Args, ValueEnum};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Where to compute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,22 +145,6 @@ fn emulated_memory() -> Result<Option<usize>> {
     let Some(text) = std::env::var_os("ADALI_EMULATOR_MEMORY") else { return Ok(None) };
     let bytes = text.to_str().and_then(|text| text.parse().ok());
     bytes.map(Some).ok_or_else(|| input_error!("ADALI_EMULATOR_MEMORY is {text:?}, not a number of bytes"))
-}
-
-/// Another place for the data than the one in a configuration.
-#[derive(Args)]
-pub struct DataOptions {
-    /// Data set, if not that of the configuration.
-    #[arg(long, value_enum)]
-    pub data: Option<DataSource>,
-    /// Folder (for `frames`: file) of the data set, if not where it usually is.
-    #[arg(long, value_name = "PATH")]
-    pub data_dir: Option<PathBuf>,
-}
-
-/// Loads a data set and says where it came from.
-pub fn load_data(source: DataSource, dir: Option<&Path>) -> Result<Dataset> {
-    load(source, dir)
 }
 
 /// The model of a run folder or the model file itself.

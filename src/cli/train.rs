@@ -1,6 +1,7 @@
 //! `adali train`
 
-use super::options::{load_data, megabytes, on_device};
+use super::data::load_data;
+use super::options::{megabytes, on_device};
 use super::progress::{Bar, epoch_lines};
 pub use super::train_options::TrainArguments;
 use super::{End, say};
@@ -45,7 +46,8 @@ fn resumed(folder: PathBuf, arguments: &TrainArguments) -> Result<(Run, Config, 
     if let Some(dir) = &arguments.data.data_dir {
         config.data.dir = Some(dir.clone());
     }
-    let data = load_data(config.data.source, config.data.dir.as_deref())?;
+    config.data.cache_dir = arguments.data.cache_dir.clone();
+    let data = load_data(&config.data)?;
     Ok((run, config, data))
 }
 

@@ -1,6 +1,7 @@
 //! Options of `adali train` and the configuration they make.
 
-use super::options::{DataOptions, DeviceOptions, load_data};
+use super::data::{DataOptions, FrameOptions, load_data};
+use super::options::DeviceOptions;
 use crate::autotune::{BoundsMode, BoundsSpec};
 use crate::backend::LossSpec;
 use crate::data::{DataSource, Dataset};
@@ -61,6 +62,10 @@ pub const NOT_WITH_RESUME: &[&str] = &[
     "tet",
     "crop",
     "flip",
+    "roll",
+    "drop",
+    "frames_by",
+    "downsample",
     "validation",
     "limit",
     "checkpoint_every",
@@ -96,13 +101,14 @@ pub struct TrainArguments {
     pub json: bool,
 
     /// Preset (digits, csnn, conv2, vgg11, dvs-gesture-net) or a TOML file with steps, input and layers
-    /// [default: digits for digits, conv2 for other images, dvs-gesture-net for frames].
+    /// [default: digits for digits, conv2 for other images and n-mnist, dvs-gesture-net for frames and dvs-gesture, vgg11
+    /// for cifar10-dvs].
     #[arg(long, value_name = "PRESET|FILE", help_heading = NETWORK)]
     network: Option<String>,
     /// Width of the preset's convolutions.
     #[arg(long, value_name = "C", help_heading = NETWORK)]
     channels: Option<usize>,
-    /// Time steps T.
+    /// Time steps T; recordings of events become as many frames.
     #[arg(long, value_name = "T", help_heading = NETWORK)]
     steps: Option<usize>,
     /// Norm of every convolution.
@@ -186,7 +192,7 @@ pub struct TrainArguments {
     /// Scale gradients down to this norm; 0 for never.
     #[arg(long, value_name = "NORM", help_heading = TRAINING)]
     clip: Option<f64>,
-    /// Weight of the mean squared error in the loss.
+    /// Weight of the mean squared error in the loss [default: 0; 0.05 for recordings of events].
     #[arg(long, value_name = "SHARE", help_heading = TRAINING)]
     mse: Option<f64>,
     /// Label smoothing of the cross-entropy.
@@ -201,6 +207,14 @@ pub struct TrainArguments {
     /// Mirror half of the training images.
     #[arg(long, help_heading = TRAINING)]
     flip: bool,
+    /// Roll training images by up to this many pixels: what leaves on one side comes back on the other.
+    #[arg(long, value_name = "PIXELS", help_heading = TRAINING)]
+    roll: Option<u32>,
+    /// Set this share of the training samples' values to 0.
+    #[arg(long, value_name = "SHARE", help_heading = TRAINING)]
+    drop: Option<f32>,
+    #[command(flatten)]
+    frames: FrameOptions,
     /// Share of the training samples held out to choose the epoch.
     #[arg(long, value_name = "SHARE", help_heading = TRAINING)]
     validation: Option<f64>,
@@ -211,6 +225,9 @@ pub struct TrainArguments {
     #[arg(long, value_name = "STEPS", help_heading = TRAINING)]
     checkpoint_every: Option<u32>,
 }
+
+/// Weight of the mean squared error in the loss for recordings of events \[authors: their mix\].
+const EVENTS_MSE: f64 = 0.05;
 
 /// The part of a network file that `--network FILE` reads.
 type NetworkFile = NetworkSpec;
@@ -235,7 +252,9 @@ impl TrainArguments {
         }
         // Absolute, so that the configuration works from any folder.
         spec.dir = self.data.data_dir.as_ref().map(|dir| dir.canonicalize().unwrap_or(dir.clone())).or(spec.dir);
-        let data = load_data(spec.source, spec.dir.as_deref())?;
+        spec.cache_dir = self.data.cache_dir.clone();
+        spec.events = self.frames.integration(&spec, self.steps)?;
+        let data = load_data(&spec)?;
         let base = base(defaults(spec.clone(), &data, self.channels)?)?;
         let mut config = Config { data: spec, ..base };
         if let Some(network) = &self.network {
@@ -329,6 +348,8 @@ impl TrainArguments {
         config.loss.tet |= self.tet;
         set(&mut config.data.augmentation.crop_padding, &self.crop);
         config.data.augmentation.flip |= self.flip;
+        set(&mut config.data.augmentation.roll, &self.roll);
+        set(&mut config.data.augmentation.drop, &self.drop);
         set(&mut config.data.validation, &self.validation);
         set(&mut config.data.limit, &self.limit);
     }
@@ -344,7 +365,7 @@ fn usual_rate(optimizer: Optimizer) -> f64 {
 /// What is trained when nothing at all is said.
 pub fn usual() -> Result<Config> {
     let spec = DataSpec::default();
-    let data = load_data(spec.source, None)?;
+    let data = load_data(&spec)?;
     defaults(spec, &data, None)
 }
 
@@ -352,15 +373,18 @@ pub fn usual() -> Result<Config> {
 fn defaults(data: DataSpec, set: &Dataset, channels: Option<usize>) -> Result<Config> {
     let preset = match data.source {
         DataSource::Digits => Preset::Digits,
-        DataSource::Frames => Preset::DvsGestureNet,
+        DataSource::Frames | DataSource::DvsGesture => Preset::DvsGestureNet,
+        DataSource::Cifar10Dvs => Preset::Vgg11,
         _ => Preset::Conv2,
     };
     let training = match data.source {
-        DataSource::Digits => TrainingSpec { batch: 32, ..TrainingSpec::default() },
+        DataSource::Digits | DataSource::DvsGesture => TrainingSpec { batch: 32, ..TrainingSpec::default() },
         _ => TrainingSpec::default(),
     };
     let network = preset_network(preset, set, channels)?;
-    Ok(Config { seed: 0, data, training, loss: LossSpec::default(), bounds: BoundsSpec::default(), network })
+    let mse = if data.source.is_events() { EVENTS_MSE } else { LossSpec::default().mse };
+    let loss = LossSpec { mse, ..LossSpec::default() };
+    Ok(Config { seed: 0, data, training, loss, bounds: BoundsSpec::default(), network })
 }
 
 /// A preset fitted to the data: frames set the input and the steps.

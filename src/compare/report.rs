@@ -5,7 +5,7 @@ use crate::compare::operations::OperationCosts;
 use crate::compare::plots;
 use crate::compare::run::{Comparison, RunRecord};
 use crate::compare::summary::{Spread, Summary, epochs_to_reach, summaries};
-use crate::train::files::write_whole;
+use crate::files::write_whole;
 use anyhow::Result;
 use serde_json::{Value, json};
 

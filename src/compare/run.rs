@@ -6,7 +6,7 @@ use crate::compare::probe::{Probe, probe};
 use crate::compare::report;
 use crate::compare::steps::{StepCosts, step_costs};
 use crate::data::Dataset;
-use crate::train::files::write_whole;
+use crate::files::write_whole;
 use crate::train::metrics::EpochMetrics;
 use crate::train::run::Run;
 use crate::train::session::{RunResult, Watch};

@@ -105,7 +105,7 @@ pub fn step_costs<B: Backend>(
 
 /// Only what random samples must fit.
 fn without_samples(data: Dataset) -> Dataset {
-    let empty = |samples: &Samples| Samples { shape: samples.shape, values: Vec::new(), labels: Vec::new() };
+    let empty = |samples: &Samples| Samples { shape: samples.shape, values: Vec::new().into(), labels: Vec::new() };
     Dataset { train: empty(&data.train), test: empty(&data.test), ..data }
 }
 
@@ -119,8 +119,8 @@ impl<B: Backend> Stepped<B> {
         let mut rng = CounterRng::new(0, 0);
         let classes = data.classes() as u64;
         let labels = (0..batch).map(|_| rng.below(classes) as u16).collect();
-        let values = (0..batch * shape.len()).map(|_| rng.below(256) as u8).collect();
-        let mut data = Dataset { train: Samples { shape, values, labels }, ..data.clone() };
+        let values: Vec<u8> = (0..batch * shape.len()).map(|_| rng.below(256) as u8).collect();
+        let mut data = Dataset { train: Samples { shape, values: values.into(), labels }, ..data.clone() };
         let trainer = Trainer::new(backend.clone(), config, &mut data)?;
         Ok(Self { batch: trainer.training.clone(), trainer, graphs: Graphs::default(), steps: 1 })
     }

@@ -101,7 +101,7 @@ pub fn train_steps<B: Backend>(
 fn samples_of(network: &NetworkSpec, input: ImageShape, classes: usize) -> Dataset {
     let frames = if network.input == InputMode::Frames { network.steps } else { 1 };
     let shape = SampleShape { frames, height: input.height, width: input.width, channels: input.channels };
-    let none = Samples { shape, values: Vec::new(), labels: Vec::new() };
+    let none = Samples { shape, values: Vec::new().into(), labels: Vec::new() };
     Dataset {
         name: "random".into(),
         source: "random".into(),

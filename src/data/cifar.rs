@@ -78,12 +78,13 @@ impl Variant {
 /// An [`InputError`](crate::error::InputError) when there is no record, a part of a record, or a label out of
 /// range.
 pub fn parse_batch(bytes: &[u8], name: &str, variant: Variant) -> Result<Samples> {
-    let mut samples = Samples { shape: SHAPE, values: Vec::new(), labels: Vec::new() };
-    append_batch(bytes, name, variant, &mut samples)?;
-    Ok(samples)
+    let (mut values, mut labels) = (Vec::new(), Vec::new());
+    append_batch(bytes, name, variant, &mut values, &mut labels)?;
+    Ok(Samples { shape: SHAPE, values: values.into(), labels })
 }
 
-fn append_batch(bytes: &[u8], name: &str, variant: Variant, out: &mut Samples) -> Result<()> {
+/// Adds the values and labels of a file to those of others.
+fn append_batch(bytes: &[u8], name: &str, variant: Variant, values: &mut Vec<u8>, labels: &mut Vec<u16>) -> Result<()> {
     let record_len = variant.label_bytes() + SHAPE.len();
     if bytes.is_empty() {
         crate::bail_input!("{name} holds no images; unpack the archive again");
@@ -97,18 +98,18 @@ fn append_batch(bytes: &[u8], name: &str, variant: Variant, out: &mut Samples) -
             bytes.len() / record_len
         );
     }
-    out.values.reserve(bytes.len());
+    values.reserve(bytes.len());
     for (index, record) in bytes.chunks_exact(record_len).enumerate() {
-        let (labels, planes) = record.split_at(variant.label_bytes());
-        let label = labels[labels.len() - 1];
+        let (own, planes) = record.split_at(variant.label_bytes());
+        let label = own[own.len() - 1];
         if usize::from(label) >= variant.classes() {
             crate::bail_input!(
                 "{name} gives image {index} the label {label}, but labels must be below {}; unpack the archive again",
                 variant.classes()
             );
         }
-        out.labels.push(label.into());
-        files::append_channels_last(planes, SHAPE.channels, SHAPE.height * SHAPE.width, &mut out.values);
+        labels.push(label.into());
+        files::append_channels_last(planes, SHAPE.channels, SHAPE.height * SHAPE.width, values);
     }
     Ok(())
 }
@@ -136,7 +137,7 @@ pub(super) fn load(source: DataSource, dir: &Path) -> Result<Dataset> {
     };
     let folder = files::folder(dir, &[variant.sub_folder()], holds_a_file).unwrap_or_else(|| dir.to_path_buf());
     let part = |names: &[&str]| -> Result<Samples> {
-        let mut samples = Samples { shape: SHAPE, values: Vec::new(), labels: Vec::new() };
+        let (mut values, mut labels) = (Vec::new(), Vec::new());
         for name in names {
             let path = folder.join(name);
             if !path.exists() {
@@ -146,9 +147,9 @@ pub(super) fn load(source: DataSource, dir: &Path) -> Result<Dataset> {
                     source.advice()
                 );
             }
-            append_batch(&files::read(&path)?, &path.display().to_string(), variant, &mut samples)?;
+            append_batch(&files::read(&path)?, &path.display().to_string(), variant, &mut values, &mut labels)?;
         }
-        Ok(samples)
+        Ok(Samples { shape: SHAPE, values: values.into(), labels })
     };
     let (train, test) = (part(variant.train_files())?, part(&[variant.test_file()])?);
     let (mean, deviation) = match variant {
@@ -201,8 +202,8 @@ mod tests {
             let record = [labels, &[10; 1024], &[20; 1024], &[30; 1024]].concat();
             let samples = parse_batch(&record.repeat(2), "x", variant).unwrap();
             let label = u16::from(*labels.last().unwrap());
+            assert_eq!(*samples.bytes(), [10, 20, 30].repeat(2 * 1024));
             assert_eq!((samples.labels, samples.shape), (vec![label; 2], SHAPE));
-            assert_eq!(samples.values, [10, 20, 30].repeat(2 * 1024));
             cases += 1;
         }
         assert_eq!(cases, 2);

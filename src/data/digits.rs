@@ -22,7 +22,7 @@ const CLASSES: usize = 10;
 pub fn load() -> Result<Dataset> {
     let mut text = String::new();
     GzDecoder::new(DIGITS).read_to_string(&mut text).context("the built-in digits are damaged")?;
-    let mut parts = [(); 2].map(|()| Samples { shape: SHAPE, values: Vec::new(), labels: Vec::new() });
+    let mut parts = [(); 2].map(|()| (Vec::new(), Vec::new()));
     for (index, line) in text.lines().enumerate() {
         let row: Vec<u8> = line
             .split(',')
@@ -36,10 +36,10 @@ pub fn load() -> Result<Dataset> {
             index + 1
         );
         let part = &mut parts[usize::from(index % 5 == 4)];
-        part.values.extend_from_slice(values);
-        part.labels.push(label.into());
+        part.0.extend_from_slice(values);
+        part.1.push(label.into());
     }
-    let [train, test] = parts;
+    let [train, test] = parts.map(|(values, labels)| Samples { shape: SHAPE, values: values.into(), labels });
     Ok(Dataset {
         name: "digits".into(),
         source: "built in".into(),
@@ -60,10 +60,10 @@ mod tests {
     fn all_digits_are_there() {
         let digits = load().unwrap();
         assert_eq!((digits.train.len(), digits.test.len()), (1438, 359));
-        assert_eq!((digits.train.values.len(), digits.test.values.len()), (1438 * 64, 359 * 64));
+        assert_eq!((digits.train.bytes().len(), digits.test.bytes().len()), (1438 * 64, 359 * 64));
         // scikit-learn's load_digits(): the first image, the sum of all, and the count of every label.
         assert_eq!(digits.train.sample(0)[..10], [0, 0, 5, 13, 9, 1, 0, 0, 0, 0]);
-        let sum = |part: &Samples| part.values.iter().map(|&value| u64::from(value)).sum::<u64>();
+        let sum = |part: &Samples| part.bytes().iter().map(|&value| u64::from(value)).sum::<u64>();
         assert_eq!(sum(&digits.train) + sum(&digits.test), 561_718);
         let mut counts = [0; CLASSES];
         for &label in digits.train.labels.iter().chain(&digits.test.labels) {

@@ -88,7 +88,7 @@ impl TensorFile<'_> {
                 labels.len()
             );
         }
-        Ok(Samples { shape, values, labels })
+        Ok(Samples { shape, values: values.into(), labels })
     }
 
     fn frames(&self, key: &str) -> Result<(usize, SampleShape, Vec<u8>)> {

@@ -243,7 +243,7 @@ fn load_part(source: DataSource, folder: &Path, part: &str) -> Result<(Samples, 
         );
     }
     let shape = SampleShape { frames: 1, height: images.height, width: images.width, channels: 1 };
-    Ok((Samples { shape, values: images.pixels, labels }, image_file))
+    Ok((Samples { shape, values: images.pixels.into(), labels }, image_file))
 }
 
 /// What the files of a part hold, as the middle of their names.

@@ -1,6 +1,7 @@
 //! Data sets: images and event frames as bytes, in memory, ready for a backend.
 //!
-//! One file a format: [`digits`] (built in), [`idx`] (the MNIST family), [`cifar`], [`frames`] (event frames).
+//! One file a format: [`digits`] (built in), [`idx`] (the MNIST family), [`cifar`], [`frames`] (event frames), [`events`]
+//! (recordings).
 //! Each has a parser that takes bytes, never panics, never allocates what a header merely claims, and answers
 //! every lie with an [`InputError`](crate::error::InputError). [`split`] holds samples out, [`sampling`] orders
 //! and shifts them.
@@ -13,11 +14,16 @@ pub mod frames;
 pub mod idx;
 pub mod sampling;
 pub mod split;
+mod values;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+pub use events::integrate::Integration;
+pub use events::set::LoadWatch;
 pub use sampling::{Augmentation, CounterRng, Placement};
+pub use values::Values;
 
 /// The extents of one sample: `[frames][height][width][channels]`; images have one frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +62,7 @@ pub struct Samples {
     /// The extents of each sample.
     pub shape: SampleShape,
     /// `[N][frames][height][width][channels]`, channels last whatever the file's order was.
-    pub values: Vec<u8>,
+    pub values: Values,
     /// `[N]`, each below the data set's number of classes.
     pub labels: Vec<u16>,
 }
@@ -73,9 +79,13 @@ impl Samples {
     }
 
     /// The values of one sample, `[frames][height][width][channels]`; panics when `index` is not below `N`.
-    pub fn sample(&self, index: usize) -> &[u8] {
-        let len = self.shape.len();
-        &self.values[index * len..][..len]
+    pub fn sample(&self, index: usize) -> Cow<'_, [u8]> {
+        self.values.sample(index, self.shape.len())
+    }
+
+    /// The values of all samples.
+    pub fn bytes(&self) -> Cow<'_, [u8]> {
+        self.values.bytes(self.shape.len())
     }
 }
 
@@ -124,6 +134,12 @@ pub enum DataSource {
     Cifar100,
     /// Event frames from one safetensors file.
     Frames,
+    /// N-MNIST: recordings of a sensor that moves before digits; also what simulate-events writes.
+    NMnist,
+    /// CIFAR10-DVS: recordings of images that move before a sensor.
+    Cifar10Dvs,
+    /// DVS128 Gesture: recordings of eleven gestures.
+    DvsGesture,
 }
 
 impl DataSource {
@@ -136,6 +152,9 @@ impl DataSource {
             Self::Cifar10 => "cifar10",
             Self::Cifar100 => "cifar100",
             Self::Frames => "frames",
+            Self::NMnist => "n-mnist",
+            Self::Cifar10Dvs => "cifar10-dvs",
+            Self::DvsGesture => "dvs-gesture",
         }
     }
 
@@ -162,7 +181,24 @@ impl DataSource {
                 "write train.frames, train.labels, test.frames and test.labels into one safetensors file and name it \
                  with --data-dir"
             }
+            Self::NMnist => {
+                "unpack Train.zip and Test.zip of https://www.garrickorchard.com/datasets/n-mnist into one folder, or \
+                 make such a folder with `adali simulate-events`, and name it with --data-dir"
+            }
+            Self::Cifar10Dvs => {
+                "unpack the ten archives of https://figshare.com/articles/dataset/CIFAR10-DVS_New/4724671 into one \
+                 folder, which then holds airplane, automobile, …, and name it with --data-dir"
+            }
+            Self::DvsGesture => {
+                "unpack DvsGesture.tar.gz of https://research.ibm.com/interactive/dvsgesture/ and name its folder, which \
+                 holds trials_to_train.txt, with --data-dir"
+            }
         }
+    }
+
+    /// Whether samples are recordings of events, which are integrated into frames.
+    pub fn is_events(self) -> bool {
+        matches!(self, Self::NMnist | Self::Cifar10Dvs | Self::DvsGesture)
     }
 
     /// `dir`, or the place where this data set is looked for without one.
@@ -195,11 +231,23 @@ impl fmt::Display for Found {
     }
 }
 
-/// Reads a data set from `dir` (`--data-dir`), or from where it is found without one.
+/// Reads a data set from `dir` (`--data-dir`), or from where it is found without one; recordings are integrated as
+/// usual, and nothing is cached.
 ///
 /// # Errors
 /// An [`InputError`](crate::error::InputError) for whatever is wrong with the folder or its files.
 pub fn load(source: DataSource, dir: Option<&Path>) -> anyhow::Result<Dataset> {
+    load_frames(source, dir, &Integration::default(), None, &())
+}
+
+/// As [`load`]; recordings of events become frames as `integration` says, which are kept in the folder `cache`.
+pub fn load_frames(
+    source: DataSource,
+    dir: Option<&Path>,
+    integration: &Integration,
+    cache: Option<&Path>,
+    watch: &dyn LoadWatch,
+) -> anyhow::Result<Dataset> {
     if source == DataSource::Digits {
         return match dir {
             None => digits::load(),
@@ -221,6 +269,9 @@ pub fn load(source: DataSource, dir: Option<&Path>) -> anyhow::Result<Dataset> {
         DataSource::Mnist | DataSource::FashionMnist => idx::load(source, place),
         DataSource::Cifar10 | DataSource::Cifar100 => cifar::load(source, place),
         DataSource::Frames => frames::load(place),
+        DataSource::NMnist | DataSource::Cifar10Dvs | DataSource::DvsGesture => {
+            events::set::load(source, place, integration, cache, watch)
+        }
     }
 }
 
@@ -235,6 +286,7 @@ pub fn find(source: DataSource, dir: Option<&Path>) -> Option<Found> {
         DataSource::Mnist | DataSource::FashionMnist => idx::find(source, place),
         DataSource::Cifar10 | DataSource::Cifar100 => cifar::find(source, place),
         DataSource::Frames => frames::find(place),
+        DataSource::NMnist | DataSource::Cifar10Dvs | DataSource::DvsGesture => events::recordings::find(source, place),
     };
     path.map(Found::At)
 }
@@ -254,20 +306,21 @@ mod tests {
             assert_eq!(serde_json::from_str::<DataSource>(&format!("\"{name}\"")).unwrap(), source);
             cases += 1;
         }
-        assert_eq!(cases, 6);
+        assert_eq!(cases, 9);
     }
 
     #[test]
     fn without_a_folder_the_error_says_what_to_do() {
         let mut cases = 0;
-        for source in [DataSource::Mnist, DataSource::Cifar10, DataSource::Cifar100, DataSource::Frames] {
+        let built_in = [DataSource::Digits, DataSource::FashionMnist];
+        for &source in DataSource::value_variants().iter().filter(|source| !built_in.contains(source)) {
             let error = load(source, None).unwrap_err();
             assert_eq!(crate::error::exit_code(&error), 2);
             assert!(error.to_string().contains(source.advice()), "{error}");
             assert_eq!(find(source, None), None);
             cases += 1;
         }
-        assert_eq!(cases, 4);
+        assert_eq!(cases, 7);
         let error = load(DataSource::FashionMnist, Some(Path::new("/nowhere"))).unwrap_err();
         assert!(error.to_string().contains("apt-get install dataset-fashion-mnist"), "{error}");
         assert!(load(DataSource::Digits, Some(Path::new("/"))).is_err());

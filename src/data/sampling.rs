@@ -13,6 +13,10 @@ pub mod stream {
     pub const PLACEMENT: u64 = 2;
     /// Which samples are held out.
     pub const HOLD_OUT: u64 = 3;
+    /// A simulated sensor's thresholds.
+    pub const THRESHOLDS: u64 = 4;
+    /// A simulated sensor's noise.
+    pub const SENSOR_NOISE: u64 = 5;
 }
 
 /// SplitMix64's increment, 2^64 over the golden ratio.
@@ -84,28 +88,44 @@ pub fn epoch_order(samples: &[u32], seed: u64, epoch: u32) -> Vec<u32> {
     order
 }
 
-/// How training images are varied.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// How training samples are varied.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Augmentation {
     /// An image shifts by up to this many pixels each way, as a crop from the image with that much padding.
     pub crop_padding: u32,
     /// Half of the images are mirrored left to right.
     pub flip: bool,
+    /// An image shifts by up to this many pixels each way, and what leaves it on one side comes back on the other.
+    pub roll: u32,
+    /// The share of the values, in `[0, 1)`, that become bytes of 0: each pixel, frame and channel for itself.
+    pub drop: f32,
 }
 
 impl Augmentation {
-    /// Checks the padding against the images.
+    /// Checks the ranges against the images.
     ///
     /// # Errors
-    /// An [`InputError`](crate::error::InputError) when an image could be shifted out of sight.
+    /// An [`InputError`](crate::error::InputError) when an image could be shifted out of sight or round itself, or
+    /// nothing of it be left.
     pub fn validate(&self, shape: SampleShape) -> Result<()> {
         let side = shape.height.min(shape.width);
-        if self.crop_padding as usize >= side {
+        for (name, pixels) in [("crop padding", self.crop_padding), ("roll", self.roll)] {
+            if pixels as usize >= side {
+                crate::bail_input!(
+                    "{name} {pixels} must be below the smaller side of the images, {side}; choose a smaller one"
+                );
+            }
+        }
+        if self.crop_padding > 0 && self.roll > 0 {
             crate::bail_input!(
-                "crop padding {} must be below the smaller side of the images, {side}; choose a smaller one",
-                self.crop_padding
+                "crop padding {} and roll {} both shift the images; set one of them to 0",
+                self.crop_padding,
+                self.roll
             );
+        }
+        if !(0.0..1.0).contains(&self.drop) {
+            crate::bail_input!("drop {} must be at least 0 and below 1", self.drop);
         }
         Ok(())
     }
@@ -120,30 +140,38 @@ pub struct Placement {
     pub dy: i32,
     /// Whether the shifted image is then mirrored left to right.
     pub flip: bool,
+    /// Whether what is read beside the image is its other side.
+    pub wraps: bool,
+    /// What the dropped values are drawn from; see [`crate::backend::keeps`].
+    pub mask: u64,
 }
 
 impl Placement {
     /// The row and column of the image that row `y` and column `x` show, as `RandomCrop` followed by a flip:
-    /// `(y + dy, x' + dx)` with `x' = width - 1 - x` when flipped. Outside of the image, where bytes of 0 are
-    /// shown: `None`.
+    /// `(y + dy, x' + dx)` with `x' = width - 1 - x` when flipped, modulo the extents when it wraps. Else, outside of
+    /// the image, where bytes of 0 are shown: `None`.
     pub fn source(&self, y: usize, x: usize, height: usize, width: usize) -> Option<(usize, usize)> {
         let x = if self.flip { width.checked_sub(1)?.checked_sub(x)? } else { x };
-        let row = y.checked_add_signed(self.dy as isize).filter(|&row| row < height)?;
-        let column = x.checked_add_signed(self.dx as isize).filter(|&column| column < width)?;
-        Some((row, column))
+        let shifted = |at: usize, by: i32, extent: usize| match self.wraps {
+            true => Some((at as i64 + i64::from(by)).rem_euclid(extent as i64) as usize),
+            false => at.checked_add_signed(by as isize).filter(|&at| at < extent),
+        };
+        Some((shifted(y, self.dy, height)?, shifted(x, self.dx, width)?))
     }
 }
 
-/// The placement of a sample in an epoch: `dx` and `dy` uniform in `-crop_padding ..= crop_padding`, a flip in half
-/// of the cases. The shift does not depend on whether flips are on, nor the flip on the padding.
+/// The placement of a sample in an epoch: `dx` and `dy` uniform in `-crop_padding ..= crop_padding`, or as far as it
+/// rolls, a flip in half of the cases. None of the draws depends on whether the others are on.
 pub fn placement(augmentation: &Augmentation, seed: u64, epoch: u32, sample: u32) -> Placement {
     let case = CounterRng::new(seed, stream::PLACEMENT).fork(epoch.into()).fork(sample.into());
-    let padding = i64::from(augmentation.crop_padding);
+    let padding = i64::from(augmentation.crop_padding.max(augmentation.roll));
     let shift = |mut rng: CounterRng| (rng.below(2 * padding as u64 + 1) as i64 - padding) as i32;
     Placement {
         dx: shift(case.fork(0)),
         dy: shift(case.fork(1)),
         flip: augmentation.flip && case.fork(2).next_u64() >> 63 == 1,
+        wraps: augmentation.roll > 0,
+        mask: if augmentation.drop > 0.0 { case.fork(3).next_u64() } else { 0 },
     }
 }
 
@@ -240,23 +268,27 @@ mod tests {
 
     #[test]
     fn shifts_and_flips_are_uniform_and_independent_of_each_other() {
-        let both = Augmentation { crop_padding: 2, flip: true };
-        let mut counts = [0; 50];
+        let both = Augmentation { crop_padding: 2, flip: true, ..Augmentation::default() };
+        let (mut counts, mut masks) = ([0; 50], HashSet::new());
         for sample in 0..50_000 {
             let placed = placement(&both, 7, 1, sample);
             assert_eq!(placed, placement(&both, 7, 1, sample));
             let unflipped = placement(&Augmentation { flip: false, ..both }, 7, 1, sample);
             assert_eq!(unflipped, Placement { flip: false, ..placed });
+            let rolled = placement(&Augmentation { crop_padding: 0, roll: 2, drop: 0.1, ..both }, 7, 1, sample);
+            assert_eq!(rolled, Placement { wraps: true, mask: rolled.mask, ..placed });
+            masks.insert(rolled.mask);
             counts[((placed.dx + 2) * 10 + (placed.dy + 2) * 2 + i32::from(placed.flip)) as usize] += 1;
         }
         assert!(chi_square(&counts) < 85.4, "{counts:?}"); // 99.9 % at 49 degrees of freedom
+        assert_eq!(masks.len(), 50_000);
         assert_eq!(placement(&Augmentation::default(), 7, 1, 3), Placement::default());
-        placement(&Augmentation { crop_padding: u32::MAX, flip: true }, 7, 1, 3);
+        placement(&Augmentation { crop_padding: u32::MAX, ..both }, 7, 1, 3);
     }
 
     #[test]
     fn a_placement_reads_inside_or_nothing() {
-        let shifted = Placement { dx: 2, dy: -1, flip: false };
+        let shifted = Placement { dx: 2, dy: -1, ..Placement::default() };
         assert_eq!(shifted.source(0, 0, 4, 5), None);
         assert_eq!(shifted.source(1, 0, 4, 5), Some((0, 2)));
         assert_eq!(shifted.source(3, 2, 4, 5), Some((2, 4)));
@@ -265,13 +297,28 @@ mod tests {
         assert_eq!(flipped.source(1, 4, 4, 5), Some((0, 2)));
         assert_eq!(flipped.source(1, 2, 4, 5), Some((0, 4)));
         assert_eq!(flipped.source(1, 1, 4, 5), None);
+        let rolled = Placement { wraps: true, ..shifted };
+        assert_eq!(rolled.source(0, 0, 4, 5), Some((3, 2)));
+        assert_eq!(rolled.source(3, 3, 4, 5), Some((2, 0)));
+        assert_eq!(Placement { wraps: true, ..flipped }.source(1, 1, 4, 5), Some((0, 0)));
     }
 
     #[test]
-    fn padding_must_leave_a_pixel() {
+    fn an_augmentation_must_leave_something() {
         let shape = SampleShape { frames: 1, height: 4, width: 9, channels: 1 };
-        assert!(Augmentation { crop_padding: 3, flip: false }.validate(shape).is_ok());
-        let error = Augmentation { crop_padding: 4, flip: false }.validate(shape).unwrap_err();
-        assert!(error.is::<crate::error::InputError>());
+        let none = Augmentation::default();
+        for good in [Augmentation { crop_padding: 3, ..none }, Augmentation { roll: 3, drop: 0.99, ..none }] {
+            assert!(good.validate(shape).is_ok());
+        }
+        for bad in [
+            Augmentation { crop_padding: 4, ..none },
+            Augmentation { roll: 4, ..none },
+            Augmentation { crop_padding: 1, roll: 1, ..none },
+            Augmentation { drop: 1.0, ..none },
+            Augmentation { drop: -0.1, ..none },
+            Augmentation { drop: f32::NAN, ..none },
+        ] {
+            assert!(bad.validate(shape).unwrap_err().is::<crate::error::InputError>(), "{bad:?}");
+        }
     }
 }

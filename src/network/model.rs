@@ -141,7 +141,7 @@ impl<B: Backend> Model<B> {
         let shape = SampleShape { frames, height: input.h, width: input.w, channels: input.c };
         let constant = vec![1.0; input.c];
         let normalisation = Normalisation { full_scale: 1.0, mean: constant.clone(), deviation: constant };
-        let set = || model.backend.set(vec![0; shape.len()], shape, &normalisation, capacity);
+        let set = || model.backend.set(vec![0; shape.len()].into(), shape, &normalisation, capacity);
         let (mut set, _another) = (set()?, set()?);
         let kept = model.backend.kept_memory();
         let (samples, labels) = (vec![0; capacity], vec![0; capacity]);

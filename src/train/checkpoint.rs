@@ -2,13 +2,13 @@
 
 use crate::autotune::{BINS, Histogram};
 use crate::backend::{Backend, Histograms, Totals};
+use crate::files::write_whole;
 use crate::network::Model;
 use crate::network::parameters::Part;
 use crate::surrogate::Bounds;
 use crate::tensors::{TensorFile, Tensors};
 use crate::train::bounds::BoundsTracker;
 use crate::train::config::Config;
-use crate::train::files::write_whole;
 use crate::{bail_input, input_error};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};

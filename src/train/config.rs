@@ -4,7 +4,7 @@ use crate::autotune::BoundsSpec;
 use crate::backend::{LossSpec, UpdateRule};
 use crate::data::sampling::{Augmentation, epoch_order};
 use crate::data::split::hold_out;
-use crate::data::{DataSource, Dataset};
+use crate::data::{DataSource, Dataset, Integration};
 use crate::network::spec::{InputMode, NetworkSpec};
 use crate::network::{Plan, Volume};
 use crate::surrogate::{Surrogate, SurrogateKind};
@@ -43,11 +43,25 @@ pub struct DataSpec {
     /// Train on the first so many samples of the epoch's order only; 0 for all.
     pub limit: usize,
     pub augmentation: Augmentation,
+    /// How recordings of events become frames; absent for other data.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub events: Option<Integration>,
+    /// Where integrated recordings are kept, if not where they usually are; no part of a configuration.
+    #[serde(skip)]
+    pub cache_dir: Option<PathBuf>,
 }
 
 impl Default for DataSpec {
     fn default() -> Self {
-        Self { source: DataSource::Digits, dir: None, validation: 0.1, limit: 0, augmentation: Augmentation::default() }
+        Self {
+            source: DataSource::Digits,
+            dir: None,
+            validation: 0.1,
+            limit: 0,
+            augmentation: Augmentation::default(),
+            events: None,
+            cache_dir: None,
+        }
     }
 }
 
@@ -195,7 +209,8 @@ impl Config {
 
     /// Whether both train the same; where the data lie does not matter.
     pub fn same_training(&self, other: &Self) -> bool {
-        let here = DataSpec { dir: other.data.dir.clone(), ..self.data.clone() };
+        let DataSpec { dir, cache_dir, .. } = other.data.clone();
+        let here = DataSpec { dir, cache_dir, ..self.data.clone() };
         Self { data: here, ..self.clone() } == *other
     }
 

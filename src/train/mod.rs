@@ -4,7 +4,6 @@ pub mod bounds;
 pub mod checkpoint;
 pub mod config;
 pub mod evaluate;
-pub mod files;
 pub mod graphs;
 pub mod metrics;
 pub mod run;

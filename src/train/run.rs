@@ -10,10 +10,10 @@
 //! | `result.json` | the end: the test set, looked at once |
 
 use crate::backend::Backend;
+use crate::files::write_whole;
 use crate::report::{MembranePanel, curves, membranes};
 use crate::train::Trainer;
 use crate::train::bounds::LayerTrack;
-use crate::train::files::write_whole;
 use crate::train::metrics::EpochMetrics;
 use crate::{bail_input, input_error};
 use anyhow::{Context, Result};

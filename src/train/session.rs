@@ -3,9 +3,9 @@
 use crate::backend::Backend;
 use crate::bench::timing::median;
 use crate::data::Samples;
+use crate::files::write_whole;
 use crate::train::checkpoint::{self, Progress, load_model, open_model, open_state};
 use crate::train::evaluate::Scores;
-use crate::train::files::write_whole;
 use crate::train::metrics::EpochMetrics;
 use crate::train::run::Run;
 use crate::train::{Observer, Outcome, Trainer};

@@ -69,7 +69,7 @@ impl<B: Backend> Trainer<B> {
         let (training, validation) = config.split(&data.train.labels)?;
         let batch = config.training.batch;
         let normalisation = evaluate::normalisation(data);
-        let empty = Samples { shape: data.train.shape, values: Vec::new(), labels: data.train.labels.clone() };
+        let empty = Samples { shape: data.train.shape, values: Vec::new().into(), labels: data.train.labels.clone() };
         let samples = std::mem::replace(&mut data.train, empty);
         let fingerprint = fingerprint(&samples);
         let mut model = Model::new(backend, &config.network, plan, batch, config.seed)?;
@@ -325,6 +325,6 @@ impl<B: Backend> Trainer<B> {
 fn fingerprint(samples: &Samples) -> u64 {
     let labels = samples.labels.iter().flat_map(|label| label.to_le_bytes());
     labels
-        .chain(samples.values.iter().copied())
+        .chain(samples.values.kept().iter().copied())
         .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ byte as u64).wrapping_mul(0x100_0000_01b3))
 }

@@ -4,16 +4,18 @@ use super::harness::*;
 use crate::oracle::Rng;
 use adali::backend::Normalisation;
 use adali::backend::cpu::input::gather;
-use adali::backend::gpu::params::{InputBatch, Placement, Placements};
+use adali::backend::gpu::params::{InputBatch, Placement, Placements, dropout_threshold};
 use adali::backend::gpu::{Buffer, Launch};
 use adali::data::sampling::placement;
 use adali::data::{Augmentation, SampleShape};
 
-const AUGMENTATIONS: [Augmentation; 4] = [
-    Augmentation { crop_padding: 0, flip: false },
-    Augmentation { crop_padding: 0, flip: true },
-    Augmentation { crop_padding: 3, flip: false },
-    Augmentation { crop_padding: 4, flip: true },
+const AUGMENTATIONS: [Augmentation; 6] = [
+    Augmentation { crop_padding: 0, flip: false, roll: 0, drop: 0.0 },
+    Augmentation { crop_padding: 0, flip: true, roll: 0, drop: 0.0 },
+    Augmentation { crop_padding: 3, flip: false, roll: 0, drop: 0.0 },
+    Augmentation { crop_padding: 4, flip: true, roll: 0, drop: 0.3 },
+    Augmentation { crop_padding: 0, flip: true, roll: 4, drop: 0.0 },
+    Augmentation { crop_padding: 0, flip: false, roll: 3, drop: 0.9 },
 ];
 
 /// `[N][T]` images of the CPU backend to the kernels' `[T][N]`.
@@ -40,7 +42,7 @@ fn input_matches() {
                 let seed = rng.next_u64();
                 let placements: Vec<_> = indices.iter().map(|&i| placement(&augmentation, seed, 3, i)).collect();
                 let mut want = vec![0.0; batch * shape.len()];
-                gather(&set, &shape, &normalisation, &indices, &placements, &mut want);
+                gather(&set, &shape, &normalisation, &indices, &placements, augmentation.drop, &mut want);
                 let want = steps_first(&want, &shape);
 
                 let device = Device::new(rng.next_u64());
@@ -55,6 +57,7 @@ fn input_matches() {
                         placements: placements.address(),
                         table: table.address(),
                         samples: out.address(),
+                        dropped: dropout_threshold(augmentation.drop),
                         batch: batch as u32,
                         frames: frames as u32,
                         height: height as u32,
@@ -73,14 +76,14 @@ fn input_matches() {
             }
         }
     }
-    assert_eq!(cases, 5 * 4 * 4 * 3);
+    assert_eq!(cases, 5 * 4 * 6 * 3);
 }
 
 #[test]
 fn placements_match() {
     let mut rng = Rng::fresh("placements");
     let mut drawn = 0;
-    let widest = Augmentation { crop_padding: u32::MAX, flip: true };
+    let widest = Augmentation { crop_padding: u32::MAX, flip: true, ..Augmentation::default() };
     for augmentation in AUGMENTATIONS.into_iter().chain([widest]) {
         for batch in [1, 100, 300] {
             for epoch in [0, 1, u32::MAX] {
@@ -99,6 +102,8 @@ fn placements_match() {
                     batch: batch as u32,
                     crop_padding: augmentation.crop_padding,
                     flip: augmentation.flip.into(),
+                    roll: augmentation.roll,
+                    drop: (augmentation.drop > 0.0).into(),
                     padding: 0,
                 };
                 device.run("placements", Launch::over(batch, 64, 64), &params);
@@ -107,5 +112,5 @@ fn placements_match() {
             }
         }
     }
-    assert_eq!(drawn, 5 * 3 * 401);
+    assert_eq!(drawn, 7 * 3 * 401);
 }

@@ -12,6 +12,7 @@ mod convolution;
 mod dropout;
 mod harness;
 mod input;
+mod integrate_events;
 mod layouts;
 mod linear;
 mod loss;

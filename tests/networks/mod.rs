@@ -35,7 +35,7 @@ fn train<B: Backend>(backend: B, case: &Case, bytes: &[u8], rule: UpdateRule) ->
     let frames = if case.spec.input == InputMode::Frames { case.spec.steps } else { 1 };
     let shape = SampleShape { frames, height, width, channels };
     let normalisation = Normalisation { full_scale: 255.0, mean: vec![0.4; channels], deviation: vec![0.25; channels] };
-    let mut set = backend.set(bytes.to_vec(), shape, &normalisation, case.batch).expect("memory");
+    let mut set = backend.set(bytes.to_vec().into(), shape, &normalisation, case.batch).expect("memory");
     let mut model = Model::new(backend.clone(), &case.spec, case.plan(), case.batch, 7).expect("a model");
     let bounds = [Bounds::new(0.9, 1.1, 0.5)];
     for stage in 0..case.plan().stages.len() {
@@ -43,7 +43,7 @@ fn train<B: Backend>(backend: B, case: &Case, bytes: &[u8], rule: UpdateRule) ->
     }
     let totals = Totals { loss_scale: backend.first_loss_scale(), ..Totals::default() };
     model.set_totals(&totals).expect("sums");
-    let augmentation = Augmentation { crop_padding: 1, flip: true };
+    let augmentation = Augmentation { crop_padding: 1, flip: true, ..Augmentation::default() };
     let update = Update { rule, decay: 1e-4, clip: 0.0 };
     let mut graph = None;
     let mut trained = Trained::default();

@@ -376,7 +376,7 @@ impl Drawn {
 
     /// The samples.
     pub fn set(&self, case: &Case) -> Set {
-        Cpu.set(self.bytes.clone(), self.shape, &self.normalisation, case.capacity).expect("memory")
+        Cpu.set(self.bytes.clone().into(), self.shape, &self.normalisation, case.capacity).expect("memory")
     }
 
     /// Samples of the batch in `bytes`.

@@ -181,7 +181,7 @@ fn networks_train_as_on_the_cpu() {
     }
     let middle = "[[layers]]\ntype = \"dropout\"\nprobability = 0.25\n[[layers]]\ntype = \"linear\"\nfeatures = 20\n";
     let mut frames = config(network(3, "frames", "batch", middle), bounds(BoundsMode::AutoTrack));
-    frames.data.augmentation = Augmentation { crop_padding: 1, flip: true };
+    frames.data.augmentation = Augmentation { crop_padding: 1, flip: true, drop: 0.1, ..Augmentation::default() };
     frames.training.optimizer = Optimizer::Adamw;
     frames.training.learning_rate = 0.002;
     frames.training.clip = 0.5;

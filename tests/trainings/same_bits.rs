@@ -6,7 +6,8 @@ use adali::autotune::{BoundsMode, BoundsSpec};
 use adali::backend::Storage;
 use adali::backend::gpu::Precision;
 use adali::backend::gpu::{Gpu, SLOTS};
-use adali::data::{Augmentation, Dataset};
+use adali::data::events::counts::EventCounts;
+use adali::data::{Augmentation, Dataset, Samples, Values};
 use adali::train::config::Optimizer;
 use adali::train::{Config, Trainer};
 
@@ -19,7 +20,7 @@ fn everything() -> Config {
         BoundsSpec { mode: BoundsMode::AutoTrack, update_every: 2, per_channel: true, ..BoundsSpec::default() };
     let mut config = config(network(2, "direct", "batch", &middle), bounds);
     config.data.validation = 0.25;
-    config.data.augmentation = Augmentation { crop_padding: 1, flip: true };
+    config.data.augmentation = Augmentation { crop_padding: 1, flip: true, ..Augmentation::default() };
     config.training.batch = 8;
     config.training.optimizer = Optimizer::Adamw;
     config.training.learning_rate = 0.003;
@@ -67,9 +68,9 @@ fn samples_that_stay_on_the_host_change_no_bit() {
     config.data.validation = 0.01;
     // The digits many times over: more than the rest of the training takes.
     let mut data = digits(1438, 1);
-    data.train.values = data.train.values.repeat(8);
+    data.train.values = data.train.bytes().repeat(8).into();
     data.train.labels = data.train.labels.repeat(8);
-    let size = data.train.values.len();
+    let size = data.train.bytes().len();
     let ample = 1 << 24;
     let resident = within(ample, true, &config, &data);
     let scarce = ample - resident.2 - size / 2;
@@ -82,4 +83,31 @@ fn samples_that_stay_on_the_host_change_no_bit() {
         cases += 1;
     }
     assert_eq!(cases, 2);
+}
+
+/// The same samples, kept as what of them is not zero.
+fn as_counts(samples: &mut Samples) {
+    let mut counts = EventCounts::default();
+    for sample in samples.bytes().chunks_exact(samples.shape.len()) {
+        let cells = sample.iter().zip(0..).flat_map(|(&count, cell)| std::iter::repeat_n(cell, count.into()));
+        counts.push(cells.collect());
+    }
+    samples.values = Values::Counts(counts);
+}
+
+#[test]
+fn samples_that_are_integrated_on_the_device_change_no_bit() {
+    let mut config = everything();
+    config.network = network(3, "frames", "batch", &second("batch"));
+    config.data.augmentation = Augmentation { flip: true, roll: 2, drop: 0.2, ..Augmentation::default() };
+    let bytes = digits(44, 3);
+    let mut counts = bytes.clone();
+    for part in [&mut counts.train, &mut counts.test] {
+        as_counts(part);
+    }
+    assert!(counts.train.bytes() == bytes.train.bytes());
+    let bytes = train(gpu(Precision::Bf16, true, 0, None), &config, bytes);
+    let counts = train(gpu(Precision::Bf16, true, 5, None), &config, counts);
+    assert!(counts.0.is_resident());
+    assert_same((&bytes.0, &bytes.1), (&counts.0, &counts.1), "integrated on the device");
 }

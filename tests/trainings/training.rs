@@ -57,9 +57,11 @@ pub fn digits(count: usize, frames: usize) -> Dataset {
     let mut data = load(DataSource::Digits, None).unwrap();
     for samples in [&mut data.train, &mut data.test] {
         let count = count.min(samples.len());
-        let images = samples.values.chunks_exact(64).take(count);
+        let bytes = samples.bytes().into_owned();
+        let images = bytes.chunks_exact(64).take(count);
         let frame = |image: &[u8], t: usize| image.iter().cycle().skip(t).take(64).copied().collect::<Vec<u8>>();
-        samples.values = images.flat_map(|image| (0..frames).flat_map(move |t| frame(image, t))).collect();
+        let frames_of = |image| (0..frames).flat_map(move |t| frame(image, t));
+        samples.values = images.flat_map(frames_of).collect::<Vec<u8>>().into();
         samples.labels.truncate(count);
         samples.shape.frames = frames;
     }

@@ -11,6 +11,7 @@ mod counters;
 pub mod dropout;
 mod events;
 pub mod input;
+pub mod integrate_events;
 pub mod layout;
 mod lif;
 mod linear;
@@ -67,7 +68,8 @@ impl Backend for Cpu {
 
     fn input(&self, set: &Set, batch: &Batch, augmentation: &Augmentation, out: &mut Vec<f32>) -> Result<()> {
         let placements = batch.placements(augmentation);
-        input::gather(&set.values, &set.shape, &set.normalisation, &batch.samples, &placements, out);
+        let drop = augmentation.drop;
+        input::gather(&set.values, &set.shape, &set.normalisation, &batch.samples, &placements, drop, out);
         Ok(())
     }
 

@@ -1,11 +1,12 @@
 //! Memory on the CPU: plain vectors.
 
+use super::integrate_events::integrate_events;
 use super::layout::{self, pitch, words};
 use super::{Batch, Counts, Cpu, Set, Transposed};
 use crate::autotune::Histogram;
 use crate::backend::shape::{Conv, InputKind, Span, Volume};
 use crate::backend::{Histograms, Normalisation, Step, Storage, Totals, Trained};
-use crate::data::SampleShape;
+use crate::data::{SampleShape, Values};
 use crate::surrogate::Bounds;
 use anyhow::Result;
 
@@ -89,7 +90,8 @@ impl Storage for Cpu {
         Ok(Totals::default())
     }
 
-    fn set(&self, values: Vec<u8>, shape: SampleShape, normalisation: &Normalisation, _: usize) -> Result<Set> {
+    fn set(&self, values: Values, shape: SampleShape, normalisation: &Normalisation, _: usize) -> Result<Set> {
+        let values = integrate_events(values, shape.len());
         Ok(Set { values, shape, normalisation: normalisation.clone() })
     }
 

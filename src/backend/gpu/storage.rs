@@ -8,7 +8,7 @@ use super::precision::Precision;
 use super::tensors::{Counts, Floats, Packed, Windows, each_weight, padded, words};
 use crate::backend::shape::{Conv, Span, Volume};
 use crate::backend::{Histograms, Normalisation, Step, Storage, Totals, Trained};
-use crate::data::SampleShape;
+use crate::data::{SampleShape, Values};
 use crate::surrogate::Bounds;
 use anyhow::Result;
 
@@ -125,7 +125,7 @@ impl<D: Driver> Storage for Gpu<D> {
 
     fn set(
         &self,
-        values: Vec<u8>,
+        values: Values,
         shape: SampleShape,
         normalisation: &Normalisation,
         capacity: usize,

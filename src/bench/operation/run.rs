@@ -20,7 +20,7 @@ pub const UPDATE_DECAY: f32 = 1e-4;
 
 /// How samples are placed: shifted by up to a pixel, where there is more than one, and flipped.
 pub fn augmentation(image: Volume) -> Augmentation {
-    Augmentation { crop_padding: (image.h.min(image.w) > 1).into(), flip: true }
+    Augmentation { crop_padding: (image.h.min(image.w) > 1).into(), flip: true, ..Augmentation::default() }
 }
 
 /// Bounds taken from the histogram.

@@ -36,7 +36,7 @@ impl<B: Backend> Samples<B> {
         let [full_scale, mean, deviation] = NORMALISATION;
         let each = |value: f32| vec![value; SAMPLE_CHANNELS];
         let normalisation = Normalisation { full_scale, mean: each(mean), deviation: each(deviation) };
-        let mut set = backend.set(bytes.clone(), shape, &normalisation, span.batch)?;
+        let mut set = backend.set(bytes.clone().into(), shape, &normalisation, span.batch)?;
         let mut batch = backend.batch(span.batch, 1)?;
         let samples: Vec<u32> = (0..span.batch as u32).collect();
         backend.write_batch(&mut batch, &mut set, &Step { samples: &samples, labels: &labels, ..STEP })?;

@@ -2,6 +2,17 @@
 //!
 //! An event says that the logarithm of a pixel's light rose (ON) or fell (OFF) by the sensor's contrast threshold.
 
+pub mod cache;
+pub mod counts;
+pub mod integrate;
+pub mod nmnist_writer;
+pub mod pixel;
+pub mod recordings;
+pub mod saccade;
+pub mod set;
+pub mod simulate;
+mod stand_in;
+
 use anyhow::Result;
 
 /// One change of one pixel.

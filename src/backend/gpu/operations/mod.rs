@@ -3,6 +3,7 @@
 mod ceiling;
 mod conv;
 mod conv_grad;
+mod integrate_events;
 mod neurons;
 pub mod step;
 pub mod training;

@@ -6,7 +6,7 @@ use super::super::tensors::{Counts, Windows, address};
 use super::super::{Buffer, Driver, Launch, SLOTS};
 use crate::autotune::{Histogram, Tuning};
 use crate::backend::{self, Histograms, Normalisation, Step, Totals, dropout_mask};
-use crate::data::SampleShape;
+use crate::data::{SampleShape, Values};
 use crate::histogram::BINS;
 use anyhow::Result;
 use std::mem::offset_of;
@@ -215,7 +215,7 @@ impl<D: Driver> Gpu<D> {
 
     pub(in super::super) fn set_of(
         &self,
-        values: Vec<u8>,
+        values: Values,
         shape: SampleShape,
         normalisation: &Normalisation,
         capacity: usize,
@@ -224,10 +224,11 @@ impl<D: Driver> Gpu<D> {
         // A little is left for whatever else is on the device. On a rehearsal the set stays on the host.
         let room = self.driver().map_or(Some(0), Driver::available_memory).map(|bytes| bytes - bytes / 16);
         let held = match room {
-            Some(room) if values.len() > room => {
+            Some(room) if values.samples(shape.len()) * shape.len() > room => {
+                let values = values.into_bytes(shape.len());
                 Held::Host { values, batches: self.zeros(SLOTS * capacity * shape.len())?, capacity }
             }
-            _ => Held::Device(self.put(&values)?),
+            _ => Held::Device(self.frames(&values, shape.len())?),
         };
         Ok(Set { shape, table, held })
     }

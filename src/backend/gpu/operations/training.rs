@@ -53,6 +53,8 @@ impl<D: Driver> Gpu<D> {
             batch: batch.size as u32,
             crop_padding: augmentation.crop_padding,
             flip: augmentation.flip.into(),
+            roll: augmentation.roll,
+            drop: (augmentation.drop > 0.0).into(),
             padding: 0,
         };
         self.run("placements", Launch::over(batch.size, 256, 256), &params)?;
@@ -62,6 +64,7 @@ impl<D: Driver> Gpu<D> {
             placements,
             table: set.table.address(),
             samples: out.memory.address(),
+            dropped: params::dropout_threshold(augmentation.drop),
             batch: batch.size as u32,
             frames: shape.frames as u32,
             height: shape.height as u32,

@@ -99,6 +99,8 @@ params! {
         dx: i32,
         dy: i32,
         flip: u32,
+        wraps: u32,
+        mask: u64,
     }
 }
 
@@ -154,7 +156,7 @@ pub fn dropout_threshold(probability: f32) -> u64 {
 }
 
 impl From<sampling::Placement> for Placement {
-    fn from(sampling::Placement { dx, dy, flip }: sampling::Placement) -> Self {
-        Self { dx, dy, flip: flip.into() }
+    fn from(sampling::Placement { dx, dy, flip, wraps, mask }: sampling::Placement) -> Self {
+        Self { dx, dy, flip: flip.into(), wraps: wraps.into(), mask }
     }
 }

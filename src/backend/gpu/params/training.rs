@@ -13,6 +13,8 @@ params! {
         batch: u32,
         crop_padding: u32,
         flip: u32,
+        roll: u32,
+        drop: u32,
         padding: u32,
     }
 
@@ -23,12 +25,23 @@ params! {
         placements: u64,
         table: u64,
         samples: u64,
+        dropped: u64,
         batch: u32,
         frames: u32,
         height: u32,
         width: u32,
         channels: u32,
         padding: u32,
+    }
+
+    /// `integrate_events`
+    struct IntegrateEvents {
+        entries: u64,
+        ends: u64,
+        frames: u64,
+        first: u64,
+        samples: u32,
+        cells: u32,
     }
 
     /// `vote_currents`, `vote_spikes`

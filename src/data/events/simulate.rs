@@ -1,0 +1,197 @@
+//! A data set of recordings, simulated from images and written in N-MNIST's layout.
+//!
+//! ```text
+//! Train/<class>/00001.bin, Test/<class>/00001.bin   numbered as the images, from 1
+//! simulation.toml                                   what it was made of
+//! ```
+
+use super::nmnist_writer::{MAX_ROWS, encode};
+use super::pixel::{PixelModel, Sensor};
+use super::saccade::{STEP, STEPS, Scene};
+use super::{Event, SensorSize};
+use crate::data::sampling::{CounterRng, stream};
+use crate::data::{Dataset, Samples};
+use crate::files::write_whole;
+use anyhow::{Context, Result};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// The folders of the training and the test recordings.
+pub const PARTS: [&str; 2] = ["Train", "Test"];
+/// What says how a folder was made.
+pub const DESCRIPTION: &str = "simulation.toml";
+/// No sensor has fewer rows.
+const LEAST_SIDE: u16 = 8;
+
+/// How recordings are made.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Simulation {
+    /// Of thresholds and noise.
+    pub seed: u64,
+    /// Rows and columns of the sensor.
+    pub side: u16,
+    /// Images of each part, from the first on; 0 for all.
+    pub limit: usize,
+    /// The sensor's pixels.
+    pub pixels: PixelModel,
+}
+
+/// What was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Written {
+    /// Recordings of both parts.
+    pub recordings: u64,
+    /// Events in all.
+    pub events: u64,
+    /// Of these, ON.
+    pub on: u64,
+    /// Bytes of all recordings.
+    pub bytes: u64,
+}
+
+/// The description of a simulated folder.
+#[derive(Serialize)]
+struct Description<'a> {
+    version: &'static str,
+    images: &'a str,
+    classes: &'a [String],
+    #[serde(flatten)]
+    simulation: Simulation,
+}
+
+impl Simulation {
+    /// Checks the ranges.
+    ///
+    /// # Errors
+    /// An [`InputError`](crate::error::InputError) that names the value and its limits.
+    pub fn validate(&self) -> Result<()> {
+        self.pixels.validate()?;
+        if !(LEAST_SIDE..=MAX_ROWS).contains(&self.side) {
+            crate::bail_input!("side {} must be between {LEAST_SIDE} and {MAX_ROWS}", self.side);
+        }
+        if self.seed > i64::MAX as u64 {
+            crate::bail_input!("seed {} must be at most {}, the largest number of TOML", self.seed, i64::MAX);
+        }
+        Ok(())
+    }
+
+    /// How many images of a part are used.
+    pub fn count(&self, part: &Samples) -> usize {
+        if self.limit == 0 { part.len() } else { self.limit.min(part.len()) }
+    }
+
+    /// The recording of image `index` of `part` (0 training, 1 test): a function of the seed, the image and its place.
+    pub fn record(
+        &self,
+        sensor: &Sensor,
+        image: &[f32],
+        (height, width): (usize, usize),
+        part: usize,
+        index: usize,
+    ) -> Vec<Event> {
+        let scene = Scene::new(image, height, width, self.side);
+        let rng = CounterRng::new(self.seed, stream::SENSOR_NOISE).fork(part as u64).fork(index as u64);
+        sensor.record(STEP, STEPS, |y, x, i| scene.light(y, x, i), &rng)
+    }
+
+    /// Simulates a recording of each image and writes all of them below `out`; `None` when `stop` was set, and then
+    /// `out` is as it was. `done` is called after each recording. The bytes do not depend on the number of threads.
+    ///
+    /// # Errors
+    /// An [`InputError`](crate::error::InputError) when the samples are no images, or `out` holds recordings and
+    /// `force` is not set.
+    pub fn write(
+        &self,
+        data: &Dataset,
+        out: &Path,
+        force: bool,
+        done: &(dyn Fn() + Sync),
+        stop: &AtomicBool,
+    ) -> Result<Option<Written>> {
+        self.validate()?;
+        let shape = data.train.shape;
+        if shape.frames != 1 || ![1, 3].contains(&shape.channels) {
+            crate::bail_input!("{} holds samples of {shape}, but events are simulated from images", data.name);
+        }
+        if out.is_file() {
+            crate::bail_input!("{} is a file where a folder is expected; give another --out", out.display());
+        }
+        let taken = PARTS.iter().map(|part| out.join(part)).find(|path| path.exists());
+        if let (Some(path), false) = (taken, force) {
+            crate::bail_input!("{} exists; overwrite it with --force or give another --out", path.display());
+        }
+        let staged = PARTS.map(|part| out.join(format!("{part}.tmp")));
+        let clear = || staged.iter().filter(|path| path.exists()).try_for_each(fs::remove_dir_all);
+        let failed = || format!("cannot write below {}", out.display());
+        clear().with_context(failed)?;
+        let fresh = !out.exists();
+        let written = self.write_parts(data, &staged, done, stop);
+        if !matches!(written, Ok(Some(_))) {
+            // What stopped it says more than that its rest could not be removed.
+            let _ = clear();
+            if fresh {
+                let _ = fs::remove_dir(out);
+            }
+            return written.with_context(failed);
+        }
+        for (part, staged) in PARTS.iter().zip(&staged) {
+            let place = out.join(part);
+            if place.exists() {
+                fs::remove_dir_all(&place).with_context(failed)?;
+            }
+            fs::rename(staged, place).with_context(failed)?;
+        }
+        let (version, images, classes) = (env!("CARGO_PKG_VERSION"), &data.name[..], &data.class_names[..]);
+        let description = toml::to_string(&Description { version, images, classes, simulation: *self })?;
+        write_whole(&out.join(DESCRIPTION), description.as_bytes())?;
+        written
+    }
+
+    fn write_parts(
+        &self,
+        data: &Dataset,
+        folders: &[PathBuf; 2],
+        done: &(dyn Fn() + Sync),
+        stop: &AtomicBool,
+    ) -> Result<Option<Written>> {
+        let sensor = Sensor::new(self.pixels, SensorSize { width: self.side, height: self.side }, self.seed);
+        let (events, on, bytes) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+        let mut recordings = 0;
+        for (part, (samples, folder)) in [&data.train, &data.test].into_iter().zip(folders).enumerate() {
+            for class in 0..data.classes() {
+                fs::create_dir_all(folder.join(class.to_string()))?;
+            }
+            let extents = (samples.shape.height, samples.shape.width);
+            (0..self.count(samples)).into_par_iter().try_for_each(|index| -> Result<()> {
+                if stop.load(Ordering::Relaxed) {
+                    return Ok(());
+                }
+                let recording = self.record(&sensor, &grey(samples, index, data.full_scale), extents, part, index);
+                let file = encode(&recording)?;
+                let name = format!("{}/{:05}.bin", samples.labels[index], index + 1);
+                fs::write(folder.join(name), &file)?;
+                events.fetch_add(recording.len() as u64, Ordering::Relaxed);
+                on.fetch_add(recording.iter().filter(|event| event.on).count() as u64, Ordering::Relaxed);
+                bytes.fetch_add(file.len() as u64, Ordering::Relaxed);
+                done();
+                Ok(())
+            })?;
+            recordings += self.count(samples) as u64;
+        }
+        if stop.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        let [events, on, bytes] = [events, on, bytes].map(AtomicU64::into_inner);
+        Ok(Some(Written { recordings, events, on, bytes }))
+    }
+}
+
+/// An image in grey, 0 to 1; colours weighted as by Rec. 601.
+fn grey(samples: &Samples, index: usize, full_scale: f32) -> Vec<f32> {
+    let weights: &[f32] = if samples.shape.channels == 3 { &[0.299, 0.587, 0.114] } else { &[1.0] };
+    let grey = |pixel: &[u8]| pixel.iter().zip(weights).map(|(&value, weight)| weight * f32::from(value)).sum::<f32>();
+    samples.sample(index).chunks_exact(weights.len()).map(|pixel| grey(pixel) / full_scale).collect()
+}

@@ -1,0 +1,271 @@
+//! Recordings of events as a person uses them: simulated, integrated, cached, trained on; with bad input too.
+
+mod process;
+
+use process::{Ran, adali, assert_same, bytes, command, finish, metrics, result, run, signal, snapshot, write_images};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// Simulates small recordings of the built-in digits into `out`.
+fn simulate(cwd: &Path, out: &str, more: &str) -> Ran {
+    adali(cwd, &format!("simulate-events --data digits --limit 40 --side 16 --out {out} {more}"))
+}
+
+/// The arguments of a training on `events` that caches in `cache`.
+fn training(out: &str, more: &str) -> String {
+    format!(
+        "train --data n-mnist --data-dir events --cache-dir cache --out {out} --channels 8 --epochs 2 --batch 8 --quiet \
+         {more}"
+    )
+}
+
+fn caches(cwd: &Path) -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> = fs::read_dir(cwd.join("cache")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn the_same_seed_gives_the_same_recordings_for_any_number_of_threads() {
+    let home = TempDir::new().unwrap();
+    let written = simulate(home.path(), "one", "--threads 1 --json").done().json();
+    assert_eq!(written["recordings"], 80);
+    let files = snapshot(&home.path().join("one"));
+    let recordings: Vec<_> = files.iter().filter(|(name, _)| name.ends_with(".bin")).collect();
+    let total: usize = recordings.iter().map(|(_, bytes)| bytes.len()).sum();
+    assert_eq!((recordings.len(), written["bytes"].as_u64().unwrap()), (80, total as u64));
+    assert_eq!(written["events"].as_u64().unwrap() * 5, total as u64);
+    assert!(total > 80 * 1000 && written["on"].as_u64().unwrap() * 10 > total as u64 / 5 * 4);
+    // The digits' first image is a 0.
+    assert!(files.contains_key("Train/0/00001.bin") && files.contains_key("Test/9/") && files.len() == 80 + 22 + 1);
+    for (out, more, same) in [
+        ("three", "--threads 3", true),
+        ("forced", "", true),
+        ("forced", "--force", true),
+        ("seed", "--seed 1", false),
+        ("quiet", "--noise 0", false),
+        ("coarse", "--contrast 0.5", false),
+    ] {
+        simulate(home.path(), out, more).done();
+        assert_eq!(snapshot(&home.path().join(out)) == files, same, "{more}");
+    }
+    let about = String::from_utf8(bytes(home.path().join("seed/simulation.toml"))).unwrap();
+    for line in ["seed = 1", "side = 16", "images = \"digits\"", "contrast = 0.4"] {
+        assert!(about.contains(line), "{about}");
+    }
+}
+
+#[test]
+fn recordings_are_not_overwritten_and_bad_options_are_refused() {
+    let home = TempDir::new().unwrap();
+    simulate(home.path(), "events", "").done();
+    let before = snapshot(home.path());
+    simulate(home.path(), "events", "--seed 1").failed(2, &["events/Train exists", "--force"]);
+    for (more, parts) in [
+        ("--contrast 0", &["contrast 0", "0.01"][..]),
+        ("--contrast nan", &["contrast NaN"]),
+        ("--mismatch 0.6", &["mismatch 0.6"]),
+        ("--refractory 1000001", &["refractory 1000001"]),
+        ("--noise=-1", &["noise -1"]),
+        ("--dark 0", &["dark 0"]),
+        ("--side 7", &["side 7", "8 and 240"]),
+        ("--side 241", &["side 241"]),
+        ("--threads 1025", &["threads 1025"]),
+        ("--seed 9223372036854775808", &["seed 9223372036854775808"]),
+        ("--data mnist", &["mnist", "--data-dir"]),
+    ] {
+        let arguments = format!("simulate-events --out other --data digits {more}");
+        let arguments = arguments.replace("--data digits --data mnist", "--data mnist");
+        adali(home.path(), &arguments).failed(2, parts);
+    }
+    fs::write(home.path().join("file"), "").unwrap();
+    simulate(home.path(), "file", "").failed(2, &["file is a file", "--out"]);
+    fs::remove_file(home.path().join("file")).unwrap();
+    assert!(snapshot(home.path()) == before, "something was written");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_simulation_that_is_stopped_leaves_nothing() {
+    let home = TempDir::new().unwrap();
+    simulate(home.path(), "events", "").done();
+    let before = snapshot(home.path());
+    let mut stopped = 0;
+    for (out, more) in [("events", "--force"), ("fresh", "")] {
+        let arguments = format!("simulate-events --data digits --side 64 --out {out} {more}");
+        let child = command(home.path(), &arguments).spawn().unwrap();
+        while !home.path().join(out).join("Train.tmp/0").exists() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        signal(&child, "INT");
+        let ran = finish(child, &arguments);
+        assert!(ran.code == Some(130) && ran.out.contains("nothing was written"), "{ran}");
+        stopped += 1;
+    }
+    assert_eq!(stopped, 2);
+    assert!(snapshot(home.path()) == before, "something was left");
+}
+
+#[test]
+fn colours_and_other_images_can_be_shown() {
+    let home = TempDir::new().unwrap();
+    write_images(&home.path().join("images"));
+    adali(home.path(), "simulate-events --data mnist --data-dir images --side 20 --out events").done();
+    let files = snapshot(&home.path().join("events"));
+    assert_eq!(files.keys().filter(|name| name.ends_with(".bin")).count(), 84);
+}
+
+#[test]
+fn the_second_start_reads_the_cache_and_trains_the_same() {
+    let home = TempDir::new().unwrap();
+    let cwd = home.path();
+    simulate(cwd, "events", "").done();
+    adali(cwd, &training("first", "--flip --roll 2 --drop 0.1")).done();
+    let [cache] = &caches(cwd)[..] else { panic!("{:?}", caches(cwd)) };
+    let kept = bytes(cache);
+    // Recordings whose bytes no longer are what they were, with the old size and time: only the cache still knows.
+    let recording = cwd.join("events/Train/0/00001.bin");
+    let (good, time) = (bytes(&recording), fs::metadata(&recording).unwrap().modified().unwrap());
+    let rewrite = |bytes: &[u8]| {
+        fs::write(&recording, bytes).unwrap();
+        fs::File::options().write(true).open(&recording).unwrap().set_modified(time).unwrap();
+    };
+    rewrite(&vec![255; good.len()]);
+    adali(cwd, &training("second", "--flip --roll 2 --drop 0.1 --threads 1")).done();
+    assert_same(&cwd.join("first"), &cwd.join("second"), "from the cache");
+    assert_eq!(bytes(cwd.join("first/config.toml")), bytes(cwd.join("second/config.toml")));
+    rewrite(&good);
+    // A damaged cache is said and made again.
+    for damage in [&kept[..kept.len() / 2], &[], &kept.iter().map(|byte| byte ^ 1).collect::<Vec<_>>()] {
+        fs::write(cache, damage).unwrap();
+        let ran = adali(cwd, &training("third", "--force --flip --roll 2 --drop 0.1"));
+        assert!(ran.code == Some(0) && ran.err.contains("damaged") && ran.err.lines().count() == 1, "{ran}");
+        assert!(bytes(cache) == kept, "the cache was not made again");
+        assert_same(&cwd.join("first"), &cwd.join("third"), "with a damaged cache");
+    }
+    // Another integration is another cache; other recordings are too.
+    adali(cwd, &training("time", "--frames-by time")).done();
+    adali(cwd, &training("few", "--steps 4 --downsample 2")).done();
+    assert_eq!(caches(cwd).len(), 3);
+    fs::write(cwd.join("events/Train/0/99999.bin"), &good).unwrap();
+    adali(cwd, &training("more", "--steps 4 --downsample 2")).done();
+    assert_eq!(caches(cwd).len(), 4);
+    let text = String::from_utf8(bytes(cwd.join("few/config.toml"))).unwrap();
+    for line in ["[data.events]", "frames = 4", "frames_by = \"count\"", "downsample = 2", "steps = 4", "mse = 0.05"] {
+        assert!(text.contains(line), "{line}: {text}");
+    }
+    assert!(!text.contains("cache"), "{text}");
+    process::assert_no_leftovers(cwd);
+}
+
+#[test]
+fn a_cache_that_cannot_be_written_is_only_said() {
+    let home = TempDir::new().unwrap();
+    simulate(home.path(), "events", "").done();
+    fs::write(home.path().join("cache"), "a file").unwrap();
+    let ran = adali(home.path(), &training("run", ""));
+    let said = ran.err.lines().count() <= 2 && ran.err.contains("not kept for the next time");
+    assert!(ran.code == Some(0) && said, "{ran}");
+    assert_eq!(metrics(&home.path().join("run")).len(), 2);
+}
+
+#[test]
+fn without_cache_dir_the_cache_is_where_the_system_keeps_such() {
+    let home = TempDir::new().unwrap();
+    simulate(home.path(), "events", "").done();
+    let mut cases = 0;
+    for (variables, place) in
+        [(&["XDG_CACHE_HOME", "HOME"][..], "XDG_CACHE_HOME/adali"), (&["HOME"], "HOME/.cache/adali")]
+    {
+        let arguments = training("run", "--force").replace("--cache-dir cache ", "");
+        let mut command = command(home.path(), &arguments);
+        command.env_remove("XDG_CACHE_HOME");
+        for variable in variables {
+            command.env(variable, home.path().join(variable));
+        }
+        run(command).done();
+        assert_eq!(fs::read_dir(home.path().join(place)).unwrap().count(), 1, "{place}");
+        cases += 1;
+    }
+    assert_eq!(cases, 2);
+}
+
+#[test]
+fn other_commands_know_recordings() {
+    let home = TempDir::new().unwrap();
+    let cwd = home.path();
+    simulate(cwd, "events", "").done();
+    adali(cwd, &training("run", "--steps 5")).done();
+    let scores = adali(cwd, "eval run --json --cache-dir cache").done().json();
+    assert_eq!(scores["accuracy"], result(&cwd.join("run"))["test_accuracy"]);
+    adali(cwd, "inspect run --out tensors.safetensors --cache-dir cache").done();
+    let found = adali(cwd, "info --json --data-dir events").done().json();
+    let at = found["data"]["n-mnist"].as_str().unwrap();
+    assert_eq!((at, &found["data"]["dvs-gesture"]), ("events", &serde_json::Value::Null));
+    adali(cwd, "train --resume run --quiet --cache-dir cache").done();
+    adali(
+        cwd,
+        "compare --data n-mnist --data-dir events --cache-dir cache --surrogates adali,arctan --seeds 1 --channels 8 \
+                --epochs 1 --batch 8 --out compared --quiet",
+    )
+    .done();
+    assert_eq!(caches(cwd).len(), 2, "T = 5 and T = 16");
+}
+
+#[test]
+fn bad_recordings_and_folders_are_named() {
+    let home = TempDir::new().unwrap();
+    let cwd = home.path();
+    let train = |more: &str| adali(cwd, &format!("train --quiet --cache-dir cache {more}"));
+    train("--data n-mnist").failed(2, &["n-mnist is not built in", "simulate-events"]);
+    train("--data n-mnist --data-dir nowhere").failed(2, &["nowhere does not exist"]);
+    for (source, part) in
+        [("n-mnist", "Train.zip"), ("cifar10-dvs", "figshare"), ("dvs-gesture", "trials_to_train.txt")]
+    {
+        train(&format!("--data {source} --data-dir .")).failed(2, &["does not hold", source, part]);
+    }
+    train("--data digits --downsample 2").failed(2, &["--downsample", "digits"]);
+    train("--data digits --frames-by time").failed(2, &["--frames-by", "digits"]);
+    train("--data digits --crop 1 --roll 1").failed(2, &["crop padding 1", "roll 1"]);
+    train("--data digits --roll 8").failed(2, &["roll 8", "8"]);
+    train("--data digits --drop 1").failed(2, &["drop 1"]);
+    simulate(cwd, "events", "").done();
+    train("--data n-mnist --data-dir events --steps 0").failed(2, &["frames 0", "4096"]);
+    train("--data n-mnist --data-dir events --downsample 17").failed(2, &["downsample 17", "16"]);
+    let recording = cwd.join("events/Test/0/77777.bin");
+    fs::write(&recording, [20, 3, 0, 0, 0]).unwrap();
+    train("--data n-mnist --data-dir events").failed(2, &["77777.bin", "column 20, row 3", "16x16"]);
+    fs::write(&recording, [1, 3, 0, 0]).unwrap();
+    train("--data n-mnist --data-dir events").failed(2, &["77777.bin", "4 bytes"]);
+    fs::write(cwd.join("events/simulation.toml"), "side = 34").unwrap();
+    fs::write(&recording, []).unwrap();
+    let ran = train("--data n-mnist --data-dir events --epochs 1 --batch 8 --channels 8 --out run").done();
+    assert!(
+        ran.out.is_empty() && cwd.join("run/result.json").exists(),
+        "an empty recording is a sample of zeros: {ran}"
+    );
+    assert_eq!(caches(cwd).len(), 1, "what failed is not cached");
+}
+
+#[test]
+fn the_presets_for_recordings_train_to_the_end() {
+    let home = TempDir::new().unwrap();
+    adali(home.path(), "simulate-events --data digits --limit 12 --side 32 --out events").done();
+    let mut cases = 0;
+    for more in
+        ["--network vgg11 --downsample 2", "--network dvs-gesture-net --channels 8", "--network conv2 --channels 8"]
+    {
+        let arguments = format!(
+            "train --data n-mnist --data-dir events --cache-dir cache --force --out run --neuron if --epochs 1 --batch 4 \
+             --limit 8 --validation 0 --quiet {more}"
+        );
+        adali(home.path(), &arguments).done();
+        assert_eq!(result(&home.path().join("run"))["test_samples"], 12);
+        let text = String::from_utf8(bytes(home.path().join("run/config.toml"))).unwrap();
+        assert!(text.contains("steps = 16") && text.contains("input = \"frames\""), "{text}");
+        cases += 1;
+    }
+    assert_eq!(cases, 3);
+}
