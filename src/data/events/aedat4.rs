@@ -1,0 +1,203 @@
+//! DV's AEDAT 4: a FlatBuffer that describes the file, then packets, most of them compressed.
+//!
+//! ```text
+//! #!AER-DAT4.0\r\n
+//! u32 length, IOHeader (IOHE): field 0 i32 compression (0 none, 1 and 2 LZ4, 3 and 4 Zstandard), 1 i64 place of the table
+//!                              behind the packets (-1: none), 2 string: XML that describes the streams
+//! packet: i32 stream, i32 length, then, compressed: u32 length, EventPacket (EVTS): field 0 a vector of
+//!         i64 microseconds, i16 column, i16 row, bool ON, 3 bytes of padding
+//! ```
+//! Packets of other streams are passed over. Format: iniVation's AEDAT 4; of FlatBuffers, what this needs is here.
+
+use super::source::Source;
+use super::{Event, EventReader, SensorSize};
+use anyhow::Result;
+use std::io::Read;
+
+/// No packet is larger, as it is stored and as it is.
+const STORED: usize = 1 << 28;
+const PACKET: u64 = 1 << 28;
+/// Bytes of an event.
+const EVENT: usize = 16;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Compression {
+    None,
+    Lz4,
+    Zstandard,
+}
+
+/// A recording in AEDAT 4.
+pub(super) struct Aedat4 {
+    source: Source,
+    compression: Compression,
+    /// Where the packets end.
+    end: u64,
+    size: Option<SensorSize>,
+    /// What of the last packet is still to be given out.
+    packet: Vec<Event>,
+    given: usize,
+}
+
+/// Events given out at a time.
+const PIECE: usize = 1 << 16;
+
+impl Aedat4 {
+    pub fn new(mut source: Source) -> Result<Self> {
+        if !source.first_line()?.starts_with("#!AER-DAT4") {
+            crate::bail_input!("{} does not begin with #!AER-DAT4.0, so it is no AEDAT 4", source.name);
+        }
+        source.header_to("#", "#!AER-DAT4.0")?;
+        let Some(length) = source.take("its header")? else { return source.cut("its header") };
+        let length = u32::from_le_bytes(length) as usize;
+        if length > STORED {
+            crate::bail_input!("{} announces a header of {length} bytes; it is damaged", source.name);
+        }
+        let header = source.exactly(length, "its header")?;
+        let damaged = || crate::input_error!("{} has a header that is no AEDAT 4; it is damaged", source.name);
+        let table = Table::root(&header, b"IOHE").ok_or_else(damaged)?;
+        let compression = match table.number(0).unwrap_or(0) {
+            0 => Compression::None,
+            1 | 2 => Compression::Lz4,
+            3 | 4 => Compression::Zstandard,
+            other => crate::bail_input!("{} is compressed in a way {other} that is not known", source.name),
+        };
+        let end = table.bytes::<8>(1).map_or(-1, i64::from_le_bytes);
+        let size = table.text(2).as_deref().and_then(size_of_events);
+        let end = u64::try_from(end).ok().filter(|&end| end > 0).unwrap_or(u64::MAX);
+        Ok(Self { source, compression, end, size, packet: Vec::new(), given: 0 })
+    }
+
+    /// Reads the next packet; `false` at the end.
+    fn next_packet(&mut self) -> Result<bool> {
+        if self.source.place() >= self.end {
+            return Ok(false);
+        }
+        let Some([_, _, _, _, length @ ..]) = self.source.take::<8>("a packet's header")? else { return Ok(false) };
+        let place = self.source.place();
+        let Some(length) = usize::try_from(i32::from_le_bytes(length)).ok().filter(|&length| length <= STORED) else {
+            crate::bail_input!("{} has a packet of an impossible length at byte {place}", self.source.name);
+        };
+        let stored = self.source.exactly(length, "a packet")?;
+        let name = &self.source.name;
+        let bytes = self.compression.unpack(stored).map_err(|error| {
+            crate::input_error!("{name} has a packet at byte {place} that cannot be decompressed: {error}")
+        })?;
+        (self.packet, self.given) = match decode(&bytes) {
+            Some(events) => (events, 0),
+            None => crate::bail_input!("{name} has a packet at byte {place} that is no table of events; it is damaged"),
+        };
+        Ok(true)
+    }
+}
+
+impl Compression {
+    fn unpack(self, stored: Vec<u8>) -> std::io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        let read = match self {
+            Self::None => return Ok(stored),
+            Self::Lz4 => lz4_flex::frame::FrameDecoder::new(&stored[..]).take(PACKET + 1).read_to_end(&mut bytes)?,
+            Self::Zstandard => {
+                let decoder = ruzstd::decoding::StreamingDecoder::new(&stored[..]).map_err(std::io::Error::other)?;
+                decoder.take(PACKET + 1).read_to_end(&mut bytes)?
+            }
+        };
+        if read as u64 > PACKET {
+            return Err(std::io::Error::other("it has more than 256 MiB"));
+        }
+        Ok(bytes)
+    }
+}
+
+/// The events of a packet; of another stream's none, and `None` where it is damaged.
+fn decode(bytes: &[u8]) -> Option<Vec<Event>> {
+    let (length, bytes) = bytes.split_first_chunk()?;
+    let bytes = bytes.get(..u32::from_le_bytes(*length) as usize)?;
+    if bytes.get(4..8)? != b"EVTS" {
+        return Some(Vec::new());
+    }
+    let table = Table::root(bytes, b"EVTS")?;
+    let Some(events) = table.vector(0, EVENT) else { return table.field(0).is_none().then(Vec::new) };
+    let event = |bytes: &[u8; EVENT]| {
+        let [time, place] = [0, 8].map(|at| u64::from_le_bytes(bytes[at..][..8].try_into().expect("eight bytes")));
+        Event { time, x: place as u16, y: (place >> 16) as u16, on: place >> 32 & 0xff != 0 }
+    };
+    Some(events.as_chunks().0.iter().map(event).collect())
+}
+
+/// The size that the description of the first stream of events gives.
+fn size_of_events(text: &str) -> Option<SensorSize> {
+    let text = text.split("EVTS").nth(1)?;
+    let value = |key: &str| -> Option<u16> {
+        let behind = text.split(&format!("key=\"{key}\"")).nth(1)?.split('>').nth(1)?;
+        behind.split('<').next()?.trim().parse().ok().filter(|&n| n > 0)
+    };
+    Some(SensorSize { width: value("sizeX")?, height: value("sizeY")? })
+}
+
+/// A table of a FlatBuffer, every access checked.
+struct Table<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+fn unsigned(bytes: &[u8], at: usize) -> Option<usize> {
+    bytes.get(at..)?.first_chunk().map(|&bytes| u32::from_le_bytes(bytes) as usize)
+}
+
+impl<'a> Table<'a> {
+    /// The root of a buffer that bears this mark.
+    fn root(bytes: &'a [u8], mark: &[u8; 4]) -> Option<Self> {
+        let at = unsigned(bytes, 0)?;
+        (bytes.get(4..8)? == mark && at < bytes.len()).then_some(Self { bytes, at })
+    }
+
+    /// Where a field lies, if the table has it.
+    fn field(&self, index: usize) -> Option<usize> {
+        let back = i32::from_le_bytes(*self.bytes.get(self.at..)?.first_chunk()?);
+        let list = usize::try_from(i64::try_from(self.at).ok()? - i64::from(back)).ok()?;
+        let short = |at: usize| Some(u16::from_le_bytes(*self.bytes.get(at..)?.first_chunk()?) as usize);
+        let place = 4 + 2 * index;
+        let offset = if place < short(list)? { short(list + place)? } else { 0 };
+        (offset > 0).then_some(self.at + offset)
+    }
+
+    fn bytes<const N: usize>(&self, index: usize) -> Option<[u8; N]> {
+        self.bytes.get(self.field(index)?..)?.first_chunk().copied()
+    }
+
+    fn number(&self, index: usize) -> Option<i32> {
+        self.bytes(index).map(i32::from_le_bytes)
+    }
+
+    /// A vector of elements of so many bytes.
+    fn vector(&self, index: usize, size: usize) -> Option<&'a [u8]> {
+        let at = self.field(index)?;
+        let at = at + unsigned(self.bytes, at)?;
+        let length = unsigned(self.bytes, at)?.checked_mul(size)?;
+        self.bytes.get(at + 4..)?.get(..length)
+    }
+
+    fn text(&self, index: usize) -> Option<String> {
+        self.vector(index, 1).map(|bytes| String::from_utf8_lossy(bytes).into_owned())
+    }
+}
+
+impl EventReader for Aedat4 {
+    fn size(&self) -> Option<SensorSize> {
+        self.size
+    }
+
+    fn read(&mut self, events: &mut Vec<Event>) -> Result<()> {
+        events.clear();
+        while self.given == self.packet.len() {
+            if !self.next_packet()? {
+                return Ok(());
+            }
+        }
+        let rest = &self.packet[self.given..];
+        events.extend_from_slice(&rest[..rest.len().min(PIECE)]);
+        self.given += events.len();
+        Ok(())
+    }
+}

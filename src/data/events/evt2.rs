@@ -1,0 +1,61 @@
+//! Prophesee's RAW with EVT 2.0: lines that begin with `%`, then words of 32 bits, little-endian.
+//!
+//! ```text
+//! bits 28-31: 0 OFF or 1 ON: bits 22-27 the time's lowest six, 11-21 column, 0-10 row
+//!             8: bits 0-27 the time's higher bits; others are no events of a pixel
+//! ```
+//! Times in microseconds; the 34 bits go round after 4.8 hours. Format: Prophesee's EVT 2.0.
+
+use super::clock::Clock;
+use super::format::prophesee_size;
+use super::source::Source;
+use super::{Event, EventReader, SensorSize};
+use anyhow::Result;
+
+/// A recording in EVT 2.0.
+pub(super) struct Evt2 {
+    source: Source,
+    size: Option<SensorSize>,
+    clock: Clock,
+    /// The time without its lowest six bits.
+    high: u64,
+}
+
+impl Evt2 {
+    pub fn new(mut source: Source) -> Result<Self> {
+        let size = prophesee_size(&source.header_to(b'%', "% end")?);
+        Ok(Self { source, size, clock: Clock::new(28), high: 0 })
+    }
+}
+
+impl EventReader for Evt2 {
+    fn size(&self) -> Option<SensorSize> {
+        self.size
+    }
+
+    fn read(&mut self, events: &mut Vec<Event>) -> Result<()> {
+        events.clear();
+        while events.is_empty() {
+            let (whole, rest) = self.source.ahead_in::<4>()?;
+            if whole.is_empty() {
+                return if rest == 0 { Ok(()) } else { self.source.cut("a word") };
+            }
+            for &word in whole {
+                let word = u32::from_le_bytes(word);
+                match word >> 28 {
+                    on @ (0 | 1) => events.push(Event {
+                        time: self.high | u64::from(word >> 22 & 0x3f),
+                        x: (word >> 11 & 0x7ff) as u16,
+                        y: (word & 0x7ff) as u16,
+                        on: on == 1,
+                    }),
+                    8 => self.high = self.clock.read((word & 0xfff_ffff).into()) << 6,
+                    _ => {}
+                }
+            }
+            let bytes = 4 * whole.len();
+            self.source.pass(bytes);
+        }
+        Ok(())
+    }
+}

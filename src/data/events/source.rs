@@ -1,0 +1,206 @@
+//! A recording's bytes, piece by piece.
+
+use anyhow::Result;
+use std::fs::File;
+use std::io::{ErrorKind, Read};
+use std::path::Path;
+
+/// Bytes that are asked of the file at a time.
+const PIECE: usize = 1 << 20;
+/// No line of a header is longer.
+const LINE: usize = 1 << 16;
+/// Lines of a header.
+const LINES: usize = 4096;
+
+/// A file that is read forwards.
+pub(super) struct Source {
+    file: File,
+    /// Its name in errors.
+    pub name: String,
+    buffer: Vec<u8>,
+    /// How far the buffer has been used.
+    used: usize,
+    /// Where in the file the buffer begins.
+    begin: u64,
+    ended: bool,
+}
+
+impl Source {
+    /// Opens a regular file.
+    ///
+    /// # Errors
+    /// An [`InputError`](crate::error::InputError) when it cannot be read.
+    pub fn open(path: &Path) -> Result<Self> {
+        let name = path.display().to_string();
+        let refused = |error: std::io::Error| match error.kind() {
+            ErrorKind::NotFound => crate::input_error!("{name} does not exist"),
+            _ => crate::input_error!("{name} cannot be read: {error}"),
+        };
+        if !std::fs::metadata(path).map_err(refused)?.is_file() {
+            crate::bail_input!("{name} is not a regular file; name a recording");
+        }
+        let file = File::open(path).map_err(refused)?;
+        Ok(Self { file, name, buffer: Vec::new(), used: 0, begin: 0, ended: false })
+    }
+
+    /// The bytes ahead, at least `wanted` of them unless the file ends before.
+    pub fn ahead(&mut self, wanted: usize) -> Result<&[u8]> {
+        if self.buffer.len() - self.used < wanted && !self.ended {
+            self.begin += self.used as u64;
+            self.buffer.drain(..self.used);
+            self.used = 0;
+            // What a length in a file claims is not set aside before it is there.
+            while self.buffer.len() < wanted && !self.ended {
+                let before = self.buffer.len();
+                let read = (&mut self.file).take(PIECE as u64).read_to_end(&mut self.buffer);
+                read.map_err(|error| crate::input_error!("{} cannot be read: {error}", self.name))?;
+                self.ended = self.buffer.len() == before;
+            }
+        }
+        Ok(&self.buffer[self.used..])
+    }
+
+    /// A piece of whole records of `N` bytes, and how many bytes are behind them: fewer than `N` records' only at the end
+    /// of the file.
+    pub fn ahead_in<const N: usize>(&mut self) -> Result<(&[[u8; N]], usize)> {
+        let wanted = if self.buffer.len() - self.used >= N { N } else { PIECE };
+        let (whole, rest) = self.ahead(wanted)?.as_chunks();
+        Ok((whole, rest.len()))
+    }
+
+    /// Passes over bytes that need not be kept.
+    ///
+    /// # Errors
+    /// When the file ends before.
+    pub fn pass_over(&mut self, mut bytes: usize, what: &str) -> Result<()> {
+        while bytes > 0 {
+            let here = self.ahead(bytes.min(PIECE))?.len().min(bytes);
+            if here == 0 {
+                return self.cut(what);
+            }
+            self.pass(here);
+            bytes -= here;
+        }
+        Ok(())
+    }
+
+    /// Passes over bytes that were ahead.
+    pub fn pass(&mut self, bytes: usize) {
+        self.used = (self.used + bytes).min(self.buffer.len());
+    }
+
+    /// Where the next byte lies in the file.
+    pub fn place(&self) -> u64 {
+        self.begin + self.used as u64
+    }
+
+    /// The next bytes, as many as an array has; `None` at the end of the file.
+    ///
+    /// # Errors
+    /// When the file ends within them.
+    pub fn take<const N: usize>(&mut self, what: &str) -> Result<Option<[u8; N]>> {
+        let ahead = self.ahead(N)?;
+        match (ahead.first_chunk().copied(), ahead.is_empty()) {
+            (Some(bytes), _) => {
+                self.pass(N);
+                Ok(Some(bytes))
+            }
+            (None, true) => Ok(None),
+            (None, false) => self.cut(what),
+        }
+    }
+
+    /// The next `count` bytes.
+    ///
+    /// # Errors
+    /// When the file ends before.
+    pub fn exactly(&mut self, count: usize, what: &str) -> Result<Vec<u8>> {
+        let Some(bytes) = self.ahead(count)?.get(..count).map(<[u8]>::to_vec) else { return self.cut(what) };
+        self.pass(count);
+        Ok(bytes)
+    }
+
+    /// The lines of a header that begin with `mark`, without their ends.
+    ///
+    /// # Errors
+    /// When they do not end.
+    pub fn header(&mut self, mark: u8) -> Result<Vec<String>> {
+        self.header_to(mark, "")
+    }
+
+    /// As [`Source::header`], up to the line `last`, if there is one: what follows may begin with the mark.
+    pub fn header_to(&mut self, mark: u8, last: &str) -> Result<Vec<String>> {
+        let mut lines: Vec<String> = Vec::new();
+        while self.ahead(1)?.first() == Some(&mark) {
+            let ahead = self.ahead(LINE)?;
+            let Some(end) = ahead.iter().take(LINE).position(|&byte| byte == b'\n') else {
+                crate::bail_input!("{} has a header line of more than {LINE} bytes; it is damaged", self.name);
+            };
+            lines.push(String::from_utf8_lossy(&ahead[..end]).trim_end().to_string());
+            self.pass(end + 1);
+            if !last.is_empty() && lines.last().is_some_and(|line| line == last) {
+                break;
+            }
+            if lines.len() > LINES {
+                crate::bail_input!("{} has a header of more than {LINES} lines; it is damaged", self.name);
+            }
+        }
+        Ok(lines)
+    }
+
+    /// The first line of what is ahead, cut where it is long.
+    pub fn first_line(&mut self) -> Result<String> {
+        let line = self.ahead(128)?.split(|&byte| byte == b'\n').next().unwrap_or_default();
+        Ok(String::from_utf8_lossy(&line[..line.len().min(128)]).trim_end().to_string())
+    }
+
+    /// That the file ends too early.
+    pub fn cut<T>(&self, what: &str) -> Result<T> {
+        Err(crate::input_error!("{} ends within {what} at byte {}; fetch it again", self.name, self.place()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_read_forwards_in_pieces() {
+        let home = tempfile::TempDir::new().unwrap();
+        let path = home.path().join("x");
+        let bytes: Vec<u8> = (0..3 * PIECE + 5).map(|i| (i % 251) as u8).collect();
+        std::fs::write(&path, &bytes).unwrap();
+        let mut source = Source::open(&path).unwrap();
+        assert_eq!(source.take::<2>("a pair").unwrap(), Some([0, 1]));
+        assert_eq!(source.exactly(2 * PIECE, "much").unwrap(), bytes[2..][..2 * PIECE]);
+        let mut rest = Vec::new();
+        loop {
+            let (piece, _) = source.ahead_in::<1>().unwrap();
+            if piece.is_empty() {
+                break;
+            }
+            rest.extend_from_slice(piece.as_flattened());
+            let len = piece.len();
+            source.pass(len);
+        }
+        assert_eq!(rest, bytes[2 + 2 * PIECE..]);
+        assert_eq!((source.place(), source.take::<2>("a pair").unwrap()), (bytes.len() as u64, None));
+        let error = source.exactly(1, "a byte").unwrap_err();
+        assert!(error.to_string().contains("a byte at byte 3145733"), "{error}");
+        assert!(Source::open(home.path()).is_err() && Source::open(&home.path().join("none")).is_err());
+    }
+
+    #[test]
+    fn a_header_ends_where_its_mark_does() {
+        let home = tempfile::TempDir::new().unwrap();
+        let path = home.path().join("x");
+        std::fs::write(&path, "# one\r\n#two\nrest # no").unwrap();
+        let mut source = Source::open(&path).unwrap();
+        assert_eq!(source.header(b'#').unwrap(), ["# one", "#two"]);
+        assert_eq!(source.ahead(4).unwrap(), b"rest # no");
+        for bad in ["#".repeat(LINE + 1), "#\n".repeat(LINES + 2)] {
+            std::fs::write(&path, bad).unwrap();
+            assert!(Source::open(&path).unwrap().header(b'#').unwrap_err().to_string().contains("damaged"));
+        }
+    }
+}
