@@ -30,7 +30,7 @@ pub(super) struct Aedat2 {
 
 impl Aedat2 {
     pub fn new(mut source: Source) -> Result<Self> {
-        let lines = source.header(b'#')?;
+        let lines = source.header("#")?;
         if !lines.first().is_some_and(|line| line.starts_with("#!AER-DAT2")) {
             crate::bail_input!("{} does not begin with #!AER-DAT2.0, so it is no AEDAT 2.0", source.name);
         }

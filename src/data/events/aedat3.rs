@@ -33,7 +33,7 @@ impl Aedat3 {
         if !first.starts_with("#!AER-DAT3") {
             crate::bail_input!("{} does not begin with #!AER-DAT3.1, so it is no AEDAT 3.1", source.name);
         }
-        source.header_to(b'#', "#!END-HEADER")?;
+        source.header_to("#", "#!END-HEADER")?;
         Ok(Self { source, left: 0, empty: 0, overflows: 0 })
     }
 

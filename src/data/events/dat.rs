@@ -22,7 +22,7 @@ pub(super) struct Dat {
 
 impl Dat {
     pub fn new(mut source: Source) -> Result<Self> {
-        let size = prophesee_size(&source.header(b'%')?);
+        let size = prophesee_size(&source.header("% ")?);
         match source.take::<2>("the type of its events")? {
             Some([0 | 12, 8]) => Ok(Self { source, size, clock: Clock::new(32) }),
             Some([kind, bytes]) => Err(crate::input_error!(

@@ -23,7 +23,7 @@ pub(super) struct Evt2 {
 
 impl Evt2 {
     pub fn new(mut source: Source) -> Result<Self> {
-        let size = prophesee_size(&source.header_to(b'%', "% end")?);
+        let size = prophesee_size(&source.header_to("% ", "% end")?);
         Ok(Self { source, size, clock: Clock::new(28), high: 0 })
     }
 }

@@ -36,7 +36,7 @@ struct State {
 
 impl Evt3 {
     pub fn new(mut source: Source) -> Result<Self> {
-        let size = prophesee_size(&source.header_to(b'%', "% end")?);
+        let size = prophesee_size(&source.header_to("% ", "% end")?);
         let state = State { clock: Clock::new(12), high: 0, low: 0, y: 0, x: 0, on: false };
         Ok(Self { source, size, state })
     }

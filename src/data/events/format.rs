@@ -107,7 +107,7 @@ pub fn open(path: &Path) -> Result<Box<dyn EventReader>> {
 
 /// Which of Prophesee's formats a header announces: `% evt 3.0`, `% format EVT3;…`, else DAT.
 fn prophesee(source: &mut Source) -> Result<Format> {
-    for line in source.header(b'%')? {
+    for line in source.header("% ")? {
         let line = line.trim_start_matches(['%', ' ']).to_ascii_lowercase();
         let kind = line.strip_prefix("evt ").or_else(|| line.strip_prefix("format ")).unwrap_or_default();
         match kind.split(';').next().unwrap_or_default() {

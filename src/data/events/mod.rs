@@ -2,16 +2,27 @@
 //!
 //! An event says that the logarithm of a pixel's light rose (ON) or fell (OFF) by the sensor's contrast threshold.
 
+mod aedat2;
+mod aedat3;
+mod aedat4;
 pub mod cache;
+mod clock;
 pub mod counts;
+mod csv;
+mod dat;
+mod evt2;
+mod evt3;
+pub mod format;
 pub mod integrate;
+mod nmnist;
 pub mod nmnist_writer;
+mod npz;
 pub mod pixel;
 pub mod recordings;
 pub mod saccade;
 pub mod set;
 pub mod simulate;
-mod stand_in;
+mod source;
 
 use anyhow::Result;
 

@@ -9,8 +9,7 @@
 //! SpikingJelly unpacks it.
 
 use super::simulate::DESCRIPTION;
-use super::stand_in::NmnistBytes;
-use super::{EventReader, SensorSize};
+use super::SensorSize;
 use crate::data::{DataSource, files};
 use anyhow::Result;
 use std::path::{Path, PathBuf};
@@ -62,11 +61,6 @@ const GESTURES: [&str; 11] = [
     "other_gestures",
 ];
 const GESTURE_LISTS: [&str; 2] = ["trials_to_train.txt", "trials_to_test.txt"];
-
-/// Opens one recording; the only place where that is done.
-pub fn open_recording(path: &Path) -> Result<Box<dyn EventReader>> {
-    Ok(Box::new(NmnistBytes::open(path)?))
-}
 
 /// The folder of [`list`], if it looks like one.
 pub fn find(source: DataSource, dir: &Path) -> Option<PathBuf> {

@@ -3,7 +3,8 @@
 use super::cache::{self, Key};
 use super::counts::EventCounts;
 use super::integrate::Integration;
-use super::recordings::{Recordings, Trial, list, open_recording};
+use super::format;
+use super::recordings::{Recordings, Trial, list};
 use super::{Event, SensorSize};
 use crate::data::{DataSource, Dataset, SampleShape, Samples, Values};
 use anyhow::Result;
@@ -101,7 +102,7 @@ fn integrate(
 /// The frames of the trials of one file, which is read once.
 fn of_file(trials: &[Trial], size: SensorSize, integration: &Integration, shape: SampleShape) -> Result<EventCounts> {
     let file = &trials[0].file;
-    let mut reader = open_recording(file)?;
+    let mut reader = format::open(file)?;
     let mut events: Vec<Vec<Event>> = vec![Vec::new(); trials.len()];
     let mut piece = Vec::new();
     loop {

@@ -124,14 +124,14 @@ impl Source {
     ///
     /// # Errors
     /// When they do not end.
-    pub fn header(&mut self, mark: u8) -> Result<Vec<String>> {
+    pub fn header(&mut self, mark: &str) -> Result<Vec<String>> {
         self.header_to(mark, "")
     }
 
     /// As [`Source::header`], up to the line `last`, if there is one: what follows may begin with the mark.
-    pub fn header_to(&mut self, mark: u8, last: &str) -> Result<Vec<String>> {
+    pub fn header_to(&mut self, mark: &str, last: &str) -> Result<Vec<String>> {
         let mut lines: Vec<String> = Vec::new();
-        while self.ahead(1)?.first() == Some(&mark) {
+        while self.ahead(mark.len())?.starts_with(mark.as_bytes()) {
             let ahead = self.ahead(LINE)?;
             let Some(end) = ahead.iter().take(LINE).position(|&byte| byte == b'\n') else {
                 crate::bail_input!("{} has a header line of more than {LINE} bytes; it is damaged", self.name);
@@ -196,11 +196,11 @@ mod tests {
         let path = home.path().join("x");
         std::fs::write(&path, "# one\r\n#two\nrest # no").unwrap();
         let mut source = Source::open(&path).unwrap();
-        assert_eq!(source.header(b'#').unwrap(), ["# one", "#two"]);
+        assert_eq!(source.header("#").unwrap(), ["# one", "#two"]);
         assert_eq!(source.ahead(4).unwrap(), b"rest # no");
         for bad in ["#".repeat(LINE + 1), "#\n".repeat(LINES + 2)] {
             std::fs::write(&path, bad).unwrap();
-            assert!(Source::open(&path).unwrap().header(b'#').unwrap_err().to_string().contains("damaged"));
+            assert!(Source::open(&path).unwrap().header("#").unwrap_err().to_string().contains("damaged"));
         }
     }
 }
