@@ -4,6 +4,7 @@ mod bench;
 mod compare;
 mod data;
 mod eval;
+mod events;
 mod info;
 mod inspect;
 mod options;
@@ -52,6 +53,9 @@ enum Command {
     Bench(Box<bench::BenchArguments>),
     /// Accuracy and loss of a trained network.
     Eval(eval::EvalArguments),
+    /// What is in a recording of a neuromorphic camera: events, time, rate, sensor; a picture.
+    #[command(after_help = events::EXAMPLES)]
+    Events(events::EventsArguments),
     /// Simulate a neuromorphic camera before moving images: labelled recordings in N-MNIST's layout.
     #[command(after_help = simulate_events::EXAMPLES)]
     SimulateEvents(simulate_events::SimulateArguments),
@@ -75,6 +79,7 @@ pub fn main() -> ExitCode {
         Command::Compare(arguments) => compare::run(*arguments),
         Command::Bench(arguments) => bench::run(*arguments),
         Command::Eval(arguments) => eval::run(arguments),
+        Command::Events(arguments) => events::run(arguments),
         Command::SimulateEvents(arguments) => simulate_events::run(arguments),
         Command::Inspect(arguments) => inspect::run(arguments),
         Command::Info(arguments) => info::run(arguments),

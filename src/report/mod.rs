@@ -6,10 +6,12 @@
 mod axis;
 pub mod comparison;
 mod curves;
+mod events;
 mod membranes;
 mod style;
 
 pub use curves::curves;
+pub use events::events;
 pub use membranes::{MembranePanel, membranes};
 
 #[cfg(test)]

@@ -48,7 +48,11 @@ impl Aedat3 {
             let length = size.zip(capacity).and_then(|(size, capacity)| size.checked_mul(capacity));
             let (Some(overflows), Some(capacity), Some(events), Some(length)) = (overflows, capacity, events, length)
             else {
-                crate::bail_input!("{} has a packet of negative extents at byte {}", self.source.name, self.source.place());
+                crate::bail_input!(
+                    "{} has a packet of negative extents at byte {}",
+                    self.source.name,
+                    self.source.place()
+                );
             };
             if events > capacity || length > PACKET || kind == POLARITY && size != Some(EVENT) {
                 crate::bail_input!(

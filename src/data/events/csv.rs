@@ -26,13 +26,21 @@ fn parts(line: &str) -> impl Iterator<Item = &str> {
 
 impl Csv {
     pub fn new(mut source: Source) -> Result<Self> {
-        let mut reader = Self { columns: [0, 1, 2, 3], line: 0, source: { source.ahead(1)?; source } };
+        let mut reader = Self {
+            columns: [0, 1, 2, 3],
+            line: 0,
+            source: {
+                source.ahead(1)?;
+                source
+            },
+        };
         reader.skip_comments()?;
         let first = reader.peek()?.unwrap_or_default().to_ascii_lowercase();
         if first.starts_with(|c: char| c.is_ascii_alphabetic()) {
             let names: Vec<&str> = parts(&first).collect();
             let find = |known: &[&str]| names.iter().position(|name| known.contains(name));
-            let wanted: [&[&str]; 4] = [&["x"], &["y"], &["t", "time", "timestamp", "ts"], &["p", "polarity", "on", "pol"]];
+            let wanted: [&[&str]; 4] =
+                [&["x"], &["y"], &["t", "time", "timestamp", "ts"], &["p", "polarity", "on", "pol"]];
             let Some(columns) = wanted.into_iter().map(find).collect::<Option<Vec<_>>>() else {
                 crate::bail_input!(
                     "{} names the columns {first}, but x, y, t and p are wanted; rename them",

@@ -23,6 +23,7 @@ pub mod saccade;
 pub mod set;
 pub mod simulate;
 mod source;
+pub mod summary;
 
 use anyhow::Result;
 

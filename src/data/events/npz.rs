@@ -49,7 +49,8 @@ struct Header {
 /// Opens an archive.
 pub(super) fn open(path: &Path) -> Result<Box<dyn EventReader>> {
     let name = path.display().to_string();
-    let damaged = |what: &str| crate::input_error!("{name} {what}; write it with numpy.savez(file, x=x, y=y, t=t, p=p)");
+    let damaged =
+        |what: &str| crate::input_error!("{name} {what}; write it with numpy.savez(file, x=x, y=y, t=t, p=p)");
     let file = File::open(path).map_err(|error| crate::input_error!("{name} cannot be read: {error}"))?;
     let mut archive =
         zip::ZipArchive::new(BufReader::new(file)).map_err(|error| damaged(&format!("is no archive: {error}")))?;

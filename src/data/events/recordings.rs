@@ -8,8 +8,8 @@
 //! Each is also found in the sub-folder `extract` (for dvs-gesture `extract/DvsGesture`, or `DvsGesture`), where
 //! SpikingJelly unpacks it.
 
-use super::simulate::DESCRIPTION;
 use super::SensorSize;
+use super::simulate::DESCRIPTION;
 use crate::data::{DataSource, files};
 use anyhow::Result;
 use std::path::{Path, PathBuf};

@@ -2,8 +2,8 @@
 
 use super::cache::{self, Key};
 use super::counts::EventCounts;
-use super::integrate::Integration;
 use super::format;
+use super::integrate::Integration;
 use super::recordings::{Recordings, Trial, list};
 use super::{Event, SensorSize};
 use crate::data::{DataSource, Dataset, SampleShape, Samples, Values};

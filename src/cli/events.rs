@@ -1,0 +1,133 @@
+//! `adali events`
+
+use super::{End, say};
+use crate::bench::report::figure;
+use crate::data::events::format::Format;
+use crate::data::events::summary::{Frames, Summary};
+use crate::files::write_whole;
+use crate::report::events;
+use anyhow::Result;
+use clap::Args;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::json;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+pub const EXAMPLES: &str = "\
+Formats are recognised by their first bytes, N-MNIST's .bin and text by their names:
+  n-mnist  N-MNIST's .bin                     evt2, evt3  Prophesee's RAW
+  aedat2   jAER, CIFAR10-DVS                  dat         Prophesee's DAT
+  aedat3   cAER, DVS128 Gesture               npz         NumPy's x, y, t, p
+  aedat4   DV                                 csv         text: x, y, t, p
+
+Examples:
+  adali events Train/3/00001.bin
+  adali events user01_natural.aedat --svg gesture.svg      frames in a row, and the rate over time
+  adali events recording.raw --json";
+
+#[derive(Args)]
+pub struct EventsArguments {
+    /// A recording of events.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Its format, if it is not recognised.
+    #[arg(long, value_enum)]
+    format: Option<Format>,
+    /// Draw frames and the rate over time as SVG.
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
+    /// Frames of --svg, of equal time.
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    frames: usize,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Cells of a picture's longer side.
+const CELLS: usize = 64;
+
+pub fn run(arguments: EventsArguments) -> Result<End> {
+    let EventsArguments { file, format, svg, frames, json } = arguments;
+    if !(1..=32).contains(&frames) {
+        crate::bail_input!("--frames {frames} must be between 1 and 32");
+    }
+    let format = format.map_or_else(|| Format::of(&file), Ok)?;
+    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(8));
+    bar.set_style(ProgressStyle::with_template("{human_pos} events  {per_sec}  {elapsed}")?);
+    let begin = Instant::now();
+    let summary = Summary::of(&mut *format.open(&file)?, |events| {
+        // Most recordings are read before anybody looks.
+        if begin.elapsed() > Duration::from_millis(500) {
+            bar.set_position(events);
+        }
+    });
+    bar.finish_and_clear();
+    let (summary, seconds) = (summary?, begin.elapsed().as_secs_f64());
+    let name = file.display().to_string();
+    if json {
+        say(as_json(&name, format, &summary, seconds))?;
+    } else {
+        say(as_text(&name, format, &summary, seconds))?;
+    }
+    if let Some(path) = svg {
+        let frames = Frames::of(&mut *format.open(&file)?, &summary, frames, CELLS)?;
+        let note = format!("{format}, {} events; blue: OFF prevail, orange: ON", summary.events.total());
+        let drawn = events(&name, &note, &frames, summary.duration(), &summary.rate, summary.piece)?;
+        write_whole(&path, drawn.as_bytes())?;
+    }
+    Ok(End::Done)
+}
+
+fn as_text(name: &str, format: Format, summary: &Summary, seconds: f64) -> String {
+    let Summary { events, out_of_order, active, busiest, stated, piece, .. } = summary;
+    let total = events.total();
+    let share = |part: u64| 100.0 * part as f64 / total.max(1) as f64;
+    let mut lines = vec![
+        format!("file      {name} ({format})"),
+        format!("events    {total}, {:.1} % ON, {out_of_order} earlier than the one before", share(events.on)),
+    ];
+    if let Some((first, last)) = summary.times {
+        lines.push(format!("time      {first} to {last} µs: {:.3} s", summary.duration()));
+        lines.push(format!(
+            "rate      {} thousand events a second, at most {} (in {} ms)",
+            figure(summary.mean_rate() / 1e3),
+            figure(summary.peak_rate() / 1e3),
+            *piece as f64 / 1e3
+        ));
+    }
+    if let Some(size) = summary.size() {
+        let how = if stated.is_some() { "stated" } else { "as far as events reach" };
+        let pixels = usize::from(size.width) * usize::from(size.height);
+        lines.push(format!("sensor    {}x{} ({how}), {active} of {pixels} pixels", size.width, size.height));
+    }
+    if let Some(pixel) = busiest {
+        let (x, y, events) = (pixel.x, pixel.y, pixel.events);
+        lines.push(format!("busiest   column {x}, row {y}: {events} events, {:.2} %", share(events)));
+    }
+    lines.push(format!("read in   {seconds:.3} s, {} million events a second", figure(total as f64 / seconds / 1e6)));
+    lines.join("\n")
+}
+
+fn as_json(name: &str, format: Format, summary: &Summary, seconds: f64) -> String {
+    let size = summary.size().map(|size| json!({ "width": size.width, "height": size.height }));
+    let value = json!({
+        "file": name,
+        "format": format.name(),
+        "events": summary.events.total(),
+        "on": summary.events.on,
+        "off": summary.events.off,
+        "first_us": summary.times.map(|times| times.0),
+        "last_us": summary.times.map(|times| times.1),
+        "out_of_order": summary.out_of_order,
+        "mean_rate": summary.mean_rate(),
+        "peak_rate": summary.peak_rate(),
+        "rate_piece_us": summary.piece,
+        "size": size,
+        "size_stated": summary.stated.is_some(),
+        "active_pixels": summary.active,
+        "busiest_pixel": summary.busiest,
+        "read_seconds": seconds,
+    });
+    value.to_string()
+}
