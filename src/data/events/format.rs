@@ -3,6 +3,7 @@
 use super::source::Source;
 use super::{EventReader, aedat2, aedat3, aedat4, csv, dat, evt2, evt3, nmnist, npz};
 use anyhow::Result;
+use std::io::Cursor;
 use std::path::Path;
 
 /// A file format.
@@ -76,7 +77,25 @@ impl Format {
     /// # Errors
     /// An [`InputError`](crate::error::InputError) when the file cannot be read or its beginning is not of this format.
     pub fn open(self, path: &Path) -> Result<Box<dyn EventReader>> {
-        let source = Source::open(path)?;
+        match self {
+            Self::Npz => npz::open(Source::file(path)?, path.display().to_string()),
+            _ => self.decode(Source::open(path)?),
+        }
+    }
+
+    /// A recording in memory; `name` stands for the file's in errors.
+    ///
+    /// # Errors
+    /// As [`Format::open`].
+    pub fn open_bytes(self, bytes: Vec<u8>, name: &str) -> Result<Box<dyn EventReader>> {
+        let bytes = Cursor::new(bytes);
+        match self {
+            Self::Npz => npz::open(bytes, name.into()),
+            _ => self.decode(Source::of(Box::new(bytes), name.into())),
+        }
+    }
+
+    fn decode(self, source: Source) -> Result<Box<dyn EventReader>> {
         Ok(match self {
             Self::NMnist => Box::new(nmnist::Nmnist::new(source)),
             Self::Aedat2 => Box::new(aedat2::Aedat2::new(source)?),
@@ -85,8 +104,8 @@ impl Format {
             Self::Evt2 => Box::new(evt2::Evt2::new(source)?),
             Self::Evt3 => Box::new(evt3::Evt3::new(source)?),
             Self::Dat => Box::new(dat::Dat::new(source)?),
-            Self::Npz => npz::open(path)?,
             Self::Csv => Box::new(csv::Csv::new(source)?),
+            Self::Npz => unreachable!("an archive is not read forwards"),
         })
     }
 }

@@ -6,9 +6,7 @@
 
 use super::{Event, EventReader, SensorSize};
 use anyhow::Result;
-use std::fs::File;
-use std::io::{BufReader, Read};
-use std::path::Path;
+use std::io::{BufReader, Read, Seek};
 
 /// Bytes of all arrays together.
 const MOST: u64 = 1 << 32;
@@ -46,12 +44,10 @@ struct Header {
     events: usize,
 }
 
-/// Opens an archive.
-pub(super) fn open(path: &Path) -> Result<Box<dyn EventReader>> {
-    let name = path.display().to_string();
+/// Opens an archive; `name` is for errors.
+pub(super) fn open(file: impl Read + Seek, name: String) -> Result<Box<dyn EventReader>> {
     let damaged =
         |what: &str| crate::input_error!("{name} {what}; write it with numpy.savez(file, x=x, y=y, t=t, p=p)");
-    let file = File::open(path).map_err(|error| crate::input_error!("{name} cannot be read: {error}"))?;
     let mut archive =
         zip::ZipArchive::new(BufReader::new(file)).map_err(|error| damaged(&format!("is no archive: {error}")))?;
     let mut found: [Option<(Column, usize)>; 4] = [const { None }; 4];

@@ -12,9 +12,9 @@ const LINE: usize = 1 << 16;
 /// Lines of a header.
 const LINES: usize = 4096;
 
-/// A file that is read forwards.
+/// A file, or bytes, read forwards.
 pub(super) struct Source {
-    file: File,
+    file: Box<dyn Read>,
     /// Its name in errors.
     pub name: String,
     buffer: Vec<u8>,
@@ -31,7 +31,12 @@ impl Source {
     /// # Errors
     /// An [`InputError`](crate::error::InputError) when it cannot be read.
     pub fn open(path: &Path) -> Result<Self> {
-        let name = path.display().to_string();
+        Ok(Self::of(Box::new(Self::file(path)?), path.display().to_string()))
+    }
+
+    /// That file.
+    pub fn file(path: &Path) -> Result<File> {
+        let name = path.display();
         let refused = |error: std::io::Error| match error.kind() {
             ErrorKind::NotFound => crate::input_error!("{name} does not exist"),
             _ => crate::input_error!("{name} cannot be read: {error}"),
@@ -39,8 +44,12 @@ impl Source {
         if !std::fs::metadata(path).map_err(refused)?.is_file() {
             crate::bail_input!("{name} is not a regular file; name a recording");
         }
-        let file = File::open(path).map_err(refused)?;
-        Ok(Self { file, name, buffer: Vec::new(), used: 0, begin: 0, ended: false })
+        File::open(path).map_err(refused)
+    }
+
+    /// What `file` gives; `name` is for errors.
+    pub fn of(file: Box<dyn Read>, name: String) -> Self {
+        Self { file, name, buffer: Vec::new(), used: 0, begin: 0, ended: false }
     }
 
     /// The bytes ahead, at least `wanted` of them unless the file ends before.
