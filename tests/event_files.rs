@@ -4,6 +4,7 @@ mod oracle;
 
 use adali::data::events::Event;
 use adali::data::events::format::Format;
+use adali::data::{DataSource, Integration, load_frames};
 use adali::error::InputError;
 use anyhow::Result;
 use oracle::Rng;
@@ -89,6 +90,23 @@ fn sizes_are_those_that_files_state() {
     for (name, width, height) in SIZES {
         let size = adali::data::events::format::open(&folder().join(name)).unwrap().size().expect(name);
         assert_eq!((size.width, size.height), (width, height), "{name}");
+    }
+}
+
+/// As SpikingJelly cuts the recording: `label,events,first,last` a trial; it counts the invalid event, if that lies there.
+#[test]
+fn gestures_are_cut_as_by_spikingjelly() {
+    let one = Integration { frames: 1, ..Integration::default() };
+    let data = load_frames(DataSource::DvsGesture, Some(&folder()), &one, None, &()).unwrap();
+    let text = fs::read_to_string(folder().join("gesture_labels.expected.csv")).unwrap();
+    let trials: Vec<Vec<u64>> =
+        text.lines().map(|line| line.split(',').map(|number| number.parse().unwrap()).collect()).collect();
+    assert_eq!((trials.len(), data.train.len(), data.test.len()), (3, 3, 3));
+    for part in [&data.train, &data.test] {
+        for (i, trial) in trials.iter().enumerate() {
+            let events: u64 = part.sample(i).iter().map(|&count| u64::from(count)).sum();
+            assert_eq!((u64::from(part.labels[i]), events), (trial[0], trial[1]), "trial {i}");
+        }
     }
 }
 

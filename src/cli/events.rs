@@ -2,6 +2,7 @@
 
 use super::{End, say};
 use crate::bench::report::figure;
+use crate::data::events::EventReader;
 use crate::data::events::format::Format;
 use crate::data::events::summary::{Frames, Summary};
 use crate::files::write_whole;
@@ -39,6 +40,9 @@ pub struct EventsArguments {
     /// Frames of --svg, of equal time.
     #[arg(long, value_name = "N", default_value_t = 8)]
     frames: usize,
+    /// Read the file once more, decoding alone, and say how long that takes.
+    #[arg(long)]
+    time: bool,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -48,7 +52,7 @@ pub struct EventsArguments {
 const CELLS: usize = 64;
 
 pub fn run(arguments: EventsArguments) -> Result<End> {
-    let EventsArguments { file, format, svg, frames, json } = arguments;
+    let EventsArguments { file, format, svg, frames, time, json } = arguments;
     if !(1..=32).contains(&frames) {
         crate::bail_input!("--frames {frames} must be between 1 and 32");
     }
@@ -65,10 +69,11 @@ pub fn run(arguments: EventsArguments) -> Result<End> {
     bar.finish_and_clear();
     let (summary, seconds) = (summary?, begin.elapsed().as_secs_f64());
     let name = file.display().to_string();
+    let decoding = if time { Some(decode(&mut *format.open(&file)?)?) } else { None };
     if json {
-        say(as_json(&name, format, &summary, seconds))?;
+        say(as_json(&name, format, &summary, seconds, decoding))?;
     } else {
-        say(as_text(&name, format, &summary, seconds))?;
+        say(as_text(&name, format, &summary, seconds, decoding))?;
     }
     if let Some(path) = svg {
         let frames = Frames::of(&mut *format.open(&file)?, &summary, frames, CELLS)?;
@@ -79,7 +84,18 @@ pub fn run(arguments: EventsArguments) -> Result<End> {
     Ok(End::Done)
 }
 
-fn as_text(name: &str, format: Format, summary: &Summary, seconds: f64) -> String {
+/// Seconds that reading takes.
+fn decode(reader: &mut dyn EventReader) -> Result<f64> {
+    let (begin, mut events) = (Instant::now(), Vec::new());
+    loop {
+        reader.read(&mut events)?;
+        if events.is_empty() {
+            return Ok(begin.elapsed().as_secs_f64());
+        }
+    }
+}
+
+fn as_text(name: &str, format: Format, summary: &Summary, seconds: f64, decoding: Option<f64>) -> String {
     let Summary { events, out_of_order, active, busiest, stated, piece, .. } = summary;
     let total = events.total();
     let share = |part: u64| 100.0 * part as f64 / total.max(1) as f64;
@@ -105,11 +121,15 @@ fn as_text(name: &str, format: Format, summary: &Summary, seconds: f64) -> Strin
         let (x, y, events) = (pixel.x, pixel.y, pixel.events);
         lines.push(format!("busiest   column {x}, row {y}: {events} events, {:.2} %", share(events)));
     }
-    lines.push(format!("read in   {seconds:.3} s, {} million events a second", figure(total as f64 / seconds / 1e6)));
+    let millions = |seconds: f64| figure(total as f64 / seconds / 1e6);
+    lines.push(format!("read in   {seconds:.3} s, {} million events a second", millions(seconds)));
+    if let Some(seconds) = decoding {
+        lines.push(format!("decoded   {seconds:.3} s, {} million events a second", millions(seconds)));
+    }
     lines.join("\n")
 }
 
-fn as_json(name: &str, format: Format, summary: &Summary, seconds: f64) -> String {
+fn as_json(name: &str, format: Format, summary: &Summary, seconds: f64, decoding: Option<f64>) -> String {
     let size = summary.size().map(|size| json!({ "width": size.width, "height": size.height }));
     let value = json!({
         "file": name,
@@ -128,6 +148,7 @@ fn as_json(name: &str, format: Format, summary: &Summary, seconds: f64) -> Strin
         "active_pixels": summary.active,
         "busiest_pixel": summary.busiest,
         "read_seconds": seconds,
+        "decode_seconds": decoding,
     });
     value.to_string()
 }

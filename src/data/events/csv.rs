@@ -20,25 +20,45 @@ pub(super) struct Csv {
     line: u64,
 }
 
-fn parts(line: &str) -> impl Iterator<Item = &str> {
-    line.split([',', ';', '\t', ' ']).map(str::trim).filter(|part| !part.is_empty())
+/// The parts of a line.
+fn parts(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    line.split(|byte| b",;\t ".contains(byte)).filter(|part| !part.is_empty())
+}
+
+/// A line without its end and the blanks around it, and how many bytes it takes with its end; the last has none.
+fn line(ahead: &[u8]) -> (&[u8], usize) {
+    let end = ahead.iter().position(|&byte| byte == b'\n').unwrap_or(ahead.len());
+    (ahead[..end].trim_ascii(), (end + 1).min(ahead.len()))
+}
+
+fn is_comment(line: &[u8]) -> bool {
+    line.is_empty() || line[0] == b'#'
+}
+
+fn number<T: TryFrom<u64>>(digits: &[u8]) -> Option<T> {
+    let add = |sum: u64, digit: &u8| {
+        let digit = digit.is_ascii_digit().then(|| u64::from(digit - b'0'))?;
+        sum.checked_mul(10)?.checked_add(digit)
+    };
+    T::try_from(digits.iter().try_fold(0, add)?).ok()
 }
 
 impl Csv {
-    pub fn new(mut source: Source) -> Result<Self> {
-        let mut reader = Self {
-            columns: [0, 1, 2, 3],
-            line: 0,
-            source: {
-                source.ahead(1)?;
-                source
-            },
+    pub fn new(source: Source) -> Result<Self> {
+        let mut reader = Self { columns: [0, 1, 2, 3], line: 0, source };
+        let first = loop {
+            let ahead = reader.source.ahead(LINE)?;
+            let (line, bytes) = line(ahead);
+            if ahead.is_empty() || !is_comment(line) {
+                break String::from_utf8_lossy(&line[..line.len().min(LINE)]).to_ascii_lowercase();
+            }
+            reader.source.pass(bytes);
+            reader.line += 1;
         };
-        reader.skip_comments()?;
-        let first = reader.peek()?.unwrap_or_default().to_ascii_lowercase();
         if first.starts_with(|c: char| c.is_ascii_alphabetic()) {
-            let names: Vec<&str> = parts(&first).collect();
-            let find = |known: &[&str]| names.iter().position(|name| known.contains(name));
+            let names: Vec<&[u8]> = parts(first.as_bytes()).collect();
+            let find =
+                |known: &[&str]| names.iter().position(|name| known.iter().any(|known| known.as_bytes() == *name));
             let wanted: [&[&str]; 4] =
                 [&["x"], &["y"], &["t", "time", "timestamp", "ts"], &["p", "polarity", "on", "pol"]];
             let Some(columns) = wanted.into_iter().map(find).collect::<Option<Vec<_>>>() else {
@@ -48,53 +68,30 @@ impl Csv {
                 );
             };
             reader.columns.copy_from_slice(&columns);
-            reader.advance()?;
+            let (_, bytes) = line(reader.source.ahead(LINE)?);
+            reader.source.pass(bytes);
+            reader.line += 1;
         }
         Ok(reader)
     }
+}
 
-    fn skip_comments(&mut self) -> Result<()> {
-        while self.peek()?.is_some_and(|line| line.is_empty() || line.starts_with('#')) {
-            self.advance()?;
+/// The event of a line whose x, y, t and p are these of its parts.
+fn event(line: &[u8], columns: &[usize; 4]) -> Option<Event> {
+    let mut values: [&[u8]; 4] = [b""; 4];
+    for (place, part) in parts(line).enumerate() {
+        if let Some(which) = columns.iter().position(|&column| column == place) {
+            values[which] = part;
         }
-        Ok(())
     }
-
-    /// The next line without its end; `None` at the end of the file.
-    fn peek(&mut self) -> Result<Option<String>> {
-        let (line, name) = (self.line + 1, self.source.name.clone());
-        let ahead = self.source.ahead(LINE)?;
-        let end = ahead.iter().take(LINE).position(|&byte| byte == b'\n');
-        if end.is_none() && ahead.len() >= LINE {
-            crate::bail_input!("{name}: line {line} has more than {LINE} bytes; it is no line of an event");
-        }
-        let text = &ahead[..end.unwrap_or(ahead.len())];
-        Ok((!ahead.is_empty()).then(|| String::from_utf8_lossy(text).trim().to_string()))
-    }
-
-    fn advance(&mut self) -> Result<()> {
-        let ahead = self.source.ahead(LINE)?;
-        let bytes = ahead.iter().position(|&byte| byte == b'\n').map_or(ahead.len(), |end| end + 1);
-        self.source.pass(bytes);
-        self.line += 1;
-        Ok(())
-    }
-
-    fn event(&self, line: &str) -> Option<Event> {
-        let mut values = [""; 4];
-        for (place, part) in parts(line).enumerate() {
-            if let Some(which) = self.columns.iter().position(|&column| column == place) {
-                values[which] = part;
-            }
-        }
-        let [x, y, time, on] = values;
-        let on = match on {
-            "1" | "true" | "True" | "+1" => true,
-            "0" | "-1" | "false" | "False" => false,
-            _ => return None,
-        };
-        Some(Event { time: time.parse().ok()?, x: x.parse().ok()?, y: y.parse().ok()?, on })
-    }
+    let [x, y, time, on] = values;
+    let on = match on {
+        b"1" | b"+1" | b"true" | b"True" => true,
+        b"0" | b"-1" | b"false" | b"False" => false,
+        _ => return None,
+    };
+    let filled = [x, y, time].iter().all(|part| !part.is_empty());
+    filled.then(|| Some(Event { time: number(time)?, x: number(x)?, y: number(y)?, on }))?
 }
 
 impl EventReader for Csv {
@@ -104,19 +101,39 @@ impl EventReader for Csv {
 
     fn read(&mut self, events: &mut Vec<Event>) -> Result<()> {
         events.clear();
-        while events.len() < PIECE {
-            let Some(line) = self.peek()? else { break };
-            if !(line.is_empty() || line.starts_with('#')) {
-                let Some(event) = self.event(&line) else {
-                    crate::bail_input!(
-                        "{}: line {} is no event (x, y, whole microseconds, polarity 0 or 1): {line}",
-                        self.source.name,
-                        self.line + 1
-                    );
-                };
-                events.push(event);
+        while events.is_empty() {
+            let name = self.source.name.clone();
+            let mut ahead = self.source.ahead(LINE)?;
+            if ahead.is_empty() {
+                return Ok(());
             }
-            self.advance()?;
+            // A line that may be cut stays for the next piece, unless the file ends here.
+            let (mut used, whole) = (0, ahead.len() < LINE);
+            while !ahead.is_empty() && events.len() < PIECE {
+                let (line, bytes) = line(ahead);
+                let cut = bytes == ahead.len() && ahead[bytes - 1] != b'\n' && !whole;
+                if cut && used > 0 {
+                    break;
+                }
+                self.line += 1;
+                if line.len() >= LINE {
+                    let line = self.line;
+                    crate::bail_input!("{name}: line {line} has more than {LINE} bytes; it is no line of an event");
+                }
+                if !is_comment(line) {
+                    let Some(event) = event(line, &self.columns) else {
+                        crate::bail_input!(
+                            "{name}: line {} is no event (x, y, whole microseconds, polarity 0 or 1): {}",
+                            self.line,
+                            String::from_utf8_lossy(line)
+                        );
+                    };
+                    events.push(event);
+                }
+                used += bytes;
+                ahead = &ahead[bytes..];
+            }
+            self.source.pass(used);
         }
         Ok(())
     }

@@ -146,11 +146,23 @@ fn size(kind: &str) -> Option<(usize, bool)> {
 }
 
 impl Column {
-    fn at(&self, event: usize) -> i64 {
-        let bytes = &self.array[event * self.stride + self.offset..][..self.size];
-        let mut wide = [if self.signed && bytes[self.size - 1] >= 0x80 { 0xff } else { 0 }; 8];
-        wide[..self.size].copy_from_slice(bytes);
-        i64::from_le_bytes(wide)
+    /// The values of some events.
+    fn values(&self, events: std::ops::Range<usize>) -> Vec<i64> {
+        match (self.size, self.signed) {
+            (1, true) => self.each(events, |[byte]| i64::from(byte as i8)),
+            (1, false) => self.each(events, |[byte]| i64::from(byte)),
+            (2, true) => self.each(events, |bytes| i16::from_le_bytes(bytes).into()),
+            (2, false) => self.each(events, |bytes| u16::from_le_bytes(bytes).into()),
+            (4, true) => self.each(events, |bytes| i32::from_le_bytes(bytes).into()),
+            (4, false) => self.each(events, |bytes| u32::from_le_bytes(bytes).into()),
+            // Times beyond 292 000 years become negative, and are refused.
+            _ => self.each(events, i64::from_le_bytes),
+        }
+    }
+
+    fn each<const N: usize>(&self, events: std::ops::Range<usize>, value: impl Fn([u8; N]) -> i64) -> Vec<i64> {
+        let records = self.array[events.start * self.stride..events.end * self.stride].chunks_exact(self.stride);
+        records.map(|record| value(*record[self.offset..].first_chunk().expect("a field has its bytes"))).collect()
     }
 }
 
@@ -162,12 +174,13 @@ impl EventReader for Npz {
     fn read(&mut self, events: &mut Vec<Event>) -> Result<()> {
         events.clear();
         let end = self.events.min(self.given + PIECE);
-        for i in self.given..end {
-            let [x, y, time, on] = self.columns.each_ref().map(|column| column.at(i));
+        let [xs, ys, times, ons] = self.columns.each_ref().map(|column| column.values(self.given..end));
+        for (i, (((x, y), time), on)) in xs.into_iter().zip(ys).zip(times).zip(ons).enumerate() {
             let (Ok(x), Ok(y), Ok(time)) = (x.try_into(), y.try_into(), time.try_into()) else {
                 crate::bail_input!(
-                    "{} has event {i} at column {x}, row {y}, {time} µs, but columns and rows are 0 to 65535 and times from 0 on",
-                    self.name
+                    "{} has event {} at column {x}, row {y}, {time} µs, but columns and rows are 0 to 65535 and times from 0 on",
+                    self.name,
+                    self.given + i
                 );
             };
             events.push(Event { time, x, y, on: on > 0 });
