@@ -1,6 +1,7 @@
 //! Recordings of events: files that other programs wrote or read (`tests/events`), and hostile ones.
 
 mod oracle;
+mod process;
 
 use adali::data::events::Event;
 use adali::data::events::format::Format;
@@ -8,8 +9,10 @@ use adali::data::{DataSource, Integration, load_frames};
 use adali::error::InputError;
 use anyhow::Result;
 use oracle::Rng;
+use process::adali;
 use std::fs;
 use std::path::PathBuf;
+use tempfile::TempDir;
 
 /// Every file with the format that it must be recognised as.
 const FILES: [(&str, Format); 17] = [
@@ -148,6 +151,28 @@ fn hostile_recordings_are_refused_or_read() {
         }
     }
     assert!(cases >= 17 * (300 + 200 + 20), "{cases}");
+}
+
+#[test]
+fn a_recording_is_summed_up() {
+    let home = TempDir::new().unwrap();
+    let file = folder().join("evt3.raw");
+    let ran = adali(home.path(), &format!("events {} --svg r.svg --time", file.display())).done();
+    assert!(ran.out.contains("(evt3)") && ran.out.contains("640x480 (stated)") && ran.out.contains("decoded"), "{ran}");
+    let drawn = fs::read_to_string(home.path().join("r.svg")).unwrap();
+    assert!(drawn.starts_with("<svg") && drawn.contains("thousand events a second"));
+    let (events, said) =
+        (expected("evt3.raw"), adali(home.path(), &format!("events {} --json", file.display())).done());
+    let said = said.json();
+    let numbers = ["events", "on", "first_us", "last_us"].map(|name| said[name].as_u64().unwrap());
+    let on = events.iter().filter(|event| event.on).count() as u64;
+    let times = events.iter().map(|event| event.time);
+    assert_eq!(numbers, [events.len() as u64, on, times.clone().min().unwrap(), times.max().unwrap()]);
+    adali(home.path(), "events none.raw").failed(2, &["none.raw", "does not exist"]);
+    adali(home.path(), &format!("events {} --frames 0", file.display())).failed(2, &["--frames"]);
+    adali(home.path(), &format!("events {} --format dat", file.display())).failed(2, &["type"]);
+    fs::write(home.path().join("x.unknown"), [1, 2, 3]).unwrap();
+    adali(home.path(), "events x.unknown").failed(2, &["--format"]);
 }
 
 #[test]

@@ -37,6 +37,7 @@ Examples:
   adali bench                                 times of every operation, and their floors
   adali eval runs/digits-1                    accuracy of what it left
   adali inspect runs/digits-1 --grads         tensors of a batch, for Python
+  adali events recording.raw                  what is in a recording of a neuromorphic camera
 
 Exit codes: 0 done, 1 something failed, 2 something given cannot be used, 130 interrupted (state saved).";
 
