@@ -261,7 +261,7 @@ where
         1 => (6.0, 3.0),
         _ => (1.5, 3.0),
     };
-    Ok(area.draw(&DashedPathElement::new(line.into_iter(), px(dash), px(gap), style))?)
+    Ok(area.draw(&DashedPathElement::new(line, px(dash), px(gap), style))?)
 }
 
 /// A disc, in the next rounds of colours a triangle and a cross.
