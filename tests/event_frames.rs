@@ -238,7 +238,7 @@ fn bad_recordings_and_folders_are_named() {
     fs::write(&recording, [20, 3, 0, 0, 0]).unwrap();
     train("--data n-mnist --data-dir events").failed(2, &["77777.bin", "column 20, row 3", "16x16"]);
     fs::write(&recording, [1, 3, 0, 0]).unwrap();
-    train("--data n-mnist --data-dir events").failed(2, &["77777.bin", "4 bytes"]);
+    train("--data n-mnist --data-dir events").failed(2, &["77777.bin", "ends within an event"]);
     fs::write(cwd.join("events/simulation.toml"), "side = 34").unwrap();
     fs::write(&recording, []).unwrap();
     let ran = train("--data n-mnist --data-dir events --epochs 1 --batch 8 --channels 8 --out run").done();
