@@ -116,4 +116,4 @@ DEVICE void input(const InputBatch& p) {
     }
 }
 
-KERNEL_EACH_VALUE(input, InputBatch, INPUT_THREADS, 4, input)
+KERNEL_EACH_VALUE(input, InputBatch, INPUT_THREADS, 3, input)

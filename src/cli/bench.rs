@@ -49,7 +49,7 @@ beside it (with cuobjdump).
 Every result is first compared with plain loops in f64; a wrong one is an error, and not timed.
 
 Examples:
-  adali bench                                      every operation, a few shapes: a minute
+  adali bench                                      every operation, three shapes: some minutes
   adali bench conv_lif_forward --shape T=4,N=64,C=128,H=14
   adali bench --surrogates                         what a slope costs, in identical kernels
   adali bench train_step --network conv2 --input 1x28x28 --surrogate adali,arctan
@@ -68,7 +68,7 @@ pub struct BenchArguments {
     /// A layer: T steps, N samples, C x H x W in, K filters; W, K, kernel and stride have usual values. May be repeated.
     #[arg(long, value_name = "T=4,N=64,C=64,H=32,…")]
     shape: Vec<LayerShape>,
-    /// Every shape of the tables, also for each neuron operation 4 to 32 steps of 2^20 neurons.
+    /// Every shape of the tables; for neurons alone also 2^20 of them over 4 to 32 steps.
     #[arg(long, conflicts_with = "shape")]
     all: bool,
     /// Compare surrogates and resets in the backward pass of neurons, taking turns.
