@@ -48,7 +48,7 @@ gpu-kit: ## Gathers program, GPU tests and data into gpu-kit/; there, on a machi
 	    > gpu-kit/tests.txt
 	@cp target/release/adali gpu-kit/bin/
 	@cp "$$(cat gpu-kit/tests.txt)" gpu-kit/bin/gpu-tests && rm gpu-kit/tests.txt
-	@strip gpu-kit/bin/*
+	@strip gpu-kit/bin/* && gzip -9 gpu-kit/bin/gpu-tests
 	@cp tests/gpu-kit/run.sh gpu-kit/
 	@cp -r benches/peers gpu-kit/peers && rm -rf gpu-kit/peers/__pycache__
 	@# What the peers need beside PyTorch, unpacked by run.sh where there is no network.

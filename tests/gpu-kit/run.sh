@@ -11,6 +11,8 @@ cd "$(dirname "$0")"
 
 out=$(realpath -m "${1:-results-$(date +%Y%m%d-%H%M%S)}")
 mkdir -p "$out" || exit 2
+tests=$out/gpu-tests
+gzip -dc bin/gpu-tests.gz >"$tests" && chmod +x "$tests" || exit 2
 export ADALI_TEST_DEVICE=cuda RUST_TEST_THREADS=1 RUST_BACKTRACE=1
 card=$(nvidia-smi --query-gpu=name,driver_version --format=csv,noheader 2>/dev/null | head -1)
 summary=() failed=0
@@ -52,11 +54,11 @@ step system 60 bash -ec 'nvidia-smi; bin/adali info; bin/adali info --kernels' |
     echo "no card or no driver: nothing else can run" >&2
     exit 1
 }
-step drivers 300 bin/gpu-tests promises::
-step kernels 600 bin/gpu-tests kernels::
-step networks 600 bin/gpu-tests networks::
+step drivers 300 "$tests" promises::
+step kernels 600 "$tests" kernels::
+step networks 600 "$tests" networks::
 # The program that a killed training needs is the one that was built with the tests; it is elsewhere.
-step trainings 600 bin/gpu-tests trainings:: --skip killed
+step trainings 600 "$tests" trainings:: --skip killed
 
 train digits 300
 train digits-eager 300 --no-graph
