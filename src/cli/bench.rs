@@ -1,9 +1,9 @@
 //! `adali bench`
 
 use super::compare::command_line;
+use super::defaults::network_file;
 use super::options::{Device, DeviceOptions, on_device};
 use super::train::stop_on_signal;
-use super::train_options::network_file;
 use super::{End, say};
 use crate::backend::Backend;
 use crate::backend::shape::Volume;

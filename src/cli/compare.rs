@@ -1,9 +1,10 @@
 //! `adali compare`
 
 use super::data::{DataOptions, load_data};
+use super::defaults::usual;
 use super::options::on_device;
 use super::train::{TrainArguments, stop_on_signal};
-use super::train_options::{NOT_WITH_RESUME, usual};
+use super::train_options::NOT_WITH_RESUME;
 use super::{End, say};
 use crate::backend::Backend;
 use crate::bail_input;

@@ -3,6 +3,7 @@
 mod bench;
 mod compare;
 mod data;
+mod defaults;
 mod eval;
 mod events;
 mod info;

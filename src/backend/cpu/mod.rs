@@ -24,6 +24,7 @@ mod product;
 mod spike_backward;
 mod step;
 mod storage;
+mod synapses;
 mod threads;
 
 use super::shape::{Conv, Pool, Span, Volume};
@@ -31,7 +32,6 @@ use super::*;
 use crate::surrogate::Bounds;
 use layout::pitch;
 use lif::{Lif, each_image};
-use operands::Gradient;
 use spike_backward::neurons_backward;
 use std::time::Instant;
 pub use step::{Batch, Counts, Set};
@@ -74,13 +74,8 @@ impl Backend for Cpu {
     }
 
     fn pack_weight(&self, conv: &Conv, weight: &Vec<f32>, packed: &mut Transposed, input_grad: bool) -> Result<()> {
-        if !input_grad {
-            return Ok(());
-        }
-        if conv.is_linear() {
-            linear::pack_transposed(conv, weight, packed);
-        } else {
-            conv::pack_transposed(conv, weight, packed);
+        if input_grad {
+            synapses::pack_transposed(conv, weight, packed);
         }
         Ok(())
     }
@@ -119,12 +114,7 @@ impl Backend for Cpu {
         bias: &Vec<f32>,
         currents: &mut Vec<f32>,
     ) -> Result<()> {
-        let input = input.into();
-        if conv.is_linear() {
-            linear::current(conv, span, &input, &weights.get(), bias, currents);
-        } else {
-            conv::current(conv, span, &input, &weights.get(), bias, currents, None);
-        }
+        synapses::current(conv, span, &input.into(), &weights.get(), bias, currents, None);
         Ok(())
     }
 
@@ -144,13 +134,7 @@ impl Backend for Cpu {
         // `[N or N T][2][pitch]`: a piece is a sample's step.
         let pitch = pitch(conv.output.c);
         let mut moments = vec![0.0; span.batch * span.steps * 2 * pitch];
-        if conv.is_linear() {
-            self.conv_current(conv, span, input, weights, bias, currents)?;
-            let rows = currents.chunks_exact(pitch).zip(moments.chunks_exact_mut(2 * pitch));
-            rows.for_each(|(row, out)| norm::moments(row, out));
-        } else {
-            conv::current(conv, span, &input.into(), &weights.get(), bias, currents, Some(&mut moments));
-        }
+        synapses::current(conv, span, &input.into(), &weights.get(), bias, currents, Some(&mut moments));
         *state = norm::statistics(norm, span, conv.output, steps, &moments, update);
         Ok(())
     }
@@ -351,19 +335,7 @@ impl Backend for Cpu {
         gradient: CurrentGradient<Self>,
         weight_grad: &mut Vec<f32>,
     ) -> Result<()> {
-        let (input, gradient) = (input.into(), Gradient::from(gradient));
-        if conv.is_linear() {
-            let pitch = pitch(conv.output.c);
-            linear::weight_grad(
-                conv,
-                span,
-                &input,
-                &gradient.whole(span.batch * span.steps * pitch, pitch),
-                weight_grad,
-            );
-        } else {
-            conv::weight_grad(conv, span, &input, &gradient, weight_grad);
-        }
+        synapses::weight_grad(conv, span, &input.into(), &gradient.into(), weight_grad);
         Ok(())
     }
 
@@ -375,19 +347,7 @@ impl Backend for Cpu {
         weights: Weights<Self>,
         input_grad: &mut Vec<f32>,
     ) -> Result<()> {
-        let gradient = Gradient::from(gradient);
-        if conv.is_linear() {
-            let pitch = pitch(conv.output.c);
-            linear::input_grad(
-                conv,
-                span,
-                &gradient.whole(span.batch * span.steps * pitch, pitch),
-                &weights.get(),
-                input_grad,
-            );
-        } else {
-            conv::input_grad(conv, span, &gradient, &weights.get(), input_grad);
-        }
+        synapses::input_grad(conv, span, &gradient.into(), &weights.get(), input_grad);
         Ok(())
     }
 

@@ -74,21 +74,12 @@ impl EventReader for Aedat2 {
     }
 
     fn read(&mut self, events: &mut Vec<Event>) -> Result<()> {
-        events.clear();
-        while events.is_empty() {
-            let (whole, rest) = self.source.ahead_in::<8>()?;
-            if whole.is_empty() {
-                return if rest == 0 { Ok(()) } else { self.source.cut("an event") };
+        let Self { source, sensor, clock } = self;
+        source.records("an event", events, |[a, b, c, d, time @ ..]: [u8; 8], events| {
+            let time = clock.read(u32::from_be_bytes(time).into());
+            if let Some((x, y, on)) = sensor.decode(u32::from_be_bytes([a, b, c, d])) {
+                events.push(Event { time, x, y, on });
             }
-            for &[a, b, c, d, time @ ..] in whole {
-                let time = self.clock.read(u32::from_be_bytes(time).into());
-                if let Some((x, y, on)) = self.sensor.decode(u32::from_be_bytes([a, b, c, d])) {
-                    events.push(Event { time, x, y, on });
-                }
-            }
-            let bytes = 8 * whole.len();
-            self.source.pass(bytes);
-        }
-        Ok(())
+        })
     }
 }

@@ -40,18 +40,16 @@ impl EventReader for Dat {
     }
 
     fn read(&mut self, events: &mut Vec<Event>) -> Result<()> {
-        events.clear();
-        let (whole, rest) = self.source.ahead_in::<8>()?;
-        if whole.is_empty() {
-            return if rest == 0 { Ok(()) } else { self.source.cut("an event") };
-        }
-        events.extend(whole.iter().map(|&[a, b, c, d, data @ ..]| {
+        let Self { source, clock, .. } = self;
+        source.records("an event", events, |[a, b, c, d, data @ ..]: [u8; 8], events| {
             let (time, data) = (u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes(data));
-            let time = self.clock.read(time.into());
-            Event { time, x: (data & 0x3fff) as u16, y: (data >> 14 & 0x3fff) as u16, on: data >> 28 != 0 }
-        }));
-        let bytes = 8 * whole.len();
-        self.source.pass(bytes);
-        Ok(())
+            let time = clock.read(time.into());
+            events.push(Event {
+                time,
+                x: (data & 0x3fff) as u16,
+                y: (data >> 14 & 0x3fff) as u16,
+                on: data >> 28 != 0,
+            });
+        })
     }
 }

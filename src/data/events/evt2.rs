@@ -34,28 +34,19 @@ impl EventReader for Evt2 {
     }
 
     fn read(&mut self, events: &mut Vec<Event>) -> Result<()> {
-        events.clear();
-        while events.is_empty() {
-            let (whole, rest) = self.source.ahead_in::<4>()?;
-            if whole.is_empty() {
-                return if rest == 0 { Ok(()) } else { self.source.cut("a word") };
+        let Self { source, clock, high, .. } = self;
+        source.records("a word", events, |word, events| {
+            let word = u32::from_le_bytes(word);
+            match word >> 28 {
+                on @ (0 | 1) => events.push(Event {
+                    time: *high | u64::from(word >> 22 & 0x3f),
+                    x: (word >> 11 & 0x7ff) as u16,
+                    y: (word & 0x7ff) as u16,
+                    on: on == 1,
+                }),
+                8 => *high = clock.read((word & 0xfff_ffff).into()) << 6,
+                _ => {}
             }
-            for &word in whole {
-                let word = u32::from_le_bytes(word);
-                match word >> 28 {
-                    on @ (0 | 1) => events.push(Event {
-                        time: self.high | u64::from(word >> 22 & 0x3f),
-                        x: (word >> 11 & 0x7ff) as u16,
-                        y: (word & 0x7ff) as u16,
-                        on: on == 1,
-                    }),
-                    8 => self.high = self.clock.read((word & 0xfff_ffff).into()) << 6,
-                    _ => {}
-                }
-            }
-            let bytes = 4 * whole.len();
-            self.source.pass(bytes);
-        }
-        Ok(())
+        })
     }
 }

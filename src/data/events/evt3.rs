@@ -86,20 +86,9 @@ impl EventReader for Evt3 {
     }
 
     fn read(&mut self, events: &mut Vec<Event>) -> Result<()> {
-        events.clear();
-        while events.is_empty() {
-            let (whole, rest) = self.source.ahead_in::<2>()?;
-            if whole.is_empty() {
-                return if rest == 0 { Ok(()) } else { self.source.cut("a word") };
-            }
-            let mut state = self.state;
-            for &word in whole {
-                state.word(u16::from_le_bytes(word), events);
-            }
-            self.state = state;
-            let bytes = 2 * whole.len();
-            self.source.pass(bytes);
-        }
-        Ok(())
+        let mut state = self.state;
+        let read = self.source.records("a word", events, |word, events| state.word(u16::from_le_bytes(word), events));
+        self.state = state;
+        read
     }
 }

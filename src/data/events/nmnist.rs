@@ -31,23 +31,14 @@ impl EventReader for Nmnist {
     }
 
     fn read(&mut self, events: &mut Vec<Event>) -> Result<()> {
-        events.clear();
-        while events.is_empty() {
-            let (whole, rest) = self.source.ahead_in::<5>()?;
-            if whole.is_empty() {
-                return if rest == 0 { Ok(()) } else { self.source.cut("an event") };
+        let Self { source, lost } = self;
+        source.records("an event", events, |[x, y, high, middle, low], events| {
+            if y == OVERFLOW_ROW {
+                *lost += OVERFLOW;
+                return;
             }
-            for &[x, y, high, middle, low] in whole {
-                if y == OVERFLOW_ROW {
-                    self.lost += OVERFLOW;
-                    continue;
-                }
-                let time = self.lost + u64::from(u32::from_be_bytes([0, high & 0x7f, middle, low]));
-                events.push(Event { time, x: x.into(), y: y.into(), on: high >= 0x80 });
-            }
-            let bytes = 5 * whole.len();
-            self.source.pass(bytes);
-        }
-        Ok(())
+            let time = *lost + u64::from(u32::from_be_bytes([0, high & 0x7f, middle, low]));
+            events.push(Event { time, x: x.into(), y: y.into(), on: high >= 0x80 });
+        })
     }
 }

@@ -1,5 +1,6 @@
 //! A recording's bytes, piece by piece.
 
+use super::Event;
 use anyhow::Result;
 use std::fs::File;
 use std::io::{ErrorKind, Read};
@@ -67,6 +68,29 @@ impl Source {
             }
         }
         Ok(&self.buffer[self.used..])
+    }
+
+    /// Reads events from records of `N` bytes each: pieces of them, until one has an event or the file ends.
+    ///
+    /// # Errors
+    /// When the file ends within a record.
+    pub fn records<const N: usize>(
+        &mut self,
+        what: &str,
+        events: &mut Vec<Event>,
+        mut decode: impl FnMut([u8; N], &mut Vec<Event>),
+    ) -> Result<()> {
+        events.clear();
+        while events.is_empty() {
+            let (whole, rest) = self.ahead_in()?;
+            if whole.is_empty() {
+                return if rest == 0 { Ok(()) } else { self.cut(what) };
+            }
+            whole.iter().for_each(|&record| decode(record, events));
+            let bytes = N * whole.len();
+            self.pass(bytes);
+        }
+        Ok(())
     }
 
     /// A piece of whole records of `N` bytes, and how many bytes are behind them: fewer than `N` records' only at the end

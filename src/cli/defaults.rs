@@ -1,0 +1,76 @@
+//! What is trained where options say nothing, and networks by name.
+
+use super::data::load_data;
+use crate::autotune::BoundsSpec;
+use crate::backend::LossSpec;
+use crate::data::{DataSource, Dataset};
+use crate::network::Volume;
+use crate::network::presets::Preset;
+use crate::network::spec::{InputMode, NetworkSpec};
+use crate::train::Config;
+use crate::train::config::{DataSpec, Optimizer, TrainingSpec, parse_strict};
+use crate::{bail_input, input_error};
+use anyhow::Result;
+use clap::ValueEnum;
+
+/// Weight of the mean squared error in the loss for recordings of events \[authors: their mix\].
+const EVENTS_MSE: f64 = 0.05;
+
+/// The learning rate that an optimiser usually has.
+pub fn usual_rate(optimizer: Optimizer) -> f64 {
+    match optimizer {
+        Optimizer::Sgd => 0.1,
+        Optimizer::Adam | Optimizer::Adamw => 0.001,
+    }
+}
+
+/// What is trained when nothing at all is said.
+pub fn usual() -> Result<Config> {
+    let spec = DataSpec::default();
+    let data = load_data(&spec)?;
+    defaults(spec, &data, None)
+}
+
+/// What is trained when nothing but the data is said.
+pub fn defaults(data: DataSpec, set: &Dataset, channels: Option<usize>) -> Result<Config> {
+    let preset = match data.source {
+        DataSource::Digits => Preset::Digits,
+        DataSource::Frames | DataSource::DvsGesture => Preset::DvsGestureNet,
+        DataSource::Cifar10Dvs => Preset::Vgg11,
+        _ => Preset::Conv2,
+    };
+    let training = match data.source {
+        DataSource::Digits | DataSource::DvsGesture => TrainingSpec { batch: 32, ..TrainingSpec::default() },
+        _ => TrainingSpec::default(),
+    };
+    let network = preset_network(preset, set, channels)?;
+    let mse = if data.source.is_events() { EVENTS_MSE } else { LossSpec::default().mse };
+    let loss = LossSpec { mse, ..LossSpec::default() };
+    Ok(Config { seed: 0, data, training, loss, bounds: BoundsSpec::default(), network })
+}
+
+/// A preset fitted to the data: frames set the input and the steps.
+pub fn preset_network(preset: Preset, data: &Dataset, channels: Option<usize>) -> Result<NetworkSpec> {
+    if channels.is_some() && preset == Preset::Vgg11 {
+        bail_input!("--channels does not apply to vgg11, whose widths are fixed");
+    }
+    let shape = data.train.shape;
+    let volume = Volume { h: shape.height, w: shape.width, c: shape.channels };
+    let mut network = preset.network(volume, data.classes(), channels);
+    if shape.frames > 1 {
+        (network.input, network.steps) = (InputMode::Frames, shape.frames);
+    } else {
+        network.input = InputMode::Direct;
+    }
+    Ok(network)
+}
+
+/// The network of a file that was named where a preset could have been.
+pub fn network_file(name: &str) -> Result<NetworkSpec> {
+    let presets: Vec<_> = Preset::value_variants().iter().filter_map(|p| p.to_possible_value()).collect();
+    let presets: Vec<_> = presets.iter().map(|value| value.get_name()).collect();
+    let text = std::fs::read_to_string(name).map_err(|e| {
+        input_error!("--network {name} is neither a preset ({}) nor a file that can be read: {e}", presets.join(", "))
+    })?;
+    parse_strict(&text, name)
+}
