@@ -169,6 +169,21 @@ fn surrogates_and_seeds_come_from_the_command_line() {
 }
 
 #[test]
+fn seeds_added_later_give_what_they_give_at_once() {
+    let home = TempDir::new().unwrap();
+    let options = "--surrogates adali --seed 5 --epochs 1 --limit 128 --channels 4 --quiet";
+    adali(home.path(), &format!("compare {options} --seeds 3 --out once")).done();
+    adali(home.path(), &format!("compare {options} --seeds 1 --out grown")).done();
+    let first = snapshot(&home.path().join("grown/adali/seed-5"));
+    adali(home.path(), "compare --resume grown --seeds 3 --quiet").done();
+    assert!(snapshot(&home.path().join("grown/adali/seed-5")) == first, "a finished run was touched");
+    let grown = report(&home.path().join("grown"));
+    assert_eq!(without_times(&grown), without_times(&report(&home.path().join("once"))));
+    assert!(grown["command"].as_str().unwrap().ends_with("&& adali compare --resume grown --seeds 3 --quiet"));
+    adali(home.path(), "compare --resume grown --seeds 2").failed(2, &["grown", "3 seeds", "--seeds 2"]);
+}
+
+#[test]
 fn a_configuration_that_fails_loses_none_of_the_others() {
     let home = TempDir::new().unwrap();
     let plan = "training.epochs = 1\ndata.limit = 256\n[[configurations]]\nname = \"wild\"\ntraining.learning_rate = 1e30\n\
@@ -292,6 +307,7 @@ fn plans_that_cannot_be_are_refused_before_anything_is_written() {
         ("--surrogate arctan", &["--surrogates", "--plan"]),
         ("--reach 0", &["reach 0"]),
         ("--resume nowhere", &["nowhere", "plan.toml"]),
+        ("--resume nowhere --seeds 2", &["nowhere", "plan.toml"]),
         ("--plan nowhere.toml", &["nowhere.toml"]),
         ("--cost --firing-rate 1", &["--firing-rate 1"]),
     ] {
@@ -303,11 +319,11 @@ fn plans_that_cannot_be_are_refused_before_anything_is_written() {
         "--resume out --epochs 3",
         "--cost --seeds 3",
         "--cost --epochs 3",
-        "--resume x --seeds 2",
+        "--resume x --reach 0.5",
     ] {
         run(command(home.path(), &format!("compare {arguments}"))).misused(arguments.split(' ').next().unwrap());
         cases += 1;
     }
-    assert_eq!(cases, plans.len() + 7 + 5);
+    assert_eq!(cases, plans.len() + 8 + 5);
     assert_eq!(snapshot(home.path()).len(), 1);
 }

@@ -39,6 +39,7 @@ Examples:
   adali compare --surrogates adali,rectangle --seeds 5 --data fashion-mnist --epochs 5
   adali compare --plan bounds.toml --out runs/bounds
   adali compare --resume runs/bounds          after Ctrl-C or a kill: what has finished stays
+  adali compare --resume runs/bounds --seeds 5   more seeds for what was compared
   adali compare --cost                        what slopes, packed state and histograms cost
 
 A plan is a configuration of which every key is optional (as a run folder's config.toml), and what differs from it:
@@ -65,7 +66,7 @@ pub fn out_help(arg: Arg) -> Arg {
     arg.help("Folder to write [default: runs/compare-1, -2, …]")
 }
 pub fn resume_help(arg: Arg) -> Arg {
-    arg.help("Continue the comparison in this folder; everything else comes from there")
+    arg.help("Continue the comparison in this folder; all but --seeds comes from there")
 }
 pub fn force_help(arg: Arg) -> Arg {
     arg.help("Overwrite the comparison in --out")
@@ -91,8 +92,8 @@ pub struct CompareArguments {
     /// Compare the configurations of this file (TOML) instead; see below.
     #[arg(long, value_name = "FILE", help_heading = COMPARE, conflicts_with_all = ["config", "resume"])]
     plan: Option<PathBuf>,
-    /// Seeds for each configuration [default: 3, or those of the plan].
-    #[arg(long, value_name = "N", help_heading = COMPARE, conflicts_with = "resume")]
+    /// Seeds for each configuration; with --resume as many as there shall be in all [default: 3, or those of the plan].
+    #[arg(long, value_name = "N", help_heading = COMPARE)]
     seeds: Option<usize>,
     /// Report the epochs to this validation accuracy, a share [default: 0.9].
     #[arg(long, value_name = "SHARE", help_heading = COMPARE, conflicts_with = "resume")]
@@ -116,7 +117,7 @@ pub fn run(arguments: CompareArguments) -> Result<End> {
 
 fn compare<B: Backend>(backend: &B, arguments: &CompareArguments) -> Result<End> {
     let plan = match &arguments.train.resume {
-        Some(folder) => resumed_plan(folder, &arguments.train.data)?,
+        Some(folder) => resumed_plan(folder, &arguments.train.data, arguments.seeds)?,
         None => arguments.new_plan()?,
     };
     check(&plan)?;
@@ -199,8 +200,8 @@ impl CompareArguments {
     }
 }
 
-/// The plan of a comparison's folder; its samples may have moved.
-fn resumed_plan(folder: &Path, moved: &DataOptions) -> Result<Plan> {
+/// The plan of a comparison's folder, with `count` seeds if given; its samples may have moved.
+fn resumed_plan(folder: &Path, moved: &DataOptions, count: Option<usize>) -> Result<Plan> {
     let path = plan_file(folder);
     if !path.is_file() {
         bail_input!("{} is not a comparison's folder: it holds no plan.toml", folder.display());
@@ -213,8 +214,26 @@ fn resumed_plan(folder: &Path, moved: &DataOptions) -> Result<Plan> {
         data.dir = moved.data_dir.clone().or(data.dir.take());
         data.cache_dir = moved.cache_dir.clone();
     }
-    let Some(seeds) = file.seeds else { bail_input!("{} has no seeds; put the old file back", path.display()) };
-    Plan::new(seeds, file.reach.unwrap_or(REACH), file.command.unwrap_or_default(), configurations)
+    let Some(mut seeds) = file.seeds else { bail_input!("{} has no seeds; put the old file back", path.display()) };
+    let mut command = file.command.unwrap_or_default();
+    let held = seeds.len();
+    let more = count.filter(|&count| count != held);
+    if let Some(count) = more {
+        if !(held..=MOST_SEEDS).contains(&count) {
+            bail_input!(
+                "{} compares {held} seeds, and --seeds {count} can only make them more, up to {MOST_SEEDS}",
+                folder.display()
+            );
+        }
+        let next = seeds.iter().max().map_or(0, |last| last.saturating_add(1));
+        seeds.extend((next..).take(count - held));
+        command = format!("{command} && {}", command_line());
+    }
+    let plan = Plan::new(seeds, file.reach.unwrap_or(REACH), command, configurations)?;
+    if more.is_some() {
+        write_whole(&path, plan.to_toml().as_bytes())?;
+    }
+    Ok(plan)
 }
 
 /// Checks every configuration before anything is written.

@@ -27,7 +27,8 @@ pub fn json(comparison: &Comparison, summaries: &[Summary]) -> Value {
     let plan = &comparison.plan;
     let configurations = plan.configurations.iter().zip(summaries).map(|(configuration, summary)| {
         let mut value = serde_json::to_value(summary).expect("a summary has a JSON form");
-        let config = serde_json::to_value(&configuration.config).expect("a configuration has a JSON form");
+        let mut config = serde_json::to_value(&configuration.config).expect("a configuration has a JSON form");
+        config.as_object_mut().map(|config| config.remove("seed"));
         value["configuration"] = config;
         value
     });
