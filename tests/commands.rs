@@ -288,6 +288,22 @@ fn the_emulator_trains_like_the_cpu() {
 }
 
 #[test]
+fn a_network_that_never_spikes_is_told_so() {
+    let home = TempDir::new().unwrap();
+    let network = |threshold: f32| {
+        format!(
+            "steps = 2\ninput = \"direct\"\n[neuron]\nthreshold = {threshold:?}\n[[layers]]\ntype = \"conv\"\nchannels = 2\nkernel = 3\n\
+             norm = \"batch\"\n[[layers]]\ntype = \"readout\"\nclasses = 10\n"
+        )
+    };
+    for (threshold, silent) in [(1.0, false), (1e6, true)] {
+        fs::write(home.path().join("network.toml"), network(threshold)).unwrap();
+        let ran = adali(home.path(), "train --network network.toml --epochs 1 --limit 64 --out run --force").done();
+        assert_eq!(ran.out.contains("layers.0 almost never spikes"), silent, "{ran}");
+    }
+}
+
+#[test]
 fn a_training_that_diverges_says_where_and_keeps_what_it_had() {
     let home = TempDir::new().unwrap();
     let mut cases = 0;

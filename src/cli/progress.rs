@@ -4,6 +4,9 @@ use crate::train::checkpoint::Progress;
 use crate::train::metrics::EpochMetrics;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+/// A last layer that fires less, a share of neuron-steps, gives the readout nothing to learn from.
+const SILENT: f64 = 1e-4;
+
 /// The bar of the current epoch, on standard error.
 pub struct Bar {
     bar: ProgressBar,
@@ -82,6 +85,12 @@ pub fn epoch_lines(metrics: &EpochMetrics, epochs: u32, improved: bool) -> Strin
         if !layer.flags.is_empty() {
             lines += &format!("  {}", layer.flags.join(", "));
         }
+    }
+    if let Some(last) = metrics.layers.last().filter(|last| last.firing_rate < SILENT) {
+        lines += &format!(
+            "\n      {} almost never spikes, so no layer learns: batch norm, a larger norm_gain or a lower threshold helps",
+            last.name
+        );
     }
     lines
 }
