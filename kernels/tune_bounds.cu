@@ -51,7 +51,7 @@ LAYOUT(TuneBounds, histogram, epoch, bounds, start, windows, flags, epochs, left
 
 namespace {
 
-constexpr double SILENT_SHARE = 0.001, THIN_SHARE = 0.001, BINS_PER_UNIT = 64.0, RANGE = 4.0;
+constexpr double SILENT_SHARE = 0.001, SILENT_TARGET = 0.9, THIN_SHARE = 0.001, BINS_PER_UNIT = 64.0, RANGE = 4.0;
 constexpr uint64_t THIN_COUNT = 1000;
 
 using Count = unsigned long long;
@@ -183,6 +183,7 @@ DEVICE Bounds tune(const TuneBounds& p, const Histogram& h, const Bounds& previo
     const auto thin = [&](Count count) { return count < THIN_COUNT || count < THIN_SHARE * h.total; };
     const bool symmetric = p.mode == AUTO_SYMMETRIC || p.mode == AUTO_STD, thin_side = thin(h.spikes) || thin(h.below);
     const bool silent = flags & (DEAD | SATURATED), together = symmetric || (thin_side && !silent);
+    if (silent) target = fmax(target, SILENT_TARGET);
     const double rate = h.firing_rate();
     const auto width = [&] {
         return p.mode == AUTO_STD ? sqrt(3.0) * target * h.deviation() : h.symmetric_quantile(target);

@@ -8,6 +8,8 @@
 //! L* = -Q((1-r)(1-p))        R* = Q((1-r) + r p)        Q: quantile, linear inside a bin
 //! L <- clamp(exp((1-m) ln L + m ln L*), floor, ceiling), likewise R
 //! ```
+//!
+//! In a layer that is dead or saturated, `p` is at least 0.9 and the side without samples follows the schedule.
 
 mod flag;
 mod tuning;
@@ -20,6 +22,8 @@ pub use tuning::Tuning;
 
 /// Below this firing share a layer is dead; above one minus it, saturated.
 const SILENT_SHARE: f64 = 0.001;
+/// Such a layer's target share inside: a neuron outside learns nothing, and almost all have to move.
+const SILENT_TARGET: f64 = 0.9;
 /// A side with fewer samples tells too little for a quantile.
 const THIN_COUNT: u64 = 1000;
 const THIN_SHARE: f64 = 0.001;
@@ -213,6 +217,8 @@ impl BoundsSpec {
             Some(Flag::OutOfReach) => return (scheduled, flags),
             _ => {}
         }
+        let silent = matches!(flag, Some(Flag::Dead | Flag::Saturated));
+        let target = if silent { target.max(SILENT_TARGET) } else { target };
         let thin = |count: u64| count < THIN_COUNT || (count as f64) < THIN_SHARE * total as f64;
         let by_deviation = self.mode == BoundsMode::AutoStd;
         let symmetric = by_deviation || self.mode == BoundsMode::AutoSymmetric;
@@ -307,12 +313,12 @@ mod tests {
             spec(BoundsMode::AutoTrack).tune(&empty, Some(kept), SCHEDULED, 0.4),
             (kept, vec![Flag::NotSampled])
         );
-        // No spikes: the right side follows the schedule.
+        // No spikes: nearly all inside, and the right side follows the schedule.
         let (b, flags) = tune(uniform(-2.0, 0.0, 10_000).collect());
-        assert!((b.left - 0.8).abs() < 0.01 && b.right == SCHEDULED.right && flags == [Flag::Dead], "{b:?} {flags:?}");
+        assert!((b.left - 1.8).abs() < 0.01 && b.right == SCHEDULED.right && flags == [Flag::Dead], "{b:?} {flags:?}");
         // All spikes: the left side does.
         let (b, flags) = tune(uniform(0.0, 2.0, 10_000).collect());
-        assert!((b.right - 0.8).abs() < 0.01 && b.left == SCHEDULED.left, "{b:?}");
+        assert!((b.right - 1.8).abs() < 0.01 && b.left == SCHEDULED.left, "{b:?}");
         assert_eq!(flags, [Flag::Saturated]);
         // A thin side: one symmetric width.
         let (b, flags) = tune(uniform(-2.0, 0.0, 10_000).chain(uniform(0.0, 2.0, 500)).collect());

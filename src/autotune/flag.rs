@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 pub enum Flag {
     /// No sample: the bounds stay.
     NotSampled,
-    /// Almost no spikes: the right bound follows the schedule.
+    /// Almost no spikes: the left bound takes in nearly all potentials, the right one follows the schedule.
     Dead,
-    /// Almost only spikes: the left bound follows the schedule.
+    /// Almost only spikes: the right bound takes in nearly all potentials, the left one follows the schedule.
     Saturated,
     /// One side has too few samples for a quantile: one symmetric width for both, or the schedule.
     Thin,
