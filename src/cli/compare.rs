@@ -35,12 +35,12 @@ const MOST_SEEDS: usize = 1000;
 
 pub const EXAMPLES: &str = "\
 Examples:
-  adali compare                               digits, three surrogates, three seeds: half a minute
+  adali compare                                  digits, three surrogates, three seeds: half a minute
   adali compare --surrogates adali,rectangle --seeds 5 --data fashion-mnist --epochs 5
   adali compare --plan bounds.toml --out runs/bounds
-  adali compare --resume runs/bounds          after Ctrl-C or a kill: what has finished stays
+  adali compare --resume runs/bounds             after Ctrl-C or a kill: what has finished stays
   adali compare --resume runs/bounds --seeds 5   more seeds for what was compared
-  adali compare --cost                        what slopes, packed state and histograms cost
+  adali compare --cost                           what slopes, packed state and histograms cost
 
 A plan is a configuration of which every key is optional (as a run folder's config.toml), and what differs from it:
   seeds = [0, 1, 2]
