@@ -123,7 +123,12 @@ fn compare<B: Backend>(backend: &B, arguments: &CompareArguments) -> Result<End>
     check(&plan)?;
     let stop = stop_on_signal()?;
     let mut comparison = match &arguments.train.resume {
-        Some(folder) => Comparison::open(folder.clone(), plan)?,
+        Some(folder) => {
+            if arguments.seeds.is_some() {
+                write_whole(&plan_file(folder), plan.to_toml().as_bytes())?;
+            }
+            Comparison::open(folder.clone(), plan)?
+        }
         None => {
             let folder = arguments.train.out.clone().unwrap_or_else(|| Run::free_folder("compare"));
             Comparison::create(folder, plan, arguments.train.force)?
@@ -217,8 +222,7 @@ fn resumed_plan(folder: &Path, moved: &DataOptions, count: Option<usize>) -> Res
     let Some(mut seeds) = file.seeds else { bail_input!("{} has no seeds; put the old file back", path.display()) };
     let mut command = file.command.unwrap_or_default();
     let held = seeds.len();
-    let more = count.filter(|&count| count != held);
-    if let Some(count) = more {
+    if let Some(count) = count.filter(|&count| count != held) {
         if !(held..=MOST_SEEDS).contains(&count) {
             bail_input!(
                 "{} compares {held} seeds, and --seeds {count} can only make them more, up to {MOST_SEEDS}",
@@ -229,11 +233,7 @@ fn resumed_plan(folder: &Path, moved: &DataOptions, count: Option<usize>) -> Res
         seeds.extend((next..).take(count - held));
         command = format!("{command} && {}", command_line());
     }
-    let plan = Plan::new(seeds, file.reach.unwrap_or(REACH), command, configurations)?;
-    if more.is_some() {
-        write_whole(&path, plan.to_toml().as_bytes())?;
-    }
-    Ok(plan)
+    Plan::new(seeds, file.reach.unwrap_or(REACH), command, configurations)
 }
 
 /// Checks every configuration before anything is written.

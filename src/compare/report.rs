@@ -28,7 +28,7 @@ pub fn json(comparison: &Comparison, summaries: &[Summary]) -> Value {
     let configurations = plan.configurations.iter().zip(summaries).map(|(configuration, summary)| {
         let mut value = serde_json::to_value(summary).expect("a summary has a JSON form");
         let mut config = serde_json::to_value(&configuration.config).expect("a configuration has a JSON form");
-        config.as_object_mut().map(|config| config.remove("seed"));
+        config.as_object_mut().expect("a configuration is a table").remove("seed");
         value["configuration"] = config;
         value
     });
