@@ -4,7 +4,8 @@ mod process;
 
 use adali::bench::operation::Operation;
 use adali::kernels::MODULES;
-use process::adali;
+use process::driver::driver;
+use process::{adali, command, run};
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
@@ -114,4 +115,29 @@ fn what_cannot_be_measured_is_said() {
     bench("--shape T=64,N=4096,C=1024,H=16").misused("neuron-steps");
     fs::write(home.path().join("bad.json"), "{}").unwrap();
     bench("--baseline bad.json").failed(2, &["bad.json"]);
+}
+
+#[test]
+fn a_device_that_computes_nothing_is_found() {
+    let home = TempDir::new().unwrap();
+    if MODULES.is_empty() {
+        eprintln!("left out: a device that computes nothing needs the kernels, and they were built without nvcc");
+        return;
+    }
+    let Some(folder) = driver("nothing.c", home.path()) else { return };
+    let on_nothing = |arguments: &str| {
+        let mut command = command(home.path(), arguments);
+        command.env("LD_LIBRARY_PATH", &folder);
+        run(command)
+    };
+    let operations: Vec<_> = Operation::all().iter().map(|operation| operation.name()).collect();
+    for operation in operations.iter().chain(&["train_step"]) {
+        let shape = "--shape T=2,N=2,C=33,H=6,W=7 --rounds 2";
+        on_nothing(&format!("bench {operation} {shape} --device cuda")).failed(1, &["does not compute"]);
+    }
+    for more in ["", " --no-graph", " --precision f16", " --bounds auto-init"] {
+        let ran = on_nothing(&format!("train --device cuda --epochs 1 --limit 100 --force --out run{more}"));
+        ran.failed(1, &["does not compute"]);
+        assert!(!home.path().join("run/model.safetensors").exists(), "a model of nothing is kept");
+    }
 }

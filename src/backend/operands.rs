@@ -5,6 +5,7 @@ use super::shape::{Pool, Volume};
 use crate::autotune::{Flag, Histogram};
 use crate::neuron::{Neuron, ResetKind};
 use crate::surrogate::Surrogate;
+use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
 /// What a convolution reads: samples or dense activations, or spikes times `scale` (a dropout's `1/(1-p)`).
@@ -243,6 +244,21 @@ impl Default for Totals {
 }
 
 impl Totals {
+    /// That the device has counted every sample it was given: one that computes nothing leaves its memory as it was.
+    ///
+    /// # Errors
+    /// What it has counted instead.
+    pub fn ensure_counted(&self, samples: u64) -> Result<()> {
+        ensure!(
+            self.samples == samples && self.correct <= samples,
+            "the device was given {samples} samples and counted {}, {} of them correct: it does not compute; \
+             `adali bench` checks each operation",
+            self.samples,
+            self.correct
+        );
+        Ok(())
+    }
+
     /// The sums at 0 and the optimiser's state as it is.
     pub fn next_epoch(self) -> Self {
         Self { loss: 0.0, correct: 0, samples: 0, gradient_norm: 0.0, ..self }

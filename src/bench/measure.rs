@@ -8,7 +8,7 @@ use super::tensors::{Activity, Layer, Shifts, random, share};
 use super::timing::{Timing, repetitions, take_turns};
 use crate::backend::Backend;
 use crate::backend::shape::{Span, Volume};
-use anyhow::{Context, Result};
+use anyhow::{Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use std::sync::atomic::AtomicBool;
 
@@ -40,6 +40,7 @@ impl Ceilings {
         let span = Span { batch, steps: 1 };
         let from = random(backend, span, volume, 1.0, 1)?;
         let mut to = backend.activations(span, volume)?;
+        copies_right(backend)?;
         let mut copied = 0;
         let mut copy = |times: usize| {
             backend.seconds(&mut || {
@@ -75,6 +76,21 @@ impl Ceilings {
         let (memory, products) = (work.bytes / self.copy, work.flops / self.products);
         (memory.max(products), memory >= products)
     }
+}
+
+/// That a copy holds the values that were copied.
+fn copies_right<B: Backend>(backend: &B) -> Result<()> {
+    let (span, volume) = (Span { batch: 64, steps: 1 }, Volume { h: 1, w: 1, c: 1024 });
+    let from = random(backend, span, volume, 1.0, 2)?;
+    let mut to = backend.activations(span, volume)?;
+    backend.copy(&from, &mut to)?;
+    let [from, to] = [&from, &to].map(|floats| backend.read_activations(floats, span, volume));
+    let (from, to) = (from?, to?);
+    ensure!(
+        from == to && from.iter().any(|&x| x != 0.0),
+        "a copy does not hold what was copied: the device does not compute"
+    );
+    Ok(())
 }
 
 /// What was measured of an operation at a shape.
@@ -115,6 +131,52 @@ impl Record {
     }
 }
 
+/// An operation that could not be timed: its result is wrong, or the device gave an error.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Failure {
+    pub operation: String,
+    pub variant: String,
+    pub shape: String,
+    pub error: String,
+}
+
+impl Failure {
+    pub fn of(operation: Operation, shape: LayerShape, error: &anyhow::Error) -> Self {
+        Self {
+            operation: operation.name().into(),
+            variant: operation.variant(),
+            shape: shape.to_string(),
+            error: format!("{error:#}"),
+        }
+    }
+}
+
+/// What came of operations at a shape.
+#[derive(Debug, Default)]
+pub struct Measured {
+    pub records: Vec<Record>,
+    pub failures: Vec<Failure>,
+}
+
+impl Measured {
+    /// Adds what came of others.
+    pub fn extend(&mut self, others: Self) {
+        self.records.extend(others.records);
+        self.failures.extend(others.failures);
+    }
+
+    /// The records of operations all of which were to be right.
+    ///
+    /// # Errors
+    /// The first failure.
+    pub fn sound(self) -> Result<Vec<Record>> {
+        match self.failures.first() {
+            Some(Failure { operation, variant, shape, error }) => bail!("{operation} {variant} at {shape}: {error}"),
+            None => Ok(self.records),
+        }
+    }
+}
+
 /// Copies of one layer.
 pub struct Copies<B: Backend> {
     backend: B,
@@ -147,6 +209,7 @@ impl<B: Backend> Copies<B> {
             backend.reserve(rehearsal.working_memory())?;
         }
         let first = Layer::new(backend, shape, operations, rate, None, 0)?;
+        first.verify(backend, rate)?;
         let least =
             operations.iter().map(|operation| operation.work(backend, &first).bytes).fold(f64::INFINITY, f64::min);
         let room = (MEMORY / Layer::size(backend, shape, operations)).clamp(1, most);
@@ -158,28 +221,35 @@ impl<B: Backend> Copies<B> {
         Ok(Self { backend: backend.clone(), layers, registers })
     }
 
-    /// Checks and times operations that take turns; those that the device has. `None` where `stop` was set.
-    ///
-    /// # Errors
-    /// Where a result is wrong: nothing is timed then.
+    /// Checks operations and times those that are right, which take turns; operations that the device does not have are
+    /// left out. `None` where `stop` was set.
     pub fn measure(
         &mut self,
         operations: &[Operation],
         ceilings: &Ceilings,
         rounds: usize,
         stop: &AtomicBool,
-    ) -> Result<Option<Vec<Record>>> {
+    ) -> Option<Measured> {
         let mut ready = Vec::new();
+        let mut measured = Measured::default();
         for &operation in operations {
-            ready.extend(
-                self.ready(operation).with_context(|| format!("{} {}", operation.name(), operation.variant()))?,
-            );
+            match self.ready(operation) {
+                Ok(is_ready) => ready.extend(is_ready),
+                Err(error) => measured.failures.push(Failure::of(operation, self.layers[0].shape, &error)),
+            }
         }
         let times = take_turns(ready.len(), rounds, stop, |i| {
             let passes = ready[i].passes;
             Ok([self.time(&mut ready[i], passes)?])
-        })?;
-        let Some(times) = times else { return Ok(None) };
+        });
+        let times = match times {
+            Ok(times) => times?,
+            Err(error) => {
+                let failed = ready.iter().map(|ready| Failure::of(ready.operation, self.layers[0].shape, &error));
+                measured.failures.extend(failed);
+                return Some(measured);
+            }
+        };
         let record = |(i, ready): (usize, &Ready<B>)| {
             let layer = &self.layers[0];
             let work = self.work(ready.operation);
@@ -200,7 +270,8 @@ impl<B: Backend> Copies<B> {
                 images_per_second: None,
             }
         };
-        Ok(Some(ready.iter().enumerate().map(record).collect()))
+        measured.records = ready.iter().enumerate().map(record).collect();
+        Some(measured)
     }
 
     /// What an operation on one of them must do at least.
@@ -270,7 +341,7 @@ mod tests {
     fn records(shape: LayerShape, rate: f64) -> Vec<Record> {
         let operations = Operation::all();
         let mut copies = Copies::new(&Cpu, shape, &operations, rate, 2).unwrap();
-        copies.measure(&operations, &CEILINGS, 2, &AtomicBool::new(false)).unwrap().unwrap()
+        copies.measure(&operations, &CEILINGS, 2, &AtomicBool::new(false)).unwrap().sound().unwrap()
     }
 
     #[test]
@@ -288,6 +359,33 @@ mod tests {
         }
         // All but conv_input_grad_lif, which the CPU does not have.
         assert_eq!(measured, 3 * (Operation::all().len() - 1));
+    }
+
+    #[test]
+    fn one_failure_leaves_the_others() {
+        let shape: LayerShape = "T=4,N=2,C=32,H=8".parse().unwrap();
+        let operations = [Operation::NormLifForward { histogram: false }, Operation::BiasGrad];
+        let mut copies = Copies::new(&Cpu, shape, &operations, 0.2, 1).unwrap();
+        // The reference takes another shift than the operation.
+        copies.layers[0].neurons.shift += 1.0;
+        let measured = copies.measure(&operations, &CEILINGS, 1, &AtomicBool::new(false)).unwrap();
+        assert_eq!((measured.records.len(), measured.failures.len()), (1, 1));
+        assert_eq!(measured.records[0].operation, "bias_grad");
+        assert!(measured.sound().unwrap_err().to_string().contains("norm_lif_forward"));
+    }
+
+    #[test]
+    fn a_layer_that_was_not_drawn_as_asked_is_found() {
+        let shape: LayerShape = "T=4,N=8,C=32,H=8".parse().unwrap();
+        let layer = || Layer::new(&Cpu, shape, &Operation::all(), 0.2, None, 0).unwrap();
+        layer().verify(&Cpu, 0.2).unwrap();
+        assert!(layer().verify(&Cpu, 0.8).unwrap_err().to_string().contains("80.0 %"));
+        let mut still = layer();
+        still.neurons.currents.fill(0.0);
+        assert!(still.verify(&Cpu, 0.2).unwrap_err().to_string().contains("currents"));
+        let mut below = layer();
+        below.synapses.as_mut().unwrap().below.gradient.fill(f32::NAN);
+        assert!(below.verify(&Cpu, 0.2).unwrap_err().to_string().contains("gradients"));
     }
 
     #[test]

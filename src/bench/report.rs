@@ -1,6 +1,6 @@
 //! What was measured: one file of JSON, tables, and what has changed since an earlier file.
 
-use super::measure::{Ceilings, Record};
+use super::measure::{Ceilings, Failure, Record};
 use crate::bench::table::Table;
 use crate::input_error;
 use anyhow::{Context, Result};
@@ -20,6 +20,9 @@ pub struct Report {
     pub time: u64,
     pub ceilings: Ceilings,
     pub results: Vec<Record>,
+    /// What could not be timed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failures: Vec<Failure>,
 }
 
 /// How an operation's time differs from an earlier one.
@@ -144,7 +147,7 @@ mod tests {
         let ceilings = Ceilings { copy: 1e10, products: 1e11 };
         let [command, version, device] = [(); 3].map(|()| String::new());
         let machine = serde_json::Value::Null;
-        Report { command, version, machine, device, compiler: None, time: 0, ceilings, results }
+        Report { command, version, machine, device, compiler: None, time: 0, ceilings, results, failures: Vec::new() }
     }
 
     #[test]

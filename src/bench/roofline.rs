@@ -117,6 +117,7 @@ mod tests {
             time: 0,
             ceilings: Ceilings { copy: 1e10, products: 1e11 },
             results,
+            failures: Vec::new(),
         };
         let both = roofline(&report(vec![record("conv_current", 2e9), record("loss", 0.0)])).unwrap();
         assert!(both.contains("a device") && both.contains("Convolutions") && both.contains("What memory bounds"));

@@ -10,12 +10,14 @@ use crate::backend::{Affine, Backend, Input, Neurons, NormGradient, NormState, S
 use crate::data::sampling::{Augmentation, CounterRng};
 use crate::neuron::{Neuron, NeuronSpec};
 use crate::surrogate::{Bounds, Surrogate, SurrogateKind};
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use half::bf16;
 pub use training::{Moved, NORMALISATION, SAMPLE_CHANNELS, STEP, Samples, Training, votes};
 
 /// Samples in which the firing rate is looked for.
 const LOOK: usize = 4;
+/// Deviation of the gradients.
+const GRADIENT: f64 = 1e-3;
 /// What currents are scaled by.
 const SCALE: f32 = 2.0;
 /// AdaLi's window.
@@ -69,7 +71,7 @@ impl<B: Backend> Activity<B> {
             bounds: backend.windows(&[BOUNDS], usual_neuron().threshold)?,
             spikes: backend.spikes(span, volume)?,
             windows: backend.spikes(span, volume)?,
-            gradient: random(backend, span, volume, 1e-3, 2 * seed + 1)?,
+            gradient: random(backend, span, volume, GRADIENT, 2 * seed + 1)?,
             currents_grad: backend.activations(span, volume)?,
             gain_grad: vector(0.0)?,
             bias_grad: vector(0.0)?,
@@ -104,6 +106,35 @@ impl<B: Backend> Activity<B> {
     fn set_shift(&mut self, backend: &B, shift: f32) -> Result<()> {
         self.shift = shift;
         backend.write_vector(&mut self.norm.shift, &vec![shift; self.volume.c])
+    }
+
+    /// That the device has drawn currents and gradients of the deviation that was asked for, and found about the firing
+    /// rate: on a device that computes nothing all of them are 0, and zeros are what an operation makes of zeros.
+    ///
+    /// # Errors
+    /// What it has drawn instead.
+    fn verify(&self, backend: &B, rate: f64) -> Result<()> {
+        let values = self.span.batch * self.volume.pixels() * self.volume.c;
+        // What is drawn of few values is not what is expected of many.
+        let few = 6.0 / (values as f64).sqrt();
+        for (what, floats, asked) in [("currents", &self.currents, 1.0), ("gradients", &self.gradient, GRADIENT)] {
+            let drawn = backend.read_activations(floats, self.span, self.volume)?;
+            let square = drawn.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>() / drawn.len() as f64;
+            let off = square.sqrt() / asked;
+            ensure!(
+                off.is_finite() && off > 0.0 && (off > 0.5 - few) && off < 2.0 + few,
+                "the {what} were to have a deviation of {asked} and have {:.3e}: the device does not compute",
+                square.sqrt()
+            );
+        }
+        let found = self.rate;
+        ensure!(
+            found <= 2.0 * rate + few && found >= 0.5 * rate - few,
+            "{:.1} % of the neurons' steps were to spike, and {:.1} % do: the device does not compute",
+            100.0 * rate,
+            100.0 * found
+        );
+        Ok(())
     }
 
     /// Moves the shift until about this share of the first samples' neuron-steps spikes.
@@ -203,6 +234,13 @@ impl<B: Backend> Layer<B> {
         let training = 5 * weight + backend.samples_size(span, Volume { c: SAMPLE_CHANNELS, ..shape.neurons() });
         let neurons = activity(shape.neurons()) + 2 * backend.floats_size(span, shape.neurons());
         neurons + has(Part::Synapses) * synapses + has(Part::Training) * training
+    }
+
+    /// That the device has drawn what was asked for; see [`Activity::verify`].
+    pub fn verify(&self, backend: &B, rate: f64) -> Result<()> {
+        let below = self.synapses.as_ref().map(|synapses| &synapses.below);
+        let readout = self.training.as_ref().map(|training| &training.spikes);
+        [Some(&self.neurons), below, readout].into_iter().flatten().try_for_each(|a| a.verify(backend, rate))
     }
 
     /// For further layers of the same shape.

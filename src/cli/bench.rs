@@ -7,7 +7,7 @@ use super::train::stop_on_signal;
 use super::{End, say};
 use crate::backend::Backend;
 use crate::backend::shape::Volume;
-use crate::bench::measure::{COPIES, Ceilings, Copies, Record};
+use crate::bench::measure::{COPIES, Ceilings, Copies, Failure, Measured};
 use crate::bench::operation::{Operation, Part};
 use crate::bench::paper::{NamedCard, Paper, table as paper_table};
 use crate::bench::report::{Report, figure, table};
@@ -23,7 +23,7 @@ use crate::network::presets::Preset;
 use crate::surrogate::SurrogateKind;
 use crate::train::config::{Optimizer, TrainingSpec};
 use crate::{bail_input, input_error};
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::path::PathBuf;
@@ -258,8 +258,9 @@ impl<B: Backend> Bench<'_, B> {
             let (copy, products) = (figure(ceilings.copy / 1e9), figure(ceilings.products / 1e9));
             format!("device    {device}\nceilings  copy {copy} GB/s, products {products} GFLOP/s")
         })?;
-        let mut results = Vec::new();
-        let measured = self.measure(operations, stepped, &ceilings, &mut results);
+        let mut measured = Measured::default();
+        let ended = self.measure(operations, stepped, &ceilings, &mut measured);
+        let Measured { records: results, failures } = measured;
         let time = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         let report = Report {
             command: command_line(),
@@ -270,13 +271,18 @@ impl<B: Backend> Bench<'_, B> {
             time: time.map_or(0, |time| time.as_secs()),
             ceilings,
             results,
+            failures,
         };
         if let Some(path) = &self.arguments.json {
             write_whole(path, report.to_json()?.as_bytes())?;
         }
-        measured?;
         if let Some(path) = &self.arguments.svg {
             write_whole(path, roofline(&report)?.as_bytes())?;
+        }
+        ended?;
+        let (failed, all) = (report.failures.len(), report.failures.len() + report.results.len());
+        if let Some(Failure { operation, error, .. }) = report.failures.first() {
+            bail!("{failed} of {all} operations failed, first {operation}: {error}");
         }
         Ok(if self.stop.load(Ordering::Relaxed) { End::Interrupted } else { End::Done })
     }
@@ -286,21 +292,27 @@ impl<B: Backend> Bench<'_, B> {
         operations: &[Operation],
         stepped: Option<&Stepped>,
         ceilings: &Ceilings,
-        results: &mut Vec<Record>,
+        all: &mut Measured,
     ) -> Result<()> {
         let cases = self.arguments.cases(operations, self.backend.skips_silence());
+        if !self.arguments.shape.is_empty() {
+            cases.iter().try_for_each(|(shape, operations)| self.fits(*shape, operations))?;
+        }
         let bar = self.bar(cases.len());
         for (shape, operations) in cases {
             bar.set_message(shape.to_string());
-            let mut records = Vec::new();
+            let mut measured = Measured::default();
             for part in [Part::Synapses, Part::Neurons, Part::Training] {
                 let of_part: Vec<_> = operations.iter().copied().filter(|operation| operation.part() == part).collect();
                 if !of_part.is_empty() {
-                    records.extend(self.operations(shape, &of_part, ceilings)?);
+                    measured.extend(self.operations(shape, &of_part, ceilings).unwrap_or_else(|error| {
+                        let failures = of_part.iter().map(|operation| Failure::of(*operation, shape, &error));
+                        Measured { records: Vec::new(), failures: failures.collect() }
+                    }));
                 }
             }
-            bar.suspend(|| self.show(&shape.to_string(), &records))?;
-            results.extend(records);
+            bar.suspend(|| self.show(&shape.to_string(), &measured))?;
+            all.extend(measured);
             bar.inc(1);
             if self.stop.load(Ordering::Relaxed) {
                 return Ok(());
@@ -311,36 +323,45 @@ impl<B: Backend> Bench<'_, B> {
             && let Some(records) = train_steps(self.backend, stepped, &self.arguments.step.surrogate, self.stop)?
         {
             let title = format!("{} ({})", records[0].shape, self.arguments.step.network);
-            self.show(&title, &records)?;
-            results.extend(records);
+            let measured = Measured { records, failures: Vec::new() };
+            self.show(&title, &measured)?;
+            all.extend(measured);
         }
         Ok(())
     }
 
-    /// Records of operations on copies of one layer.
-    fn operations(&self, shape: LayerShape, operations: &[Operation], ceilings: &Ceilings) -> Result<Vec<Record>> {
+    /// Measures operations on copies of one layer.
+    ///
+    /// # Errors
+    /// Where the layer cannot be made, so that none of them can run.
+    fn operations(&self, shape: LayerShape, operations: &[Operation], ceilings: &Ceilings) -> Result<Measured> {
         self.fits(shape, operations)?;
         let mut copies = Copies::new(self.backend, shape, operations, self.arguments.firing_rate, COPIES)?;
         // What is compared takes turns; else one after the other.
         let together = if self.arguments.surrogates { operations.len() } else { 1 };
-        let mut records = Vec::new();
+        let mut all = Measured::default();
         for operations in operations.chunks(together) {
-            match copies.measure(operations, ceilings, self.arguments.rounds, self.stop)? {
-                Some(measured) => records.extend(measured),
+            match copies.measure(operations, ceilings, self.arguments.rounds, self.stop) {
+                Some(measured) => all.extend(measured),
                 None => break,
             }
         }
-        Ok(records)
+        Ok(all)
     }
 
-    /// A table under its title.
-    fn show(&self, title: &str, records: &[Record]) -> Result<()> {
-        let Some(first) = records.first() else { return Ok(()) };
-        let rate = 100.0 * first.firing_rate;
-        self.say(|| {
-            let table = table(records, self.baseline).indented(2);
-            format!("\n{title}  {rate:.1} % spike\n{}", table.trim_end())
-        })?;
+    /// A table under its title, and below it what failed.
+    fn show(&self, title: &str, Measured { records, failures }: &Measured) -> Result<()> {
+        let rate = records.first().map_or(String::new(), |first| format!("  {:.1} % spike", 100.0 * first.firing_rate));
+        if !records.is_empty() || !failures.is_empty() {
+            self.say(|| format!("\n{title}{rate}"))?;
+        }
+        if !records.is_empty() {
+            self.say(|| table(records, self.baseline).indented(2).trim_end().to_string())?;
+        }
+        for Failure { operation, variant, error, .. } in failures {
+            let name = [operation.as_str(), variant.as_str()].join(" ");
+            self.say(|| format!("  {}  failed: {error}", name.trim_end()))?;
+        }
         for record in records {
             if let Some(images) = record.images_per_second {
                 self.say(|| format!("  {}: {images:.0} images/s", record.variant))?;

@@ -7,7 +7,7 @@
 //! 3. What a histogram of the membrane potentials adds to the forward pass of neurons.
 
 use crate::backend::Backend;
-use crate::bench::measure::{COPIES, Ceilings, Copies, Record};
+use crate::bench::measure::{COPIES, Ceilings, Copies, Measured, Record};
 use crate::bench::operation::Operation;
 use crate::bench::shape::LayerShape;
 use crate::bench::tensors::usual_neuron;
@@ -73,8 +73,13 @@ pub fn operation_costs<B: Backend>(
     // Nothing is compared with what the device could do at best.
     let ceilings = Ceilings { copy: f64::INFINITY, products: f64::INFINITY };
     let mut costs = |operations: &[Operation], names: &[&str]| {
-        let records = copies.measure(operations, &ceilings, ROUNDS, stop)?;
-        Ok::<_, anyhow::Error>(records.map(|records| records.iter().zip(names).map(Cost::of).collect::<Vec<_>>()))
+        let measured = copies.measure(operations, &ceilings, ROUNDS, stop);
+        Ok::<_, anyhow::Error>(
+            measured
+                .map(Measured::sound)
+                .transpose()?
+                .map(|records| records.iter().zip(names).map(Cost::of).collect::<Vec<_>>()),
+        )
     };
     let Some(slopes) = costs(&slopes, &KINDS.map(SurrogateKind::name))? else { return Ok(None) };
     let Some(mut saved) = costs(&saved, &["currents", "bits"])? else { return Ok(None) };

@@ -76,9 +76,10 @@ pub fn step_costs<B: Backend>(
         known = Some((config.data, data));
     }
     for network in &mut networks {
+        let before = network.wait()?.samples;
         network.whole_step()?;
-        network.wait()?;
-        let once = seconds(|| network.whole_step().and_then(|()| network.wait()))?;
+        network.wait()?.ensure_counted(before + network.batch.len() as u64)?;
+        let once = seconds(|| network.whole_step().and_then(|()| network.wait().map(drop)))?;
         network.steps = repetitions(once, TURN);
     }
     let Some(times) = take_turns(networks.len(), ROUNDS, stop, |i| networks[i].turn())? else { return Ok(None) };
@@ -126,8 +127,8 @@ impl<B: Backend> Stepped<B> {
     }
 
     /// Waits until the device has nothing left to do.
-    fn wait(&mut self) -> Result<()> {
-        self.trainer.model.totals().map(|_: Totals| ())
+    fn wait(&mut self) -> Result<Totals> {
+        self.trainer.model.totals()
     }
 
     fn write_batch(&mut self) -> Result<()> {
@@ -153,7 +154,7 @@ impl<B: Backend> Stepped<B> {
         let steps = self.steps;
         let whole = seconds(|| {
             (0..steps).try_for_each(|_| self.whole_step())?;
-            self.wait()
+            self.wait().map(drop)
         })?;
         let mut parts = [whole, 0.0, 0.0, 0.0];
         for _ in 0..steps {

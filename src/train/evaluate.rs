@@ -48,6 +48,7 @@ pub fn scores<B: Backend>(
     let totals = model.totals()?;
     model.set_totals(&before)?;
     let count = indices.len();
+    totals.ensure_counted(count as u64)?;
     Ok(Scores { samples: count, loss: totals.loss / count as f64, accuracy: totals.correct as f64 / count as f64 })
 }
 

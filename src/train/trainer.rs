@@ -278,7 +278,8 @@ impl<B: Backend> Trainer<B> {
     /// Waits for the steps asked for.
     fn catch_up(&mut self) -> Result<()> {
         let totals = self.model.totals()?;
-        self.take_totals(totals)
+        self.take_totals(totals)?;
+        totals.ensure_counted(self.progress.step * self.config.training.batch as u64)
     }
 
     /// Takes the sums of a while ago.

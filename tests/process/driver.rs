@@ -1,0 +1,20 @@
+//! Drivers of cards that are not there, from `tests/drivers`.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Makes `libcuda.so.1` of a C file and returns the folder for `LD_LIBRARY_PATH`; `None`, and a word of it, where this
+/// machine has no C compiler.
+pub fn driver(source: &str, home: &Path) -> Option<PathBuf> {
+    let folder = home.join(source).with_extension("");
+    std::fs::create_dir_all(&folder).unwrap();
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/drivers").join(source);
+    let library = folder.join("libcuda.so.1");
+    let Ok(made) = Command::new("cc").args(["-shared", "-fPIC", "-w", "-o"]).args([&library, &source]).status() else {
+        eprintln!("left out: {} needs a C compiler, and cc is not found", source.display());
+        return None;
+    };
+    assert!(made.success(), "cc cannot compile {}", source.display());
+    std::os::unix::fs::symlink("libcuda.so.1", folder.join("libcuda.so")).unwrap();
+    Some(folder)
+}
