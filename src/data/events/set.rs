@@ -4,6 +4,7 @@ use super::cache::{self, Key};
 use super::counts::EventCounts;
 use super::format;
 use super::integrate::Integration;
+use super::options::ReadOptions;
 use super::recordings::{Recordings, Trial, list};
 use super::{Event, SensorSize};
 use crate::data::{DataSource, Dataset, SampleShape, Samples, Values};
@@ -102,7 +103,7 @@ fn integrate(
 /// The frames of the trials of one file, which is read once.
 fn of_file(trials: &[Trial], size: SensorSize, integration: &Integration, shape: SampleShape) -> Result<EventCounts> {
     let file = &trials[0].file;
-    let mut reader = format::open(file)?;
+    let mut reader = format::open(file, &ReadOptions::default())?;
     let mut events: Vec<Vec<Event>> = vec![Vec::new(); trials.len()];
     let mut piece = Vec::new();
     loop {
