@@ -79,7 +79,7 @@ impl Format {
     /// An [`InputError`](crate::error::InputError) when the file cannot be read or its beginning is not of this format.
     pub fn open(self, path: &Path, options: &ReadOptions) -> Result<Box<dyn EventReader>> {
         match self {
-            Self::Npz => npz::open(Source::file(path)?, path.display().to_string()),
+            Self::Npz => npz::open(Source::file(path)?, path.display().to_string(), options),
             _ => self.decode(Source::open(path)?, options),
         }
     }
@@ -91,7 +91,7 @@ impl Format {
     pub fn open_bytes(self, bytes: Vec<u8>, name: &str, options: &ReadOptions) -> Result<Box<dyn EventReader>> {
         let bytes = Cursor::new(bytes);
         match self {
-            Self::Npz => npz::open(bytes, name.into()),
+            Self::Npz => npz::open(bytes, name.into(), options),
             _ => self.decode(Source::of(Box::new(bytes), name.into()), options),
         }
     }

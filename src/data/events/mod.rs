@@ -5,8 +5,10 @@
 mod aedat2;
 mod aedat3;
 mod aedat4;
+mod archive;
 pub mod cache;
 mod clock;
+pub mod columns;
 pub mod counts;
 mod csv;
 mod dat;
@@ -16,6 +18,7 @@ pub mod format;
 pub mod integrate;
 mod nmnist;
 pub mod nmnist_writer;
+mod npy;
 mod npz;
 pub mod options;
 pub mod pixel;

@@ -1,6 +1,7 @@
 //! What a person says of a recording where the file may not.
 
 use super::SensorSize;
+use super::columns::Columns;
 use serde::{Deserialize, Serialize};
 
 /// The chip of an AEDAT 2.0 recording, which decides what its addresses mean.
@@ -62,6 +63,9 @@ pub struct ReadOptions {
     /// Which of several streams of events to read, by the file's own number [default: the first].
     #[arg(long, value_name = "N")]
     pub stream: Option<u32>,
+    /// The columns of a text or an array without names, as t_s,x,y,p: _ for other ones; t_s, t_ms, t_us, t_ns with a unit.
+    #[arg(long, value_name = "NAMES")]
+    pub columns: Option<Columns>,
 }
 
 #[cfg(test)]
