@@ -213,6 +213,14 @@ impl Values {
         self.other |= ![-1.0, 0.0, 1.0].contains(&value);
     }
 
+    /// Whether they are 0, 1, 2, …, or from 1 on, as an index is.
+    pub fn count_up(&self) -> bool {
+        self.whole
+            && self.rising
+            && [0.0, 1.0].contains(&self.least)
+            && self.most - self.least == (self.count - 1) as f64
+    }
+
     fn rise(&self) -> bool {
         self.rising && self.least >= 0.0 && self.most > self.least
     }

@@ -105,7 +105,7 @@ impl Format {
             Self::Evt2 => Box::new(evt2::Evt2::new(source)?),
             Self::Evt3 => Box::new(evt3::Evt3::new(source)?),
             Self::Dat => Box::new(dat::Dat::new(source)?),
-            Self::Csv => Box::new(csv::Csv::new(source)?),
+            Self::Csv => Box::new(csv::Csv::new(source, options)?),
             Self::Npz => unreachable!("an archive is not read forwards"),
         })
     }

@@ -28,6 +28,7 @@ pub mod set;
 pub mod simulate;
 mod source;
 pub mod summary;
+mod text;
 
 use anyhow::Result;
 
