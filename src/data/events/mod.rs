@@ -13,12 +13,15 @@ mod dat;
 mod evt2;
 mod evt3;
 pub mod format;
+mod gestures;
 pub mod integrate;
+mod listing;
 mod nmnist;
 pub mod nmnist_writer;
 mod npz;
 pub mod pixel;
 pub mod recordings;
+mod remarks;
 pub mod saccade;
 pub mod set;
 pub mod simulate;
@@ -59,4 +62,10 @@ pub trait EventReader {
     /// # Errors
     /// An [`InputError`](crate::error::InputError) that names the file and the place when the bytes break the format.
     fn read(&mut self, events: &mut Vec<Event>) -> Result<()>;
+
+    /// What a person should know that is no error, one sentence each without its full stop: what was assumed, what was
+    /// left out, what else the file holds. Complete once the recording has been read to its end.
+    fn notes(&self) -> Vec<String> {
+        Vec::new()
+    }
 }
