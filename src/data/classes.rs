@@ -35,7 +35,8 @@ pub(super) fn check(data: &mut Dataset) -> Result<()> {
 
 /// The names of the chosen classes, if there are some.
 fn named(data: &Dataset, chosen: &[bool]) -> Option<String> {
-    let names: Vec<&str> = data.class_names.iter().zip(chosen).filter(|class| *class.1).map(|class| &class.0[..]).collect();
+    let names: Vec<&str> =
+        data.class_names.iter().zip(chosen).filter(|class| *class.1).map(|class| &class.0[..]).collect();
     (!names.is_empty()).then(|| some_of(&names))
 }
 

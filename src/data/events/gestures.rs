@@ -29,21 +29,21 @@ const GESTURES: [&str; 11] = [
 /// Which recordings train, and which test.
 pub(super) const GESTURE_LISTS: [&str; 2] = ["trials_to_train.txt", "trials_to_test.txt"];
 
-
 /// The recordings that both lists name, with their trials.
 pub(super) fn dvs_gesture(folder: PathBuf) -> Result<Recordings> {
     let root = Listing::of(&folder)?;
-    let mut tables = Tables { root: &root, folder: &folder, read: BTreeSet::new(), bare: Vec::new(), empty: Vec::new() };
+    let mut tables = Tables::new(&root);
     let [train, test] = GESTURE_LISTS.map(|list| tables.trials(list));
     let (train, test) = (train?, test?);
     let mut notes = note_unused(&folder, &beside(&root, "aedat", |path| tables.read.contains(path)));
     for (names, what) in [
-        (&tables.bare, "no header line, so the first line is taken for a trial"),
-        (&tables.empty, "no trial, so the recording is not used"),
+        (&tables.again, "recordings are listed again, so their trials count twice, or are tested after they trained"),
+        (&tables.bare, "tables have no header line, so the first line is taken for a trial"),
+        (&tables.empty, "tables have no trial, so the recording is not used"),
     ] {
         if !names.is_empty() {
             let (here, count, all) = (folder.display(), names.len(), tables.read.len());
-            notes.push(format!("{here}: {count} of {all} tables with {what}: {}", some_of(names)));
+            notes.push(format!("{here}: {count} of {all} {what} ({})", some_of(names)));
         }
     }
     let class_names = GESTURES.map(|name| name.replace('_', " ")).into();
@@ -53,18 +53,23 @@ pub(super) fn dvs_gesture(folder: PathBuf) -> Result<Recordings> {
 /// The tables of trials, as the lists lead to them.
 struct Tables<'a> {
     root: &'a Listing,
-    folder: &'a Path,
     /// Recordings whose table has been read.
     read: BTreeSet<PathBuf>,
+    /// Recordings that are listed a second time.
+    again: Vec<String>,
     /// Tables without a header line, and those without a trial.
     bare: Vec<String>,
     empty: Vec<String>,
 }
 
-impl Tables<'_> {
+impl<'a> Tables<'a> {
+    fn new(root: &'a Listing) -> Self {
+        Self { root, read: BTreeSet::new(), again: Vec::new(), bare: Vec::new(), empty: Vec::new() }
+    }
+
     /// The trials of the recordings that `list` names.
     fn trials(&mut self, list: &str) -> Result<Vec<Trial>> {
-        let list = self.root.file(list).map_or_else(|| self.folder.join(list), Path::to_path_buf);
+        let list = self.root.file(list).map_or_else(|| self.root.folder.join(list), Path::to_path_buf);
         let text = text(&list)?;
         let mut trials = Vec::new();
         for name in text.lines().map(str::trim).filter(|name| !name.is_empty()) {
@@ -78,16 +83,13 @@ impl Tables<'_> {
                     crate::input_error!(
                         "{} names {name}, but {} has no {wanted}; unpack the data set again",
                         list.display(),
-                        self.folder.display()
+                        self.root.folder.display()
                     )
                 })
             });
             let (file, table) = (file?, table?);
             if !self.read.insert(file.clone()) {
-                crate::bail_input!(
-                    "{} names {name}, which a list has named before: its trials would count twice; keep one of the lines",
-                    list.display()
-                );
+                self.again.push(name.to_string());
             }
             trials.extend(self.table(&file, &table)?);
         }
@@ -199,7 +201,7 @@ mod tests {
     fn a_table_without_a_header_line_keeps_its_first_trial() {
         let gestures = Gestures::new();
         gestures.write("user01_led_labels.csv", "\u{feff}1,10,20\n11,30,45\n");
-        let all = gestures.noted("1 of 2 tables with no header line");
+        let all = gestures.noted("1 of 2 tables have no header line");
         assert_eq!(spans(&all.train), [(0, 10, 20), (10, 30, 45)]);
         gestures.write("user01_led_labels.csv", &format!("\u{feff}{HEADER}\n1,10,20\n"));
         assert_eq!(spans(&gestures.list().unwrap().train), [(0, 10, 20)]);
@@ -228,12 +230,13 @@ mod tests {
         gestures.refused("names user03_led.aedat, but");
         gestures.refused("has no user03_led_labels.csv");
         gestures.write("user03_led_labels.csv", HEADER);
-        let all = gestures.noted("1 of 3 tables with no trial");
+        let all = gestures.noted("1 of 3 tables have no trial");
         assert_eq!(spans(&all.train).len(), 2);
         fs::remove_file(gestures.0.path().join("user03_led.aedat")).unwrap();
         gestures.refused("has no user03_led.aedat");
         gestures.write("trials_to_train.txt", "user01_led.aedat\nuser02_led.aedat\n");
-        gestures.refused("trials_to_test.txt names user02_led.aedat, which a list has named before");
+        let all = gestures.list().unwrap();
+        assert!(all.notes.iter().any(|note| note.contains("1 of 2 recordings are listed again")), "{:?}", all.notes);
         gestures.write("trials_to_train.txt", "user01_led.dat");
         gestures.refused("end in .aedat");
         gestures.write("trials_to_train.txt", "\n");

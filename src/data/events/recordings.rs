@@ -13,8 +13,8 @@ use super::SensorSize;
 use super::gestures::{GESTURE_LISTS, dvs_gesture};
 use super::listing::{Listing, has_extension, is_called, name};
 use super::simulate::DESCRIPTION;
-use crate::data::files::{self, some_of};
 use crate::data::DataSource;
+use crate::data::files::{self, some_of};
 use anyhow::Result;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -219,11 +219,7 @@ pub(super) fn note_unused(folder: &Path, unused: &[PathBuf]) -> Vec<String> {
     let below = |path: &PathBuf| path.strip_prefix(folder).unwrap_or(path).display().to_string();
     let names: Vec<String> = unused.iter().map(below).collect();
     let (is, they) = if unused.len() == 1 { ("is", "it is") } else { ("are", "they are") };
-    vec![format!(
-        "{}: {} {is} not used; {they} no part of the data set's layout",
-        folder.display(),
-        some_of(&names)
-    )]
+    vec![format!("{}: {} {is} not used; {they} no part of the data set's layout", folder.display(), some_of(&names))]
 }
 
 #[cfg(test)]

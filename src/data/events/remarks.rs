@@ -9,9 +9,10 @@ use anyhow::Result;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// A frame by time with more than this share of its sample's events
+/// A frame by time with more than this share of its sample's events is noted: an outlier among the times may have emptied
+/// the others,
 const CROWDED_PERCENT: usize = 90;
-/// is noted where a sample has at least so many frames: an outlier among the times has emptied the others.
+/// where there are at least so many frames.
 const CROWDED_FRAMES: usize = 4;
 
 /// What was noticed while a file was read.
@@ -30,9 +31,8 @@ pub(super) struct Remarks<'a> {
 }
 
 impl<'a> Remarks<'a> {
-    /// Begins with what is known of the folder.
     pub fn new(recordings: &'a Recordings) -> Self {
-        Self { recordings, lines: recordings.notes.clone() }
+        Self { recordings, lines: Vec::new() }
     }
 
     /// All of them.
@@ -70,14 +70,12 @@ impl<'a> Remarks<'a> {
                 let frames = counts.per_frame(index, shape);
                 frames.iter().max() > Some(&(frames.iter().sum::<usize>() * CROWDED_PERCENT / 100))
             });
-            let one = format!("one of {} frames", shape.frames);
-            let empty: std::collections::BTreeSet<&Path> = empty.into_iter().collect();
-            let crowded: Vec<&Path> = crowded.into_iter().filter(|file| !empty.contains(file)).collect();
+            let frames = shape.frames;
             self.say(
                 &crowded,
                 format!(
-                    "of {all} {part} {what} have more than {CROWDED_PERCENT} % of their events in {one}: their times are \
-                     far apart; --frames-by count does not depend on them"
+                    "of {all} {part} {what} have more than {CROWDED_PERCENT} % of their events in one of {frames} frames; \
+                     --frames-by count divides them evenly"
                 ),
             );
         }
@@ -93,10 +91,14 @@ impl<'a> Remarks<'a> {
             FramesBy::Count => "frames by count take them in the file's order",
             FramesBy::Time => "frames by time take each at its time",
         };
-        self.say(&late, format!("of {all} recordings have events out of order ({events} earlier than the one before); {order}"));
+        self.say(
+            &late,
+            format!("of {all} recordings have events out of order ({events} earlier than the one before); {order}"),
+        );
         // The notes of many files differ in their numbers alone.
         let mut kinds: BTreeMap<String, (&str, Vec<&Path>)> = BTreeMap::new();
-        for (file, note) in files.iter().flat_map(|(file, noticed)| noticed.notes.iter().map(move |note| (*file, note))) {
+        for (file, note) in files.iter().flat_map(|(file, noticed)| noticed.notes.iter().map(move |note| (*file, note)))
+        {
             let kind = note.chars().filter(|c| !c.is_ascii_digit()).collect();
             kinds.entry(kind).or_insert((note, Vec::new())).1.push(file);
         }
@@ -132,7 +134,7 @@ mod tests {
             size: SensorSize { width: 1, height: 1 },
             train: ["a", "b", "c"].map(trial).into(),
             test: Vec::new(),
-            notes: vec!["first".into()],
+            notes: Vec::new(),
         }
     }
 
@@ -156,27 +158,28 @@ mod tests {
     #[test]
     fn samples_without_events_are_counted_and_all_of_them_are_an_error() {
         let some = [2, 2, 2, 2];
-        assert_eq!(lines(&[some; 3], FramesBy::Count).unwrap(), ["first"]);
+        assert_eq!(lines(&[some; 3], FramesBy::Count).unwrap(), [""; 0]);
         let said = lines(&[some, [0; 4], some], FramesBy::Count).unwrap();
-        assert_eq!(said[1], "/set: 1 of 3 training recordings have no event, so their frames are empty (b)");
+        assert_eq!(said[0], "/set: 1 of 3 training recordings have no event, so their frames are empty (b)");
         let error = lines(&[[0; 4]; 3], FramesBy::Count).unwrap_err();
         assert!(error.is::<crate::error::InputError>(), "{error}");
         assert_eq!(error.to_string(), "/set: none of the 3 training recordings has an event; fetch the data set again");
     }
 
     #[test]
-    fn times_far_apart_are_said() {
+    fn a_frame_with_nearly_all_events_is_said() {
         let samples = [[2, 0, 0, 199], [0; 4], [50, 50, 50, 51]];
-        assert_eq!(lines(&samples, FramesBy::Count).unwrap().len(), 2);
+        assert_eq!(lines(&samples, FramesBy::Count).unwrap().len(), 1);
         let said = lines(&samples, FramesBy::Time).unwrap();
-        assert!(said.len() == 3 && said[2].contains("1 of 3") && said[2].ends_with("(a)"), "{said:?}");
-        assert!(said[2].contains("more than 90 % of their events in one of 4 frames"), "{said:?}");
+        assert!(said.len() == 2 && said[1].contains("1 of 3") && said[1].ends_with("(a)"), "{said:?}");
+        assert!(said[1].contains("more than 90 % of their events in one of 4 frames"), "{said:?}");
     }
 
     #[test]
     fn notes_of_many_files_are_one_line() {
         let all = recordings();
-        let noticed = |late, notes: &[&str]| Noticed { late, notes: notes.iter().map(|note| note.to_string()).collect() };
+        let noticed =
+            |late, notes: &[&str]| Noticed { late, notes: notes.iter().map(|note| note.to_string()).collect() };
         let files = [
             (Path::new("/set/a"), noticed(3, &["3 events left out"])),
             (Path::new("/set/b"), noticed(0, &["4 events left out", "another chip"])),
@@ -187,7 +190,11 @@ mod tests {
         let out_of_order = "/set: 2 of 3 recordings have events out of order (4 earlier than the one before); frames by time take each at its time (a, c)";
         assert_eq!(
             remarks.into_lines(),
-            ["first", out_of_order, "/set: 2 of 3 recordings: 3 events left out (a, b)", "/set: 1 of 3 recordings: another chip (b)"]
+            [
+                out_of_order,
+                "/set: 2 of 3 recordings: 3 events left out (a, b)",
+                "/set: 1 of 3 recordings: another chip (b)"
+            ]
         );
     }
 }

@@ -28,16 +28,30 @@ pub fn load(
     // One key for one folder, however it is named.
     let dir = dir.canonicalize().unwrap_or_else(|_| dir.to_path_buf());
     let recordings = list(source, &dir)?;
+    let mut data = of_recordings(source, &recordings, integration, cache, watch)?;
+    // What the folder holds besides may have changed since the frames were kept.
+    data.notes.splice(0..0, recordings.notes);
+    Ok(data)
+}
+
+/// The frames of recordings that have been found, with what was noticed in them.
+fn of_recordings(
+    source: DataSource,
+    recordings: &Recordings,
+    integration: &Integration,
+    cache: Option<&Path>,
+    watch: &dyn LoadWatch,
+) -> Result<Dataset> {
     let shape = integration.shape(recordings.size)?;
-    let Some(cache) = cache else { return integrate(source, &recordings, integration, shape, watch) };
-    let key = key(source, &recordings, integration)?;
+    let Some(cache) = cache else { return integrate(source, recordings, integration, shape, watch) };
+    let key = key(source, recordings, integration)?;
     let path = cache.join(format!("{source}-{key}.frames"));
     match cache::read(&path, key) {
         Ok(Some(data)) => return Ok(data),
         Ok(None) => {}
         Err(error) => watch.note(&format!("the cache {} {error:#}; it is rebuilt", path.display())),
     }
-    let data = integrate(source, &recordings, integration, shape, watch)?;
+    let data = integrate(source, recordings, integration, shape, watch)?;
     if let Err(error) = cache::write(&path, key, &data) {
         watch.note(&format!("the frames are not kept for the next time: {error:#}"));
     }
