@@ -46,7 +46,7 @@ impl<'a> TensorFile<'a> {
     pub fn tensor(&self, key: &str) -> Result<(&TensorInfo, &'a [u8])> {
         let name = self.name;
         let missing = || {
-            let mut keys = self.header.offset_keys();
+            let mut keys = self.names();
             let count = keys.len();
             keys.truncate(8);
             crate::input_error!("{name} has no tensor {key} among its {count} ({}); add it", keys.join(", "))
@@ -60,6 +60,11 @@ impl<'a> TensorFile<'a> {
     /// Whether there is such a tensor.
     pub fn has(&self, key: &str) -> bool {
         self.header.info(key).is_some()
+    }
+
+    /// The names of all tensors, in the order of their data.
+    pub fn names(&self) -> Vec<String> {
+        self.header.offset_keys()
     }
 
     /// The bytes of a tensor of this type and shape.

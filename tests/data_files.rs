@@ -305,6 +305,53 @@ fn frames_are_read_with_labels_of_every_type() {
 }
 
 #[test]
+fn what_is_missing_or_not_used_is_said() {
+    use DataSource::{Cifar10, Cifar100, Frames, Mnist};
+    let home = TempDir::new().unwrap();
+    let root = home.path();
+    write_mnist(root, PLAIN, <[u8]>::to_vec);
+    write_cifar(Cifar10, root);
+    write_cifar(Cifar100, root);
+    let frames = root.join("frames.safetensors");
+    fs::write(&frames, frames_file(&[])).unwrap();
+    let here = root.display();
+    let notes = |source| load(source, Some(root)).unwrap().notes;
+    // The training labels are 0, 9, 5, 5, 1, the test's 3, 8.
+    let classes = [
+        "no training sample of class 2, 3, 4 and 3 more, but 2 of 2 test samples",
+        "no test sample of class 0, 1, 2 and 5 more",
+    ];
+    assert_eq!(notes(Mnist), classes.map(|note| format!("{here}: {note}")));
+    let said = notes(Cifar10);
+    assert_eq!(said[0], format!("{here}/data_batch_1.bin holds 2 images, where cifar10's has 10000"));
+    assert_eq!(said[5], format!("{here}/test_batch.bin holds 1 images, where cifar10's has 10000"));
+    assert!(said.len() == 8 && said[6].contains("airplane, frog, horse and 1 more"), "{said:?}");
+    let said = notes(Cifar100);
+    assert!(said.len() == 4 && said[0].ends_with("train.bin holds 2 images, where cifar100's has 50000"), "{said:?}");
+    assert!(said[2].ends_with("no training sample of class 0, 1, 2 and 95 more, but 1 of 1 test samples"), "{said:?}");
+    assert_eq!(notes(Frames), [format!("{}: no test sample of class 0", frames.display())]);
+    let more = serialize(
+        [
+            ("train.frames", 48 * 3),
+            ("train.labels", 3),
+            ("test.frames", 48 * 2),
+            ("test.labels", 2),
+            ("valid.frames", 48),
+        ]
+        .map(|(name, len)| {
+            let labels = name.ends_with("labels");
+            let (shape, data) = (if labels { vec![len] } else { vec![len / 48, 2, 2, 3, 4] }, vec![0; len]);
+            (name, TensorView::new(Dtype::U8, shape, data.leak()).unwrap())
+        }),
+        None,
+    );
+    fs::write(&frames, more.unwrap()).unwrap();
+    let said = notes(Frames);
+    assert!(said.len() == 1 && said[0].contains("also holds valid.frames, not used"), "{said:?}");
+    assert!(load(DataSource::Digits, None).unwrap().notes.is_empty());
+}
+
+#[test]
 fn damaged_frames_files_are_refused() {
     let good = frames_file(&[]);
     let one = |change: Tensor| frames_file(&[change]);

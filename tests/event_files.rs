@@ -5,6 +5,7 @@ mod process;
 
 use adali::data::events::Event;
 use adali::data::events::format::Format;
+use adali::data::events::options::ReadOptions;
 use adali::data::{DataSource, Integration, load_frames};
 use adali::error::InputError;
 use anyhow::Result;
@@ -50,7 +51,8 @@ fn folder() -> PathBuf {
 }
 
 fn read(format: Format, bytes: Vec<u8>) -> Result<Vec<Event>> {
-    let (mut reader, mut piece, mut events) = (format.open_bytes(bytes, "the file")?, Vec::new(), Vec::new());
+    let (mut reader, mut piece, mut events) =
+        (format.open_bytes(bytes, "the file", &ReadOptions::default())?, Vec::new(), Vec::new());
     loop {
         reader.read(&mut piece)?;
         if piece.is_empty() {
@@ -91,7 +93,10 @@ fn events_are_those_that_other_programs_read() {
 #[test]
 fn sizes_are_those_that_files_state() {
     for (name, width, height) in SIZES {
-        let size = adali::data::events::format::open(&folder().join(name)).unwrap().size().expect(name);
+        let size = adali::data::events::format::open(&folder().join(name), &ReadOptions::default())
+            .unwrap()
+            .size()
+            .expect(name);
         assert_eq!((size.width, size.height), (width, height), "{name}");
     }
 }

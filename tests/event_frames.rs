@@ -2,6 +2,8 @@
 
 mod process;
 
+use adali::data::events::integrate::FramesBy;
+use adali::data::{DataSource, Integration, load_frames};
 use process::{Ran, adali, assert_same, bytes, command, finish, metrics, result, run, signal, snapshot, write_images};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,6 +21,20 @@ fn training(out: &str, more: &str) -> String {
         "train --data n-mnist --data-dir events --cache-dir cache --out {out} --channels 8 --epochs 2 --batch 8 --quiet \
          {more}"
     )
+}
+
+/// Checks that a command went well and said exactly these notes on standard error, each by a part of it.
+fn noted(ran: Ran, parts: &[&str]) -> Ran {
+    let lines: Vec<&str> = ran.err.lines().collect();
+    let said = lines.len() == parts.len() && lines.iter().zip(parts).all(|(line, part)| line.contains(part));
+    assert!(ran.code == Some(0) && said && lines.iter().all(|line| line.starts_with("note: ")), "{parts:?}: {ran}");
+    ran
+}
+
+/// A recording of N-MNIST's format with an event for each microsecond.
+fn write_recording(path: &Path, events: u8) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, (0..events).flat_map(|i| [i % 30, 5, 0x80, 0, i]).collect::<Vec<u8>>()).unwrap();
 }
 
 fn caches(cwd: &Path) -> Vec<PathBuf> {
@@ -140,8 +156,7 @@ fn the_second_start_reads_the_cache_and_trains_the_same() {
     // A damaged cache is said and made again.
     for damage in [&kept[..kept.len() / 2], &[], &kept.iter().map(|byte| byte ^ 1).collect::<Vec<_>>()] {
         fs::write(cache, damage).unwrap();
-        let ran = adali(cwd, &training("third", "--force --flip --roll 2 --drop 0.1"));
-        assert!(ran.code == Some(0) && ran.err.contains("damaged") && ran.err.lines().count() == 1, "{ran}");
+        noted(adali(cwd, &training("third", "--force --flip --roll 2 --drop 0.1")), &["damaged"]);
         assert!(bytes(cache) == kept, "the cache was not made again");
         assert_same(&cwd.join("first"), &cwd.join("third"), "with a damaged cache");
     }
@@ -241,7 +256,8 @@ fn bad_recordings_and_folders_are_named() {
     train("--data n-mnist --data-dir events").failed(2, &["77777.bin", "ends within an event"]);
     fs::write(cwd.join("events/simulation.toml"), "side = 34").unwrap();
     fs::write(&recording, []).unwrap();
-    let ran = train("--data n-mnist --data-dir events --epochs 1 --batch 8 --channels 8 --out run").done();
+    let ran = train("--data n-mnist --data-dir events --epochs 1 --batch 8 --channels 8 --out run");
+    let ran = noted(ran, &["1 of 41 test recordings have no event, so their frames are empty (Test/0/77777.bin)"]);
     assert!(
         ran.out.is_empty() && cwd.join("run/result.json").exists(),
         "an empty recording is a sample of zeros: {ran}"
@@ -254,18 +270,194 @@ fn the_presets_for_recordings_train_to_the_end() {
     let home = TempDir::new().unwrap();
     adali(home.path(), "simulate-events --data digits --limit 12 --side 32 --out events").done();
     let mut cases = 0;
-    for more in
-        ["--network vgg11 --downsample 2", "--network dvs-gesture-net --channels 8", "--network conv2 --channels 8"]
-    {
+    for more in [
+        "--network vgg11 --downsample 2",
+        "--network vgg11 --downsample 2 --norm weight",
+        "--network vgg11 --downsample 2 --norm none",
+        "--network dvs-gesture-net --channels 8",
+        "--network conv2 --channels 8",
+    ] {
         let arguments = format!(
             "train --data n-mnist --data-dir events --cache-dir cache --force --out run --neuron if --epochs 1 --batch 4 \
              --limit 8 --validation 0 --quiet {more}"
         );
-        adali(home.path(), &arguments).done();
+        // So few images are not of all classes.
+        noted(adali(home.path(), &arguments), &["no training sample of class 4, 9, but", "no test sample of class"]);
         assert_eq!(result(&home.path().join("run"))["test_samples"], 12);
         let text = String::from_utf8(bytes(home.path().join("run/config.toml"))).unwrap();
         assert!(text.contains("steps = 16") && text.contains("input = \"frames\""), "{text}");
         cases += 1;
     }
-    assert_eq!(cases, 3);
+    assert_eq!(cases, 5);
+}
+
+#[test]
+fn frames_by_time_span_all_events_and_disorder_is_said() {
+    let case = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases/frames-by-time-outlier");
+    let by_time = Integration { frames: 4, frames_by: FramesBy::Time, downsample: 1 };
+    let data = load_frames(DataSource::NMnist, Some(&case), &by_time, None, &()).unwrap();
+    let mut cases = 0;
+    for part in [&data.train, &data.test] {
+        for index in 0..part.len() {
+            let sample = part.sample(index);
+            let frames = sample.chunks(34 * 34 * 2).map(|frame| frame.iter().map(|&n| u32::from(n)).sum());
+            let frames: Vec<u32> = frames.collect();
+            assert!(frames.iter().all(|events| (30..80).contains(events)), "{frames:?}");
+            assert_eq!(frames.iter().sum::<u32>(), 201);
+            cases += 1;
+        }
+    }
+    assert_eq!(cases, 6);
+    assert!(
+        data.notes.len() == 1 && data.notes[0].contains("6 of 6 recordings have events out of order"),
+        "{:?}",
+        data.notes
+    );
+
+    let home = TempDir::new().unwrap();
+    let train = format!(
+        "train --data n-mnist --data-dir {} --cache-dir cache --channels 4 --steps 4 --epochs 1 --batch 2 --validation 0 \
+         --quiet --force --out run",
+        case.display()
+    );
+    // A second start, from the cache, says it again.
+    for _ in 0..2 {
+        noted(adali(home.path(), &format!("{train} --frames-by time")), &["frames by time take each at its time"]);
+    }
+    noted(adali(home.path(), &train), &["6 of 6 recordings have events out of order (6 earlier than the one before)"]);
+}
+
+#[test]
+fn recordings_without_events_are_counted_and_all_of_them_are_an_error() {
+    let home = TempDir::new().unwrap();
+    let cwd = home.path();
+    for (part, class, number) in ["Train", "Test"].into_iter().flat_map(|part| (0..6).map(move |i| (part, i % 2, i))) {
+        write_recording(&cwd.join(format!("events/{part}/{class}/{number}.bin")), if number < 4 { 0 } else { 200 });
+    }
+    let train = training("run", "--batch 2 --epochs 1 --validation 0 --force").replace("--epochs 2 --batch 8 ", "");
+    noted(adali(cwd, &train), &["4 of 6 training recordings have no event", "4 of 6 test recordings have no event"]);
+    write_recording(&cwd.join("events/Test/0/4.bin"), 0);
+    write_recording(&cwd.join("events/Test/1/5.bin"), 0);
+    adali(cwd, &train).failed(2, &["none of the 6 test recordings has an event"]);
+    for number in 0..6 {
+        write_recording(&cwd.join(format!("events/Train/{}/{number}.bin", number % 2)), 0);
+    }
+    adali(cwd, &train).failed(2, &["none of the 6 training recordings has an event"]);
+    assert_eq!(caches(cwd).len(), 1, "what failed is not cached");
+}
+
+#[test]
+fn folders_of_recordings_as_people_have_them() {
+    let home = TempDir::new().unwrap();
+    let cwd = home.path();
+    let train = training("run", "--batch 2 --epochs 1 --force").replace("--epochs 2 --batch 8 ", "");
+    for (part, class) in [("train", 0), ("train", 1), ("test", 0), ("test", 1)] {
+        for number in 0..4 {
+            write_recording(&cwd.join(format!("events/{part}/{class}/{number}.BIN")), 100);
+            write_recording(&cwd.join(format!("events/{part}/{class}/._{number}.BIN")), 3);
+        }
+        write_recording(&cwd.join(format!("events/__MACOSX/{part}/{class}/._0.BIN")), 3);
+    }
+    adali(cwd, &train).done();
+    assert_eq!(result(&cwd.join("run"))["test_samples"], 8);
+    fs::write(cwd.join("events/train/1/notes.txt"), "").unwrap();
+    fs::create_dir_all(cwd.join("events/validation/0")).unwrap();
+    noted(adali(cwd, &train), &["validation, train/1/notes.txt are not used"]);
+    // The test part has a class that the training part lacks, and the other way round.
+    write_recording(&cwd.join("events/test/2/0.BIN"), 100);
+    adali(cwd, &train).failed(2, &["events/train has no folder 2", "events/test"]);
+    fs::rename(cwd.join("events/test/2"), cwd.join("events/train/2")).unwrap();
+    adali(cwd, &train).failed(2, &["events/test has no folder 2"]);
+    fs::create_dir(cwd.join("events/test/2")).unwrap();
+    noted(adali(cwd, &train), &["are not used", "no test sample of class 2"]);
+    fs::remove_dir_all(cwd.join("events/test")).unwrap();
+    adali(cwd, &train).failed(2, &["has no Test, so n-mnist is not complete"]);
+}
+
+#[test]
+fn two_processes_share_a_cache() {
+    // ADALI_PAIRS=20 for more; CI has little time.
+    let pairs: usize = std::env::var("ADALI_PAIRS").map_or(5, |pairs| pairs.parse().unwrap());
+    let home = TempDir::new().unwrap();
+    let cwd = home.path();
+    simulate(cwd, "events", "").done();
+    adali(cwd, &training("run", "--epochs 1").replace("--epochs 2 ", "")).done();
+    let [cache] = &caches(cwd)[..] else { panic!("{:?}", caches(cwd)) };
+    let kept = bytes(cache);
+    let eval = "eval run --json --cache-dir cache --threads 1";
+    let expected = adali(cwd, eval).done().out;
+    for pair in 0..pairs {
+        fs::remove_file(cache).unwrap();
+        let started = [(); 2].map(|()| command(cwd, eval).spawn().unwrap());
+        for child in started {
+            let ran = finish(child, eval).done();
+            assert_eq!(ran.out, expected, "pair {pair}");
+        }
+        assert_eq!(caches(cwd), [cache.clone()], "pair {pair}");
+        assert!(bytes(cache) == kept, "pair {pair}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_full_disk_is_only_said() {
+    let home = TempDir::new().unwrap();
+    let cwd = home.path();
+    simulate(cwd, "events", "").done();
+    adali(cwd, &training("run", "")).done();
+    let [cache] = &caches(cwd)[..] else { panic!("{:?}", caches(cwd)) };
+    assert!(fs::metadata(cache).unwrap().len() > 8192);
+    fs::remove_file(cache).unwrap();
+    // No file may become larger than 8 KiB; the signal for it is ignored, so that writing fails.
+    let mut shell = std::process::Command::new("sh");
+    shell.current_dir(cwd).args(["-c", "trap '' XFSZ; ulimit -f 16; exec \"$0\" eval run --json --cache-dir cache"]);
+    shell.arg(env!("CARGO_BIN_EXE_adali")).stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    let ran = noted(run(shell), &["the frames are not kept for the next time"]);
+    assert_eq!(ran.json()["accuracy"], result(&cwd.join("run"))["test_accuracy"]);
+    assert_eq!(caches(cwd), [""; 0].map(PathBuf::from), "something was left");
+}
+
+#[test]
+fn a_network_that_is_named_is_the_only_one_that_counts() {
+    let home = TempDir::new().unwrap();
+    let cwd = home.path();
+    for class in ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"] {
+        for number in 0..10 {
+            let path = cwd.join(format!("dvs/{class}/{number}.aedat"));
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            // Addresses of a DVS128, big-endian: y in bits 8 to 14, x in bits 1 to 7, the polarity in bit 0.
+            let event = |i: u32| [(i % 128) << 8 | (i % 100) << 1 | i % 2, i].map(u32::to_be_bytes).concat();
+            let header = b"#!AER-DAT2.0\r\n# AEChip: ch.unizh.ini.jaer.chip.retina.DVS128\r\n".to_vec();
+            fs::write(path, [header, (0..50).flat_map(event).collect()].concat()).unwrap();
+        }
+    }
+    let train = "train --data cifar10-dvs --data-dir dvs --cache-dir cache --channels 2 --epochs 1 --quiet --batch 8";
+    adali(cwd, &format!("{train} --network conv2 --out run")).done();
+    adali(cwd, &format!("{train} --network conv2 --norm weight --out weight")).done();
+    adali(cwd, train).failed(2, &["--channels 2", "network vgg11", "--network"]);
+    adali(cwd, &format!("{train} --network vgg11")).failed(2, &["--channels 2", "network vgg11"]);
+    assert_eq!(fs::read_dir(cwd).unwrap().count(), 4, "dvs, cache and two runs");
+}
+
+#[test]
+fn the_samples_that_are_used_are_said() {
+    let home = TempDir::new().unwrap();
+    let cwd = home.path();
+    let train = |more: &str| adali(cwd, &format!("train --force --out run --channels 4 --epochs 1 {more}")).done().out;
+    for (more, said) in [
+        ("", "1294 to train on (14 left over in each epoch by batches of 32), 144 held out"),
+        ("--batch 1294", "1294 to train on, 144 held out"),
+        ("--limit 90 --batch 20", "90 to train on (10 left over in each epoch by batches of 20), 10 held out"),
+        ("--limit 90 --batch 30 --validation 0.25", "90 to train on, 30 held out"),
+        ("--limit 90 --batch 30 --validation 0", "90 to train on, 0 held out"),
+    ] {
+        let out = train(more);
+        assert!(out.contains(&format!("data     digits (built in): {said}\n")), "{more}: {out}");
+    }
+    // `eval` knows the same parts.
+    train("--limit 90 --batch 30");
+    let scores = |part: &str| adali(cwd, &format!("eval run --json --part {part}")).done().json();
+    assert_eq!((&scores("training")["samples"], &scores("test")["samples"]), (&90.into(), &359.into()));
+    let held = scores("validation");
+    assert_eq!((&held["samples"], &held["accuracy"]), (&10.into(), &result(&cwd.join("run"))["validation_accuracy"]));
 }

@@ -9,7 +9,10 @@ use crate::train::config::DataSpec;
 use anyhow::Result;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::collections::BTreeSet;
+use std::io::Write;
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 
 /// Another place for the data than the one in a configuration.
 #[derive(Args)]
@@ -97,6 +100,11 @@ impl LoadWatch for Waiting {
     }
 
     fn note(&self, text: &str) {
-        self.0.suspend(|| eprintln!("{text}"));
+        // A comparison loads its data for every run; a person reads a note once.
+        static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+        if SAID.lock().unwrap_or_else(PoisonError::into_inner).insert(text.into()) {
+            // Nobody may be left to read it.
+            self.0.suspend(|| drop(writeln!(std::io::stderr(), "note: {text}")));
+        }
     }
 }

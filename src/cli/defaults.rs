@@ -28,31 +28,37 @@ pub fn usual_rate(optimizer: Optimizer) -> f64 {
 pub fn usual() -> Result<Config> {
     let spec = DataSpec::default();
     let data = load_data(&spec)?;
-    defaults(spec, &data, None)
+    let network = preset_network(usual_preset(spec.source), &data, None)?;
+    Ok(defaults(spec, network))
 }
 
-/// What is trained when nothing but the data is said.
-pub fn defaults(data: DataSpec, set: &Dataset, channels: Option<usize>) -> Result<Config> {
-    let preset = match data.source {
+/// The network of a data set where none is named.
+pub fn usual_preset(source: DataSource) -> Preset {
+    match source {
         DataSource::Digits => Preset::Digits,
         DataSource::Frames | DataSource::DvsGesture => Preset::DvsGestureNet,
         DataSource::Cifar10Dvs => Preset::Vgg11,
         _ => Preset::Conv2,
-    };
+    }
+}
+
+/// What is trained when nothing but the data and the network is said.
+pub fn defaults(data: DataSpec, network: NetworkSpec) -> Config {
     let training = match data.source {
         DataSource::Digits | DataSource::DvsGesture => TrainingSpec { batch: 32, ..TrainingSpec::default() },
         _ => TrainingSpec::default(),
     };
-    let network = preset_network(preset, set, channels)?;
     let mse = if data.source.is_events() { EVENTS_MSE } else { LossSpec::default().mse };
     let loss = LossSpec { mse, ..LossSpec::default() };
-    Ok(Config { seed: 0, data, training, loss, bounds: BoundsSpec::default(), network })
+    Config { seed: 0, data, training, loss, bounds: BoundsSpec::default(), network }
 }
 
 /// A preset fitted to the data: frames set the input and the steps.
 pub fn preset_network(preset: Preset, data: &Dataset, channels: Option<usize>) -> Result<NetworkSpec> {
-    if channels.is_some() && preset == Preset::Vgg11 {
-        bail_input!("--channels does not apply to vgg11, whose widths are fixed");
+    if let Some(channels) = channels.filter(|_| preset == Preset::Vgg11) {
+        bail_input!(
+            "--channels {channels} does not apply to the network vgg11, whose widths are fixed; choose another with --network"
+        );
     }
     let shape = data.train.shape;
     let volume = Volume { h: shape.height, w: shape.width, c: shape.channels };

@@ -6,7 +6,6 @@ use super::{End, say};
 use crate::backend::Backend;
 use crate::bail_input;
 use crate::data::Samples;
-use crate::data::split::hold_out;
 use crate::network::Model;
 use crate::train::checkpoint::load_model;
 use crate::train::evaluate::{normalisation, sample_scores};
@@ -66,7 +65,7 @@ fn run_on<B: Backend>(backend: B, arguments: EvalArguments) -> Result<End> {
             (data.test, all)
         }
         part => {
-            let (training, validation) = hold_out(&data.train.labels, config.data.validation, config.seed)?;
+            let (training, validation) = config.parts(&data.train.labels)?;
             (data.train, if part == Part::Training { training } else { validation })
         }
     };

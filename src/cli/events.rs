@@ -4,6 +4,7 @@ use super::{End, say};
 use crate::bench::report::figure;
 use crate::data::events::EventReader;
 use crate::data::events::format::Format;
+use crate::data::events::options::ReadOptions;
 use crate::data::events::summary::{Frames, Summary};
 use crate::files::write_whole;
 use crate::report::events;
@@ -34,6 +35,8 @@ pub struct EventsArguments {
     /// Its format, if it is not recognised.
     #[arg(long, value_enum)]
     format: Option<Format>,
+    #[command(flatten)]
+    options: ReadOptions,
     /// Draw frames and the rate over time as SVG.
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
@@ -52,7 +55,7 @@ pub struct EventsArguments {
 const CELLS: usize = 64;
 
 pub fn run(arguments: EventsArguments) -> Result<End> {
-    let EventsArguments { file, format, svg, frames, time, json } = arguments;
+    let EventsArguments { file, format, options, svg, frames, time, json } = arguments;
     if !(1..=32).contains(&frames) {
         crate::bail_input!("--frames {frames} must be between 1 and 32");
     }
@@ -60,7 +63,7 @@ pub fn run(arguments: EventsArguments) -> Result<End> {
     let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(8));
     bar.set_style(ProgressStyle::with_template("{human_pos} events  {per_sec}  {elapsed}")?);
     let begin = Instant::now();
-    let summary = Summary::of(&mut *format.open(&file)?, |events| {
+    let summary = Summary::of(&mut *format.open(&file, &options)?, |events| {
         // Most recordings are read before anybody looks.
         if begin.elapsed() > Duration::from_millis(500) {
             bar.set_position(events);
@@ -69,14 +72,14 @@ pub fn run(arguments: EventsArguments) -> Result<End> {
     bar.finish_and_clear();
     let (summary, seconds) = (summary?, begin.elapsed().as_secs_f64());
     let name = file.display().to_string();
-    let decoding = if time { Some(decode(&mut *format.open(&file)?)?) } else { None };
+    let decoding = if time { Some(decode(&mut *format.open(&file, &options)?)?) } else { None };
     if json {
         say(as_json(&name, format, &summary, seconds, decoding))?;
     } else {
         say(as_text(&name, format, &summary, seconds, decoding))?;
     }
     if let Some(path) = svg {
-        let frames = Frames::of(&mut *format.open(&file)?, &summary, frames, CELLS)?;
+        let frames = Frames::of(&mut *format.open(&file, &options)?, &summary, frames, CELLS)?;
         let note = format!("{format}, {} events; blue: OFF prevail, orange: ON", summary.events.total());
         let drawn = events(&name, &note, &frames, summary.duration(), &summary.rate, summary.piece)?;
         write_whole(&path, drawn.as_bytes())?;

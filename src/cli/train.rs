@@ -102,8 +102,12 @@ fn introduce<B: Backend>(trainer: &Trainer<B>, run: &Run, source: &str) -> Resul
     let (training, held_out) = trainer.split();
     let memory = trainer.model.memory();
     say(format!("device   {}", trainer.model.backend().describe()))?;
+    let left_over = match trainer.left_over() {
+        0 => String::new(),
+        left => format!(" ({left} left over in each epoch by batches of {})", trainer.config.training.batch),
+    };
     say(format!(
-        "data     {} ({source}): {training} to train on, {held_out} held out{}",
+        "data     {} ({source}): {training} to train on{left_over}, {held_out} held out{}",
         trainer.config.data.source.name(),
         if trainer.is_resident() { "" } else { ", streamed to the device" }
     ))?;

@@ -1,7 +1,7 @@
 //! Options of `adali train` and the configuration they make.
 
 use super::data::{DataOptions, FrameOptions, load_data};
-use super::defaults::{defaults, network_file, preset_network, usual_rate};
+use super::defaults::{defaults, network_file, preset_network, usual_preset, usual_rate};
 use super::options::DeviceOptions;
 use crate::autotune::BoundsMode;
 use crate::bail_input;
@@ -214,10 +214,10 @@ pub struct TrainArguments {
     drop: Option<f32>,
     #[command(flatten)]
     frames: FrameOptions,
-    /// Share of the training samples held out to choose the epoch.
+    /// Share of the training samples in use held out to choose the epoch [default: 0.1].
     #[arg(long, value_name = "SHARE", help_heading = TRAINING)]
     validation: Option<f64>,
-    /// Train on so many samples only; 0 for all.
+    /// Train on so many samples only, and hold out as many fewer; 0 for all.
     #[arg(long, value_name = "N", help_heading = TRAINING)]
     limit: Option<usize>,
     /// Steps between checkpoints, besides the one after each epoch.
@@ -248,12 +248,18 @@ impl TrainArguments {
         spec.cache_dir = self.data.cache_dir.clone();
         spec.events = self.frames.integration(&spec, self.steps)?;
         let data = load_data(&spec)?;
-        let base = base(defaults(spec.clone(), &data, self.channels)?)?;
-        let mut config = Config { data: spec, ..base };
-        if let Some(network) = &self.network {
-            config.network = self.network(network, &data)?;
-        } else if self.channels.is_some() && self.config.is_some() {
+        if self.channels.is_some() && self.network.is_none() && self.config.is_some() {
             bail_input!("--channels chooses the width of a preset; name the preset with --network");
+        }
+        // The usual network need not fit where another is named.
+        let network = match &self.network {
+            Some(name) => self.network(name, &data)?,
+            None => preset_network(usual_preset(spec.source), &data, self.channels)?,
+        };
+        let base = base(defaults(spec.clone(), network.clone()))?;
+        let mut config = Config { data: spec, ..base };
+        if self.network.is_some() {
+            config.network = network;
         }
         self.change(&mut config);
         Ok((config, data))

@@ -111,6 +111,7 @@ fn samples_of(network: &NetworkSpec, input: ImageShape, classes: usize) -> Datas
         deviation: vec![0.29; input.channels],
         train: none.clone(),
         test: none,
+        notes: Vec::new(),
     }
 }
 

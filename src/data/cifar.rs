@@ -64,6 +64,14 @@ impl Variant {
         }
     }
 
+    /// Images in a whole file, training and test: files have no header that says so.
+    fn whole_files(self) -> [usize; 2] {
+        match self {
+            Self::Cifar10 => [10_000; 2],
+            Self::Cifar100 => [50_000, 10_000],
+        }
+    }
+
     fn sub_folder(self) -> &'static str {
         match self {
             Self::Cifar10 => "cifar-10-batches-bin",
@@ -136,7 +144,8 @@ pub(super) fn load(source: DataSource, dir: &Path) -> Result<Dataset> {
         variant.train_files().iter().chain([&variant.test_file()]).any(|file| folder.join(file).exists())
     };
     let folder = files::folder(dir, &[variant.sub_folder()], holds_a_file).unwrap_or_else(|| dir.to_path_buf());
-    let part = |names: &[&str]| -> Result<Samples> {
+    let mut notes = Vec::new();
+    let mut part = |names: &[&str], whole: usize| -> Result<Samples> {
         let (mut values, mut labels) = (Vec::new(), Vec::new());
         for name in names {
             let path = folder.join(name);
@@ -147,11 +156,17 @@ pub(super) fn load(source: DataSource, dir: &Path) -> Result<Dataset> {
                     source.advice()
                 );
             }
+            let before = labels.len();
             append_batch(&files::read(&path)?, &path.display().to_string(), variant, &mut values, &mut labels)?;
+            let images = labels.len() - before;
+            if images != whole {
+                notes.push(format!("{} holds {images} images, where {source}'s has {whole}", path.display()));
+            }
         }
         Ok(Samples { shape: SHAPE, values: values.into(), labels })
     };
-    let (train, test) = (part(variant.train_files())?, part(&[variant.test_file()])?);
+    let [train, test] = variant.whole_files();
+    let (train, test) = (part(variant.train_files(), train)?, part(&[variant.test_file()], test)?);
     let (mean, deviation) = match variant {
         Variant::Cifar10 => (CIFAR10_MEAN, CIFAR10_DEVIATION),
         Variant::Cifar100 => (CIFAR100_MEAN, CIFAR100_DEVIATION),
@@ -168,6 +183,7 @@ pub(super) fn load(source: DataSource, dir: &Path) -> Result<Dataset> {
         deviation: deviation.into(),
         train,
         test,
+        notes,
     })
 }
 

@@ -49,6 +49,7 @@ pub fn load() -> Result<Dataset> {
         deviation: vec![1.0],
         train,
         test,
+        notes: Vec::new(),
     })
 }
 

@@ -39,6 +39,14 @@ pub(super) fn append_channels_last(planes: &[u8], channels: usize, area: usize, 
     }
 }
 
+/// A few of many names, for a person: `a, b, c and 12 more`.
+pub(super) fn some_of(names: &[impl AsRef<str>]) -> String {
+    const SHOWN: usize = 3;
+    let shown: Vec<&str> = names.iter().take(SHOWN).map(AsRef::as_ref).collect();
+    let more = names.len() - shown.len();
+    if more == 0 { shown.join(", ") } else { format!("{} and {more} more", shown.join(", ")) }
+}
+
 /// `"0"`, `"1"`, … for classes without names.
 pub(super) fn numbered(classes: usize) -> Vec<String> {
     (0..classes).map(|class| class.to_string()).collect()
@@ -57,6 +65,12 @@ mod tests {
         let mut out = Vec::new();
         append_channels_last(&[1, 2, 3, 4], 1, 2, &mut out);
         assert_eq!(out, [1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn few_of_many_are_named() {
+        assert_eq!(some_of(&["a", "b", "c"]), "a, b, c");
+        assert_eq!(some_of(&["a", "b", "c", "d", "e"]), "a, b, c and 2 more");
     }
 
     #[cfg(unix)]

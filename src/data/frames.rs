@@ -7,7 +7,8 @@
 //! From Python: `safetensors.numpy.save_file({"train.frames": frames.clip(0, 255).astype("uint8"), "train.labels":
 //! labels.astype("int64"), "test.frames": …, "test.labels": …}, "frames.safetensors")`.
 
-use super::{DataSource, Dataset, SampleShape, Samples, files};
+use super::files::{self, some_of};
+use super::{DataSource, Dataset, SampleShape, Samples};
 use crate::tensors::TensorFile;
 use anyhow::Result;
 use safetensors::tensor::Dtype;
@@ -21,6 +22,9 @@ pub const MAX_SIDE: usize = 4096;
 pub const MAX_CHANNELS: usize = 64;
 /// The file that is looked for in a folder.
 pub const FILE_NAME: &str = "frames.safetensors";
+
+/// What is read of it.
+const TENSORS: [&str; 4] = ["train.frames", "train.labels", "test.frames", "test.labels"];
 
 /// Reads the bytes of a frames file; `name` is the file's name in errors and the data set's source.
 ///
@@ -40,6 +44,11 @@ pub fn parse_frames(bytes: &[u8], name: &str) -> Result<Dataset> {
         );
     }
     let classes = count_classes(&train.labels, name)?;
+    let others: Vec<String> = file.names().into_iter().filter(|tensor| !TENSORS.contains(&tensor.as_str())).collect();
+    let notes = match others.is_empty() {
+        true => Vec::new(),
+        false => vec![format!("{name} also holds {}, not used: only {} are", some_of(&others), TENSORS.join(", "))],
+    };
     if let Some(index) = test.labels.iter().position(|&label| usize::from(label) >= classes) {
         crate::bail_input!(
             "{name} gives test sample {index} the label {}, but the training labels end at {}; add training samples \
@@ -57,6 +66,7 @@ pub fn parse_frames(bytes: &[u8], name: &str) -> Result<Dataset> {
         deviation: vec![1.0; train.shape.channels],
         train,
         test,
+        notes,
     })
 }
 

@@ -216,6 +216,7 @@ pub(super) fn load(source: DataSource, dir: &Path) -> Result<Dataset> {
         deviation: vec![1.0],
         train,
         test,
+        notes: Vec::new(),
     })
 }
 

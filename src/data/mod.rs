@@ -7,6 +7,7 @@
 //! and shifts them.
 
 pub mod cifar;
+mod classes;
 pub mod digits;
 pub mod events;
 mod files;
@@ -21,7 +22,6 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 pub use events::integrate::Integration;
-pub use events::set::LoadWatch;
 pub use sampling::{Augmentation, CounterRng, Placement};
 pub use values::Values;
 
@@ -108,6 +108,8 @@ pub struct Dataset {
     pub train: Samples,
     /// What is measured, never trained on.
     pub test: Samples,
+    /// What a person should know of it that is no error, one line each: what is missing, left out or odd.
+    pub notes: Vec<String>,
 }
 
 impl Dataset {
@@ -115,6 +117,20 @@ impl Dataset {
     pub fn classes(&self) -> usize {
         self.class_names.len()
     }
+}
+
+/// Whoever waits for a data set.
+pub trait LoadWatch: Sync {
+    /// So many of all recordings are integrated.
+    fn integrated(&self, done: usize, total: usize);
+    /// Something that is no error.
+    fn note(&self, text: &str);
+}
+
+/// Nobody.
+impl LoadWatch for () {
+    fn integrated(&self, _: usize, _: usize) {}
+    fn note(&self, _: &str) {}
 }
 
 /// A data set that adali can read, as named on the command line and in `config.toml`.
@@ -240,8 +256,23 @@ pub fn load(source: DataSource, dir: Option<&Path>) -> anyhow::Result<Dataset> {
     load_frames(source, dir, &Integration::default(), None, &())
 }
 
-/// As [`load`]; recordings of events become frames as `integration` says, which are kept in the folder `cache`.
+/// As [`load`]; recordings of events become frames as `integration` says, which are kept in the folder `cache`, and
+/// `watch` hears the notes.
 pub fn load_frames(
+    source: DataSource,
+    dir: Option<&Path>,
+    integration: &Integration,
+    cache: Option<&Path>,
+    watch: &dyn LoadWatch,
+) -> anyhow::Result<Dataset> {
+    let mut data = read(source, dir, integration, cache, watch)?;
+    classes::check(&mut data)?;
+    data.notes.iter().for_each(|note| watch.note(note));
+    Ok(data)
+}
+
+/// The data set as its files are.
+fn read(
     source: DataSource,
     dir: Option<&Path>,
     integration: &Integration,

@@ -114,3 +114,29 @@ fn no_bias() -> Synapse {
 fn readout(classes: usize, bias: bool) -> LayerSpec {
     LayerSpec::Readout { classes, spiking: false, vote: 1, synapse: Synapse { bias: Some(bias), ..Synapse::default() } }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::network::Plan;
+    use clap::ValueEnum;
+
+    #[test]
+    fn every_preset_takes_every_norm() {
+        let input = Volume { h: 32, w: 32, c: 2 };
+        let mut cases = 0;
+        for preset in Preset::value_variants() {
+            for norm in [Norm::Batch, Norm::Weight, Norm::None] {
+                let mut network = preset.network(input, 11, None);
+                network.set_conv_norm(norm);
+                let plan = Plan::new(&network, input).unwrap_or_else(|error| panic!("{preset:?}, {norm:?}: {error}"));
+                let convolutions: Vec<_> = plan.stages.iter().filter(|stage| !stage.linear).collect();
+                assert!(!convolutions.is_empty() && convolutions.iter().all(|stage| stage.synapse.norm == norm));
+                // Without a norm nothing else moves a convolution's output.
+                assert!(norm != Norm::None || convolutions.iter().all(|stage| stage.synapse.has_bias()), "{preset:?}");
+                cases += 1;
+            }
+        }
+        assert_eq!(cases, 15);
+    }
+}

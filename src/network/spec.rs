@@ -165,11 +165,14 @@ impl NetworkSpec {
         }
     }
 
-    /// Sets the norm of every `conv` layer.
+    /// Sets the norm of every `conv` layer; a bias goes where the norm brings its own.
     pub fn set_conv_norm(&mut self, norm: Norm) {
         for layer in &mut self.layers {
             if let LayerSpec::Conv { synapse, .. } = layer {
                 synapse.norm = norm;
+                if norm == Norm::Weight {
+                    synapse.bias = synapse.bias.filter(|&bias| !bias);
+                }
             }
         }
     }

@@ -38,9 +38,9 @@ pub struct DataSpec {
     /// Where its files are, if not where the source usually has them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dir: Option<PathBuf>,
-    /// Share of the training samples held out to choose the epoch, in `[0, 0.5]`.
+    /// Share of the training samples in use held out to choose the epoch, in `[0, 0.5]`.
     pub validation: f64,
-    /// Train on the first so many samples of the epoch's order only; 0 for all.
+    /// Train on so many samples only, drawn by the seed, and hold out as many fewer; 0 for all.
     pub limit: usize,
     pub augmentation: Augmentation,
     /// How recordings of events become frames; absent for other data.
@@ -91,7 +91,7 @@ pub enum RateSchedule {
 #[serde(default, deny_unknown_fields)]
 pub struct TrainingSpec {
     pub epochs: u32,
-    /// Samples in a batch; what is left of an epoch's order behind the last whole batch is not used.
+    /// Samples in a batch; what is left of an epoch's order after the last whole batch is not used in that epoch.
     pub batch: usize,
     pub optimizer: Optimizer,
     /// At its highest.
@@ -253,17 +253,33 @@ impl Config {
         Ok(plan)
     }
 
-    /// Indices of the samples to train on and of those held out.
+    /// Indices of the samples to train on and of those held out; the latter are their share of both, with a limit too.
     ///
     /// # Errors
-    /// Where there are fewer of the former than a batch takes.
-    pub fn split(&self, labels: &[u16]) -> Result<(Vec<u32>, Vec<u32>)> {
-        let (mut training, validation) = hold_out(labels, self.data.validation, self.seed)?;
-        if self.data.limit > 0 {
-            training = epoch_order(&training, self.seed, 0);
-            training.truncate(self.data.limit);
-            training.sort_unstable();
+    /// Where the share cannot be held out.
+    pub fn parts(&self, labels: &[u16]) -> Result<(Vec<u32>, Vec<u32>)> {
+        let DataSpec { validation: share, limit, .. } = self.data;
+        let (training, validation) = hold_out(labels, share, self.seed)?;
+        if limit == 0 || limit >= training.len() {
+            return Ok((training, validation));
         }
+        let some_of = |samples: &[u32], count| {
+            let mut some = epoch_order(samples, self.seed, 0);
+            some.truncate(count);
+            some.sort_unstable();
+            some
+        };
+        // So that with n trained on, the share of (n + held) is held. One sample at least chooses the epoch.
+        let held = if share > 0.0 { ((limit as f64 * share / (1.0 - share)).round() as usize).max(1) } else { 0 };
+        Ok((some_of(&training, limit), some_of(&validation, held)))
+    }
+
+    /// As [`Config::parts`], for a training.
+    ///
+    /// # Errors
+    /// Where there are fewer samples to train on than a batch takes, too.
+    pub fn split(&self, labels: &[u16]) -> Result<(Vec<u32>, Vec<u32>)> {
+        let (training, validation) = self.parts(labels)?;
         let batch = self.training.batch;
         if training.len() < batch {
             bail_input!("batch {batch} is larger than the {} training samples; use a smaller batch", training.len());
@@ -367,6 +383,40 @@ mod tests {
             let written = Config { network, ..config() };
             assert_eq!(Config::parse(&written.to_toml(), "x").unwrap(), written);
         }
+    }
+
+    #[test]
+    fn the_held_out_part_is_its_share_of_what_is_used() {
+        let labels: Vec<u16> = (0..1000).map(|i| i % 10).collect();
+        let mut cases = 0;
+        for share in [0.0, 0.1, 0.25, 0.5] {
+            let with = |limit| {
+                let data = DataSpec { validation: share, limit, ..DataSpec::default() };
+                Config { data, ..config() }.parts(&labels).unwrap()
+            };
+            let (all, all_held) = with(0);
+            assert_eq!((all.len() + all_held.len(), all_held.len()), (1000, (1000.0 * share) as usize));
+            for limit in [1, 4, 90, 300] {
+                let (training, held) = with(limit);
+                assert_eq!(training.len(), limit);
+                let used = (limit + held.len()) as f64;
+                assert!((held.len() as f64 - share * used).abs() < 1.0, "{} of {used} at {share}", held.len());
+                assert_eq!(held.is_empty(), share == 0.0);
+                // A part of what a run of an older version, which held out all, held out: nothing moves between the two.
+                assert!(training.is_sorted() && training.iter().all(|sample| all.binary_search(sample).is_ok()));
+                assert!(held.is_sorted() && held.iter().all(|sample| all_held.binary_search(sample).is_ok()));
+                cases += 1;
+            }
+            assert_eq!(
+                (with(1000), with(all.len())),
+                ((all.clone(), all_held.clone()), (all.clone(), all_held.clone()))
+            );
+        }
+        assert_eq!(cases, 16);
+        assert_eq!(
+            Config { data: DataSpec { limit: 90, ..DataSpec::default() }, ..config() }.parts(&labels).unwrap().1.len(),
+            10
+        );
     }
 
     #[test]

@@ -150,6 +150,11 @@ impl<B: Backend> Trainer<B> {
         (self.training.len() / self.config.training.batch) as u64
     }
 
+    /// Training samples of each epoch, others each time, that fill no batch and are not used.
+    pub fn left_over(&self) -> usize {
+        self.training.len() % self.config.training.batch
+    }
+
     /// Whether the training samples are on the device; else they are brought there step by step.
     pub fn is_resident(&self) -> bool {
         self.model.backend().is_resident(&self.set)

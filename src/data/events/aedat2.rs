@@ -10,6 +10,7 @@
 //! DVS128 as SpikingJelly reads CIFAR10-DVS, whose images are upright so.
 
 use super::clock::Clock;
+use super::options::{ReadOptions, Sensor as Chip};
 use super::source::Source;
 use super::{Event, EventReader, SensorSize};
 use anyhow::Result;
@@ -29,16 +30,18 @@ pub(super) struct Aedat2 {
 }
 
 impl Aedat2 {
-    pub fn new(mut source: Source) -> Result<Self> {
+    pub fn new(mut source: Source, options: &ReadOptions) -> Result<Self> {
         let lines = source.header("#")?;
         if !lines.first().is_some_and(|line| line.starts_with("#!AER-DAT2")) {
             crate::bail_input!("{} does not begin with #!AER-DAT2.0, so it is no AEDAT 2.0", source.name);
         }
         let names = |name: &str| lines.iter().any(|line| line.to_ascii_uppercase().contains(name));
-        let sensor = match () {
-            () if names("DAVIS240") => Sensor::Davis(SensorSize { width: 240, height: 180 }),
-            () if names("DAVIS346") => Sensor::Davis(SensorSize { width: 346, height: 260 }),
-            () => Sensor::Dvs128,
+        let sensor = match options.sensor {
+            Some(Chip::Dvs128) => Sensor::Dvs128,
+            Some(chip) => Sensor::Davis(chip.size()),
+            None if names("DAVIS240") => Sensor::Davis(Chip::Davis240.size()),
+            None if names("DAVIS346") => Sensor::Davis(Chip::Davis346.size()),
+            None => Sensor::Dvs128,
         };
         Ok(Self { source, sensor, clock: Clock::new(32) })
     }

@@ -6,9 +6,11 @@
 //! train.counts, test.counts   u8 [bytes]   samples as EventCounts::pack writes them, one behind the other
 //! train.ends, test.ends       i64 [N]      where each ends
 //! train.labels, test.labels   i64 [N]
-//! metadata                    format, key, shape, class names
+//! metadata                    key, name, source, shape, class names, notes
 //! ```
-//! The key follows from all that the frames depend on: the files with their sizes and times, and how they are integrated.
+//! The key follows from all that the frames depend on: the files with their sizes and times, how they are integrated, and
+//! this program's version, whose readers may differ from another's. Two processes may write the same file: each writes its
+//! own whole and puts it in place, and both are the same.
 
 use super::counts::EventCounts;
 use crate::data::{Dataset, SampleShape, Samples, Values};
@@ -20,8 +22,8 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
-/// Changes whenever frames or their file come to mean something else.
-const FORMAT: &str = "1";
+/// Changes whenever frames or their file come to mean something else between two versions of the program.
+const FORMAT: &str = "2";
 const PARTS: [&str; 2] = ["train", "test"];
 
 /// What the frames of a data set depend on, as a number.
@@ -36,6 +38,7 @@ impl Key {
     pub fn new<'a>(settings: &str, files: impl IntoIterator<Item = &'a Path>) -> Result<Self> {
         let mut key = Self(0xcbf2_9ce4_8422_2325);
         key.add(FORMAT.as_bytes());
+        key.add(env!("CARGO_PKG_VERSION").as_bytes());
         key.add(settings.as_bytes());
         for file in files {
             let known =
@@ -72,12 +75,21 @@ pub fn usual_folder() -> Option<PathBuf> {
 /// Reads what [`write()`] wrote; `None` when there is no such file.
 ///
 /// # Errors
-/// Says what is wrong with the file.
+/// Says what is wrong with the file, as what follows its name.
 pub fn read(path: &Path, key: Key) -> Result<Option<Dataset>> {
-    let bytes = match fs::read(path) {
+    // A pipe would be waited for.
+    let known = match fs::metadata(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        bytes => bytes?,
+        known => known.context("cannot be read")?,
     };
+    if !known.is_file() {
+        bail!("is not a regular file");
+    }
+    let bytes = fs::read(path).context("cannot be read")?;
+    decode(&bytes, key).map(Some).context("is damaged")
+}
+
+fn decode(bytes: &[u8], key: Key) -> Result<Dataset> {
     let Some((content, sum)) = bytes.split_last_chunk() else { bail!("it has {} bytes", bytes.len()) };
     if checksum(content) != u32::from_le_bytes(*sum) {
         bail!("its checksum is wrong");
@@ -93,14 +105,21 @@ pub fn read(path: &Path, key: Key) -> Result<Option<Dataset>> {
     let shape = SampleShape { frames, height, width, channels };
     let [train, test] = PARTS.map(|part| read_part(&file, part, shape, class_names.len()));
     let (name, source) = (text("name")?.clone(), text("source")?.clone());
-    Ok(Some(dataset(name, source, class_names, train?, test?)))
+    let notes = serde_json::from_str(text("notes")?)?;
+    Ok(dataset(name, source, class_names, [train?, test?], notes))
 }
 
 /// A data set of event frames, whose values are counts of events.
-pub fn dataset(name: String, source: String, class_names: Vec<String>, train: Samples, test: Samples) -> Dataset {
+pub fn dataset(
+    name: String,
+    source: String,
+    class_names: Vec<String>,
+    [train, test]: [Samples; 2],
+    notes: Vec<String>,
+) -> Dataset {
     let channels = train.shape.channels;
     let (mean, deviation) = (vec![0.0; channels], vec![1.0; channels]);
-    Dataset { name, source, class_names, full_scale: 1.0, mean, deviation, train, test }
+    Dataset { name, source, class_names, full_scale: 1.0, mean, deviation, train, test, notes }
 }
 
 fn read_part(file: &TensorFile, part: &str, shape: SampleShape, classes: usize) -> Result<Samples> {
@@ -148,6 +167,7 @@ pub fn write(path: &Path, key: Key, data: &Dataset) -> Result<()> {
     tensors.describe("key", key.to_string());
     tensors.describe("shape", serde_json::to_string(&[frames, height, width, channels])?);
     tensors.describe("class names", serde_json::to_string(&data.class_names)?);
+    tensors.describe("notes", serde_json::to_string(&data.notes)?);
     let mut bytes = tensors.to_bytes()?;
     bytes.extend(checksum(&bytes).to_le_bytes());
     if let Some(folder) = path.parent() {
@@ -183,12 +203,13 @@ mod tests {
             }
         };
         let names = ["a", "b", "c"].map(String::from).into();
-        dataset("n-mnist".into(), "there".into(), names, part(7), part(4))
+        dataset("n-mnist".into(), "there".into(), names, [part(7), part(4)], vec!["odd".into()])
     }
 
     fn same(a: &Dataset, b: &Dataset) -> bool {
         let parts = |data: &Dataset| [data.train.clone(), data.test.clone()].map(|p| (p.shape, p.values, p.labels));
-        (&a.name, &a.source, &a.class_names, parts(a)) == (&b.name, &b.source, &b.class_names, parts(b))
+        let about = |data: &Dataset| [&data.class_names, &data.notes].map(Vec::clone);
+        (&a.name, &a.source, about(a), parts(a)) == (&b.name, &b.source, about(b), parts(b))
     }
 
     #[test]
@@ -198,7 +219,8 @@ mod tests {
         assert!(read(&path, key).unwrap().is_none());
         write(&path, key, &data).unwrap();
         assert!(same(&read(&path, key).unwrap().unwrap(), &data));
-        assert!(read(&path, Key(8)).unwrap_err().to_string().contains("other recordings"));
+        assert_eq!(format!("{:#}", read(&path, Key(8)).unwrap_err()), "is damaged: it is of other recordings");
+        assert_eq!(read(home.path(), key).unwrap_err().to_string(), "is not a regular file");
         let good = fs::read(&path).unwrap();
         let mut refused = 0;
         for at in 0..good.len() {

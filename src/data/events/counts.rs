@@ -1,5 +1,6 @@
 //! Event frames as what of them is not zero: how many events each cell of a sample has.
 
+use crate::data::SampleShape;
 use anyhow::Result;
 use rayon::prelude::*;
 
@@ -52,6 +53,15 @@ impl EventCounts {
     pub fn sample(&self, index: usize) -> &[u32] {
         let start = if index == 0 { 0 } else { self.ends[index - 1] };
         &self.entries[start..self.ends[index]]
+    }
+
+    /// How many events each frame of a sample has; a cell counts as at most 255.
+    pub fn per_frame(&self, index: usize, shape: SampleShape) -> Vec<usize> {
+        let mut frames = vec![0; shape.frames];
+        for &entry in self.sample(index) {
+            frames[cell(entry) as usize / (shape.len() / shape.frames)] += usize::from(count(entry));
+        }
+        frames
     }
 
     /// Adds a sample by the cell of each of its events, each below [`MAX_CELLS`], in any order; a cell's count ends at 255.

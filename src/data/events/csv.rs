@@ -1,9 +1,13 @@
-//! Events as text: a line each, its numbers parted by commas, semicolons, blanks or tabs.
+//! Events as text: one line for each, its fields separated by commas, semicolons, tabs or blanks.
 //!
-//! The columns are x, y, t, p, or as a first line of those names says (also `timestamp`, `time`, `polarity`, `on`). Times
-//! in microseconds, whole; polarity 1, 0, -1, true or false. Lines that begin with `#` and empty ones are passed over.
+//! The columns are named by `--columns`, by the first line, by a comment before the events (`# t x y p`), or told by
+//! their values where one order alone fits. Lines that begin with `#` or `%` and empty ones are passed over; a line
+//! `%geometry:1280,720` (Metavision's) or a first line of two numbers states the sensor's size.
 
+use super::columns::{Clock, Column, Columns, Order, Polarities, Values};
+use super::options::ReadOptions;
 use super::source::Source;
+use super::text::{Separator, line, number, real};
 use super::{Event, EventReader, SensorSize};
 use anyhow::Result;
 
@@ -11,127 +15,293 @@ use anyhow::Result;
 const PIECE: usize = 1 << 16;
 /// No line is longer.
 const LINE: usize = 1 << 12;
+/// Bytes of the beginning that tell order and units.
+const BEGINNING: usize = 1 << 20;
+/// Bytes of a line in a message.
+const SHOWN: usize = 80;
 
 /// A recording as text.
 pub(super) struct Csv {
     source: Source,
-    /// Places of x, y, t and p.
-    columns: [usize; 4],
+    separator: Separator,
+    order: Order,
+    clock: Clock,
+    polarities: Polarities,
+    size: Option<SensorSize>,
+    notes: Vec<String>,
+    /// Lines that were read.
     line: u64,
 }
 
-/// The parts of a line.
-fn parts(line: &[u8]) -> impl Iterator<Item = &[u8]> {
-    line.split(|byte| b",;\t ".contains(byte)).filter(|part| !part.is_empty())
-}
-
-/// A line without its end and the blanks around it, and how many bytes it takes with its end; the last has none.
-fn line(ahead: &[u8]) -> (&[u8], usize) {
-    let end = ahead.iter().position(|&byte| byte == b'\n').unwrap_or(ahead.len());
-    (ahead[..end].trim_ascii(), (end + 1).min(ahead.len()))
+/// What stands before the events.
+#[derive(Default)]
+struct Head {
+    size: Option<SensorSize>,
+    metavision: bool,
+    /// The names of the columns as they are written.
+    names: Option<String>,
+    lines: u64,
 }
 
 fn is_comment(line: &[u8]) -> bool {
-    line.is_empty() || line[0] == b'#'
+    line.is_empty() || line[0] == b'#' || line[0] == b'%'
 }
 
-fn number<T: TryFrom<u64>>(digits: &[u8]) -> Option<T> {
-    let add = |sum: u64, digit: &u8| {
-        let digit = digit.is_ascii_digit().then(|| u64::from(digit - b'0'))?;
-        sum.checked_mul(10)?.checked_add(digit)
-    };
-    T::try_from(digits.iter().try_fold(0, add)?).ok()
+fn shown(line: &[u8]) -> String {
+    String::from_utf8_lossy(&line[..line.len().min(SHOWN)]).into_owned()
 }
 
 impl Csv {
-    pub fn new(source: Source) -> Result<Self> {
-        let mut reader = Self { columns: [0, 1, 2, 3], line: 0, source };
-        let first = loop {
-            let ahead = reader.source.ahead(LINE)?;
-            let (line, bytes) = line(ahead);
-            if ahead.is_empty() || !is_comment(line) {
-                break String::from_utf8_lossy(&line[..line.len().min(LINE)]).to_ascii_lowercase();
+    pub fn new(mut source: Source, options: &ReadOptions) -> Result<Self> {
+        let head = head(&mut source)?;
+        let name = source.name.clone();
+        let beginning = source.ahead(BEGINNING)?;
+        let beginning = &beginning[..beginning.len().min(BEGINNING)];
+        let (separator, columns, count) = columns(beginning);
+        let mut notes = Vec::new();
+        let order = order(&head, options.columns.as_ref(), separator, &columns, count, &mut notes);
+        let order = order.map_err(|what| crate::input_error!("{name} {what}"))?;
+        let clock = match (order.unit, columns.get(order.places[2])) {
+            (Some(unit), _) => Clock::stated(unit),
+            (None, times) => {
+                let told = Clock::of(times.unwrap_or(&Values::default()));
+                let (clock, why) = told.map_err(|what| crate::input_error!("{name} has {what}"))?;
+                if count > 0 {
+                    notes.push(why);
+                }
+                clock
             }
-            reader.source.pass(bytes);
-            reader.line += 1;
         };
-        if first.starts_with(|c: char| c.is_ascii_alphabetic()) {
-            let names: Vec<&[u8]> = parts(first.as_bytes()).collect();
-            let find =
-                |known: &[&str]| names.iter().position(|name| known.iter().any(|known| known.as_bytes() == *name));
-            let wanted: [&[&str]; 4] =
-                [&["x"], &["y"], &["t", "time", "timestamp", "ts"], &["p", "polarity", "on", "pol"]];
-            let Some(columns) = wanted.into_iter().map(find).collect::<Option<Vec<_>>>() else {
-                crate::bail_input!(
-                    "{} names the columns {first}, but x, y, t and p are wanted; rename them",
-                    reader.source.name
-                );
-            };
-            reader.columns.copy_from_slice(&columns);
-            let (_, bytes) = line(reader.source.ahead(LINE)?);
-            reader.source.pass(bytes);
-            reader.line += 1;
+        let polarities = Polarities::default();
+        Ok(Self { source, separator, order, clock, polarities, size: head.size, notes, line: head.lines })
+    }
+
+    /// The event of a line; an error says what is wrong with it.
+    fn event(&mut self, line: &[u8]) -> Result<Event, String> {
+        let mut values: [&[u8]; 4] = [b""; 4];
+        let mut count = 0;
+        for field in self.separator.fields(line) {
+            if let Some(which) = self.order.places.iter().position(|&place| place == count) {
+                values[which] = field;
+            }
+            count += 1;
         }
-        Ok(reader)
+        if count != self.order.count {
+            return Err(format!("has {count} fields, but there are {} columns ({})", self.order.count, self.order));
+        }
+        let [x, y, time, on] = values;
+        let pixel = |name: &str, field: &[u8]| {
+            let whole =
+                number(field).or_else(|| real(field).filter(|v| v.fract() == 0.0 && *v >= 0.0).map(|v| v as u64));
+            whole
+                .and_then(|pixel| u16::try_from(pixel).ok())
+                .ok_or_else(|| format!("has {name} {}, but pixels are whole numbers from 0 to 65535", shown(field)))
+        };
+        let micros = match number(time) {
+            Some(time) => self.clock.whole(time),
+            None => real(time).and_then(|time| self.clock.real(time)),
+        };
+        let time = micros.ok_or_else(|| format!("has time {}, but {}", shown(time), self.clock.wanted()))?;
+        let value = match on {
+            b"1" | b"0" => Some(i64::from(on[0] - b'0')),
+            _ => polarity(on),
+        };
+        let on = value.and_then(|value| self.polarities.on(value)).ok_or_else(|| {
+            format!("has polarity {}, but polarities are 1 and 0, 1 and -1, or true and false", shown(on))
+        })?;
+        Ok(Event { time, x: pixel("x", x)?, y: pixel("y", y)?, on })
     }
 }
 
-/// The event of a line whose x, y, t and p are these of its parts.
-fn event(line: &[u8], columns: &[usize; 4]) -> Option<Event> {
-    let mut values: [&[u8]; 4] = [b""; 4];
-    for (place, part) in parts(line).enumerate() {
-        if let Some(which) = columns.iter().position(|&column| column == place) {
-            values[which] = part;
+/// A polarity as a number.
+fn polarity(field: &[u8]) -> Option<i64> {
+    match field.to_ascii_lowercase().as_slice() {
+        b"true" => Some(1),
+        b"false" => Some(0),
+        _ => real(field).filter(|value| value.fract() == 0.0).map(|value| value as i64),
+    }
+}
+
+/// Passes over what stands before the events.
+fn head(source: &mut Source) -> Result<Head> {
+    let mut head = Head::default();
+    let ahead = source.ahead(3)?;
+    if ahead.starts_with(b"\xff\xfe") || ahead.starts_with(b"\xfe\xff") {
+        crate::bail_input!("{} is text in UTF-16; save it as UTF-8", source.name);
+    }
+    if ahead.starts_with(b"\xef\xbb\xbf") {
+        source.pass(3);
+    }
+    let mut comment = None;
+    loop {
+        let ahead = source.ahead(LINE)?;
+        let (line, bytes) = line(ahead);
+        let text = shown(line);
+        let lower = text.to_ascii_lowercase();
+        if ahead.is_empty() {
+            return Ok(head);
+        }
+        if let Some(size) = lower.strip_prefix("%geometry:") {
+            head.size = size_of(size);
+            head.metavision = true;
+        } else if is_comment(line) {
+            let names = text.trim_start_matches(['#', '%', ' ']);
+            if named(names).is_some() {
+                comment = Some(names.to_string());
+            }
+        } else if head.size.is_none() && head.names.is_none() && Separator::of(line).fields(line).count() == 2 {
+            let Some(size) = size_of(&lower) else { return Ok(head) };
+            head.size = Some(size);
+        } else if named(&text).is_some() || looks_like_names(line) {
+            head.names = Some(String::from_utf8_lossy(&line[..line.len().min(LINE)]).into_owned());
+            source.pass(bytes);
+            head.lines += 1;
+            return Ok(head);
+        } else {
+            head.names = comment;
+            return Ok(head);
+        }
+        source.pass(bytes);
+        head.lines += 1;
+    }
+}
+
+/// `1280,720`, `240 180`.
+fn size_of(text: &str) -> Option<SensorSize> {
+    let mut extents = Separator::of(text.as_bytes()).fields(text.as_bytes()).map(number);
+    let [width, height] = [extents.next()??, extents.next()??].map(|extent| u16::try_from(extent).ok());
+    let (width, height) = (width.filter(|&w| w > 0)?, height.filter(|&h| h > 0)?);
+    extents.next().is_none().then_some(SensorSize { width, height })
+}
+
+/// The order of columns with these names.
+fn named(names: &str) -> Option<Order> {
+    names_of(names).ok()
+}
+
+fn names_of(names: &str) -> Result<Order, String> {
+    let bytes = names.as_bytes();
+    let columns: Vec<Column> =
+        Separator::of(bytes).fields(bytes).map(|name| Column::of_name(&String::from_utf8_lossy(name))).collect();
+    Order::of(&columns)
+}
+
+/// Whether a line has a field that begins as a name and is no value of an event.
+fn looks_like_names(line: &[u8]) -> bool {
+    let mut fields = Separator::of(line).fields(line);
+    fields.any(|field| field.first().is_some_and(u8::is_ascii_alphabetic) && polarity(field).is_none())
+}
+
+/// The separator of the lines, and what the values of each column have in common, as far as the lines have as many
+/// fields as the first; a field that is no number is left out.
+fn columns(beginning: &[u8]) -> (Separator, Vec<Values>, u64) {
+    let (mut separator, mut columns, mut count) = (Separator::Blanks, Vec::new(), 0);
+    let mut rest = beginning;
+    while !rest.is_empty() {
+        let (line, bytes) = line(rest);
+        // The last line may be cut.
+        if (bytes == rest.len() && rest[bytes - 1] != b'\n' && count > 0 && beginning.len() == BEGINNING)
+            || line.len() > LINE
+        {
+            break;
+        }
+        rest = &rest[bytes..];
+        if is_comment(line) {
+            continue;
+        }
+        if count == 0 {
+            separator = Separator::of(line);
+            columns = vec![Values::default(); separator.fields(line).count()];
+        }
+        count += 1;
+        for (values, field) in columns.iter_mut().zip(separator.fields(line)) {
+            let value = number(field).map(|value: u64| value as f64).or_else(|| real(field));
+            values.add(value.or_else(|| polarity(field).map(|value| value as f64)).unwrap_or(f64::NAN));
         }
     }
-    let [x, y, time, on] = values;
-    let on = match on {
-        b"1" | b"+1" | b"true" | b"True" => true,
-        b"0" | b"-1" | b"false" | b"False" => false,
-        _ => return None,
-    };
-    let filled = [x, y, time].iter().all(|part| !part.is_empty());
-    filled.then(|| Some(Event { time: number(time)?, x: number(x)?, y: number(y)?, on }))?
+    (separator, columns, count)
+}
+
+/// Where x, y, t and p are, and a note of how that is known; an error says why it is not.
+fn order(
+    head: &Head,
+    stated: Option<&Columns>,
+    separator: Separator,
+    columns: &[Values],
+    lines: u64,
+    notes: &mut Vec<String>,
+) -> Result<Order, String> {
+    if let Some(stated) = stated {
+        return Ok(stated.order());
+    }
+    let example = "name them with --columns, as --columns t,x,y,p (_ for a column of something else)";
+    if let Some(names) = &head.names {
+        let mut order = names_of(names)
+            .map_err(|what| format!("names its columns `{}`, of which {what}; {example}", shown(names.as_bytes())))?;
+        // A table of R's, or of pandas' with blanks, has no name for its first column.
+        if lines > 0 && columns.len() == order.count + 1 && columns[0].count_up() {
+            order = Order { places: order.places.map(|place| place + 1), count: order.count + 1, ..order };
+            notes.push("the first column has no name and counts the lines: taken for an index".into());
+        }
+        return Ok(order);
+    }
+    let places = |places| Order { places, unit: None, count: 4 };
+    if head.metavision {
+        notes.push("columns taken as x,y,p,t, as Metavision writes them after %geometry".into());
+        return Ok(places([0, 1, 3, 2]));
+    }
+    if lines == 0 {
+        return Ok(places([0, 1, 2, 3]));
+    }
+    if columns.len() != 4 {
+        let count = columns.len();
+        return Err(format!(
+            "has {count} columns without names ({separator}), but x, y, t and p are wanted; {example}"
+        ));
+    }
+    let order = Order::guess(columns)
+        .ok_or_else(|| format!("does not name its columns, and no order alone fits its values; {example}"))?;
+    notes.push(format!("columns taken as {order}, the one order that fits the values"));
+    Ok(order)
 }
 
 impl EventReader for Csv {
     fn size(&self) -> Option<SensorSize> {
-        None
+        self.size
+    }
+
+    fn notes(&self) -> Vec<String> {
+        self.notes.clone()
     }
 
     fn read(&mut self, events: &mut Vec<Event>) -> Result<()> {
         events.clear();
         while events.is_empty() {
-            let name = self.source.name.clone();
-            let mut ahead = self.source.ahead(LINE)?;
+            let ahead = self.source.ahead(LINE)?;
             if ahead.is_empty() {
                 return Ok(());
             }
             // A line that may be cut stays for the next piece, unless the file ends here.
-            let (mut used, whole) = (0, ahead.len() < LINE);
-            while !ahead.is_empty() && events.len() < PIECE {
-                let (line, bytes) = line(ahead);
-                let cut = bytes == ahead.len() && ahead[bytes - 1] != b'\n' && !whole;
+            let (piece, whole) = (ahead.to_vec(), ahead.len() < LINE);
+            let (mut used, mut rest) = (0, &piece[..]);
+            while !rest.is_empty() && events.len() < PIECE {
+                let (line, bytes) = line(rest);
+                let cut = bytes == rest.len() && rest[bytes - 1] != b'\n' && !whole;
                 if cut && used > 0 {
                     break;
                 }
                 self.line += 1;
+                let refuse = |what: &str, line: u64, name: &str| crate::input_error!("{name}: line {line} {what}");
                 if line.len() >= LINE {
-                    let line = self.line;
-                    crate::bail_input!("{name}: line {line} has more than {LINE} bytes; it is no line of an event");
+                    let what = format!("has more than {LINE} bytes; it is no line of an event");
+                    return Err(refuse(&what, self.line, &self.source.name));
                 }
                 if !is_comment(line) {
-                    let Some(event) = event(line, &self.columns) else {
-                        crate::bail_input!(
-                            "{name}: line {} is no event (x, y, whole microseconds, polarity 0 or 1): {}",
-                            self.line,
-                            String::from_utf8_lossy(line)
-                        );
-                    };
-                    events.push(event);
+                    let event = self.event(line);
+                    events.push(event.map_err(|what| refuse(&what, self.line, &self.source.name))?);
                 }
                 used += bytes;
-                ahead = &ahead[bytes..];
+                rest = &rest[bytes..];
             }
             self.source.pass(used);
         }

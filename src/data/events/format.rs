@@ -1,5 +1,6 @@
 //! The formats of recordings, and which one a file has.
 
+use super::options::ReadOptions;
 use super::source::Source;
 use super::{EventReader, aedat2, aedat3, aedat4, csv, dat, evt2, evt3, nmnist, npz};
 use anyhow::Result;
@@ -76,10 +77,10 @@ impl Format {
     ///
     /// # Errors
     /// An [`InputError`](crate::error::InputError) when the file cannot be read or its beginning is not of this format.
-    pub fn open(self, path: &Path) -> Result<Box<dyn EventReader>> {
+    pub fn open(self, path: &Path, options: &ReadOptions) -> Result<Box<dyn EventReader>> {
         match self {
-            Self::Npz => npz::open(Source::file(path)?, path.display().to_string()),
-            _ => self.decode(Source::open(path)?),
+            Self::Npz => npz::open(Source::file(path)?, path.display().to_string(), options),
+            _ => self.decode(Source::open(path)?, options),
         }
     }
 
@@ -87,24 +88,24 @@ impl Format {
     ///
     /// # Errors
     /// As [`Format::open`].
-    pub fn open_bytes(self, bytes: Vec<u8>, name: &str) -> Result<Box<dyn EventReader>> {
+    pub fn open_bytes(self, bytes: Vec<u8>, name: &str, options: &ReadOptions) -> Result<Box<dyn EventReader>> {
         let bytes = Cursor::new(bytes);
         match self {
-            Self::Npz => npz::open(bytes, name.into()),
-            _ => self.decode(Source::of(Box::new(bytes), name.into())),
+            Self::Npz => npz::open(bytes, name.into(), options),
+            _ => self.decode(Source::of(Box::new(bytes), name.into()), options),
         }
     }
 
-    fn decode(self, source: Source) -> Result<Box<dyn EventReader>> {
+    fn decode(self, source: Source, options: &ReadOptions) -> Result<Box<dyn EventReader>> {
         Ok(match self {
             Self::NMnist => Box::new(nmnist::Nmnist::new(source)),
-            Self::Aedat2 => Box::new(aedat2::Aedat2::new(source)?),
+            Self::Aedat2 => Box::new(aedat2::Aedat2::new(source, options)?),
             Self::Aedat3 => Box::new(aedat3::Aedat3::new(source)?),
             Self::Aedat4 => Box::new(aedat4::Aedat4::new(source)?),
             Self::Evt2 => Box::new(evt2::Evt2::new(source)?),
             Self::Evt3 => Box::new(evt3::Evt3::new(source)?),
             Self::Dat => Box::new(dat::Dat::new(source)?),
-            Self::Csv => Box::new(csv::Csv::new(source)?),
+            Self::Csv => Box::new(csv::Csv::new(source, options)?),
             Self::Npz => unreachable!("an archive is not read forwards"),
         })
     }
@@ -120,8 +121,8 @@ impl std::fmt::Display for Format {
 ///
 /// # Errors
 /// As [`Format::of`] and [`Format::open`].
-pub fn open(path: &Path) -> Result<Box<dyn EventReader>> {
-    Format::of(path)?.open(path)
+pub fn open(path: &Path, options: &ReadOptions) -> Result<Box<dyn EventReader>> {
+    Format::of(path)?.open(path, options)
 }
 
 /// Which of Prophesee's formats a header announces: `% evt 3.0`, `% format EVT3;…`, else DAT.

@@ -2,8 +2,9 @@
 //!
 //! By count, as SpikingJelly (`split_by="number"`) and the AdaLi authors do it: of N events in the file's order, frame
 //! `i` takes those from `i d` to `(i + 1) d` with `d = N / T` rounded down, and the last frame all the rest. By time:
-//! frame `i` takes those whose time, from the first event's on, is in `[i d, (i + 1) d)` with `d` the time between the
-//! first and the last event over T, rounded down to a microsecond (at least one), and the last frame all the rest.
+//! frame `i` takes those whose time, from the earliest event's on, is in `[i d, (i + 1) d)` with `d` the time between the
+//! earliest and the latest event over T, rounded down to a microsecond (at least one), and the last frame all the rest.
+//! SpikingJelly takes the first and the last event in the file for these, which is the same where times rise.
 //! Channel 0 counts OFF, channel 1 ON events; a count ends at 255.
 
 use super::counts::{EventCounts, MAX_CELLS};
@@ -73,28 +74,20 @@ impl Integration {
 
     /// Adds the frames of a recording to `counts`; every event must lie on the sensor that `shape` was made for.
     pub fn add(&self, events: &[Event], shape: SampleShape, counts: &mut EventCounts) {
-        let step = u16::try_from(self.downsample).unwrap_or(u16::MAX);
+        let times = events.iter().map(|event| event.time);
+        let (earliest, latest) = (times.clone().min().unwrap_or(0), times.max().unwrap_or(0));
+        let (each, step) = (events.len() / self.frames, ((latest - earliest) / self.frames as u64).max(1));
         let cell = |(index, event): (usize, &Event)| {
-            let [y, x] = [event.y, event.x].map(|at| usize::from(at / step));
-            let frame = self.frame(index, event.time, events);
+            let frame = match self.frames_by {
+                // Fewer events than frames: all of them are the rest.
+                FramesBy::Count => index.checked_div(each).unwrap_or(usize::MAX),
+                FramesBy::Time => usize::try_from((event.time - earliest) / step).unwrap_or(usize::MAX),
+            };
+            let frame = frame.min(self.frames - 1);
+            let [y, x] = [event.y, event.x].map(|at| usize::from(at) / self.downsample);
             ((((frame * shape.height) + y) * shape.width + x) * 2 + usize::from(event.on)) as u32
         };
         counts.push(events.iter().enumerate().map(cell).collect());
-    }
-
-    /// The frame of one of a recording's events. An earlier time than the first event's is taken for that.
-    fn frame(&self, index: usize, time: u64, events: &[Event]) -> usize {
-        let (Some(first), Some(last)) = (events.first(), events.last()) else { return 0 };
-        let frame = match self.frames_by {
-            FramesBy::Count => (index as u64).checked_div((events.len() / self.frames) as u64),
-            FramesBy::Time => {
-                let step = (last.time.saturating_sub(first.time) / self.frames as u64).max(1);
-                Some(time.saturating_sub(first.time) / step)
-            }
-        };
-        // Fewer events than frames: all of them are the rest.
-        let most = self.frames - 1;
-        frame.and_then(|frame| usize::try_from(frame).ok()).map_or(most, |frame| frame.min(most))
     }
 }
 
@@ -128,7 +121,8 @@ mod tests {
                     events[frame * d..end].iter().collect()
                 }
                 FramesBy::Time => {
-                    let (t0, t1) = events.first().zip(events.last()).map_or((0, 0), |(a, b)| (a.time, b.time));
+                    let t0 = events.iter().map(|e| e.time).min().unwrap_or(0);
+                    let t1 = events.iter().map(|e| e.time).max().unwrap_or(0);
                     let d = ((t1 - t0) / frames as u64).max(1);
                     let (from, to) = (t0 + frame as u64 * d, t0 + (frame as u64 + 1) * d);
                     events.iter().filter(|e| e.time >= from && (last || e.time < to)).collect()
@@ -155,7 +149,10 @@ mod tests {
                 for span in [1, 10, 300_000] {
                     let size = SensorSize { width, height };
                     let mut times: Vec<u64> = (0..count).map(|_| 1_000_000 + rng.below(span)).collect();
-                    times.sort_unstable();
+                    // The events of most recordings come in order; those of the others come as they like.
+                    if span != 10 {
+                        times.sort_unstable();
+                    }
                     let mut draw = |time| {
                         let [x, y] = [width, height].map(|n| rng.below(n.into()) as u16);
                         event(time, x, y, rng.below(2) == 1)
@@ -199,6 +196,27 @@ mod tests {
         assert_eq!(frames(by_time, size, &events), [1, 1, 0, 1, 1, 0, 0, 1, 0, 0, 1, 1]);
         let coarse = Integration { downsample: 1, frames: 1, ..three };
         assert_eq!(frames(coarse, size, &vec![event(0, 1, 0, true); 300]), [0, 0, 0, 255]);
+    }
+
+    #[test]
+    fn an_event_with_an_early_time_at_the_end_does_not_empty_the_frames() {
+        let size = SensorSize { width: 1, height: 1 };
+        let by_time = Integration { frames: 4, frames_by: FramesBy::Time, downsample: 1 };
+        // 200 events of 21 to 8180 µs, one each 41 µs, then one at 0: SpikingJelly's first and last event span nothing.
+        let mut events: Vec<Event> = (0..200).map(|i| event(21 + 41 * i, 0, 0, true)).collect();
+        events.push(event(0, 0, 0, true));
+        assert_eq!(frames(by_time, size, &events), [0, 51, 0, 50, 0, 50, 0, 50]);
+        events.sort_unstable_by_key(|event| event.time);
+        assert_eq!(frames(by_time, size, &events), [0, 51, 0, 50, 0, 50, 0, 50]);
+        let far = [event(0, 0, 0, true), event(u64::MAX, 0, 0, true)];
+        assert_eq!(frames(by_time, size, &far), [0, 1, 0, 0, 0, 0, 0, 1]);
+    }
+
+    #[test]
+    fn coordinates_up_to_65535_count() {
+        let size = SensorSize { width: u16::MAX, height: u16::MAX };
+        let coarse = Integration { frames: 1, frames_by: FramesBy::Count, downsample: 65_535 };
+        assert_eq!(frames(coarse, size, &[event(0, 65_534, 65_534, true), event(0, 0, 65_534, false)]), [1, 1]);
     }
 
     #[test]

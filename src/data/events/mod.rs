@@ -5,25 +5,33 @@
 mod aedat2;
 mod aedat3;
 mod aedat4;
+mod archive;
 pub mod cache;
 mod clock;
+pub mod columns;
 pub mod counts;
 mod csv;
 mod dat;
 mod evt2;
 mod evt3;
 pub mod format;
+mod gestures;
 pub mod integrate;
+mod listing;
 mod nmnist;
 pub mod nmnist_writer;
+mod npy;
 mod npz;
+pub mod options;
 pub mod pixel;
 pub mod recordings;
+mod remarks;
 pub mod saccade;
 pub mod set;
 pub mod simulate;
 mod source;
 pub mod summary;
+mod text;
 
 use anyhow::Result;
 
@@ -59,4 +67,10 @@ pub trait EventReader {
     /// # Errors
     /// An [`InputError`](crate::error::InputError) that names the file and the place when the bytes break the format.
     fn read(&mut self, events: &mut Vec<Event>) -> Result<()>;
+
+    /// What a person should know that is no error, one sentence each without its full stop: what was assumed, what was
+    /// left out, what else the file holds. Complete once the recording has been read to its end.
+    fn notes(&self) -> Vec<String> {
+        Vec::new()
+    }
 }

@@ -1,168 +1,349 @@
-//! NumPy's archive (.npz) of events: arrays `x`, `y`, `t` and `p`, or one structured array with these fields.
+//! NumPy's archive (.npz) of events: arrays `x`, `y`, `t` and `p`, one array of records with these fields, or one array
+//! of four columns; other arrays do not matter.
 //!
-//! A zip of .npy files: `\x93NUMPY`, version, the length of a header, the header as a Python dictionary, then the values in
-//! order. Integers and booleans of 1 to 8 bytes, little-endian; times in microseconds (`timestamp` and `polarity` are
-//! known names too). Unlike the other formats, an archive is taken to memory whole: its arrays lie one behind the other.
+//! A zip of .npy files ([`npy`](super::npy)). The arrays lie one behind the other, so each is read by a stream of its
+//! own, piece by piece: an archive takes no more memory than its pieces, whatever its sizes say. Before anything is
+//! inflated, the size of each array is checked against its type and shape.
 
+use super::archive::{Array, Stream, list};
+use super::columns::{Clock, Column, Columns, Order, Polarities, Values};
+use super::npy::{self, Class, Number};
+use super::options::ReadOptions;
 use super::{Event, EventReader, SensorSize};
 use anyhow::Result;
-use std::io::{BufReader, Read, Seek};
+use std::cell::RefCell;
+use std::io::{Read, Seek};
+use std::rc::Rc;
 
-/// Bytes of all arrays together.
-const MOST: u64 = 1 << 32;
-/// Bytes of an array's header.
-const HEADER: usize = 1 << 16;
-/// Events given out at a time.
+/// Events read at a time, and bytes of one stream.
 const PIECE: usize = 1 << 16;
-/// Names of x, y, t and p.
-const NAMES: [&[&str]; 4] = [&["x"], &["y"], &["t", "ts", "time", "timestamp"], &["p", "pol", "polarity", "on"]];
+const PIECE_BYTES: usize = 1 << 20;
+/// Names of arrays in a message.
+const SHOWN: usize = 8;
 
-/// A recording in memory.
+/// A recording as arrays.
 struct Npz {
+    streams: Vec<Stream>,
     /// x, y, t and p.
-    columns: [Column; 4],
-    events: usize,
-    given: usize,
+    columns: [Place; 4],
+    /// Of the events, how many were given out, and how many more lie in the streams' pieces.
+    events: u64,
+    given: u64,
+    ready: usize,
+    clock: Clock,
+    polarities: Polarities,
+    notes: Vec<String>,
     name: String,
 }
 
-/// A field of an array.
+/// Where the values of a column are.
 #[derive(Clone)]
-struct Column {
-    array: std::rc::Rc<Vec<u8>>,
-    /// Bytes from one value to the next, to the first, and of a value.
-    stride: usize,
+struct Place {
+    /// Which stream, and where in its records.
+    stream: usize,
     offset: usize,
-    size: usize,
-    signed: bool,
+    number: Number,
+    /// The array, or the field of one.
+    label: String,
 }
 
-/// The header of an array.
-struct Header {
-    /// Name (empty where the array has no fields), type as NumPy writes it, and place in a record.
-    fields: Vec<(String, String)>,
-    events: usize,
+/// Opens an archive; `name` is for errors, `options` say the order and the unit of time where it does not.
+pub(super) fn open<R: Read + Seek + 'static>(
+    file: R,
+    name: String,
+    options: &ReadOptions,
+) -> Result<Box<dyn EventReader>> {
+    open_checked(file, &name, options.columns.as_ref())
+        .map_err(|what| crate::input_error!("{name} {what}"))
+        .map(|reader| Box::new(reader) as Box<dyn EventReader>)
 }
 
-/// Opens an archive; `name` is for errors.
-pub(super) fn open(file: impl Read + Seek, name: String) -> Result<Box<dyn EventReader>> {
-    let damaged =
-        |what: &str| crate::input_error!("{name} {what}; write it with numpy.savez(file, x=x, y=y, t=t, p=p)");
-    let mut archive =
-        zip::ZipArchive::new(BufReader::new(file)).map_err(|error| damaged(&format!("is no archive: {error}")))?;
-    let mut found: [Option<(Column, usize)>; 4] = [const { None }; 4];
-    let mut left = MOST;
-    for index in 0..archive.len() {
-        let mut entry = archive.by_index(index).map_err(|error| damaged(&format!("is damaged: {error}")))?;
-        let key = entry.name().map_err(|error| damaged(&format!("is damaged: {error}")))?;
-        let key = key.trim_end_matches(".npy").to_string();
-        let of_key = |key: &str| NAMES.iter().position(|names| names.contains(&key));
-        let mut bytes = Vec::new();
-        let read = (&mut entry).take(left + 1).read_to_end(&mut bytes);
-        read.map_err(|error| damaged(&format!("is damaged in {key}: {error}")))?;
-        let Some(rest) = left.checked_sub(bytes.len() as u64) else {
-            return Err(damaged(&format!("has arrays of more than {MOST} bytes")));
-        };
-        left = rest;
-        let Some((header, start)) = header(&bytes) else {
-            return Err(damaged(&format!("has an array {key} that is not of one dimension, little-endian")));
-        };
-        let array = std::rc::Rc::new(bytes.split_off(start));
-        for (column, field) in header.columns(&array).ok_or_else(|| damaged(&format!("ends within its array {key}")))? {
-            let field = if field.is_empty() { key.clone() } else { field };
-            if let Some(which) = of_key(&field) {
-                found[which] = Some((column, header.events));
+fn open_checked<R: Read + Seek + 'static>(file: R, name: &str, stated: Option<&Columns>) -> Result<Npz, String> {
+    let (file, arrays) = list(file)?;
+    let mut table = Table::find(&file, &arrays, stated.map(Columns::order))?;
+    let longest = table.streams.iter().map(|stream| stream.stride).max().unwrap_or(1);
+    let piece = PIECE.min(PIECE_BYTES / longest).max(1);
+    let ready = usize::try_from(table.events).unwrap_or(usize::MAX).min(piece);
+    table.streams.iter_mut().try_for_each(|stream| stream.fill(ready))?;
+    let mut first = vec![Values::default(); table.columns.len()];
+    for (values, place) in first.iter_mut().zip(&table.columns) {
+        place.numbers(&table.streams, ready).reals().for_each(|value| values.add(value));
+    }
+    let mut notes = Vec::new();
+    let order = match table.order {
+        Some(order) => order,
+        None => {
+            let order = Order::guess(&first).ok_or_else(|| {
+                "does not say which columns are x, y, t and p, and no order alone fits its values; name them with \
+                 --columns, as --columns x,y,t,p"
+            })?;
+            notes.push(format!("columns taken as {order}, the one order that fits the values"));
+            order
+        }
+    };
+    let columns = order.places.map(|place| table.columns[place].clone());
+    let clock = match (order.unit, columns[2].number.class) {
+        (_, Class::Time(unit)) | (Some(unit), _) => Clock::stated(unit),
+        (None, _) => {
+            let of = Clock::of(&first[order.places[2]]);
+            let (clock, why) = of.map_err(|what| format!("has {what} in {}", columns[2].label))?;
+            notes.push(why);
+            clock
+        }
+    };
+    let (streams, events) = (table.streams, table.events);
+    let polarities = Polarities::default();
+    Ok(Npz { streams, columns, events, given: 0, ready, clock, polarities, notes, name: name.into() })
+}
+
+/// The columns of an archive, in the order in which it has them.
+struct Table {
+    streams: Vec<Stream>,
+    columns: Vec<Place>,
+    /// Of the columns, where names say it.
+    order: Option<Order>,
+    events: u64,
+}
+
+impl Table {
+    /// Finds x, y, t and p among the arrays: as four of them, else as one.
+    fn find<R: Read + Seek + 'static>(
+        file: &Rc<RefCell<R>>,
+        arrays: &[Array],
+        stated: Option<Order>,
+    ) -> Result<Self, String> {
+        let named = |array: &&Array| array.column() != Column::Other;
+        let mut folders: Vec<&str> = arrays.iter().filter(named).map(|array| &array.folder[..]).collect();
+        folders.sort_unstable();
+        folders.dedup();
+        let mut found = Vec::new();
+        let mut missing = None;
+        for folder in folders {
+            let own: Vec<&Array> = arrays.iter().filter(named).filter(|array| array.folder == folder).collect();
+            let columns: Vec<Column> = own.iter().map(|array| array.column()).collect();
+            match Order::of(&columns) {
+                Ok(order) => found.push((own, order)),
+                Err(what) => missing = Some(what),
+            }
+        }
+        match &found[..] {
+            [(own, order)] => {
+                let unit = order.unit.or(stated.and_then(|stated| stated.unit));
+                return Self::of_arrays(file, own, Order { unit, ..*order });
+            }
+            [] => {}
+            several => {
+                let folders: Vec<&str> = several.iter().map(|(own, _)| &own[0].folder[..]).collect();
+                return Err(format!(
+                    "holds {} recordings ({}); write one of them into a file of its own",
+                    several.len(),
+                    folders.join(", ")
+                ));
+            }
+        }
+        let mut tables = Vec::new();
+        let mut shown = Vec::new();
+        for array in arrays {
+            let header = array.header(file)?;
+            shown.push(format!("{} {}", array.key, describe(&header)));
+            if let Some(table) = Self::of_one(file, array, header, stated)? {
+                tables.push((&array.key, table));
+            }
+        }
+        match (tables.len(), missing) {
+            (1, _) => Ok(tables.remove(0).1),
+            (0, missing) => {
+                let why = missing.map_or(String::new(), |what| format!(": {what}"));
+                shown.truncate(SHOWN);
+                Err(format!("holds no events{why}; its arrays are {}, but x, y, t and p are wanted", shown.join(", ")))
+            }
+            (_, _) => {
+                let keys: Vec<&str> = tables.iter().map(|(key, _)| &key[..]).collect();
+                Err(format!(
+                    "holds several arrays of events ({}); write one of them into a file of its own",
+                    keys.join(", ")
+                ))
             }
         }
     }
-    let missing = |found: &Option<_>| found.is_none();
-    if let Some(which) = found.iter().position(missing) {
-        return Err(damaged(&format!("has no array or field {}", NAMES[which][0])));
-    }
-    let found = found.map(|column| column.expect("none is missing"));
-    let events = found[0].1;
-    if found.iter().any(|column| column.1 != events) {
-        return Err(damaged("has x, y, t and p of different lengths"));
-    }
-    Ok(Box::new(Npz { columns: found.map(|column| column.0), events, given: 0, name }))
-}
 
-/// The header of an array, and where its values begin.
-fn header(bytes: &[u8]) -> Option<(Header, usize)> {
-    let version = bytes.strip_prefix(b"\x93NUMPY")?;
-    let (length, start) = match version.first()? {
-        1 => (u16::from_le_bytes(*version.get(2..)?.first_chunk()?) as usize, 10),
-        _ => (u32::from_le_bytes(*version.get(2..)?.first_chunk()?) as usize, 12),
-    };
-    let text = bytes.get(start..)?.get(..length).filter(|text| text.len() <= HEADER)?;
-    let text = std::str::from_utf8(text).ok()?;
-    let shape = text.split("'shape'").nth(1)?.split('(').nth(1)?.split(')').next()?;
-    let mut extents = shape.split(',').map(str::trim).filter(|extent| !extent.is_empty());
-    let events = extents.next()?.parse().ok()?;
-    if extents.next().is_some() {
-        return None;
-    }
-    let descr = text.split("'descr'").nth(1)?.trim_start_matches([':', ' ']);
-    let fields = match descr.strip_prefix('[') {
-        // [('t', '<i8'), ('x', '<i2'), …]
-        Some(list) => {
-            let tuples = list.split(']').next()?.split('(').skip(1);
-            let field = |tuple: &str| {
-                let mut quoted = tuple.split('\'').skip(1).step_by(2);
-                Some((quoted.next()?.to_string(), quoted.next()?.to_string()))
+    /// One array each.
+    fn of_arrays<R: Read + Seek + 'static>(
+        file: &Rc<RefCell<R>>,
+        arrays: &[&Array],
+        order: Order,
+    ) -> Result<Self, String> {
+        let mut table = Self { streams: Vec::new(), columns: Vec::new(), order: Some(order), events: 0 };
+        for (index, array) in arrays.iter().enumerate() {
+            let header = array.header(file)?;
+            let npy::Values::Single(kind) = &header.values else {
+                return Err(format!("holds {} as records, but a column of numbers is wanted", array.key));
             };
-            tuples.map(field).collect::<Option<Vec<_>>>()?
+            let number =
+                Number::of(kind).map_err(|what| format!("holds {what} in {}, but numbers are wanted", array.key))?;
+            // A column of NumPy's may have further extents of 1.
+            let events = header.shape.iter().product();
+            if header.shape.is_empty() || header.shape.iter().filter(|&&extent| extent != 1).count() > 1 {
+                return Err(format!(
+                    "holds {} of shape {:?}, but one value for each event is wanted",
+                    array.key, header.shape
+                ));
+            }
+            if index > 0 && events != table.events {
+                let (first, before) = (&arrays[0].key, table.events);
+                return Err(format!("holds {events} values in {}, but {before} in {first}", array.key));
+            }
+            table.events = events;
+            table.streams.push(array.stream(file, &header, 0, number.bytes)?);
+            table.columns.push(Place { stream: index, offset: 0, number, label: array.key.clone() });
         }
-        None => vec![(String::new(), descr.strip_prefix('\'')?.split('\'').next()?.to_string())],
-    };
-    Some((Header { fields, events }, start + length))
-}
+        Ok(table)
+    }
 
-impl Header {
-    /// The columns of an array, which must hold all its events, with their names.
-    fn columns(&self, array: &std::rc::Rc<Vec<u8>>) -> Option<Vec<(Column, String)>> {
-        let sizes: Vec<(usize, bool)> = self.fields.iter().map(|(_, kind)| size(kind)).collect::<Option<_>>()?;
-        let stride: usize = sizes.iter().map(|size| size.0).sum();
-        if stride.checked_mul(self.events)? > array.len() {
-            return None;
-        }
-        let mut offset = 0;
-        let column = |((name, _), (size, signed)): (&(String, String), (usize, bool))| {
-            let column = Column { array: array.clone(), stride, offset, size, signed };
-            offset += size;
-            (column, name.clone())
+    /// One array of all, if it can be one.
+    fn of_one<R: Read + Seek + 'static>(
+        file: &Rc<RefCell<R>>,
+        array: &Array,
+        header: npy::Header,
+        stated: Option<Order>,
+    ) -> Result<Option<Self>, String> {
+        let key = &array.key;
+        let number = |label: &str, kind: &str| {
+            Number::of(kind).map_err(|what| format!("holds {what} in {label}, but numbers are wanted"))
         };
-        Some(self.fields.iter().zip(sizes).map(column).collect())
+        match &header.values {
+            npy::Values::Records(fields) => {
+                let columns: Vec<Column> = fields.iter().map(|field| Column::of_name(&field.name)).collect();
+                if columns.iter().all(|column| *column == Column::Other) {
+                    return Ok(None);
+                }
+                let order = Order::of(&columns).map_err(|what| format!("holds records {key} of which {what}"))?;
+                let unit = order.unit.or(stated.and_then(|stated| stated.unit));
+                let events = header.shape.iter().product();
+                let mut places = Vec::new();
+                for place in order.places {
+                    let (offset, label) = (fields[place].offset, format!("{key}.{}", fields[place].name));
+                    places.push(Place { stream: 0, offset, number: number(&label, &fields[place].kind)?, label });
+                }
+                let order = Order { places: [0, 1, 2, 3], unit, count: 4 };
+                let streams = vec![array.stream(file, &header, 0, header.bytes)?];
+                Ok(Some(Self { streams, columns: places, order: Some(order), events }))
+            }
+            npy::Values::Single(kind) => {
+                let count = stated.map_or(4, |order| order.count as u64);
+                // As C would lay it out.
+                let (rows, columns) = match (&header.shape[..], header.fortran) {
+                    (&[rows, columns], false) | (&[columns, rows], true) => (rows, columns),
+                    _ => return Ok(None),
+                };
+                if rows == count && columns == count {
+                    return Err(format!(
+                        "holds {key} of {count} events and {count} columns, and does not say which is which"
+                    ));
+                }
+                let mut table = Self { streams: Vec::new(), columns: Vec::new(), order: stated, events: 0 };
+                let number = if rows == count || columns == count { number(key, kind)? } else { return Ok(None) };
+                if columns == count {
+                    table.events = rows;
+                    table.streams.push(array.stream(file, &header, 0, header.bytes * count as usize)?);
+                } else {
+                    table.events = columns;
+                    for row in 0..count {
+                        let skipped = row * columns * header.bytes as u64;
+                        table.streams.push(array.stream(file, &header, skipped, header.bytes)?);
+                    }
+                }
+                for place in 0..count as usize {
+                    let (stream, offset) = if columns == count { (0, place * header.bytes) } else { (place, 0) };
+                    table.columns.push(Place { stream, offset, number, label: format!("column {place} of {key}") });
+                }
+                Ok(Some(table))
+            }
+        }
     }
 }
 
-/// Bytes of a NumPy type, and whether it has a sign: `<i8`, `|u1`, `|b1`.
-fn size(kind: &str) -> Option<(usize, bool)> {
-    let (order, kind) = kind.split_at_checked(1)?;
-    let (letter, size) = kind.split_at_checked(1)?;
-    let size: usize = size.parse().ok()?;
-    let known = matches!(letter, "i" | "u" | "b") && matches!(size, 1 | 2 | 4 | 8);
-    (known && (order != ">" || size == 1)).then_some((size, letter == "i"))
+/// `uint8 [4, 2, 34, 34]`.
+fn describe(header: &npy::Header) -> String {
+    match &header.values {
+        npy::Values::Single(kind) => format!("{kind} {:?}", header.shape),
+        npy::Values::Records(fields) => {
+            let names: Vec<&str> = fields.iter().map(|field| &field.name[..]).filter(|name| !name.is_empty()).collect();
+            format!("({}) {:?}", names.join(", "), header.shape)
+        }
+    }
 }
 
-impl Column {
-    /// The values of some events.
-    fn values(&self, events: std::ops::Range<usize>) -> Vec<i64> {
-        match (self.size, self.signed) {
-            (1, true) => self.each(events, |[byte]| i64::from(byte as i8)),
-            (1, false) => self.each(events, |[byte]| i64::from(byte)),
-            (2, true) => self.each(events, |bytes| i16::from_le_bytes(bytes).into()),
-            (2, false) => self.each(events, |bytes| u16::from_le_bytes(bytes).into()),
-            (4, true) => self.each(events, |bytes| i32::from_le_bytes(bytes).into()),
-            (4, false) => self.each(events, |bytes| u32::from_le_bytes(bytes).into()),
-            // Times beyond 292 000 years become negative, and are refused.
-            _ => self.each(events, i64::from_le_bytes),
+/// The values of a column.
+enum Numbers {
+    Whole(Vec<i64>),
+    Real(Vec<f64>),
+}
+
+impl Numbers {
+    fn reals(&self) -> Box<dyn Iterator<Item = f64> + '_> {
+        match self {
+            Self::Whole(values) => Box::new(values.iter().map(|&value| value as f64)),
+            Self::Real(values) => Box::new(values.iter().copied()),
         }
     }
 
-    fn each<const N: usize>(&self, events: std::ops::Range<usize>, value: impl Fn([u8; N]) -> i64) -> Vec<i64> {
-        let records = self.array[events.start * self.stride..events.end * self.stride].chunks_exact(self.stride);
-        records.map(|record| value(*record[self.offset..].first_chunk().expect("a field has its bytes"))).collect()
+    /// Each value as something else; an error has the place and the value that cannot be.
+    fn each<T>(
+        self,
+        mut whole: impl FnMut(i64) -> Option<T>,
+        mut real: impl FnMut(f64) -> Option<T>,
+    ) -> Result<Vec<T>, (usize, String)> {
+        match self {
+            Self::Whole(values) => {
+                let each = |(i, value)| whole(value).ok_or_else(|| (i, value.to_string()));
+                values.into_iter().enumerate().map(each).collect()
+            }
+            Self::Real(values) => {
+                let each = |(i, value)| real(value).ok_or_else(|| (i, value.to_string()));
+                values.into_iter().enumerate().map(each).collect()
+            }
+        }
+    }
+}
+
+impl Place {
+    /// The values in the streams' pieces.
+    fn numbers(&self, streams: &[Stream], count: usize) -> Numbers {
+        let (class, bytes) = (self.number.class, self.number.bytes);
+        match (class, bytes) {
+            (Class::Float, 2) => self.real(streams, count, |bytes| half::f16::from_le_bytes(bytes).into()),
+            (Class::Float, 4) => self.real(streams, count, |bytes| f32::from_le_bytes(bytes).into()),
+            (Class::Float, _) => self.real(streams, count, f64::from_le_bytes),
+            (Class::Signed, 1) => self.whole(streams, count, |[byte]| i64::from(byte as i8)),
+            (Class::Unsigned, 1) => self.whole(streams, count, |[byte]| i64::from(byte)),
+            (Class::Signed, 2) => self.whole(streams, count, |bytes| i16::from_le_bytes(bytes).into()),
+            (Class::Unsigned, 2) => self.whole(streams, count, |bytes| u16::from_le_bytes(bytes).into()),
+            (Class::Signed, 4) => self.whole(streams, count, |bytes| i32::from_le_bytes(bytes).into()),
+            (Class::Unsigned, 4) => self.whole(streams, count, |bytes| u32::from_le_bytes(bytes).into()),
+            // Unsigned values beyond 2^63 become negative, and are refused.
+            _ => self.whole(streams, count, i64::from_le_bytes),
+        }
+    }
+
+    fn whole<const N: usize>(&self, streams: &[Stream], count: usize, value: impl Fn([u8; N]) -> i64) -> Numbers {
+        Numbers::Whole(self.bytes(streams, count).map(value).collect())
+    }
+
+    fn real<const N: usize>(&self, streams: &[Stream], count: usize, value: impl Fn([u8; N]) -> f64) -> Numbers {
+        Numbers::Real(self.bytes(streams, count).map(value).collect())
+    }
+
+    /// The bytes of each value, little-endian.
+    fn bytes<'a, const N: usize>(&'a self, streams: &'a [Stream], count: usize) -> impl Iterator<Item = [u8; N]> + 'a {
+        let Stream { piece, stride, .. } = &streams[self.stream];
+        piece[..count * stride].chunks_exact(*stride).map(|record| {
+            let mut bytes: [u8; N] = *record[self.offset..].first_chunk().expect("a field lies in its record");
+            if self.number.big_endian {
+                bytes.reverse();
+            }
+            bytes
+        })
     }
 }
 
@@ -171,21 +352,47 @@ impl EventReader for Npz {
         None
     }
 
+    fn notes(&self) -> Vec<String> {
+        self.notes.clone()
+    }
+
     fn read(&mut self, events: &mut Vec<Event>) -> Result<()> {
         events.clear();
-        let end = self.events.min(self.given + PIECE);
-        let [xs, ys, times, ons] = self.columns.each_ref().map(|column| column.values(self.given..end));
-        for (i, (((x, y), time), on)) in xs.into_iter().zip(ys).zip(times).zip(ons).enumerate() {
-            let (Ok(x), Ok(y), Ok(time)) = (x.try_into(), y.try_into(), time.try_into()) else {
-                crate::bail_input!(
-                    "{} has event {} at column {x}, row {y}, {time} µs, but columns and rows are 0 to 65535 and times from 0 on",
-                    self.name,
-                    self.given + i
-                );
-            };
-            events.push(Event { time, x, y, on: on > 0 });
+        let Self { streams, columns, name, clock, polarities, given, .. } = self;
+        let left = self.events - *given;
+        if left == 0 {
+            return Ok(());
         }
-        self.given = end;
+        if self.ready == 0 {
+            let count = left.min((streams[0].piece.len() / streams[0].stride) as u64) as usize;
+            let fill = |stream: &mut Stream| stream.fill(count);
+            streams.iter_mut().try_for_each(fill).map_err(|what| crate::input_error!("{name} {what}"))?;
+            self.ready = count;
+        }
+        let count = std::mem::take(&mut self.ready);
+        let [xs, ys, times, ons] = columns.each_ref().map(|place| place.numbers(streams, count));
+        let refuse = |which: usize, wanted: &str, (i, value): (usize, String)| {
+            let (label, event) = (&columns[which].label, *given + i as u64);
+            crate::input_error!("{name}: {label} of event {event} is {value}, but {wanted}")
+        };
+        let pixel = |value: i64| u16::try_from(value).ok();
+        let real_pixel =
+            |value: f64| (value.fract() == 0.0 && (0.0..65_536.0).contains(&value)).then_some(value as u16);
+        let pixels = |which, values: Numbers| {
+            values
+                .each(pixel, real_pixel)
+                .map_err(|found| refuse(which, "pixels are whole numbers from 0 to 65535", found))
+        };
+        let (xs, ys) = (pixels(0, xs)?, pixels(1, ys)?);
+        let times = times.each(|time| clock.whole(time.try_into().ok()?), |time| clock.real(time));
+        let times = times.map_err(|found| refuse(2, clock.wanted(), found))?;
+        let polarities = RefCell::new(polarities);
+        let real_on = |on: f64| polarities.borrow_mut().on(if on.fract() == 0.0 { on as i64 } else { return None });
+        let ons = ons.each(|on| polarities.borrow_mut().on(on), real_on);
+        let ons = ons.map_err(|found| refuse(3, "polarities are 1 and 0, or 1 and -1", found))?;
+        let all = xs.into_iter().zip(ys).zip(times).zip(ons);
+        events.extend(all.map(|(((x, y), time), on)| Event { time, x, y, on }));
+        *given += count as u64;
         Ok(())
     }
 }

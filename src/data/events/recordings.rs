@@ -6,12 +6,17 @@
 //! dvs-gesture   trials_to_train.txt, trials_to_test.txt, user…_….aedat, user…_…_labels.csv
 //! ```
 //! Each is also found in the sub-folder `extract` (for dvs-gesture `extract/DvsGesture`, or `DvsGesture`), where
-//! SpikingJelly unpacks it.
+//! SpikingJelly unpacks it. Names count in any case; hidden files do not. What is missing is an error, and what is there
+//! and not used is noted.
 
 use super::SensorSize;
+use super::gestures::{GESTURE_LISTS, dvs_gesture};
+use super::listing::{Listing, has_extension, is_called, name};
 use super::simulate::DESCRIPTION;
-use crate::data::{DataSource, files};
+use crate::data::DataSource;
+use crate::data::files::{self, some_of};
 use anyhow::Result;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// One sample.
@@ -38,38 +43,43 @@ pub struct Recordings {
     pub train: Vec<Trial>,
     /// As `train`.
     pub test: Vec<Trial>,
+    /// What a person should know of the folder, one line each.
+    pub notes: Vec<String>,
 }
 
 /// N-MNIST's sensor, and that of the other two.
 const NMNIST_SIZE: SensorSize = SensorSize { width: 34, height: 34 };
-const DVS128: SensorSize = SensorSize { width: 128, height: 128 };
+pub(super) const DVS128: SensorSize = SensorSize { width: 128, height: 128 };
+/// The folders of N-MNIST.
+const PARTS: [&str; 2] = ["Train", "Test"];
 /// Of each class of CIFAR10-DVS, in percent, rounded up.
 const TRAIN_PERCENT: usize = 90;
 const CIFAR10: [&str; 10] = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"];
-/// Labels 1 to 11 of the gestures' tables.
-const GESTURES: [&str; 11] = [
-    "hand_clapping",
-    "right_hand_wave",
-    "left_hand_wave",
-    "right_arm_clockwise",
-    "right_arm_counter_clockwise",
-    "left_arm_clockwise",
-    "left_arm_counter_clockwise",
-    "arm_roll",
-    "air_drums",
-    "air_guitar",
-    "other_gestures",
-];
-const GESTURE_LISTS: [&str; 2] = ["trials_to_train.txt", "trials_to_test.txt"];
 
-/// The folder of [`list`], if it looks like one.
+/// The folder of [`list`], if all that it must hold is there.
 pub fn find(source: DataSource, dir: &Path) -> Option<PathBuf> {
-    let (sub_folders, marks): (&[&str], &[&str]) = match source {
-        DataSource::NMnist => (&["extract"], &["Train", "Test"]),
+    places(source, dir).find(|(_, missing)| missing.is_empty()).map(|(folder, _)| folder)
+}
+
+/// The folders in which a data set may lie, each with what it lacks.
+fn places(source: DataSource, dir: &Path) -> impl Iterator<Item = (PathBuf, Vec<&'static str>)> {
+    let (sub_folders, marks) = layout(source);
+    let folders = std::iter::once(dir.to_path_buf()).chain(sub_folders.iter().map(|sub| dir.join(sub)));
+    folders.filter_map(move |folder| {
+        let Listing { folders, files, .. } = Listing::of(&folder).ok()?;
+        let is_there = |mark: &str| folders.iter().chain(&files).any(|path| is_called(path, mark));
+        let missing = marks.iter().copied().filter(|mark| !is_there(mark)).collect();
+        Some((folder, missing))
+    })
+}
+
+/// Where a data set may lie below its folder, and what must be there.
+fn layout(source: DataSource) -> (&'static [&'static str], &'static [&'static str]) {
+    match source {
+        DataSource::NMnist => (&["extract"], &PARTS),
         DataSource::Cifar10Dvs => (&["extract"], &CIFAR10),
         _ => (&["DvsGesture", "extract/DvsGesture"], &GESTURE_LISTS),
-    };
-    files::folder(dir, sub_folders, |folder| marks.iter().all(|mark| folder.join(mark).exists()))
+    }
 }
 
 /// The recordings of a data set of events.
@@ -77,9 +87,18 @@ pub fn find(source: DataSource, dir: &Path) -> Option<PathBuf> {
 /// # Errors
 /// An [`InputError`](crate::error::InputError) when the folder is not laid out as above.
 pub fn list(source: DataSource, dir: &Path) -> Result<Recordings> {
-    let Some(folder) = find(source, dir) else {
+    let best = places(source, dir).min_by_key(|(_, missing)| missing.len());
+    let Some((folder, missing)) = best.filter(|(_, missing)| missing.len() < layout(source).1.len()) else {
         crate::bail_input!("{} does not hold {source}; {}", dir.display(), source.advice());
     };
+    if !missing.is_empty() {
+        crate::bail_input!(
+            "{} has no {}, so {source} is not complete; {}",
+            folder.display(),
+            missing.join(", "),
+            source.advice()
+        );
+    }
     match source {
         DataSource::NMnist => nmnist(folder),
         DataSource::Cifar10Dvs => cifar10_dvs(folder),
@@ -88,18 +107,51 @@ pub fn list(source: DataSource, dir: &Path) -> Result<Recordings> {
 }
 
 fn nmnist(folder: PathBuf) -> Result<Recordings> {
-    let [train, test] = ["Train", "Test"].map(|part| folder.join(part));
-    let classes = (0..).take_while(|class| train.join(class.to_string()).is_dir()).count();
-    if classes == 0 {
-        crate::bail_input!("{} has no folder 0; name the classes' folders 0, 1, …", train.display());
+    let root = Listing::of(&folder)?;
+    let mut unused = beside(&root, "bin", |path| PARTS.iter().any(|part| is_called(path, part)));
+    let [train, test] = PARTS.map(|part| -> Result<Listing> {
+        let part = root.folder(part)?.map_or_else(|| folder.join(part), Path::to_path_buf);
+        Listing::of(&part)
+    });
+    let parts = [train?, test?];
+    let classes = classes(&parts)?;
+    let [train, test] = parts.map(|part| -> Result<Vec<Trial>> {
+        unused.extend(part.files);
+        unused.extend(part.folders.iter().filter(|path| class_of(path).is_none()).cloned());
+        // A class may be empty: a simulation of few images has not all of them.
+        let all = (0..classes).map(|class| of_class(&part.folder.join(class.to_string()), "bin", class, &mut unused));
+        some(all.collect::<Result<Vec<_>>>()?.concat(), &part.folder)
+    });
+    let (train, test, size) = (train?, test?, nmnist_size(&folder)?);
+    let notes = note_unused(&folder, &unused);
+    Ok(Recordings { folder, class_names: files::numbered(classes), size, train, test, notes })
+}
+
+/// The class whose folder this is.
+fn class_of(folder: &Path) -> Option<u16> {
+    let name = name(folder);
+    name.parse().ok().filter(|class: &u16| class.to_string() == name)
+}
+
+/// The number of classes, each of which must have a folder in both parts.
+fn classes([train, test]: &[Listing; 2]) -> Result<usize> {
+    let of = |part: &Listing| part.folders.iter().filter_map(|path| class_of(path)).collect::<BTreeSet<u16>>();
+    let (in_train, in_test) = (of(train), of(test));
+    let classes = in_train.union(&in_test).max().map_or(1, |&last| usize::from(last) + 1);
+    for (part, own, other) in [(train, &in_train, test), (test, &in_test, train)] {
+        let missing = (0..classes).filter(|class| !own.contains(&(*class as u16))).map(|class| class.to_string());
+        let missing: Vec<String> = missing.collect();
+        if !missing.is_empty() {
+            crate::bail_input!(
+                "{} has no folder {}; it and {} need one folder for each class, named 0, 1, … without gaps (a class \
+                 without recordings may have an empty one)",
+                part.folder.display(),
+                some_of(&missing),
+                other.folder.display()
+            );
+        }
     }
-    // A class may be empty: a simulation of few images has not all of them.
-    let part = |part: &Path| -> Result<Vec<Trial>> {
-        let all = (0..classes).map(|class| of_class(&part.join(class.to_string()), "bin", class));
-        some(all.collect::<Result<Vec<_>>>()?.concat(), part)
-    };
-    let (train, test, size) = (part(&train)?, part(&test)?, nmnist_size(&folder)?);
-    Ok(Recordings { folder, class_names: files::numbered(classes), size, train, test })
+    Ok(classes)
 }
 
 /// The sensor that a simulation says it had, or N-MNIST's.
@@ -123,27 +175,24 @@ fn nmnist_size(folder: &Path) -> Result<SensorSize> {
 /// Of each class, in the order of the files' names, the first nine of ten train, as SpikingJelly's
 /// `split_to_train_test_set` divides them.
 fn cifar10_dvs(folder: PathBuf) -> Result<Recordings> {
+    let root = Listing::of(&folder)?;
+    let mut unused = beside(&root, "aedat", |path| CIFAR10.iter().any(|class| is_called(path, class)));
     let (mut train, mut test) = (Vec::new(), Vec::new());
     for (class, name) in CIFAR10.iter().enumerate() {
-        let own = folder.join(name);
-        let mut all = some(of_class(&own, "aedat", class)?, &own)?;
+        let own = root.folder(name)?.map_or_else(|| folder.join(name), Path::to_path_buf);
+        let mut all = some(of_class(&own, "aedat", class, &mut unused)?, &own)?;
         test.extend(all.split_off((all.len() * TRAIN_PERCENT).div_ceil(100)));
         train.extend(all);
     }
-    Ok(Recordings { folder, class_names: CIFAR10.map(String::from).into(), size: DVS128, train, test })
+    let notes = note_unused(&folder, &unused);
+    Ok(Recordings { folder, class_names: CIFAR10.map(String::from).into(), size: DVS128, train, test, notes })
 }
 
-/// The files of one class, by name.
-fn of_class(folder: &Path, extension: &str, class: usize) -> Result<Vec<Trial>> {
-    let refused = |error: std::io::Error| crate::input_error!("{} cannot be read: {error}", folder.display());
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(refused)? {
-        let path = entry.map_err(refused)?.path();
-        if path.extension().is_some_and(|found| found == extension) {
-            files.push(path);
-        }
-    }
-    files.sort_unstable();
+/// The files of one class, by name; what else its folder holds is added to `unused`.
+fn of_class(folder: &Path, extension: &str, class: usize, unused: &mut Vec<PathBuf>) -> Result<Vec<Trial>> {
+    let mut listing = Listing::of(folder)?;
+    let files = listing.take_files(extension);
+    unused.extend(listing.files.into_iter().chain(listing.folders));
     Ok(files.into_iter().map(|file| Trial { file, label: class as u16, span: None }).collect())
 }
 
@@ -155,39 +204,22 @@ fn some(trials: Vec<Trial>, folder: &Path) -> Result<Vec<Trial>> {
     Ok(trials)
 }
 
-fn dvs_gesture(folder: PathBuf) -> Result<Recordings> {
-    let [train, test] = GESTURE_LISTS.map(|list| gesture_trials(&folder, list));
-    let class_names = GESTURES.map(|name| name.replace('_', " ")).into();
-    Ok(Recordings { class_names, size: DVS128, train: train?, test: test?, folder })
+/// What looks like data in a data set's own folder and is none of its: sub-folders, and recordings; archives and texts
+/// are often kept there.
+pub(super) fn beside(root: &Listing, extension: &str, is_used: impl Fn(&Path) -> bool) -> Vec<PathBuf> {
+    let recordings = root.files.iter().filter(|path| has_extension(path, extension));
+    root.folders.iter().chain(recordings).filter(|path| !is_used(path)).cloned().collect()
 }
 
-/// The trials of the recordings that `list` names; the only place where a gesture's table is read.
-fn gesture_trials(folder: &Path, list: &str) -> Result<Vec<Trial>> {
-    let text = |path: &Path| -> Result<String> { Ok(String::from_utf8_lossy(&files::read(path)?).into_owned()) };
-    let list = folder.join(list);
-    let mut trials = Vec::new();
-    for name in text(&list)?.lines().map(str::trim).filter(|name| !name.is_empty()) {
-        let Some(stem) = name.strip_suffix(".aedat") else {
-            crate::bail_input!("{} names {name}, but recordings end in .aedat; unpack it again", list.display());
-        };
-        let (file, table) = (folder.join(name), folder.join(format!("{stem}_labels.csv")));
-        for (line, row) in text(&table)?.lines().enumerate().skip(1).filter(|(_, row)| !row.trim().is_empty()) {
-            let numbers: Option<Vec<u64>> = row.split(',').map(|number| number.trim().parse().ok()).collect();
-            let (label, start, end) = match numbers.as_deref() {
-                Some(&[label @ 1..=11, start, end]) if start < end => (label as u16 - 1, start, end),
-                _ => crate::bail_input!(
-                    "{}: line {} is not a class of 1 to 11, a start and a later end in microseconds: {row}",
-                    table.display(),
-                    line + 1
-                ),
-            };
-            trials.push(Trial { file: file.clone(), label, span: Some((start, end)) });
-        }
+/// Says what is not used, if anything.
+pub(super) fn note_unused(folder: &Path, unused: &[PathBuf]) -> Vec<String> {
+    if unused.is_empty() {
+        return Vec::new();
     }
-    if trials.is_empty() {
-        crate::bail_input!("{} names no trial; unpack the data set again", list.display());
-    }
-    Ok(trials)
+    let below = |path: &PathBuf| path.strip_prefix(folder).unwrap_or(path).display().to_string();
+    let names: Vec<String> = unused.iter().map(below).collect();
+    let (is, they) = if unused.len() == 1 { ("is", "it is") } else { ("are", "they are") };
+    vec![format!("{}: {} {is} not used; {they} no part of the data set's layout", folder.display(), some_of(&names))]
 }
 
 #[cfg(test)]
@@ -218,8 +250,8 @@ mod tests {
             let files: Vec<_> = (0..11 + class).map(|i| format!("{name}/cifar10_{name}_{i}.aedat")).collect();
             touch(&root, &files);
         }
-        touch(&root, &["bird/readme.txt".into()]);
         let all = list(DataSource::Cifar10Dvs, home.path()).unwrap();
+        assert_eq!(all.notes, [""; 0]);
         let count = |part: &[Trial], label| part.iter().filter(|trial| trial.label == label).count();
         for class in 0..10 {
             let total = 11 + usize::from(class);
@@ -232,6 +264,44 @@ mod tests {
         fs::remove_dir_all(root.join("frog")).unwrap();
         fs::create_dir(root.join("frog")).unwrap();
         refused(DataSource::Cifar10Dvs, home.path(), "frog holds no recording");
+        fs::remove_dir(root.join("frog")).unwrap();
+        refused(DataSource::Cifar10Dvs, home.path(), "has no frog, so cifar10-dvs is not complete");
+        assert_eq!(find(DataSource::Cifar10Dvs, home.path()), None);
+    }
+
+    #[test]
+    fn names_count_in_any_case_and_what_is_not_used_is_said() {
+        let home = TempDir::new().unwrap();
+        let root = home.path();
+        for part in ["train", "TEST"] {
+            let names = ["0/1.bin", "0/2.BIN", "0/._1.bin", "0/.DS_Store", "1/3.Bin", "__MACOSX/0/._1.bin"];
+            touch(root, &names.map(|name| format!("{part}/{name}")));
+        }
+        touch(root, &["__MACOSX/train/0/._1.bin".into(), "README.md".into()]);
+        assert_eq!(find(DataSource::NMnist, root), Some(root.into()));
+        let all = list(DataSource::NMnist, root).unwrap();
+        assert_eq!((all.train.len(), all.test.len(), &all.notes[..]), (3, 3, &[][..]));
+        touch(root, &["train/0/notes.txt".into()]);
+        let notes = list(DataSource::NMnist, root).unwrap().notes;
+        assert!(notes.len() == 1 && notes[0].contains("train/0/notes.txt is not used"), "{notes:?}");
+        let more = ["valid/0/1.bin", "train/5.bin", "train/00/1.bin", "train/1/x/1.bin", "9.bin"];
+        touch(root, &more.map(String::from));
+        let notes = list(DataSource::NMnist, root).unwrap().notes;
+        assert!(notes.len() == 1 && notes[0].contains("and 3 more are not used"), "{notes:?}");
+        touch(root, &["Train/0/1.bin".into()]);
+        refused(DataSource::NMnist, root, "both Train and train");
+
+        let home = TempDir::new().unwrap();
+        for name in CIFAR10 {
+            let class = name.to_ascii_uppercase();
+            touch(home.path(), &[format!("{class}/0.AEDAT"), format!("{class}/._0.aedat")]);
+        }
+        touch(home.path(), &["lion/0.aedat".into(), "bird/readme.txt".into()]);
+        refused(DataSource::Cifar10Dvs, home.path(), "both BIRD and bird");
+        fs::remove_dir_all(home.path().join("bird")).unwrap();
+        let all = list(DataSource::Cifar10Dvs, home.path()).unwrap();
+        assert_eq!((all.train.len(), all.test.len()), (10, 0));
+        assert!(all.notes.len() == 1 && all.notes[0].contains("lion is not used"), "{:?}", all.notes);
     }
 
     #[test]
@@ -239,15 +309,15 @@ mod tests {
         let home = TempDir::new().unwrap();
         let root = home.path();
         touch(root, &["Train/1/00003.bin".into(), "Test/0/00001.bin".into(), "Test/1/00002.bin".into()]);
-        refused(DataSource::NMnist, root, "no folder 0");
+        refused(DataSource::NMnist, root, "Train has no folder 0");
         touch(root, &["Train/0/00009.bin".into(), "Train/0/00008.bin".into()]);
         let all = list(DataSource::NMnist, root).unwrap();
         let labels = |part: &[Trial]| part.iter().map(|trial| trial.label).collect::<Vec<_>>();
         assert_eq!((labels(&all.train), labels(&all.test), all.size), (vec![0, 0, 1], vec![0, 1], NMNIST_SIZE));
         assert!(all.train[0].file.ends_with("Train/0/00008.bin"));
         fs::create_dir(root.join("Train/2")).unwrap();
-        refused(DataSource::NMnist, root, "Test/2 cannot be read");
-        fs::create_dir(root.join("Test/2")).unwrap();
+        refused(DataSource::NMnist, root, "Test has no folder 2");
+        fs::create_dir_all(root.join("Test/2")).unwrap();
         assert_eq!(list(DataSource::NMnist, root).unwrap().class_names, ["0", "1", "2"]);
         fs::write(root.join(DESCRIPTION), "side = 60").unwrap();
         assert_eq!(list(DataSource::NMnist, root).unwrap().size, SensorSize { width: 60, height: 60 });
@@ -260,26 +330,27 @@ mod tests {
     }
 
     #[test]
-    fn gestures_are_parts_of_recordings() {
+    fn a_missing_class_or_part_is_an_error() {
         let home = TempDir::new().unwrap();
-        let root = home.path().join("DvsGesture");
-        fs::create_dir(&root).unwrap();
-        let write = |name: &str, text: &str| fs::write(root.join(name), text).unwrap();
-        write("trials_to_train.txt", "user01_led.aedat\n\n");
-        write("trials_to_test.txt", "user02_led.aedat");
-        write("user01_led_labels.csv", "class,startTime_usec,endTime_usec\n1,10,20\n11,30,45\n");
-        write("user02_led_labels.csv", "class,startTime_usec,endTime_usec\r\n2,1,2\r\n");
-        let all = list(DataSource::DvsGesture, home.path()).unwrap();
-        let parts: Vec<_> = all.train.iter().map(|trial| (trial.label, trial.span)).collect();
-        assert_eq!(parts, [(0, Some((10, 20))), (10, Some((30, 45)))]);
-        assert_eq!((all.test.len(), all.class_names.len()), (1, 11));
-        for bad in ["12,1,2", "0,1,2", "1,2,2", "1,2", "1,2,3,4", "one,2,3"] {
-            write("user02_led_labels.csv", &format!("class,start,end\n{bad}\n"));
-            refused(DataSource::DvsGesture, &root, "line 2");
+        let root = home.path();
+        let all = ["Train", "Test"].map(|part| (0..6).map(move |class| format!("{part}/{class}/1.bin")));
+        touch(root, &all.into_iter().flatten().collect::<Vec<_>>());
+        assert_eq!(list(DataSource::NMnist, root).unwrap().class_names.len(), 6);
+        fs::remove_dir_all(root.join("Train/2")).unwrap();
+        refused(DataSource::NMnist, root, "Train has no folder 2;");
+        fs::remove_dir_all(root.join("Test/2")).unwrap();
+        refused(DataSource::NMnist, root, "Train has no folder 2;");
+        for class in [2, 3, 4, 5] {
+            let _ = fs::remove_dir_all(root.join(format!("Train/{class}")));
         }
-        write("trials_to_test.txt", "user02_led.dat");
-        refused(DataSource::DvsGesture, &root, "end in .aedat");
-        write("trials_to_test.txt", "\n");
-        refused(DataSource::DvsGesture, &root, "names no trial");
+        refused(DataSource::NMnist, root, "Train has no folder 2, 3, 4 and 1 more;");
+        for class in 0..2 {
+            fs::remove_dir_all(root.join(format!("Train/{class}"))).unwrap();
+        }
+        refused(DataSource::NMnist, root, "Train has no folder 0, 1, 2 and 3 more;");
+        fs::remove_dir(root.join("Train")).unwrap();
+        refused(DataSource::NMnist, root, "has no Train, so n-mnist is not complete");
+        fs::remove_dir_all(root.join("Test")).unwrap();
+        refused(DataSource::NMnist, root, "does not hold n-mnist");
     }
 }

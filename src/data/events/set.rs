@@ -4,27 +4,15 @@ use super::cache::{self, Key};
 use super::counts::EventCounts;
 use super::format;
 use super::integrate::Integration;
+use super::options::ReadOptions;
 use super::recordings::{Recordings, Trial, list};
+use super::remarks::{Noticed, Remarks};
 use super::{Event, SensorSize};
-use crate::data::{DataSource, Dataset, SampleShape, Samples, Values};
+use crate::data::{DataSource, Dataset, LoadWatch, SampleShape, Samples, Values};
 use anyhow::Result;
 use rayon::prelude::*;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
-
-/// Whoever waits for a data set.
-pub trait LoadWatch: Sync {
-    /// So many of all recordings are integrated.
-    fn integrated(&self, done: usize, total: usize);
-    /// Something that is no error.
-    fn note(&self, text: &str);
-}
-
-/// Nobody.
-impl LoadWatch for () {
-    fn integrated(&self, _: usize, _: usize) {}
-    fn note(&self, _: &str) {}
-}
 
 /// Reads the recordings of `source` below `dir` as frames; `cache` is the folder where they are kept, if any.
 ///
@@ -41,16 +29,30 @@ pub fn load(
     // One key for one folder, however it is named.
     let dir = dir.canonicalize().unwrap_or_else(|_| dir.to_path_buf());
     let recordings = list(source, &dir)?;
+    let mut data = of_recordings(source, &recordings, integration, cache, watch)?;
+    // What the folder holds besides may have changed since the frames were kept.
+    data.notes.splice(0..0, recordings.notes);
+    Ok(data)
+}
+
+/// The frames of recordings that have been found, with what was noticed in them.
+fn of_recordings(
+    source: DataSource,
+    recordings: &Recordings,
+    integration: &Integration,
+    cache: Option<&Path>,
+    watch: &dyn LoadWatch,
+) -> Result<Dataset> {
     let shape = integration.shape(recordings.size)?;
-    let Some(cache) = cache else { return integrate(source, &recordings, integration, shape, watch) };
-    let key = key(source, &recordings, integration)?;
+    let Some(cache) = cache else { return integrate(source, recordings, integration, shape, watch) };
+    let key = key(source, recordings, integration)?;
     let path = cache.join(format!("{source}-{key}.frames"));
     match cache::read(&path, key) {
         Ok(Some(data)) => return Ok(data),
         Ok(None) => {}
-        Err(error) => watch.note(&format!("{} is damaged ({error:#}) and made again", path.display())),
+        Err(error) => watch.note(&format!("the cache {} {error:#}; it is rebuilt", path.display())),
     }
-    let data = integrate(source, &recordings, integration, shape, watch)?;
+    let data = integrate(source, recordings, integration, shape, watch)?;
     if let Err(error) = cache::write(&path, key, &data) {
         watch.note(&format!("the frames are not kept for the next time: {error:#}"));
     }
@@ -78,33 +80,44 @@ fn integrate(
     shape: SampleShape,
     watch: &dyn LoadWatch,
 ) -> Result<Dataset> {
-    let [train, test] = [&recordings.train, &recordings.test].map(|part| by_file(part).collect::<Vec<_>>());
-    let (done, total) = (AtomicUsize::new(0), train.len() + test.len());
-    let part = |files: &[&[Trial]]| -> Result<Samples> {
-        let counts: Vec<EventCounts> = files
+    let parts = [("training", &recordings.train), ("test", &recordings.test)];
+    let total = parts.iter().map(|(_, trials)| by_file(trials).count()).sum();
+    let (done, mut remarks, mut noticed) = (AtomicUsize::new(0), Remarks::new(recordings), Vec::new());
+    let mut samples = Vec::new();
+    for (part, trials) in parts {
+        let files: Vec<&[Trial]> = by_file(trials).collect();
+        let read: Vec<(EventCounts, Noticed)> = files
             .par_iter()
             .map(|trials| {
-                let counts = of_file(trials, recordings.size, integration, shape);
+                let read = of_file(trials, recordings.size, integration, shape);
                 watch.integrated(done.fetch_add(1, Ordering::Relaxed) + 1, total);
-                counts
+                read
             })
             .collect::<Result<_>>()?;
-        let mut all = EventCounts::default();
-        counts.iter().for_each(|counts| all.append(counts));
-        let labels = files.iter().flat_map(|trials| trials.iter().map(|trial| trial.label)).collect();
-        Ok(Samples { shape, values: Values::Counts(all), labels })
-    };
-    let (train, test) = (part(&train)?, part(&test)?);
-    let folder = recordings.folder.display().to_string();
-    Ok(cache::dataset(source.name().into(), folder, recordings.class_names.clone(), train, test))
+        let mut counts = EventCounts::default();
+        read.iter().for_each(|(of_file, _)| counts.append(of_file));
+        remarks.on_samples(part, trials, &counts, shape, integration.frames_by)?;
+        noticed.extend(files.iter().zip(read).map(|(trials, (_, noticed))| (&*trials[0].file, noticed)));
+        let labels = trials.iter().map(|trial| trial.label).collect();
+        samples.push(Samples { shape, values: Values::Counts(counts), labels });
+    }
+    remarks.on_files(&noticed, integration.frames_by);
+    let samples = samples.try_into().expect("one for each of the two parts");
+    let (folder, class_names) = (recordings.folder.display().to_string(), recordings.class_names.clone());
+    Ok(cache::dataset(source.name().into(), folder, class_names, samples, remarks.into_lines()))
 }
 
-/// The frames of the trials of one file, which is read once.
-fn of_file(trials: &[Trial], size: SensorSize, integration: &Integration, shape: SampleShape) -> Result<EventCounts> {
+/// The frames of the trials of one file, which is read once, and what was noticed.
+fn of_file(
+    trials: &[Trial],
+    size: SensorSize,
+    integration: &Integration,
+    shape: SampleShape,
+) -> Result<(EventCounts, Noticed)> {
     let file = &trials[0].file;
-    let mut reader = format::open(file)?;
+    let mut reader = format::open(file, &ReadOptions::default())?;
     let mut events: Vec<Vec<Event>> = vec![Vec::new(); trials.len()];
-    let mut piece = Vec::new();
+    let (mut piece, mut late, mut before) = (Vec::new(), 0, 0);
     loop {
         reader.read(&mut piece)?;
         if piece.is_empty() {
@@ -121,6 +134,10 @@ fn of_file(trials: &[Trial], size: SensorSize, integration: &Integration, shape:
                 size.height
             );
         }
+        for event in &piece {
+            late += usize::from(event.time < before);
+            before = event.time;
+        }
         for (trial, events) in trials.iter().zip(&mut events) {
             match trial.span {
                 None => events.extend_from_slice(&piece),
@@ -130,5 +147,5 @@ fn of_file(trials: &[Trial], size: SensorSize, integration: &Integration, shape:
     }
     let mut counts = EventCounts::default();
     events.iter().for_each(|events| integration.add(events, shape, &mut counts));
-    Ok(counts)
+    Ok((counts, Noticed { late, notes: reader.notes() }))
 }

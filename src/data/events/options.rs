@@ -1,0 +1,83 @@
+//! What a person says of a recording where the file may not.
+
+use super::SensorSize;
+use super::columns::Columns;
+use serde::{Deserialize, Serialize};
+
+/// The chip of an AEDAT 2.0 recording, which decides what its addresses mean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Sensor {
+    /// 128x128.
+    Dvs128,
+    /// 128x128, with the addresses of the DAVIS.
+    Davis128,
+    /// 208x192.
+    Davis208,
+    /// 240x180; DAVIS240 A, B and C.
+    Davis240,
+    /// 346x260.
+    Davis346,
+    /// 640x480.
+    Davis640,
+}
+
+impl Sensor {
+    /// The name on the command line and in `config.toml`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Dvs128 => "dvs128",
+            Self::Davis128 => "davis128",
+            Self::Davis208 => "davis208",
+            Self::Davis240 => "davis240",
+            Self::Davis346 => "davis346",
+            Self::Davis640 => "davis640",
+        }
+    }
+
+    /// Its pixels.
+    pub fn size(self) -> SensorSize {
+        let (width, height) = match self {
+            Self::Dvs128 | Self::Davis128 => (128, 128),
+            Self::Davis208 => (208, 192),
+            Self::Davis240 => (240, 180),
+            Self::Davis346 => (346, 260),
+            Self::Davis640 => (640, 480),
+        };
+        SensorSize { width, height }
+    }
+}
+
+impl std::fmt::Display for Sensor {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// How to read a recording where its file leaves a choice; nothing given, the file decides.
+#[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
+pub struct ReadOptions {
+    /// The chip of an AEDAT 2.0 recording, if its header does not name it.
+    #[arg(long, value_enum, value_name = "CHIP")]
+    pub sensor: Option<Sensor>,
+    /// Which of several streams of events to read, by the file's own number [default: the first].
+    #[arg(long, value_name = "N")]
+    pub stream: Option<u32>,
+    /// The columns of a text or an array without names, as t_s,x,y,p: _ for other ones; t_s, t_ms, t_us, t_ns with a unit.
+    #[arg(long, value_name = "NAMES")]
+    pub columns: Option<Columns>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::ValueEnum;
+
+    #[test]
+    fn a_sensor_has_one_name() {
+        for sensor in Sensor::value_variants() {
+            assert_eq!(sensor.to_possible_value().unwrap().get_name(), sensor.name());
+            assert_eq!(serde_json::to_value(sensor).unwrap(), sensor.name());
+        }
+    }
+}
