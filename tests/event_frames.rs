@@ -99,6 +99,11 @@ fn recordings_are_not_overwritten_and_bad_options_are_refused() {
     fs::write(home.path().join("file"), "").unwrap();
     simulate(home.path(), "file", "").failed(2, &["file is a file", "--out"]);
     fs::remove_file(home.path().join("file")).unwrap();
+    // Recordings of a camera have no description, and --force does not replace them.
+    write_recording(&home.path().join("camera/Train/0/1.bin"), 9);
+    simulate(home.path(), "camera", "--force").failed(2, &["camera/Train was not simulated", "another --out"]);
+    assert_eq!(bytes(home.path().join("camera/Train/0/1.bin")).len(), 45);
+    fs::remove_dir_all(home.path().join("camera")).unwrap();
     assert!(snapshot(home.path()) == before, "something was written");
 }
 
