@@ -6,14 +6,14 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::Path;
 
-/// Writes `bytes` to `path`: to a temporary file of this process beside it, synced, then renamed. Whatever happens, `path` holds the
+/// Writes `bytes` to `path`: to a temporary file beside it, synced, then renamed. Whatever happens, `path` holds the
 /// old bytes or the new ones.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     let Some(name) = path.file_name() else {
         bail_input!("{} does not name a file that could be written", path.display());
     };
     let mut name = name.to_os_string();
-    name.push(format!(".{}.tmp", std::process::id()));
+    name.push(".tmp");
     let temporary = path.with_file_name(name);
     let written = (|| {
         let mut file = File::create(&temporary)?;

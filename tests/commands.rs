@@ -102,10 +102,10 @@ fn eval_repeats_what_training_said() {
         let validation = adali(home.path(), &format!("eval {name} --part validation --json"));
         if variant.contains("--validation 0") {
             validation.failed(2, &["validation = 0", "--part test"]);
-            assert_eq!(training["samples"], 1438);
+            assert_eq!(training["samples"], 256);
         } else {
             let validation = validation.done().json();
-            assert_eq!((&validation["samples"], &training["samples"]), (&144.into(), &1294.into()));
+            assert_eq!((&validation["samples"], &training["samples"]), (&28.into(), &256.into()));
             assert_eq!(validation["accuracy"], said["validation_accuracy"], "{variant}");
         }
         assert!(snapshot(home.path()) == before, "eval changed a file");

@@ -110,7 +110,7 @@ fn a_plan_is_trained_and_its_means_are_those_of_the_run_folders() {
         let epochs = metrics(&folders[0]).iter().position(|e| e["validation_accuracy"].as_f64() >= Some(0.5));
         assert_eq!(report["runs"][i]["epochs_to_reach"].as_u64(), epochs.map(|epoch| epoch as u64 + 1));
         let probe = &report["runs"][i]["probe"];
-        assert_eq!((&probe["samples"], &probe["batches"]), (&144.into(), &4.into()));
+        assert_eq!((&probe["samples"], &probe["batches"]), (&28.into(), &4.into()));
         for gradient in probe["gradients"].as_array().unwrap() {
             assert!(gradient["norm"].as_f64().unwrap() > 0.0);
             cases += 1;

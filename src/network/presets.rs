@@ -16,7 +16,7 @@ pub enum Preset {
     Csnn,
     /// Two convolutions of `--channels` with LIF neurons and max-pools, a linear readout, T = 4.
     Conv2,
-    /// VGG-11 as the AdaLi authors use it: average pools, batch norm.
+    /// VGG-11 as the AdaLi authors use it, with average pools and batch norm, but for the readout's input.
     Vgg11,
     /// SpikingJelly's network for DVS128 Gesture: five convolutions, two fully connected layers, voting.
     DvsGestureNet,
@@ -66,7 +66,8 @@ impl Preset {
                     }
                     layers.push(avg_pool(Extent::square(2)));
                 }
-                // The authors average what the last pool leaves down to one pixel: one larger pool does both.
+                // Of the authors' 48x48 pixels the last pool leaves one, which they repeat 49 times for the readout; here a
+                // larger pool leaves one of any extent, and the readout reads it once.
                 let last = |extent: usize| (extent / 16 / 2 * 2).max(1);
                 *layers.last_mut().expect("blocks were just pushed") =
                     avg_pool(Extent { h: last(input.h), w: last(input.w) });
