@@ -1,5 +1,6 @@
 //! Which data a command uses, and how a person waits for them.
 
+use super::signals::STOP;
 use crate::bail_input;
 use crate::data::events::cache::usual_folder;
 use crate::data::events::integrate::FramesBy;
@@ -10,6 +11,7 @@ use anyhow::Result;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 
 /// Another place for the data than the one in a configuration.
 #[derive(Args)]
@@ -97,6 +99,10 @@ impl LoadWatch for Waiting {
     }
 
     fn note(&self, text: &str) {
-        self.0.suspend(|| eprintln!("{text}"));
+        self.0.suspend(|| super::tell(text));
+    }
+
+    fn stopped(&self) -> bool {
+        STOP.load(Ordering::Relaxed)
     }
 }

@@ -7,6 +7,7 @@ use super::integrate::Integration;
 use super::recordings::{Recordings, Trial, list};
 use super::{Event, SensorSize};
 use crate::data::{DataSource, Dataset, SampleShape, Samples, Values};
+use crate::error::Interrupted;
 use anyhow::Result;
 use rayon::prelude::*;
 use std::path::Path;
@@ -18,6 +19,10 @@ pub trait LoadWatch: Sync {
     fn integrated(&self, done: usize, total: usize);
     /// Something that is no error.
     fn note(&self, text: &str);
+    /// Whether to stop, with the error [`Interrupted`].
+    fn stopped(&self) -> bool {
+        false
+    }
 }
 
 /// Nobody.
@@ -84,6 +89,9 @@ fn integrate(
         let counts: Vec<EventCounts> = files
             .par_iter()
             .map(|trials| {
+                if watch.stopped() {
+                    return Err(Interrupted.into());
+                }
                 let counts = of_file(trials, recordings.size, integration, shape);
                 watch.integrated(done.fetch_add(1, Ordering::Relaxed) + 1, total);
                 counts
