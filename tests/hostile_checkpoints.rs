@@ -130,7 +130,7 @@ fn arguments_that_cannot_be_used_leave_nothing_behind() {
         refused(home.path(), arguments, parts);
         cases += 1;
     }
-    assert_eq!(cases, 60 + 18 + 8);
+    assert_eq!(cases, 61 + 18 + 8);
 }
 
 #[test]

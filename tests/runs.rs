@@ -307,3 +307,76 @@ fn a_signal_in_the_final_test_is_answered_and_the_test_continued() {
     assert_eq!(result(&whole)["test_samples"], 40_000);
     assert_eq!(cases, 3);
 }
+
+#[test]
+fn a_second_interrupt_ends_at_once_and_loses_no_checkpoint() {
+    let home = TempDir::new().unwrap();
+    let child = begin(home.path(), &tiny("run", "--epochs 100000"));
+    wait_for(&home.path().join("run/state.safetensors"));
+    // What a wrapper sends twice at once counts once.
+    signal(&child, "INT");
+    signal(&child, "INT");
+    let ran = finish(child, "twice at once");
+    assert!(ran.code == Some(130) && ran.out.contains("adali train --resume run"), "{ran}");
+    let mut child = begin(home.path(), "bench train_step --network vgg11 --input 3x64x64 --batch 512 --threads 1");
+    first_line(&mut child);
+    std::thread::sleep(Duration::from_millis(1500));
+    signal(&child, "INT");
+    std::thread::sleep(Duration::from_millis(600));
+    if child.try_wait().unwrap().is_none() {
+        signal(&child, "INT");
+    }
+    let asked = Instant::now();
+    assert_eq!(finish(child, "a second interrupt").code, Some(130));
+    assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
+}
+
+/// A comparison of less than a second.
+fn small(out: &str, more: &str) -> String {
+    format!("compare --seeds 2 --epochs 2 --limit 128 --channels 4 --quiet --out {out} {more}")
+}
+
+#[test]
+fn a_forced_comparison_keeps_the_old_one_until_it_has_a_checkpoint() {
+    let home = TempDir::new().unwrap();
+    let mut random = Random::new("a_forced_comparison");
+    adali(home.path(), &small("out", "--surrogates adali,sigmoid")).done();
+    let out = home.path().join("out");
+    fs::write(out.join("notes.txt"), "mine").unwrap();
+    let before = snapshot(&out);
+    let failed = small("out", "--surrogates arctan --learning-rate 1e30 --force");
+    adali(home.path(), &failed).failed(1, &["all 2 runs failed", "lower the learning rate", "out still holds"]);
+    assert!(snapshot(&out) == before, "the old comparison was changed");
+    let (mut kept, mut replaced) = (0, 0);
+    for _ in 0..6 {
+        let mut child = begin(home.path(), &small("out", "--surrogates arctan,triangle --force"));
+        std::thread::sleep(Duration::from_micros(random.below(250_000)));
+        child.kill().unwrap();
+        finish(child, "killed");
+        let again = adali(home.path(), "compare --resume out --json").done();
+        let report: serde_json::Value = serde_json::from_str(again.out.lines().last().unwrap()).unwrap();
+        let first = report["configurations"][0]["name"].as_str().unwrap().to_string();
+        assert_eq!(report["configurations"][1]["finished"], 2);
+        assert_eq!(bytes(out.join("notes.txt")), b"mine");
+        let folders = ["adali", "sigmoid", "arctan", "triangle"].map(|name| out.join(name).exists());
+        if first == "adali" {
+            assert_eq!(folders, [true, true, false, false]);
+            kept += 1;
+        } else {
+            assert_eq!(folders, [false, false, true, true]);
+            adali(home.path(), &small("out", "--surrogates adali,sigmoid --force")).done();
+            replaced += 1;
+        }
+    }
+    eprintln!("{kept} kept, {replaced} replaced");
+    // One comparison in a folder at a time.
+    let child =
+        begin(home.path(), &small("out", "--surrogates arctan --force --epochs 200").replacen("--epochs 2 ", "", 1));
+    wait_for(&out.join("arctan/seed-0/state.safetensors"));
+    let pid = child.id().to_string();
+    for other in [small("out", "--force"), "compare --resume out".into(), "train --resume out/arctan/seed-0".into()] {
+        adali(home.path(), &other).failed(2, &["in use by process", &pid, "adali compare"]);
+    }
+    signal(&child, "INT");
+    assert_eq!(finish(child, "interrupted").code, Some(130));
+}
