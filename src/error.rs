@@ -19,6 +19,11 @@ macro_rules! input_error {
     ($($arg:tt)*) => { anyhow::Error::from($crate::error::InputError(format!($($arg)*))) };
 }
 
+/// The person or the system asked to stop, and nothing is left to be saved. The program exits with code 130.
+#[derive(Debug, thiserror::Error)]
+#[error("interrupted")]
+pub struct Interrupted;
+
 /// The process's exit code for an error: 2 for what the person gave, 1 for what failed.
 pub fn exit_code(error: &anyhow::Error) -> u8 {
     if error.chain().any(|cause| cause.is::<InputError>()) { 2 } else { 1 }

@@ -21,7 +21,7 @@ fn without_arguments_the_digits_are_trained_to_the_end() {
     let folder = home.path().join("runs/digits-1");
     let files: Vec<_> = snapshot(&folder).into_keys().collect();
     let expected = ["config.toml", "curves.svg", "membranes.svg", "metrics.jsonl", "model.safetensors", "result.json"];
-    assert_eq!(files, [&expected[..], &["state.safetensors"]].concat());
+    assert_eq!(files, [&[".adali.lock"], &expected[..], &["state.safetensors"]].concat());
     let epochs: Vec<_> = metrics(&folder).iter().map(|line| line["epoch"].as_u64().unwrap()).collect();
     assert_eq!(epochs, (1..=20).collect::<Vec<_>>());
     let accuracy = result(&folder)["test_accuracy"].as_f64().unwrap();
@@ -34,7 +34,7 @@ fn without_arguments_the_digits_are_trained_to_the_end() {
     }
     let before = snapshot(&folder);
     adali(home.path(), "train --quiet --epochs 1").done();
-    assert_eq!(snapshot(&home.path().join("runs/digits-2")).len(), 7);
+    assert_eq!(snapshot(&home.path().join("runs/digits-2")).len(), 8);
     assert!(snapshot(&folder) == before, "the first run was changed");
 }
 
@@ -201,7 +201,8 @@ fn inspect_writes_every_tensor_and_changes_nothing() {
         adali(home.path(), &format!("inspect adali --force --out {out}")).failed(2, &["folder"]);
     }
     let before = snapshot(&home.path().join("adali"));
-    adali(home.path(), "inspect adali --force --out ./adali/model.safetensors").failed(2, &["the model itself"]);
+    adali(home.path(), "inspect adali --force --out ./adali/model.safetensors")
+        .failed(2, &["model.safetensors itself", "never overwritten"]);
     assert!(snapshot(&home.path().join("adali")) == before);
 }
 

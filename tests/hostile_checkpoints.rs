@@ -26,7 +26,8 @@ fn arguments_that_cannot_be_used_leave_nothing_behind() {
     let mut cases = 0;
     for (arguments, parts) in [
         ("--out run", &["run already holds a run", "--resume", "--force"][..]),
-        ("--out models", &["models already holds a run", "--force"]),
+        ("--out models", &["models holds model.safetensors", "not the folder of a run"]),
+        ("--out models --force", &["models holds model.safetensors", "not the folder of a run"]),
         ("--out run/config.toml/x", &["cannot make run/config.toml/x"]),
         ("--out run --force --batch 5000", &["batch 5000", "256"]),
         ("--out run --force --validation 0.9", &["validation share 0.9"]),
@@ -129,7 +130,7 @@ fn arguments_that_cannot_be_used_leave_nothing_behind() {
         refused(home.path(), arguments, parts);
         cases += 1;
     }
-    assert_eq!(cases, 60 + 18 + 8);
+    assert_eq!(cases, 61 + 18 + 8);
 }
 
 #[test]

@@ -3,8 +3,8 @@
 use super::compare::command_line;
 use super::defaults::network_file;
 use super::options::{Device, DeviceOptions, on_device};
-use super::train::stop_on_signal;
-use super::{End, say};
+use super::signals;
+use super::{End, is_unheard, say};
 use crate::backend::Backend;
 use crate::backend::shape::Volume;
 use crate::bench::measure::{COPIES, Ceilings, Copies, Failure, Measured};
@@ -17,7 +17,7 @@ use crate::bench::tensors::Layer;
 use crate::bench::timing::ROUNDS;
 use crate::compare::report::machine;
 use crate::compare::train_step::{ImageShape, Stepped, train_steps};
-use crate::files::write_whole;
+use crate::files::output::Output;
 use crate::kernels::COMPILER;
 use crate::network::presets::Preset;
 use crate::surrogate::SurrogateKind;
@@ -26,7 +26,7 @@ use crate::{bail_input, input_error};
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 pub const EXAMPLES: &str = "\
@@ -86,12 +86,15 @@ pub struct BenchArguments {
     /// Mark what is slower or faster than in this file of an earlier --json.
     #[arg(long, value_name = "FILE")]
     baseline: Option<PathBuf>,
-    /// Write all figures to this file, also after Ctrl-C; an existing one is replaced.
+    /// Write all figures to this file, also after Ctrl-C.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     /// Draw a roofline plot of all figures as SVG.
     #[arg(long, value_name = "FILE", conflicts_with = "card")]
     svg: Option<PathBuf>,
+    /// Overwrite the files of --json and --svg.
+    #[arg(long)]
+    force: bool,
     /// Nothing but errors.
     #[arg(long, short)]
     quiet: bool,
@@ -130,23 +133,30 @@ pub fn run(arguments: BenchArguments) -> Result<End> {
         bail_input!("--rounds {} must be between 1 and 1000", arguments.rounds);
     }
     let operations = arguments.operations()?;
+    let (json, svg) = arguments.outputs()?;
     if let Some(card) = arguments.card {
-        return on_paper(&arguments, card, &operations);
+        return on_paper(&arguments, card, &operations, json);
     }
     let baseline = arguments.baseline.as_deref().map(Report::read).transpose()?;
     let stepped = arguments.steps().then(|| arguments.step.stepped()).transpose()?;
     if arguments.device.device == Device::Emulator {
         bail_input!("the emulator's times say nothing of a card; measure with --device cpu or --device cuda");
     }
-    let stop = stop_on_signal()?;
+    let stop = signals::watch()?;
     on_device!(arguments.device, |backend| {
-        let mut bench = Bench { arguments: &arguments, backend: &backend, baseline: baseline.as_ref(), stop: &stop };
+        let mut bench =
+            Bench { arguments: &arguments, backend: &backend, baseline: baseline.as_ref(), json, svg, stop };
         bench.run(&operations, stepped.as_ref())
     })
 }
 
 /// Prints and writes plans.
-fn on_paper(arguments: &BenchArguments, card: NamedCard, operations: &[Operation]) -> Result<End> {
+fn on_paper(
+    arguments: &BenchArguments,
+    card: NamedCard,
+    operations: &[Operation],
+    json: Option<Output>,
+) -> Result<End> {
     if operations.is_empty() {
         bail_input!("a plan for a card has no train_step; name operations of a layer, or none for all");
     }
@@ -168,7 +178,7 @@ fn on_paper(arguments: &BenchArguments, card: NamedCard, operations: &[Operation
     if !paper.reads_code() && !arguments.quiet {
         say("\nno machine code was looked at: cuobjdump is not found (`make cuda` fetches it)")?;
     }
-    if let Some(path) = &arguments.json {
+    if let Some(json) = json {
         let plan = serde_json::json!({
             "command": command_line(),
             "version": env!("CARGO_PKG_VERSION"),
@@ -177,12 +187,24 @@ fn on_paper(arguments: &BenchArguments, card: NamedCard, operations: &[Operation
             "compiler": COMPILER,
             "plans": plans,
         });
-        write_whole(path, (serde_json::to_string_pretty(&plan)? + "\n").as_bytes())?;
+        json.write((serde_json::to_string_pretty(&plan)? + "\n").as_bytes())?;
     }
     Ok(End::Done)
 }
 
 impl BenchArguments {
+    /// Where --json and --svg go.
+    fn outputs(&self) -> Result<(Option<Output>, Option<Output>)> {
+        let inputs: Vec<&Path> = self.baseline.as_deref().into_iter().chain([Path::new(&self.step.network)]).collect();
+        let output = |option, path: &Option<PathBuf>, inputs: &[&Path]| {
+            path.as_deref().map(|path| Output::new(option, path, self.force, inputs)).transpose()
+        };
+        let json = output("--json", &self.json, &inputs)?;
+        let written = json.as_ref().map(Output::path);
+        let svg = output("--svg", &self.svg, &inputs.into_iter().chain(written).collect::<Vec<_>>())?;
+        Ok((json, svg))
+    }
+
     fn steps(&self) -> bool {
         self.operations.iter().any(|name| name == "train_step")
     }
@@ -247,6 +269,8 @@ struct Bench<'a, B> {
     arguments: &'a BenchArguments,
     backend: &'a B,
     baseline: Option<&'a Report>,
+    json: Option<Output>,
+    svg: Option<Output>,
     stop: &'a AtomicBool,
 }
 
@@ -273,11 +297,11 @@ impl<B: Backend> Bench<'_, B> {
             results,
             failures,
         };
-        if let Some(path) = &self.arguments.json {
-            write_whole(path, report.to_json()?.as_bytes())?;
+        if let Some(json) = &self.json {
+            json.write(report.to_json()?.as_bytes())?;
         }
-        if let Some(path) = &self.arguments.svg {
-            write_whole(path, roofline(&report)?.as_bytes())?;
+        if let Some(svg) = &self.svg {
+            svg.write(roofline(&report)?.as_bytes())?;
         }
         ended?;
         let (failed, all) = (report.failures.len(), report.failures.len() + report.results.len());
@@ -314,7 +338,8 @@ impl<B: Backend> Bench<'_, B> {
             bar.suspend(|| self.show(&shape.to_string(), &measured))?;
             all.extend(measured);
             bar.inc(1);
-            if self.stop.load(Ordering::Relaxed) {
+            // Without a reader or a file the figures would be for nobody.
+            if self.stop.load(Ordering::Relaxed) || (is_unheard() && self.json.is_none() && self.svg.is_none()) {
                 return Ok(());
             }
         }

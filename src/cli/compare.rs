@@ -3,24 +3,24 @@
 use super::data::{DataOptions, load_data};
 use super::defaults::usual;
 use super::options::on_device;
-use super::train::{TrainArguments, stop_on_signal};
+use super::train::TrainArguments;
 use super::train_options::NOT_WITH_RESUME;
-use super::{End, say};
+use super::{End, say, signals, tell};
 use crate::backend::Backend;
 use crate::bail_input;
 use crate::compare::operations::{SHAPES, operation_costs};
 use crate::compare::plan::{PlanFile, REACH};
-use crate::compare::run::{RunRecord, Spectator, Status, plan_file};
+use crate::compare::run::{KIND, RunRecord, Spectator, Status, plan_file};
 use crate::compare::summary::summaries;
 use crate::compare::{Comparison, Configuration, Plan, report};
 use crate::data::Dataset;
-use crate::files::write_whole;
+use crate::files::output::Output;
+use crate::files::place::Place;
 use crate::surrogate::SurrogateKind;
 use crate::train::checkpoint::Progress;
 use crate::train::config::DataSpec;
 use crate::train::metrics::EpochMetrics;
-use crate::train::run::Run;
-use crate::train::session::Watch;
+use crate::train::session::{Scored, Watch};
 use crate::train::{Config, Outcome};
 use anyhow::{Result, bail};
 use clap::{Arg, Args};
@@ -116,24 +116,37 @@ pub fn run(arguments: CompareArguments) -> Result<End> {
 }
 
 fn compare<B: Backend>(backend: &B, arguments: &CompareArguments) -> Result<End> {
-    let plan = match &arguments.train.resume {
-        Some(folder) => resumed_plan(folder, &arguments.train.data, arguments.seeds)?,
-        None => arguments.new_plan()?,
-    };
-    check(&plan)?;
-    let stop = stop_on_signal()?;
-    let mut comparison = match &arguments.train.resume {
+    let (mut comparison, stop) = match &arguments.train.resume {
         Some(folder) => {
+            let place = Comparison::enter(folder)?;
+            let plan = resumed_plan(folder, &arguments.train.data, arguments.seeds)?;
+            check(&plan)?;
+            let stop = signals::watch()?;
+            let comparison = Comparison::open(place, plan)?;
             if arguments.seeds.is_some() {
-                write_whole(&plan_file(folder), plan.to_toml().as_bytes())?;
+                comparison.save_plan()?;
             }
-            Comparison::open(folder.clone(), plan)?
+            (comparison, stop)
         }
         None => {
-            let folder = arguments.train.out.clone().unwrap_or_else(|| Run::free_folder("compare"));
-            Comparison::create(folder, plan, arguments.train.force)?
+            let inputs: Vec<&Path> = arguments.plan.as_deref().into_iter().chain(arguments.train.inputs()).collect();
+            let (out, force) = (&arguments.train.out, arguments.train.force);
+            if let Some(folder) = out {
+                Place::check(folder, &KIND, force, &inputs)?;
+            }
+            let plan = arguments.new_plan()?;
+            check(&plan)?;
+            let stop = signals::watch()?;
+            let comparison = match out {
+                Some(folder) => Comparison::create(folder.clone(), plan, force, &inputs)?,
+                None => Comparison::create_free(plan)?,
+            };
+            (comparison, stop)
         }
     };
+    if let Some(note) = comparison.note() {
+        tell(note);
+    }
     let quiet = arguments.train.quiet;
     let folder = comparison.folder().display().to_string();
     if !quiet {
@@ -141,19 +154,27 @@ fn compare<B: Backend>(backend: &B, arguments: &CompareArguments) -> Result<End>
     }
     let mut show = Show::new(&comparison, quiet);
     let load = |config: &Config| load_data(&config.data);
-    let mut outcome = comparison.run(backend, &load, &mut show, &stop);
+    let mut outcome = comparison.run(backend, &load, &mut show, stop);
     if matches!(outcome, Ok(Outcome::Finished)) {
         show.measure();
-        outcome = comparison.measure(backend, &load, &stop);
+        outcome = comparison.measure(backend, &load, stop);
     }
     show.bar.finish_and_clear();
     if outcome? == Outcome::Interrupted {
-        say(format!("interrupted; everything is saved. Continue with: adali compare --resume {folder}"))?;
+        // Where the terminal was closed, there is nobody to be told.
+        let _ = match comparison.is_staged() {
+            true => {
+                say(format!("interrupted before the first checkpoint; {folder} still holds the comparison from before"))
+            }
+            false => say(format!("interrupted; everything is saved. Continue with: adali compare --resume {folder}")),
+        };
         return Ok(End::Interrupted);
     }
     if !quiet {
         say(format!("\n{}", report::terminal(&comparison)))?;
-        say(format!("{folder}: compare.md, compare.json, plots, and a run folder for each run"))?;
+        if !comparison.is_staged() {
+            say(format!("{folder}: compare.md, compare.json, plots, and a run folder for each run"))?;
+        }
     }
     if arguments.train.json {
         say(serde_json::to_string(&report::json(&comparison, &summaries(&comparison)))?)?;
@@ -161,8 +182,14 @@ fn compare<B: Backend>(backend: &B, arguments: &CompareArguments) -> Result<End>
     if let Some(error) = &comparison.cost_error {
         bail!("the steps could not be timed: {error}");
     }
-    match comparison.runs.iter().filter(|record| record.status == Status::Failed).count() {
+    let failed = comparison.runs.iter().filter(|record| record.status == Status::Failed);
+    let first = failed.clone().find_map(|record| record.error.as_deref());
+    match failed.count() {
         0 => Ok(End::Done),
+        failed if comparison.is_staged() => bail!(
+            "all {failed} runs failed ({}); {folder} still holds the comparison from before",
+            first.unwrap_or_default()
+        ),
         failed => bail!("{failed} of {} runs failed; {folder}/compare.md says why", comparison.runs.len()),
     }
 }
@@ -208,9 +235,6 @@ impl CompareArguments {
 /// The plan of a comparison's folder, with `count` seeds if given; its samples may have moved.
 fn resumed_plan(folder: &Path, moved: &DataOptions, count: Option<usize>) -> Result<Plan> {
     let path = plan_file(folder);
-    if !path.is_file() {
-        bail_input!("{} is not a comparison's folder: it holds no plan.toml", folder.display());
-    }
     let file = PlanFile::read(&path)?;
     let base = file.base(&usual()?)?;
     let mut configurations = file.configurations(&base)?;
@@ -319,6 +343,14 @@ impl Watch for Show {
         self.bar.set_message(format!("epoch {epoch}/{}  accuracy {accuracy:.2} %", self.epochs));
     }
 
+    fn scored(&mut self, done: usize, total: usize, what: Scored) {
+        let what = match what {
+            Scored::HeldOut(epoch) => format!("epoch {epoch}/{}  held out", self.epochs),
+            Scored::Test => "test".into(),
+        };
+        self.bar.set_message(format!("{what} {done}/{total}"));
+    }
+
     fn epoch(&mut self, _: &EpochMetrics, _: bool) -> Result<()> {
         Ok(())
     }
@@ -361,10 +393,11 @@ fn costs<B: Backend>(backend: &B, arguments: &CompareArguments) -> Result<End> {
     if !(rate > 0.0 && rate < 1.0) {
         bail_input!("--firing-rate {rate} must be a share above 0 and below 1");
     }
-    let out = arguments.train.out.as_ref().map(|folder| folder.join("cost.json"));
-    if let Some(path) = out.as_ref().filter(|path| path.exists() && !arguments.train.force) {
-        bail_input!("{} exists; overwrite it with --force or give another --out", path.display());
-    }
+    let output = |folder: &PathBuf| {
+        std::fs::create_dir_all(folder).map_err(|e| crate::input_error!("cannot make {}: {e}", folder.display()))?;
+        Output::new("--out", &folder.join("cost.json"), arguments.train.force, &[])
+    };
+    let out = arguments.train.out.as_ref().map(output).transpose()?;
     let quiet = arguments.train.quiet;
     if !quiet {
         say(format!("device   {}", backend.describe()))?;
@@ -385,10 +418,8 @@ fn costs<B: Backend>(backend: &B, arguments: &CompareArguments) -> Result<End> {
         "device": backend.describe(),
         "shapes": all,
     });
-    if let Some(path) = out {
-        let folder = path.parent().unwrap_or(Path::new("."));
-        std::fs::create_dir_all(folder).map_err(|e| crate::input_error!("cannot make {}: {e}", folder.display()))?;
-        write_whole(&path, (serde_json::to_string_pretty(&json)? + "\n").as_bytes())?;
+    if let Some(out) = out {
+        out.write((serde_json::to_string_pretty(&json)? + "\n").as_bytes())?;
     }
     if arguments.train.json {
         say(&json)?;

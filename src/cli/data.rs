@@ -1,5 +1,6 @@
 //! Which data a command uses, and how a person waits for them.
 
+use super::signals::STOP;
 use crate::bail_input;
 use crate::data::events::cache::usual_folder;
 use crate::data::events::integrate::FramesBy;
@@ -10,8 +11,8 @@ use anyhow::Result;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::collections::BTreeSet;
-use std::io::Write;
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
 
 /// Another place for the data than the one in a configuration.
@@ -103,8 +104,11 @@ impl LoadWatch for Waiting {
         // A comparison loads its data for every run; a person reads a note once.
         static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
         if SAID.lock().unwrap_or_else(PoisonError::into_inner).insert(text.into()) {
-            // Nobody may be left to read it.
-            self.0.suspend(|| drop(writeln!(std::io::stderr(), "note: {text}")));
+            self.0.suspend(|| super::tell(&format!("note: {text}")));
         }
+    }
+
+    fn stopped(&self) -> bool {
+        STOP.load(Ordering::Relaxed)
     }
 }

@@ -2,6 +2,7 @@
 
 use super::data::{DataOptions, load_data};
 use super::options::{DeviceOptions, on_device, open_trained};
+use super::progress::Bar;
 use super::{End, say};
 use crate::backend::Backend;
 use crate::bail_input;
@@ -9,8 +10,10 @@ use crate::data::Samples;
 use crate::network::Model;
 use crate::train::checkpoint::load_model;
 use crate::train::evaluate::{normalisation, sample_scores};
+use crate::train::session::Scored;
 use anyhow::Result;
 use clap::{Args, ValueEnum};
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 /// Which samples.
@@ -72,7 +75,15 @@ fn run_on<B: Backend>(backend: B, arguments: EvalArguments) -> Result<End> {
     if indices.is_empty() {
         bail_input!("no sample was held out (validation = 0); evaluate --part test or training");
     }
-    let scores = sample_scores(&mut model, samples, &normalisation, &indices, &config.loss)?;
+    let mut bar = Bar::new(1, arguments.json);
+    let mut waiting = |done: usize, of: usize| {
+        bar.scored(done, of, Scored::Test);
+        ControlFlow::Continue(())
+    };
+    let scores = sample_scores(&mut model, samples, &normalisation, &indices, &config.loss, &mut waiting);
+    bar.clear();
+    // Ctrl-C ends the process: it has nothing to save.
+    let Some(scores) = scores? else { return Ok(End::Interrupted) };
     if arguments.json {
         say(serde_json::to_string(&scores)?)?;
     } else {

@@ -6,7 +6,7 @@ use crate::data::events::EventReader;
 use crate::data::events::format::Format;
 use crate::data::events::options::ReadOptions;
 use crate::data::events::summary::{Frames, Summary};
-use crate::files::write_whole;
+use crate::files::output::Output;
 use crate::report::events;
 use anyhow::Result;
 use clap::Args;
@@ -40,6 +40,9 @@ pub struct EventsArguments {
     /// Draw frames and the rate over time as SVG.
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
+    /// Overwrite the file of --svg.
+    #[arg(long, requires = "svg")]
+    force: bool,
     /// Frames of --svg, of equal time.
     #[arg(long, value_name = "N", default_value_t = 8)]
     frames: usize,
@@ -55,10 +58,11 @@ pub struct EventsArguments {
 const CELLS: usize = 64;
 
 pub fn run(arguments: EventsArguments) -> Result<End> {
-    let EventsArguments { file, format, options, svg, frames, time, json } = arguments;
+    let EventsArguments { file, format, options, svg, force, frames, time, json } = arguments;
     if !(1..=32).contains(&frames) {
         crate::bail_input!("--frames {frames} must be between 1 and 32");
     }
+    let svg = svg.map(|path| Output::new("--svg", &path, force, &[&file])).transpose()?;
     let format = format.map_or_else(|| Format::of(&file), Ok)?;
     let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(8));
     bar.set_style(ProgressStyle::with_template("{human_pos} events  {per_sec}  {elapsed}")?);
@@ -78,11 +82,11 @@ pub fn run(arguments: EventsArguments) -> Result<End> {
     } else {
         say(as_text(&name, format, &summary, seconds, decoding))?;
     }
-    if let Some(path) = svg {
+    if let Some(svg) = svg {
         let frames = Frames::of(&mut *format.open(&file, &options)?, &summary, frames, CELLS)?;
         let note = format!("{format}, {} events; blue: OFF prevail, orange: ON", summary.events.total());
         let drawn = events(&name, &note, &frames, summary.duration(), &summary.rate, summary.piece)?;
-        write_whole(&path, drawn.as_bytes())?;
+        svg.write(drawn.as_bytes())?;
     }
     Ok(End::Done)
 }

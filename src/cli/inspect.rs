@@ -6,16 +6,17 @@ use super::{End, say};
 use crate::backend::{Backend, Step};
 use crate::bail_input;
 use crate::data::sampling::Augmentation;
-use crate::files::write_whole;
+use crate::files::output::Output;
 use crate::network::Model;
 use crate::network::model::Pass;
 use crate::network::parameters::Part as Tensor;
 use crate::tensors::Tensors;
 use crate::train::checkpoint::load_model;
 use crate::train::evaluate::normalisation;
+use crate::train::run;
 use anyhow::Result;
 use clap::{Args, ValueEnum};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Which samples.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -57,16 +58,11 @@ pub fn run(arguments: InspectArguments) -> Result<End> {
 }
 
 fn run_on<B: Backend>(backend: B, arguments: InspectArguments) -> Result<End> {
-    if arguments.out.is_file() && !arguments.force {
-        bail_input!("{} exists; overwrite it with --force or give another --out", arguments.out.display());
-    }
-    if arguments.out.is_dir() || arguments.out.file_name().is_none() {
-        bail_input!("--out {} is a folder; name a file to write", arguments.out.display());
-    }
     let checkpoint = open_trained(&arguments.run)?;
-    if checkpoint.is_at(&arguments.out) {
-        bail_input!("--out {} is the model itself; give another file", arguments.out.display());
-    }
+    let run = arguments.run.as_path();
+    let own: Vec<_> = if run.is_dir() { run::FILES.map(|name| run.join(name)).into() } else { vec![run.into()] };
+    let inputs: Vec<&Path> = own.iter().map(PathBuf::as_path).chain(arguments.data.data_dir.as_deref()).collect();
+    let out = Output::new("--out", &arguments.out, arguments.force, &inputs)?;
     let mut config = checkpoint.config()?;
     arguments.data.change(&mut config);
     let data = load_data(&config.data)?;
@@ -101,8 +97,8 @@ fn run_on<B: Backend>(backend: B, arguments: InspectArguments) -> Result<End> {
     tensors.describe("config", config.to_toml());
     tensors.describe("samples", format!("{chosen:?}"));
     tensors.describe("train_mode", arguments.train_mode.to_string());
-    write_whole(&arguments.out, &tensors.to_bytes()?)?;
-    say(format!("{}: {} samples, loss {loss:.4}", arguments.out.display(), labels.len()))?;
+    out.write(&tensors.to_bytes()?)?;
+    say(format!("{}: {} samples, loss {loss:.4}", out.path().display(), labels.len()))?;
     Ok(End::Done)
 }
 

@@ -10,15 +10,18 @@ mod info;
 mod inspect;
 mod options;
 mod progress;
+mod signals;
 mod simulate_events;
 mod train;
 mod train_options;
 
-use crate::error::exit_code;
+use crate::error::{Interrupted, exit_code};
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
-use std::io::Write;
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::process::ExitCode;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Trains convolutional spiking neural networks with the AdaLi surrogate gradient.
 #[derive(Parser)]
@@ -89,22 +92,47 @@ pub fn main() -> ExitCode {
     match result {
         Ok(End::Done) => ExitCode::SUCCESS,
         Ok(End::Interrupted) => ExitCode::from(130),
+        Err(error) if error.is::<Interrupted>() => {
+            tell("interrupted");
+            ExitCode::from(130)
+        }
         Err(error) => {
-            // A closed pipe (`adali info | head -1`) is how its reader says that it has seen enough.
-            let closed = error.chain().any(|cause| {
-                cause.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
-            });
-            if closed {
-                return ExitCode::SUCCESS;
-            }
             let _ = writeln!(std::io::stderr(), "error: {error:#}");
             ExitCode::from(exit_code(&error))
         }
     }
 }
 
-/// Prints a line to standard output; a full disk or closed pipe is an error, not a panic.
+/// Whether nobody reads standard output any more.
+static UNHEARD: AtomicBool = AtomicBool::new(false);
+
+/// Prints a line to standard output; a full disk is an error, not a panic. A reader that has left (`| head -1`), or a
+/// terminal that was closed, has seen enough: the command goes on to its end and says nothing more.
 fn say(line: impl std::fmt::Display) -> Result<()> {
+    static TERMINAL: OnceLock<bool> = OnceLock::new();
+    if is_unheard() {
+        return Ok(());
+    }
     let mut out = std::io::stdout().lock();
-    writeln!(out, "{line}").and_then(|()| out.flush()).context("cannot write to standard output")
+    let terminal = *TERMINAL.get_or_init(|| out.is_terminal());
+    match writeln!(out, "{line}").and_then(|()| out.flush()) {
+        Err(e) if e.kind() == ErrorKind::BrokenPipe || (terminal && e.raw_os_error() == Some(EIO)) => {
+            UNHEARD.store(true, Ordering::Relaxed);
+            Ok(())
+        }
+        written => written.context("cannot write to standard output"),
+    }
+}
+
+/// What a closed terminal answers.
+const EIO: i32 = 5;
+
+/// Whether what [`say`] is given is lost.
+fn is_unheard() -> bool {
+    UNHEARD.load(Ordering::Relaxed)
+}
+
+/// Prints a line to standard error, if anybody is there.
+fn tell(line: impl std::fmt::Display) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }

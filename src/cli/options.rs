@@ -6,6 +6,7 @@ use crate::backend::gpu::{Gpu, Precision};
 #[cfg(feature = "emulator")]
 use crate::backend::gpu::{emulator::Emulator, tile::Card};
 use crate::train::checkpoint::{Checkpoint, open_model};
+use crate::train::run::RunFiles;
 use crate::{bail_input, input_error};
 use anyhow::Result;
 use clap::{Args, ValueEnum};
@@ -116,7 +117,7 @@ impl DeviceOptions {
             Device::Cpu => Ok(Opened::Cpu(Cpu)),
             Device::Auto if Cuda::cards() == 0 => Ok(Opened::Cpu(Cpu)),
             Device::Auto => self.open_card(0, precision).or_else(|error| {
-                eprintln!("{error:#}; going on on the CPU");
+                super::tell(format!("{error:#}; going on on the CPU"));
                 Ok(Opened::Cpu(Cpu))
             }),
             Device::Cuda(ordinal) => self.open_card(ordinal, precision).map_err(|error| input_error!("{error:#}")),
@@ -147,9 +148,14 @@ fn emulated_memory() -> Result<Option<usize>> {
     bytes.map(Some).ok_or_else(|| input_error!("ADALI_EMULATOR_MEMORY is {text:?}, not a number of bytes"))
 }
 
-/// The model of a run folder or the model file itself.
+/// The model of a run folder, whose files must be of one run, or the model file itself.
 pub fn open_trained(path: &Path) -> Result<Checkpoint> {
-    if path.is_dir() { open_model(&path.join("model.safetensors")) } else { open_model(path) }
+    if !path.is_dir() {
+        return open_model(path);
+    }
+    let files = RunFiles::at(path.into());
+    files.check()?;
+    open_model(&files.model())
 }
 
 /// Bytes for people.

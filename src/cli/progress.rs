@@ -2,6 +2,7 @@
 
 use crate::train::checkpoint::Progress;
 use crate::train::metrics::EpochMetrics;
+use crate::train::session::Scored;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// A last layer that fires less, a share of neuron-steps, gives the readout nothing to learn from.
@@ -46,6 +47,25 @@ impl Bar {
             100.0 * totals.correct as f64 / samples,
             totals.samples as f64 / progress.seconds.max(1e-9),
         ));
+    }
+
+    /// Shows how many samples are scored.
+    pub fn scored(&mut self, done: usize, total: usize, what: Scored) {
+        let prefix = match what {
+            Scored::HeldOut(epoch) => format!("epoch {epoch}/{} held out", self.epochs),
+            Scored::Test => "test".into(),
+        };
+        if self.bar.prefix() != prefix {
+            // The next epoch begins a bar of its own.
+            self.current = 0;
+            self.bar.set_prefix(prefix);
+            self.bar.set_message("");
+            self.bar.set_position(0);
+            self.bar.reset_elapsed();
+            self.bar.reset_eta();
+        }
+        self.bar.set_length(total as u64);
+        self.bar.set_position(done as u64);
     }
 
     /// Runs `f` with the bar out of the way.

@@ -1,7 +1,7 @@
 //! `adali simulate-events`
 
 use super::data::load_data;
-use super::train::stop_on_signal;
+use super::signals;
 use super::{End, say};
 use crate::data::DataSource;
 use crate::data::events::pixel::PixelModel;
@@ -82,10 +82,10 @@ pub fn run(arguments: SimulateArguments) -> Result<End> {
     let simulation = Simulation { seed, side, limit, pixels };
     simulation.validate()?;
     let data = load_data(&DataSpec { source: arguments.data, dir: arguments.data_dir, ..DataSpec::default() })?;
-    let stop = stop_on_signal()?;
+    let stop = signals::watch()?;
     let bar = bar((simulation.count(&data.train) + simulation.count(&data.test)) as u64, arguments.quiet);
     let begin = Instant::now();
-    let written = simulation.write(&data, &arguments.out, arguments.force, &|| bar.inc(1), &stop);
+    let written = simulation.write(&data, &arguments.out, arguments.force, &|| bar.inc(1), stop);
     bar.finish_and_clear();
     let Some(written) = written? else {
         say("interrupted; nothing was written")?;

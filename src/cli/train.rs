@@ -4,18 +4,18 @@ use super::data::load_data;
 use super::options::{megabytes, on_device};
 use super::progress::{Bar, epoch_lines};
 pub use super::train_options::TrainArguments;
-use super::{End, say};
+use super::{End, say, signals, tell};
 use crate::backend::Backend;
 use crate::data::Dataset;
-use crate::train::checkpoint::Progress;
+use crate::error::exit_code;
+use crate::files::place::Place;
+use crate::input_error;
+use crate::train::checkpoint::{Progress, open_state};
 use crate::train::metrics::EpochMetrics;
-use crate::train::run::Run;
-use crate::train::session::Watch;
+use crate::train::run::{self, Run};
+use crate::train::session::{Scored, Watch};
 use crate::train::{Config, Outcome, Session, Trainer};
-use anyhow::{Context, Result};
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use anyhow::{Result, anyhow};
 
 pub fn run(arguments: TrainArguments) -> Result<End> {
     on_device!(arguments.device, |backend| run_on(backend, &arguments))
@@ -24,35 +24,45 @@ pub fn run(arguments: TrainArguments) -> Result<End> {
 fn run_on<B: Backend>(backend: B, arguments: &TrainArguments) -> Result<End> {
     let (run, trainer, data) = match &arguments.resume {
         Some(folder) => {
-            let (run, config, mut data) = resumed(folder.clone(), arguments)?;
+            let run = Run::open(folder.clone())?;
+            let (config, mut data) = resumed(&run, arguments)?;
             (run, Trainer::new(backend, config, &mut data)?, data)
         }
         None => {
+            // Everything is checked before a folder is made, or an older run is replaced: the folder itself first.
+            let inputs = arguments.inputs();
+            if let Some(folder) = &arguments.out {
+                Place::check(folder, &run::KIND, arguments.force, &inputs)?;
+            }
             let (config, mut data) = arguments.configure()?;
             let name = config.data.source.name();
-            let folder = arguments.out.clone().unwrap_or_else(|| Run::free_folder(name));
-            // Everything is checked before a folder is made, or emptied of an older run.
             let trainer = Trainer::new(backend, config, &mut data)?;
-            (Run::create(folder, arguments.force)?, trainer, data)
+            let run = match &arguments.out {
+                Some(folder) => Run::create(folder.clone(), arguments.force, &inputs)?,
+                None => Run::create_free(name)?,
+            };
+            (run, trainer, data)
         }
     };
     train(trainer, run, data, arguments)
 }
 
-/// A run to be continued: its folder, configuration and data.
-fn resumed(folder: PathBuf, arguments: &TrainArguments) -> Result<(Run, Config, Dataset)> {
-    let run = Run::open(folder)?;
-    let mut config = Config::read(&run.config())?;
+/// The configuration and the data of a run to be continued.
+fn resumed(run: &Run, arguments: &TrainArguments) -> Result<(Config, Dataset)> {
+    let mut config = Config::read(&run.files().config())?;
     if let Some(dir) = &arguments.data.data_dir {
         config.data.dir = Some(dir.clone());
     }
     config.data.cache_dir = arguments.data.cache_dir.clone();
     let data = load_data(&config.data)?;
-    Ok((run, config, data))
+    Ok((config, data))
 }
 
 fn train<B: Backend>(trainer: Trainer<B>, run: Run, data: Dataset, arguments: &TrainArguments) -> Result<End> {
-    let stop = stop_on_signal()?;
+    let stop = signals::watch()?;
+    if let Some(note) = run.note() {
+        tell(note);
+    }
     let Dataset { test, source, .. } = data;
     let mut session = match arguments.resume {
         Some(_) => Session::resume(trainer, run, test, &source)?,
@@ -64,14 +74,22 @@ fn train<B: Backend>(trainer: Trainer<B>, run: Run, data: Dataset, arguments: &T
     }
     let total = session.trainer.config.training.epochs;
     let mut watcher = Watcher { bar: Bar::new(total, quiet), quiet, total };
-    let outcome = session.train(&mut watcher, &stop);
-    watcher.bar.clear();
+    let outcome = session.train(&mut watcher, stop);
     let folder = session.run.folder().display().to_string();
-    if outcome? == Outcome::Interrupted {
-        say(format!("interrupted; the state is saved. Continue with: adali train --resume {folder}"))?;
+    let outcome = outcome.map_err(|error| {
+        watcher.bar.clear();
+        and_saved(error, &session.run)
+    })?;
+    let result = match outcome {
+        Outcome::Finished => session.finish(&mut watcher, stop),
+        Outcome::Interrupted => Ok(None),
+    };
+    watcher.bar.clear();
+    let Some(result) = result? else {
+        // Where the terminal was closed, there is nobody to be told.
+        let _ = say(format!("interrupted; the state is saved. Continue with: adali train --resume {folder}"));
         return Ok(End::Interrupted);
-    }
-    let result = session.finish()?;
+    };
     if !quiet {
         say(format!(
             "test accuracy {:.2} % (loss {:.4}, {} samples, epoch {}{})",
@@ -89,12 +107,22 @@ fn train<B: Backend>(trainer: Trainer<B>, run: Run, data: Dataset, arguments: &T
     Ok(End::Done)
 }
 
-/// Set once a person or the system asks the process to stop.
-pub fn stop_on_signal() -> Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let seen = stop.clone();
-    ctrlc::set_handler(move || seen.store(true, Ordering::Relaxed)).context("cannot watch for Ctrl-C")?;
-    Ok(stop)
+/// An error that ended a training, and what of the training is saved.
+fn and_saved(error: anyhow::Error, run: &Run) -> anyhow::Error {
+    let folder = run.folder();
+    let folder = folder.display();
+    let saved = match open_state(&run.files().state()) {
+        _ if run.is_staged() => format!("{folder} still holds the run from before"),
+        Ok((_, Progress { epoch, step: 0, .. })) => format!("{folder} holds what was reached after epoch {epoch}"),
+        Ok((_, Progress { epoch, step, .. })) => {
+            format!("{folder} holds what was reached after epoch {epoch}, step {step}")
+        }
+        Err(_) => format!("{folder} holds no checkpoint yet"),
+    };
+    match exit_code(&error) {
+        1 => anyhow!("{error:#}; {saved}"),
+        _ => input_error!("{error:#}; {saved}"),
+    }
 }
 
 /// Says what will be trained, on what, and how large it is.
@@ -145,6 +173,10 @@ struct Watcher {
 impl Watch for Watcher {
     fn step(&mut self, done: u64, total: u64, epoch: u32, progress: &Progress) {
         self.bar.step(done, total, epoch, progress);
+    }
+
+    fn scored(&mut self, done: usize, total: usize, what: Scored) {
+        self.bar.scored(done, total, what);
     }
 
     fn epoch(&mut self, metrics: &EpochMetrics, improved: bool) -> Result<()> {

@@ -14,7 +14,7 @@ use crate::train::Config;
 use crate::train::config::{DataSpec, Optimizer, RateSchedule};
 use anyhow::Result;
 use clap::{Args, ValueEnum};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 const RUN: &str = "Run";
 const NETWORK: &str = "Network";
@@ -263,6 +263,12 @@ impl TrainArguments {
         }
         self.change(&mut config);
         Ok((config, data))
+    }
+
+    /// The files that say what to train.
+    pub fn inputs(&self) -> Vec<&Path> {
+        let network = self.network.as_deref().map(Path::new).filter(|path| path.is_file());
+        self.config.as_deref().into_iter().chain(network).collect()
     }
 
     /// Whether `--surrogate` or `--sharpness` is given.

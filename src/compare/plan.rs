@@ -1,5 +1,6 @@
 //! What is compared: configurations by name, and seeds.
 
+use crate::compare::run::run_folder;
 use crate::data::Dataset;
 use crate::network::spec::NetworkSpec;
 use crate::surrogate::{Surrogate, SurrogateKind};
@@ -158,6 +159,13 @@ impl PlanFile {
         let configurations = tables.iter().enumerate().map(|(i, value)| named(value, i + 1, name));
         let configurations = configurations.collect::<Result<_>>()?;
         Ok(Self { name: name.into(), base, seeds, reach: reach.transpose()?, command, configurations })
+    }
+
+    /// The folders of its runs, below the comparison's; the names are safe.
+    pub fn runs(&self) -> Result<Vec<String>> {
+        self.configurations.iter().try_for_each(|(name, _)| check_name(name))?;
+        let seeds = self.seeds.iter().flatten();
+        Ok(seeds.flat_map(|&seed| self.configurations.iter().map(move |(name, _)| run_folder(name, seed))).collect())
     }
 
     /// Which samples the base names.

@@ -11,6 +11,7 @@ use crate::train::Trainer;
 use crate::train::evaluate::Scores;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Samples on which neurons are watched.
 const SAMPLES: usize = 512;
@@ -56,16 +57,17 @@ pub struct GradientProbe {
 }
 
 /// Looks at the network of a training that has ended; `test` are its scores. Weights, statistics and totals stay as they
-/// are.
-pub fn probe<B: Backend>(trainer: &mut Trainer<B>, test: Scores) -> Result<Probe> {
-    let (samples, layers) = watch_neurons(trainer)?;
-    let (batches, gradients) = gradient_norms(trainer)?;
+/// are. `None` once `stop` is set.
+pub fn probe<B: Backend>(trainer: &mut Trainer<B>, test: Scores, stop: &AtomicBool) -> Result<Option<Probe>> {
+    let Some((samples, layers)) = watch_neurons(trainer, stop)? else { return Ok(None) };
+    let Some((batches, gradients)) = gradient_norms(trainer, stop)? else { return Ok(None) };
     let model = &trainer.model;
     let saved_bytes = saved_bytes(model.backend(), &trainer.config.network, model.plan(), model.capacity())?;
-    Ok(Probe { test, samples, layers, batches, gradients, memory_bytes: model.memory().total(), saved_bytes })
+    let memory_bytes = model.memory().total();
+    Ok(Some(Probe { test, samples, layers, batches, gradients, memory_bytes, saved_bytes }))
 }
 
-fn watch_neurons<B: Backend>(trainer: &mut Trainer<B>) -> Result<(usize, Vec<LayerProbe>)> {
+fn watch_neurons<B: Backend>(trainer: &mut Trainer<B>, stop: &AtomicBool) -> Result<Option<(usize, Vec<LayerProbe>)>> {
     let Trainer { model, set, labels, training, validation, .. } = trainer;
     let from = if validation.is_empty() { training } else { validation };
     let indices = &from[..from.len().min(SAMPLES)];
@@ -73,6 +75,9 @@ fn watch_neurons<B: Backend>(trainer: &mut Trainer<B>) -> Result<(usize, Vec<Lay
         model.spiking_stages().map(|(i, stage)| (i, stage.name(), stage.conv.output.values())).collect();
     let mut spikes: Vec<Vec<u32>> = stages.iter().map(|&(.., neurons)| vec![0; neurons]).collect();
     for batch in indices.chunks(model.capacity()) {
+        if stop.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
         let labels: Vec<u16> = batch.iter().map(|&i| labels[i as usize]).collect();
         model.write_batch(set, &Step::evaluate(batch, &labels))?;
         model.gather(set, &Augmentation::default())?;
@@ -90,10 +95,13 @@ fn watch_neurons<B: Backend>(trainer: &mut Trainer<B>) -> Result<(usize, Vec<Lay
         let share = |wanted: u32| counts.iter().filter(|&&count| count == wanted).count() as f64 / neurons as f64;
         LayerProbe { name, neurons, dead: share(0), saturated: share(most) }
     });
-    Ok((indices.len(), layers.collect()))
+    Ok(Some((indices.len(), layers.collect())))
 }
 
-fn gradient_norms<B: Backend>(trainer: &mut Trainer<B>) -> Result<(usize, Vec<GradientProbe>)> {
+fn gradient_norms<B: Backend>(
+    trainer: &mut Trainer<B>,
+    stop: &AtomicBool,
+) -> Result<Option<(usize, Vec<GradientProbe>)>> {
     let before = trainer.model.totals()?;
     let epoch = trainer.config.training.epochs;
     let order = epoch_order(&trainer.training, trainer.config.seed, epoch);
@@ -102,6 +110,9 @@ fn gradient_norms<B: Backend>(trainer: &mut Trainer<B>) -> Result<(usize, Vec<Gr
     let mut sums: Vec<GradientProbe> = Vec::new();
     let mut batches = 0;
     for batch in order.chunks_exact(trainer.config.training.batch).take(BATCHES) {
+        if stop.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
         // The masks are those of the last epoch's steps.
         let count = u64::from(epoch - 1) * steps + batches as u64 + 1;
         trainer.write_batch(batch, epoch, epoch.into(), count, 0.0)?;
@@ -125,7 +136,7 @@ fn gradient_norms<B: Backend>(trainer: &mut Trainer<B>) -> Result<(usize, Vec<Gr
     }
     sums.iter_mut().for_each(|sum| sum.norm /= batches.max(1) as f64);
     trainer.model.set_totals(&Totals { fault: None, failed: None, ..before })?;
-    Ok((batches, sums))
+    Ok(Some((batches, sums)))
 }
 
 /// Bytes that the spiking layers keep from the forward pass for the backward pass (spikes, windows, currents), for each

@@ -15,7 +15,7 @@ pub const FILES: [&str; 6] = ["compare.json", "compare.md", "accuracy.svg", "bou
 /// Writes everything that is known so far.
 pub fn save(comparison: &Comparison) -> Result<()> {
     let summaries = summaries(comparison);
-    let write = |name: &str, text: String| write_whole(&comparison.folder().join(name), text.as_bytes());
+    let write = |name: &str, text: String| write_whole(&comparison.path().join(name), text.as_bytes());
     write("compare.json", serde_json::to_string_pretty(&json(comparison, &summaries))? + "\n")?;
     let drawn = plots::all(comparison, &summaries)?;
     write("compare.md", markdown(comparison, &summaries, &drawn.iter().map(|plot| plot.0).collect::<Vec<_>>()))?;

@@ -1,22 +1,26 @@
 //! Trains every configuration with every seed, each in a run folder of its own.
 
 use crate::backend::Backend;
-use crate::compare::plan::Plan;
+use crate::compare::plan::{Plan, PlanFile};
 use crate::compare::probe::{Probe, probe};
 use crate::compare::report;
 use crate::compare::steps::{StepCosts, step_costs};
 use crate::data::Dataset;
+use crate::error::Interrupted;
+use crate::files::lock;
+use crate::files::place::{Kind, Place, is_half_replaced};
 use crate::files::write_whole;
 use crate::train::metrics::EpochMetrics;
-use crate::train::run::Run;
+use crate::train::run::{self, Run, RunFiles};
 use crate::train::session::{RunResult, Watch};
 use crate::train::{Config, Outcome, Session, Trainer};
 use crate::{bail_input, input_error};
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::atomic::AtomicBool;
 
 /// How far a run has come.
@@ -54,7 +58,7 @@ pub trait Spectator: Watch {
 
 /// A comparison and its folder.
 pub struct Comparison {
-    folder: PathBuf,
+    place: Rc<Place>,
     pub plan: Plan,
     /// Seeds outermost, so that a comparison cut short is balanced.
     pub runs: Vec<RunRecord>,
@@ -66,50 +70,51 @@ pub struct Comparison {
 }
 
 impl Comparison {
-    /// Makes a folder; one that already holds a comparison is refused unless `force`, which removes its runs.
-    pub fn create(folder: PathBuf, plan: Plan, force: bool) -> Result<Self> {
-        let held = [plan_file(&folder), folder.join("config.toml")].into_iter().find(|path| path.exists());
-        if let Some(path) = held.filter(|_| !force) {
-            bail_input!(
-                "{} already holds {}; give another --out, continue a comparison with --resume, or overwrite it with --force",
-                folder.display(),
-                path.file_name().unwrap_or_default().display()
-            );
-        }
-        let comparison = Self::of(folder, plan);
-        for record in &comparison.runs {
-            let run = comparison.run_folder(record);
-            if run.exists() {
-                Run::create(run.clone(), force)?;
-                let probe = run.join(PROBE);
-                if probe.exists() {
-                    fs::remove_file(&probe).with_context(|| format!("cannot remove {}", probe.display()))?;
-                }
-            }
-        }
-        for file in report::FILES.map(|name| comparison.folder.join(name)).iter().filter(|file| file.exists()) {
-            fs::remove_file(file).with_context(|| format!("cannot remove {}", file.display()))?;
-        }
-        fs::create_dir_all(&comparison.folder)
-            .map_err(|e| input_error!("cannot make {}: {e}", comparison.folder.display()))?;
-        write_whole(&plan_file(&comparison.folder), comparison.plan.to_toml().as_bytes())?;
+    /// Takes a folder for a new comparison. One that it holds is replaced, at the first checkpoint, with `force` alone;
+    /// `inputs` are files that the command reads.
+    pub fn create(folder: PathBuf, plan: Plan, force: bool, inputs: &[&Path]) -> Result<Self> {
+        Self::begin(Place::claim(folder, &KIND, force, inputs)?, plan)
+    }
+
+    /// Takes the first of `runs/compare-1`, `runs/compare-2`, … that is free.
+    pub fn create_free(plan: Plan) -> Result<Self> {
+        Self::begin(Place::claim_free("compare", &KIND)?, plan)
+    }
+
+    fn begin(place: Place, plan: Plan) -> Result<Self> {
+        let comparison = Self::of(place, plan);
+        comparison.save_plan()?;
         Ok(comparison)
     }
 
-    /// Opens a folder whose plan has been read from [`plan_file`]; what has finished is read.
-    pub fn open(folder: PathBuf, plan: Plan) -> Result<Self> {
-        let mut comparison = Self::of(folder, plan);
+    /// Takes a comparison's folder, to go on there; its plan can then be read from [`plan_file`].
+    pub fn enter(folder: &Path) -> Result<Place> {
+        let path = plan_file(folder);
+        if !path.is_file() && !is_half_replaced(folder) {
+            bail_input!("{} is not a comparison's folder: it holds no plan.toml", folder.display());
+        }
+        Place::enter(folder.into(), &KIND)
+    }
+
+    /// Opens what [`Comparison::enter`] took; what has finished is read.
+    pub fn open(place: Place, plan: Plan) -> Result<Self> {
+        let mut comparison = Self::of(place, plan);
         for i in 0..comparison.runs.len() {
             comparison.read(i)?;
         }
         Ok(comparison)
     }
 
-    fn of(folder: PathBuf, plan: Plan) -> Self {
+    /// Writes the plan, which may have grown.
+    pub fn save_plan(&self) -> Result<()> {
+        write_whole(&plan_file(&self.path()), self.plan.to_toml().as_bytes())
+    }
+
+    fn of(place: Place, plan: Plan) -> Self {
         let record = |seed: u64, name: &str| RunRecord {
             configuration: name.to_string(),
             seed,
-            folder: format!("{name}/seed-{seed}"),
+            folder: run_folder(name, seed),
             status: Status::Pending,
             error: None,
             result: None,
@@ -118,16 +123,27 @@ impl Comparison {
         };
         let of_seed = |&seed: &u64| plan.configurations.iter().map(move |c| record(seed, &c.name));
         let runs = plan.seeds.iter().flat_map(of_seed).collect();
-        Self { folder, runs, plan, device: String::new(), costs: None, cost_error: None }
+        Self { place: Rc::new(place), runs, plan, device: String::new(), costs: None, cost_error: None }
     }
 
-    /// The folder itself.
+    /// Its folder, for people.
     pub fn folder(&self) -> &Path {
-        &self.folder
+        self.place.folder()
     }
 
-    fn run_folder(&self, record: &RunRecord) -> PathBuf {
-        self.folder.join(&record.folder)
+    /// Where its files are for now.
+    pub fn path(&self) -> PathBuf {
+        self.place.path()
+    }
+
+    /// Whether the comparison that it replaces is still there.
+    pub fn is_staged(&self) -> bool {
+        self.place.is_staged()
+    }
+
+    /// What a person must know of its lock.
+    pub fn note(&self) -> Option<&str> {
+        self.place.note()
     }
 
     /// The runs of a configuration, by seed.
@@ -137,15 +153,24 @@ impl Comparison {
 
     /// Reads run `i` if it has finished.
     fn read(&mut self, i: usize) -> Result<()> {
-        let folder = self.run_folder(&self.runs[i]);
-        let run = Run::at(folder.clone());
-        if !run.result().exists() || !folder.join(PROBE).exists() {
+        let files = RunFiles::at(self.path().join(&self.runs[i].folder));
+        if !files.result().exists() || !files.probe().exists() {
             return Ok(());
         }
-        let result: RunResult = read_json(&run.result())?;
-        let epochs = run.read_metrics(result.epochs)?;
+        files.check()?;
+        let config = Config::read(&files.config())?;
+        let chosen = &self.plan.configurations[i % self.plan.configurations.len()];
+        if !config.same_training(&Config { seed: self.runs[i].seed, ..chosen.config.clone() }) {
+            bail_input!(
+                "{} is not what {} says of this run; put the files of one comparison back",
+                files.config().display(),
+                plan_file(&self.path()).display()
+            );
+        }
+        let result: RunResult = read_json(&files.result())?;
+        let epochs = files.read_metrics(result.epochs)?;
         let record = &mut self.runs[i];
-        record.probe = Some(read_json(&folder.join(PROBE))?);
+        record.probe = Some(read_json(&files.probe())?);
         (record.result, record.epochs, record.status) = (Some(result), epochs, Status::Finished);
         Ok(())
     }
@@ -174,6 +199,7 @@ impl Comparison {
                     return Ok(Outcome::Interrupted);
                 }
                 Ok(Outcome::Finished) => self.read(i)?,
+                Err(error) if error.is::<Interrupted>() => return Ok(Outcome::Interrupted),
                 Err(error) => {
                     let record = &mut self.runs[i];
                     (record.status, record.error) = (Status::Failed, Some(format!("{error:#}")));
@@ -195,6 +221,7 @@ impl Comparison {
         match step_costs(backend, &self.plan, load, stop) {
             Ok(None) => return Ok(Outcome::Interrupted),
             Ok(costs) => self.costs = costs,
+            Err(error) if error.is::<Interrupted>() => return Ok(Outcome::Interrupted),
             Err(error) => self.cost_error = Some(format!("{error:#}")),
         }
         report::save(self)?;
@@ -210,27 +237,43 @@ impl Comparison {
         watch: &mut dyn Spectator,
         stop: &AtomicBool,
     ) -> Result<Outcome> {
-        let folder = self.run_folder(&self.runs[i]);
         let mut data = load(&config)?;
         let trainer = Trainer::new(backend.clone(), config, &mut data)?;
-        let mut session = if folder.join("config.toml").exists() {
-            Session::resume(trainer, Run::open(folder.clone())?, data.test, &data.source)?
-        } else {
-            Session::begin(trainer, Run::create(folder.clone(), false)?, data.test)?
+        let run = Run::within(&self.place, &self.runs[i].folder)?;
+        let mut session = match run.files().config().exists() {
+            true => Session::resume(trainer, run, data.test, &data.source)?,
+            false => Session::begin(trainer, run, data.test)?,
         };
         if session.train(watch, stop)? == Outcome::Interrupted {
             return Ok(Outcome::Interrupted);
         }
-        let test = session.test_as_it_is()?;
-        let probe = probe(&mut session.trainer, test)?;
+        let Some(test) = session.test_as_it_is(watch, stop)? else { return Ok(Outcome::Interrupted) };
+        let Some(probe) = probe(&mut session.trainer, test, stop)? else { return Ok(Outcome::Interrupted) };
         // The result last: with it, the run has finished.
-        write_whole(&folder.join(PROBE), (serde_json::to_string_pretty(&probe)? + "\n").as_bytes())?;
-        session.finish()?;
-        Ok(Outcome::Finished)
+        write_whole(&session.run.files().probe(), (serde_json::to_string_pretty(&probe)? + "\n").as_bytes())?;
+        Ok(if session.finish(watch, stop)?.is_some() { Outcome::Finished } else { Outcome::Interrupted })
     }
 }
 
-const PROBE: &str = "probe.json";
+/// A comparison, as what a folder may hold.
+pub static KIND: Kind = Kind {
+    name: "a comparison",
+    holds: |folder| PlanFile::read(&plan_file(folder)).is_ok_and(|plan| plan.runs().is_ok()),
+    files: |folder| {
+        let plan = PlanFile::read(&plan_file(folder)).and_then(|plan| plan.runs());
+        let of_run = |run: String| {
+            let names = run::FILES.into_iter().chain([lock::LOCK]);
+            names.map(|name| folder.join(&run).join(name)).collect::<Vec<_>>()
+        };
+        let runs = plan.unwrap_or_default().into_iter().flat_map(of_run);
+        runs.chain(report::FILES.map(|name| folder.join(name))).chain([plan_file(folder)]).collect()
+    },
+};
+
+/// Where a run lies below its comparison.
+pub fn run_folder(name: &str, seed: u64) -> String {
+    format!("{name}/seed-{seed}")
+}
 
 /// Where a comparison's plan lies.
 pub fn plan_file(folder: &Path) -> PathBuf {

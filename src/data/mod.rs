@@ -125,6 +125,10 @@ pub trait LoadWatch: Sync {
     fn integrated(&self, done: usize, total: usize);
     /// Something that is no error.
     fn note(&self, text: &str);
+    /// Whether to stop, with the error [`Interrupted`](crate::error::Interrupted).
+    fn stopped(&self) -> bool {
+        false
+    }
 }
 
 /// Nobody.

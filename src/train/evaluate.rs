@@ -8,6 +8,7 @@ use crate::network::model::Pass;
 use crate::train::graphs::{Graphs, Repeated};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
+use std::ops::ControlFlow;
 
 /// Over a set of samples.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -24,7 +25,11 @@ pub fn normalisation(data: &Dataset) -> Normalisation {
     Normalisation { full_scale: data.full_scale, mean: data.mean.clone(), deviation: data.deviation.clone() }
 }
 
+/// Whoever waits for scores: told after every batch how many of all samples are done, and says whether to go on.
+pub type Waiting<'a> = dyn FnMut(usize, usize) -> ControlFlow<()> + 'a;
+
 /// Scores of the samples of `set` at `indices`; `labels` are those of all samples. The model's totals stay as they are.
+/// `None` where `waiting` broke it off.
 pub fn scores<B: Backend>(
     model: &mut Model<B>,
     graphs: &mut Graphs<B>,
@@ -32,9 +37,11 @@ pub fn scores<B: Backend>(
     labels: &[u16],
     indices: &[u32],
     loss: &LossSpec,
-) -> Result<Scores> {
+    waiting: &mut Waiting,
+) -> Result<Option<Scores>> {
     let before = model.totals()?;
     model.set_totals(&Totals::default())?;
+    let (mut done, mut flow) = (0, ControlFlow::Continue(()));
     for batch in indices.chunks(model.capacity()) {
         let labels: Vec<u16> = batch.iter().map(|&i| labels[i as usize]).collect();
         model.write_batch(set, &Step::evaluate(batch, &labels))?;
@@ -44,23 +51,36 @@ pub fn scores<B: Backend>(
             model.loss(loss, false)
         })?;
         model.release_batch(set)?;
+        done += batch.len();
+        flow = waiting(done, indices.len());
+        if flow.is_break() {
+            break;
+        }
     }
     let totals = model.totals()?;
     model.set_totals(&before)?;
+    if flow.is_break() {
+        return Ok(None);
+    }
     let count = indices.len();
     totals.ensure_counted(count as u64)?;
-    Ok(Scores { samples: count, loss: totals.loss / count as f64, accuracy: totals.correct as f64 / count as f64 })
+    Ok(Some(Scores {
+        samples: count,
+        loss: totals.loss / count as f64,
+        accuracy: totals.correct as f64 / count as f64,
+    }))
 }
 
-/// Scores of the samples at `indices`.
+/// Scores of the samples at `indices`; `None` where `waiting` broke it off.
 pub fn sample_scores<B: Backend>(
     model: &mut Model<B>,
     samples: Samples,
     normalisation: &Normalisation,
     indices: &[u32],
     loss: &LossSpec,
-) -> Result<Scores> {
+    waiting: &mut Waiting,
+) -> Result<Option<Scores>> {
     let Samples { shape, values, labels } = samples;
     let mut set = model.backend().set(values, shape, normalisation, model.capacity())?;
-    scores(model, &mut Graphs::default(), &mut set, &labels, indices, loss)
+    scores(model, &mut Graphs::default(), &mut set, &labels, indices, loss, waiting)
 }

@@ -10,67 +10,164 @@
 //! | `result.json` | the end: the test set, looked at once |
 
 use crate::backend::Backend;
+use crate::bail_input;
+use crate::files::lock::Lock;
+use crate::files::place::{Kind, Place, is_half_replaced};
 use crate::files::write_whole;
 use crate::report::{MembranePanel, curves, membranes};
-use crate::train::Trainer;
 use crate::train::bounds::LayerTrack;
+use crate::train::checkpoint::descriptions;
 use crate::train::metrics::EpochMetrics;
-use crate::{bail_input, input_error};
+use crate::train::session::RunResult;
+use crate::train::{Config, Trainer};
 use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
-/// A run folder.
-#[derive(Clone, Debug)]
+/// A run, as what a folder may hold. `probe.json` is a comparison's.
+pub static KIND: Kind = Kind {
+    name: "a run",
+    holds: |folder| {
+        let config = folder.join(MARK);
+        identity_in(&fs::read_to_string(&config).unwrap_or_default()).is_some() || Config::read(&config).is_ok()
+    },
+    files: |folder| FILES.iter().map(|name| folder.join(name)).collect(),
+};
+
+const MARK: &str = "config.toml";
+/// All that a run may consist of, the mark last.
+pub const FILES: [&str; 8] = [
+    "result.json",
+    "probe.json",
+    "state.safetensors",
+    "model.safetensors",
+    "metrics.jsonl",
+    "curves.svg",
+    "membranes.svg",
+    MARK,
+];
+
+/// Begins the last line of a configuration that a run has written; the run's identity follows.
+const IDENTITY: &str = "# adali run ";
+
+/// The configuration of a run as its files hold it. All of them carry the same identity, which follows from the
+/// configuration and the samples: the same run again has the same, and the same bytes.
+pub fn signed(config: &Config, identity: &str) -> String {
+    format!("{}{IDENTITY}{identity}\n", config.to_toml())
+}
+
+/// The identity of a run with this configuration on samples with this fingerprint. Where the data lie does not matter.
+pub fn identity(config: &Config, fingerprint: u64) -> String {
+    let mut config = config.clone();
+    config.data.dir = None;
+    let bytes = config.to_toml().into_bytes().into_iter().chain(fingerprint.to_le_bytes());
+    let hash =
+        bytes.fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
+    format!("{hash:016x}")
+}
+
+/// The identity that a configuration carries.
+pub fn identity_in(text: &str) -> Option<String> {
+    text.lines().rev().find_map(|line| Some(line.strip_prefix(IDENTITY)?.trim().to_string()))
+}
+
+/// A run that this process writes: no other does.
+#[derive(Debug)]
 pub struct Run {
-    folder: PathBuf,
+    place: Rc<Place>,
+    /// Its folder below the place.
+    below: PathBuf,
+    /// Of a folder below the place.
+    _lock: Option<Lock>,
 }
 
 impl Run {
-    /// Makes a new folder; one that already holds a run is refused unless `force`, which empties it of its run.
-    pub fn create(folder: PathBuf, force: bool) -> Result<Self> {
-        let run = Self { folder };
-        // The configuration last: without it, what a kill leaves here is no run.
-        let pictures = [run.curves(), run.membranes()];
-        let files = [run.state(), run.model(), run.metrics(), run.result()].into_iter().chain(pictures);
-        for file in files.chain([run.config()]).filter(|file| file.exists()) {
-            if !force {
-                bail_input!(
-                    "{} already holds a run; give another --out, continue it with --resume, or overwrite it with --force",
-                    run.folder.display()
-                );
-            }
-            fs::remove_file(&file).with_context(|| format!("cannot remove {}", file.display()))?;
-        }
-        fs::create_dir_all(&run.folder).map_err(|e| input_error!("cannot make {}: {e}", run.folder.display()))?;
-        Ok(run)
+    /// Takes a folder for a new run. What it holds is replaced, at the first checkpoint, with `force` alone; `inputs` are
+    /// files that the command reads.
+    pub fn create(folder: PathBuf, force: bool, inputs: &[&Path]) -> Result<Self> {
+        Ok(Self::at(Place::claim(folder, &KIND, force, inputs)?))
     }
 
-    /// A folder that may hold a run.
+    /// Takes the first of `runs/NAME-1`, `runs/NAME-2`, … that is free.
+    pub fn create_free(name: &str) -> Result<Self> {
+        Ok(Self::at(Place::claim_free(name, &KIND)?))
+    }
+
+    /// Takes a folder that a training has left, to go on there.
+    pub fn open(folder: PathBuf) -> Result<Self> {
+        if !folder.join(MARK).is_file() && !is_half_replaced(&folder) {
+            bail_input!("{} is not a run folder: it holds no {MARK}", folder.display());
+        }
+        Ok(Self::at(Place::enter(folder, &KIND)?))
+    }
+
+    fn at(place: Place) -> Self {
+        Self { place: Rc::new(place), below: PathBuf::new(), _lock: None }
+    }
+
+    /// Takes a folder below a place, begun before or not.
+    pub fn within(place: &Rc<Place>, below: &str) -> Result<Self> {
+        let folder = place.path().join(below);
+        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        // Put in order, as far as it was used by itself.
+        drop(Place::enter(folder.clone(), &KIND)?);
+        let lock = Lock::acquire(&folder)?;
+        Ok(Self { place: place.clone(), below: below.into(), _lock: Some(lock) })
+    }
+
+    /// Its folder, for people.
+    pub fn folder(&self) -> PathBuf {
+        match self.below.as_os_str().is_empty() {
+            true => self.place.folder().to_path_buf(),
+            false => self.place.folder().join(&self.below),
+        }
+    }
+
+    /// Its files, where they are for now.
+    pub fn files(&self) -> RunFiles {
+        match self.below.as_os_str().is_empty() {
+            true => RunFiles::at(self.place.path()),
+            false => RunFiles::at(self.place.path().join(&self.below)),
+        }
+    }
+
+    /// A checkpoint is saved: the run takes the place of the one that it replaces.
+    pub fn commit(&self) -> Result<()> {
+        self.place.commit()
+    }
+
+    /// Whether what it replaces is still there.
+    pub fn is_staged(&self) -> bool {
+        self.place.is_staged()
+    }
+
+    /// What a person must know of its lock.
+    pub fn note(&self) -> Option<&str> {
+        self.place.note()
+    }
+}
+
+/// The files of a run.
+#[derive(Clone, Debug)]
+pub struct RunFiles {
+    folder: PathBuf,
+}
+
+/// A line of `metrics.jsonl`.
+#[derive(Serialize, Deserialize)]
+struct Line<M> {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    identity: Option<String>,
+    #[serde(flatten)]
+    metrics: M,
+}
+
+impl RunFiles {
+    /// Of a folder that may hold a run.
     pub fn at(folder: PathBuf) -> Self {
         Self { folder }
-    }
-
-    /// A folder that a training has left.
-    pub fn open(folder: PathBuf) -> Result<Self> {
-        let run = Self { folder };
-        if !run.config().is_file() {
-            bail_input!("{} is not a run folder: it holds no config.toml", run.folder.display());
-        }
-        Ok(run)
-    }
-
-    /// The first of `runs/NAME-1`, `runs/NAME-2`, … that is free.
-    pub fn free_folder(name: &str) -> PathBuf {
-        (1..)
-            .map(|i| Path::new("runs").join(format!("{name}-{i}")))
-            .find(|path| !path.exists())
-            .expect("numbers do not end")
-    }
-
-    /// The folder itself.
-    pub fn folder(&self) -> &Path {
-        &self.folder
     }
 
     /// `config.toml`.
@@ -108,6 +205,50 @@ impl Run {
         self.folder.join("membranes.svg")
     }
 
+    /// `probe.json`.
+    pub fn probe(&self) -> PathBuf {
+        self.folder.join("probe.json")
+    }
+
+    /// Checks that all files are of one run, as far as they say; older versions' do not.
+    ///
+    /// # Errors
+    /// An [`InputError`](crate::error::InputError) that names two files of different runs, or says that the run is being
+    /// replaced.
+    pub fn check(&self) -> Result<()> {
+        let name = self.folder.display();
+        if is_half_replaced(&self.folder) {
+            // Where nobody is at it, a kill has cut it short.
+            drop(Place::enter(self.folder.clone(), &KIND)?);
+        }
+        let of_config = fs::read_to_string(self.config()).ok().and_then(|text| identity_in(&text));
+        let of_tensors = |path: &Path| descriptions(path).and_then(|about| identity_in(about.get("config")?));
+        let text = fs::read_to_string(self.metrics()).unwrap_or_default();
+        let lines = text.lines().filter_map(|line| serde_json::from_str::<Line<serde::de::IgnoredAny>>(line).ok());
+        let result = fs::read(self.result()).ok().and_then(|bytes| serde_json::from_slice::<RunResult>(&bytes).ok());
+        let found = [
+            (self.config(), of_config),
+            (self.model(), of_tensors(&self.model())),
+            (self.state(), of_tensors(&self.state())),
+            (self.result(), result.and_then(|result| result.identity)),
+        ];
+        let all = found.into_iter().chain(lines.map(|line| (self.metrics(), line.identity)));
+        let mut first: Option<(PathBuf, String)> = None;
+        for (file, identity) in all.filter_map(|(file, identity)| Some((file, identity?))) {
+            match &first {
+                Some((other, known)) if *known != identity => bail_input!(
+                    "{name} holds files of different runs: {} is of {known}, {} of {identity}; put the files of one run \
+                     back, or name the model.safetensors itself",
+                    other.display(),
+                    file.display()
+                ),
+                Some(_) => {}
+                None => first = Some((file, identity)),
+            }
+        }
+        Ok(())
+    }
+
     /// The epochs in `metrics.jsonl` up to `epoch`; a last line cut short by a kill is left out.
     pub fn read_metrics(&self, epoch: u32) -> Result<Vec<EpochMetrics>> {
         let text = match fs::read_to_string(self.metrics()) {
@@ -115,19 +256,19 @@ impl Run {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
             Err(e) => return Err(e).with_context(|| format!("cannot read {}", self.metrics().display())),
         };
-        let lines = text.lines().filter_map(|line| serde_json::from_str::<EpochMetrics>(line).ok());
-        Ok(lines.filter(|metrics| metrics.epoch <= epoch).collect())
+        let lines = text.lines().filter_map(|line| serde_json::from_str::<Line<EpochMetrics>>(line).ok());
+        Ok(lines.map(|line| line.metrics).filter(|metrics| metrics.epoch <= epoch).collect())
     }
 
     /// Saves an epoch's metrics and pictures. The model is saved before it and the state behind it, so that a kill
     /// in between repeats the epoch and writes the same bytes.
-    pub fn save_epoch<B: Backend>(&self, trainer: &Trainer<B>, epochs: &[EpochMetrics]) -> Result<()> {
+    pub fn save_epoch<B: Backend>(&self, trainer: &Trainer<B>, epochs: &[EpochMetrics], identity: &str) -> Result<()> {
         let last = epochs.last().expect("an epoch has just ended");
-        let lines: String =
-            epochs.iter().map(|e| serde_json::to_string(e).map(|line| line + "\n")).collect::<Result<_, _>>()?;
+        let line = |metrics| serde_json::to_string(&Line { identity: Some(identity.to_string()), metrics });
+        let lines: String = epochs.iter().map(|e| line(e).map(|line| line + "\n")).collect::<Result<_, _>>()?;
         write_whole(&self.metrics(), lines.as_bytes())?;
         let title = format!("{} on {}", trainer.title(), trainer.config.data.source.name());
-        write_whole(&self.curves(), curves(&title, epochs)?.as_bytes())?;
+        write_whole(&self.curves(), described(curves(&title, epochs)?, identity).as_bytes())?;
         let panels: Vec<MembranePanel> = last
             .layers
             .iter()
@@ -142,8 +283,13 @@ impl Run {
         if !panels.is_empty() {
             let data = trainer.config.data.source.name();
             let title = format!("Membranes in epoch {}: {} on {data}", last.epoch, trainer.surrogate());
-            write_whole(&self.membranes(), membranes(&title, &panels)?.as_bytes())?;
+            write_whole(&self.membranes(), described(membranes(&title, &panels)?, identity).as_bytes())?;
         }
         Ok(())
     }
+}
+
+/// A picture that says whose it is.
+fn described(svg: String, identity: &str) -> String {
+    svg.replacen('>', &format!("><desc>adali run {identity}</desc>"), 1)
 }

@@ -7,19 +7,30 @@ use crate::files::write_whole;
 use crate::train::checkpoint::{self, Progress, load_model, open_model, open_state};
 use crate::train::evaluate::Scores;
 use crate::train::metrics::EpochMetrics;
-use crate::train::run::Run;
+use crate::train::run::{Run, identity, identity_in, signed};
 use crate::train::{Observer, Outcome, Trainer};
 use crate::{bail_input, input_error};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
-use std::sync::atomic::AtomicBool;
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Whoever looks at a training without saving it.
 pub trait Watch {
     /// After every step; `done` of `total` in this epoch.
     fn step(&mut self, done: u64, total: u64, epoch: u32, progress: &Progress);
-    /// After every epoch.
+    /// While samples are scored without training on them.
+    fn scored(&mut self, done: usize, total: usize, what: Scored);
+    /// After every epoch, once all of it is saved.
     fn epoch(&mut self, metrics: &EpochMetrics, improved: bool) -> Result<()>;
+}
+
+/// Samples that are not trained on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scored {
+    /// After this epoch.
+    HeldOut(u32),
+    Test,
 }
 
 /// What `result.json` holds.
@@ -41,6 +52,9 @@ pub struct RunResult {
     /// The largest memory of the process so far, in bytes.
     pub peak_rss_bytes: Option<u64>,
     pub device: String,
+    /// Of the run; older versions wrote none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<String>,
     /// The run folder.
     pub run: String,
 }
@@ -52,60 +66,81 @@ pub struct Session<B: Backend> {
     /// The epochs done.
     pub epochs: Vec<EpochMetrics>,
     test: Samples,
+    identity: String,
 }
 
 impl<B: Backend> Session<B> {
     /// A new training in a folder made for it.
     pub fn begin(trainer: Trainer<B>, run: Run, test: Samples) -> Result<Self> {
-        write_whole(&run.config(), trainer.config.to_toml().as_bytes())?;
-        Ok(Self { trainer, run, epochs: Vec::new(), test })
+        let identity = identity(&trainer.config, trainer.progress.fingerprint);
+        write_whole(&run.files().config(), signed(&trainer.config, &identity).as_bytes())?;
+        Ok(Self { trainer, run, epochs: Vec::new(), test, identity })
     }
 
     /// Goes on where the folder's state stands, or from the beginning where there is none yet; `source` says where the
     /// samples come from.
     ///
     /// # Errors
-    /// Where the state is of other samples or of another configuration.
+    /// Where the state is of other samples or of another configuration, or files are of different runs.
     pub fn resume(mut trainer: Trainer<B>, run: Run, test: Samples, source: &str) -> Result<Self> {
-        if !run.state().exists() {
+        let files = run.files();
+        files.check()?;
+        if !files.state().exists() {
             return Self::begin(trainer, run, test);
         }
-        let (state, progress) = open_state(&run.state())?;
+        let (state, progress) = open_state(&files.state())?;
         if progress.fingerprint != trainer.progress.fingerprint {
             bail_input!("{} was trained on other samples than {source} holds now", run.folder().display());
         }
         if !state.config()?.same_training(&trainer.config) {
             bail_input!(
                 "{} was changed since {} was written; put it back, or start a new run with --config",
-                run.config().display(),
-                run.state().display()
+                files.config().display(),
+                files.state().display()
             );
         }
-        trainer.check_progress(&progress, &run.state())?;
-        let epochs = run.read_metrics(progress.epoch)?;
+        trainer.check_progress(&progress, &files.state())?;
+        // An older version wrote none.
+        let known = identity_in(&state.description("config")?);
+        let identity = known.unwrap_or_else(|| identity(&trainer.config, progress.fingerprint));
+        let epochs = files.read_metrics(progress.epoch)?;
         trainer.resume(&state, progress)?;
-        Ok(Self { trainer, run, epochs, test })
+        Ok(Self { trainer, run, epochs, test, identity })
+    }
+
+    /// The run's identity.
+    pub fn identity(&self) -> &str {
+        &self.identity
     }
 
     /// Trains to the end, or until `stop`; every epoch is saved.
     pub fn train(&mut self, watch: &mut dyn Watch, stop: &AtomicBool) -> Result<Outcome> {
-        let Self { trainer, run, epochs, .. } = self;
-        trainer.run(&mut Keeper { run, epochs, watch }, stop)
+        let Self { trainer, run, epochs, identity, .. } = self;
+        let config = signed(&trainer.config, identity);
+        trainer.run(&mut Keeper { run, epochs, watch, config, identity }, stop)
     }
 
-    /// Scores of the network as it stands on the test samples.
-    pub fn test_as_it_is(&mut self) -> Result<Scores> {
-        self.trainer.evaluate(self.test.clone())
+    /// Scores of the network as it stands on the test samples; `None` once `stop` is set.
+    pub fn test_as_it_is(&mut self, watch: &mut dyn Watch, stop: &AtomicBool) -> Result<Option<Scores>> {
+        let mut waiting = |done: usize, of: usize| {
+            watch.scored(done, of, Scored::Test);
+            if done < of && stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        self.trainer.evaluate(self.test.clone(), &mut waiting)
     }
 
-    /// Tests the network of the chosen epoch and writes `result.json`.
-    pub fn finish(self) -> Result<RunResult> {
-        let Self { mut trainer, run, test, .. } = self;
-        let chosen = open_model(&run.model())?;
-        let epoch =
-            chosen.description("epoch")?.parse().map_err(|_| input_error!("{} has no epoch", run.model().display()))?;
-        load_model(&chosen, &mut trainer.model)?;
-        let test = trainer.evaluate(test)?;
+    /// Tests the network of the chosen epoch and writes `result.json`; `None` once `stop` is set, and then a resume tests
+    /// it.
+    pub fn finish(mut self, watch: &mut dyn Watch, stop: &AtomicBool) -> Result<Option<RunResult>> {
+        let files = self.run.files();
+        let chosen = open_model(&files.model())?;
+        let epoch = chosen
+            .description("epoch")?
+            .parse()
+            .map_err(|_| input_error!("{} has no epoch", files.model().display()))?;
+        load_model(&chosen, &mut self.trainer.model)?;
+        let Some(test) = self.test_as_it_is(watch, stop)? else { return Ok(None) };
+        let Self { trainer, run, identity, .. } = self;
         let result = RunResult {
             test_accuracy: test.accuracy,
             test_loss: test.loss,
@@ -117,10 +152,11 @@ impl<B: Backend> Session<B> {
             images_per_second: median(&trainer.progress.rates),
             peak_rss_bytes: peak_memory(),
             device: trainer.model.backend().describe(),
+            identity: Some(identity),
             run: run.folder().display().to_string(),
         };
-        write_whole(&run.result(), (serde_json::to_string_pretty(&result)? + "\n").as_bytes())?;
-        Ok(result)
+        write_whole(&files.result(), (serde_json::to_string_pretty(&result)? + "\n").as_bytes())?;
+        Ok(Some(result))
     }
 }
 
@@ -129,6 +165,9 @@ struct Keeper<'a> {
     run: &'a Run,
     epochs: &'a mut Vec<EpochMetrics>,
     watch: &'a mut dyn Watch,
+    /// With the run's identity.
+    config: String,
+    identity: &'a str,
 }
 
 impl<B: Backend> Observer<B> for Keeper<'_> {
@@ -136,24 +175,27 @@ impl<B: Backend> Observer<B> for Keeper<'_> {
         self.watch.step(done, total, epoch, progress);
     }
 
-    fn improved(&mut self, trainer: &Trainer<B>, epoch: u32) -> Result<()> {
-        checkpoint::save_model(&self.run.model(), &trainer.model, &trainer.config.to_toml(), epoch)
+    fn scored(&mut self, done: usize, total: usize, epoch: u32) {
+        self.watch.scored(done, total, Scored::HeldOut(epoch));
     }
 
-    fn epoch(&mut self, trainer: &Trainer<B>, metrics: &EpochMetrics, improved: bool) -> Result<()> {
+    fn improved(&mut self, trainer: &Trainer<B>, epoch: u32) -> Result<()> {
+        checkpoint::save_model(&self.run.files().model(), &trainer.model, &self.config, epoch)
+    }
+
+    fn epoch(&mut self, trainer: &Trainer<B>, metrics: &EpochMetrics, _: bool) -> Result<()> {
         self.epochs.push(metrics.clone());
-        self.run.save_epoch(trainer, self.epochs)?;
-        self.watch.epoch(metrics, improved)
+        self.run.files().save_epoch(trainer, self.epochs, self.identity)
     }
 
     fn checkpoint(&mut self, trainer: &Trainer<B>) -> Result<()> {
-        checkpoint::save_state(
-            &self.run.state(),
-            &trainer.model,
-            &trainer.tracker,
-            &trainer.progress,
-            &trainer.config.to_toml(),
-        )
+        let state = self.run.files().state();
+        checkpoint::save_state(&state, &trainer.model, &trainer.tracker, &trainer.progress, &self.config)?;
+        self.run.commit()
+    }
+
+    fn saved(&mut self, metrics: &EpochMetrics, improved: bool) -> Result<()> {
+        self.watch.epoch(metrics, improved)
     }
 }
 

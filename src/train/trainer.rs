@@ -10,11 +10,12 @@ use crate::network::model::Pass;
 use crate::train::bounds::{BoundsTracker, not_finite};
 use crate::train::checkpoint::{Checkpoint, Progress, load_state};
 use crate::train::config::Config;
-use crate::train::evaluate::{self, Scores};
+use crate::train::evaluate::{self, Scores, Waiting};
 use crate::train::graphs::{Graphs, Repeated};
 use crate::train::metrics::EpochMetrics;
 use crate::{backend, bail_input};
 use anyhow::{Result, bail};
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -28,12 +29,18 @@ const COUNTS_PER_EPOCH: u64 = 8;
 pub trait Observer<B: Backend> {
     /// After every step; `done` of `total` in this epoch.
     fn step(&mut self, done: u64, total: u64, epoch: u32, progress: &Progress);
+    /// While samples are scored without training on them: held-out ones in training.
+    fn scored(&mut self, _done: usize, _total: usize, _epoch: u32) {}
     /// The network is the best so far on the held-out samples, or nothing is held out.
     fn improved(&mut self, trainer: &Trainer<B>, epoch: u32) -> Result<()>;
     /// After every epoch.
     fn epoch(&mut self, trainer: &Trainer<B>, metrics: &EpochMetrics, improved: bool) -> Result<()>;
     /// A checkpoint is due: after every epoch, after so many steps, or when the training stops early.
     fn checkpoint(&mut self, trainer: &Trainer<B>) -> Result<()>;
+    /// After every epoch, once all of it is saved.
+    fn saved(&mut self, _metrics: &EpochMetrics, _improved: bool) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// How a training ended.
@@ -100,7 +107,8 @@ impl<B: Backend> Trainer<B> {
         let p = progress;
         let (steps, samples) = (self.epoch_steps(), p.step.checked_mul(self.config.training.batch as u64));
         if p.epoch > self.config.training.epochs
-            || p.step >= steps
+            || p.step > steps
+            || (p.step == steps && p.epoch == self.config.training.epochs)
             || samples != Some(p.totals.samples)
             || p.totals.correct > p.totals.samples
         {
@@ -197,14 +205,28 @@ impl<B: Backend> Trainer<B> {
             let waited = Instant::now();
             self.catch_up()?;
             self.progress.seconds += waited.elapsed().as_secs_f64();
-            let improved = self.validate(epoch)?;
+            let mut waiting = |done: usize, of: usize| {
+                observer.scored(done, of, epoch);
+                // The last batch is not worth a second look.
+                if done < of && stop.load(Ordering::Relaxed) {
+                    ControlFlow::Break(())
+                } else {
+                    ControlFlow::Continue(())
+                }
+            };
+            let Some(improved) = self.validate(epoch, &mut waiting)? else {
+                // All steps are done and the epoch is not: a resume scores the held-out samples anew.
+                observer.checkpoint(self)?;
+                return Ok(Outcome::Interrupted);
+            };
             if improved {
                 observer.improved(self, epoch)?;
             }
             let metrics = self.end_epoch(epoch, total, before, begin)?;
             observer.epoch(self, &metrics, improved)?;
             observer.checkpoint(self)?;
-            if stop.load(Ordering::Relaxed) && self.progress.epoch < self.config.training.epochs {
+            observer.saved(&metrics, improved)?;
+            if stop.load(Ordering::Relaxed) {
                 return Ok(Outcome::Interrupted);
             }
         }
@@ -320,10 +342,10 @@ impl<B: Backend> Trainer<B> {
         self.tracker.update_every().map_or(usual, |every| usual.min(every))
     }
 
-    /// Loss and accuracy on other samples of the same data set.
-    pub fn evaluate(&mut self, samples: Samples) -> Result<Scores> {
+    /// Loss and accuracy on other samples of the same data set; `None` where `waiting` broke it off.
+    pub fn evaluate(&mut self, samples: Samples, waiting: &mut Waiting) -> Result<Option<Scores>> {
         let all: Vec<u32> = (0..samples.labels.len() as u32).collect();
-        evaluate::sample_scores(&mut self.model, samples, &self.normalisation, &all, &self.config.loss)
+        evaluate::sample_scores(&mut self.model, samples, &self.normalisation, &all, &self.config.loss, waiting)
     }
 }
 

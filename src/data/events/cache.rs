@@ -173,13 +173,7 @@ pub fn write(path: &Path, key: Key, data: &Dataset) -> Result<()> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     }
-    // Another process may write the same file now: each writes one of its own and puts it in place.
-    let own = path.with_extension(format!("{}.new", std::process::id()));
-    write_whole(&own, &bytes)?;
-    fs::rename(&own, path).with_context(|| {
-        let _ = fs::remove_file(&own);
-        format!("cannot write {}", path.display())
-    })
+    write_whole(path, &bytes)
 }
 
 fn checksum(bytes: &[u8]) -> u32 {

@@ -9,6 +9,7 @@ use super::recordings::{Recordings, Trial, list};
 use super::remarks::{Noticed, Remarks};
 use super::{Event, SensorSize};
 use crate::data::{DataSource, Dataset, LoadWatch, SampleShape, Samples, Values};
+use crate::error::Interrupted;
 use anyhow::Result;
 use rayon::prelude::*;
 use std::path::Path;
@@ -89,6 +90,9 @@ fn integrate(
         let read: Vec<(EventCounts, Noticed)> = files
             .par_iter()
             .map(|trials| {
+                if watch.stopped() {
+                    return Err(Interrupted.into());
+                }
                 let read = of_file(trials, recordings.size, integration, shape);
                 watch.integrated(done.fetch_add(1, Ordering::Relaxed) + 1, total);
                 read

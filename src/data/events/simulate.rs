@@ -119,15 +119,18 @@ impl Simulation {
         if out.is_file() {
             crate::bail_input!("{} is a file where a folder is expected; give another --out", out.display());
         }
-        let taken = PARTS.iter().map(|part| out.join(part)).find(|path| path.exists());
-        if let (Some(path), false) = (&taken, force) {
-            crate::bail_input!("{} exists; overwrite it with --force or give another --out", path.display());
-        }
-        if let Some(path) = taken.filter(|_| !out.join(DESCRIPTION).exists()) {
-            crate::bail_input!(
-                "{} was not simulated here: its folder has no {DESCRIPTION}; --force replaces simulations alone, so give another --out",
-                path.display()
-            );
+        let names = PARTS.iter().copied().chain([DESCRIPTION]);
+        if let Some(path) = names.map(|name| out.join(name)).find(|path| path.exists()) {
+            if !out.join(DESCRIPTION).is_file() {
+                crate::bail_input!(
+                    "{} exists and was not simulated: {} has no {DESCRIPTION}; give another --out",
+                    path.display(),
+                    out.display()
+                );
+            }
+            if !force {
+                crate::bail_input!("{} exists; overwrite it with --force or give another --out", path.display());
+            }
         }
         let staged = PARTS.map(|part| out.join(format!("{part}.tmp")));
         let clear = || staged.iter().filter(|path| path.exists()).try_for_each(fs::remove_dir_all);

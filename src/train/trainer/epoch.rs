@@ -4,20 +4,21 @@ use super::Trainer;
 use crate::backend::Backend;
 use crate::slope_means::SlopeMeans;
 use crate::train::checkpoint::{Best, Progress};
-use crate::train::evaluate;
+use crate::train::evaluate::{self, Waiting};
 use crate::train::metrics::{BoundsMetrics, EpochMetrics, LayerMetrics};
 use anyhow::{Result, bail};
 use std::time::Instant;
 
 impl<B: Backend> Trainer<B> {
-    /// Scores the held-out samples; whether this is the best epoch so far.
-    pub(super) fn validate(&mut self, epoch: u32) -> Result<bool> {
+    /// Scores the held-out samples; whether this is the best epoch so far. `None` where it was broken off.
+    pub(super) fn validate(&mut self, epoch: u32, waiting: &mut Waiting) -> Result<Option<bool>> {
         self.held_out = None;
         if self.validation.is_empty() {
-            return Ok(true);
+            return Ok(Some(true));
         }
         let Self { model, graphs, set, labels, validation, config, .. } = self;
-        let now = evaluate::scores(model, graphs, set, labels, validation, &config.loss)?;
+        let now = evaluate::scores(model, graphs, set, labels, validation, &config.loss, waiting)?;
+        let Some(now) = now else { return Ok(None) };
         if !now.loss.is_finite() {
             bail!(
                 "the loss on held-out samples is {} after epoch {epoch} (step {} in all); lower the learning rate or clip gradients",
@@ -32,7 +33,7 @@ impl<B: Backend> Trainer<B> {
         if improved {
             self.progress.best = Some(Best { epoch, accuracy: now.accuracy, loss: now.loss });
         }
-        Ok(improved)
+        Ok(Some(improved))
     }
 
     /// Gathers the metrics, moves the bounds and the progress to the next epoch.
