@@ -6,7 +6,7 @@ use crate::compare::probe::{Probe, probe};
 use crate::compare::report;
 use crate::compare::steps::{StepCosts, step_costs};
 use crate::data::Dataset;
-use crate::files::write_whole;
+use crate::files::{MOST_RECORDS, read_text, write_whole};
 use crate::train::metrics::EpochMetrics;
 use crate::train::run::Run;
 use crate::train::session::{RunResult, Watch};
@@ -238,7 +238,7 @@ pub fn plan_file(folder: &Path) -> PathBuf {
 }
 
 fn read_json<V: DeserializeOwned>(path: &Path) -> Result<V> {
-    let text = fs::read_to_string(path).map_err(|e| input_error!("cannot read {}: {e}", path.display()))?;
+    let text = read_text(path, MOST_RECORDS)?;
     serde_json::from_str(&text)
         .map_err(|e| input_error!("{} is damaged: {e}; remove it to end its run again", path.display()))
 }

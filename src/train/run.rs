@@ -10,7 +10,7 @@
 //! | `result.json` | the end: the test set, looked at once |
 
 use crate::backend::Backend;
-use crate::files::write_whole;
+use crate::files::{MOST_RECORDS, read_text, write_whole};
 use crate::report::{MembranePanel, curves, membranes};
 use crate::train::Trainer;
 use crate::train::bounds::LayerTrack;
@@ -110,11 +110,8 @@ impl Run {
 
     /// The epochs in `metrics.jsonl` up to `epoch`; a last line cut short by a kill is left out.
     pub fn read_metrics(&self, epoch: u32) -> Result<Vec<EpochMetrics>> {
-        let text = match fs::read_to_string(self.metrics()) {
-            Ok(text) => text,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
-            Err(e) => return Err(e).with_context(|| format!("cannot read {}", self.metrics().display())),
-        };
+        let path = self.metrics();
+        let text = if path.exists() { read_text(&path, MOST_RECORDS)? } else { String::new() };
         let lines = text.lines().filter_map(|line| serde_json::from_str::<EpochMetrics>(line).ok());
         Ok(lines.filter(|metrics| metrics.epoch <= epoch).collect())
     }

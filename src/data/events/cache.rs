@@ -12,16 +12,17 @@
 
 use super::counts::EventCounts;
 use crate::data::{Dataset, SampleShape, Samples, Values};
-use crate::files::write_whole;
+use crate::files::{read_bytes, write_whole};
 use crate::tensors::{TensorFile, Tensors};
 use anyhow::{Context, Result, bail};
 use std::fs;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 /// Changes whenever frames or their file come to mean something else.
 const FORMAT: &str = "1";
+/// No file is larger.
+const MAX_BYTES: u64 = 1 << 38;
 const PARTS: [&str; 2] = ["train", "test"];
 
 /// What the frames of a data set depend on, as a number.
@@ -74,10 +75,10 @@ pub fn usual_folder() -> Option<PathBuf> {
 /// # Errors
 /// Says what is wrong with the file.
 pub fn read(path: &Path, key: Key) -> Result<Option<Dataset>> {
-    let bytes = match fs::read(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        bytes => bytes?,
-    };
+    if !path.exists() {
+        return Ok(None);
+    }
+    let bytes = read_bytes(path, MAX_BYTES)?;
     let Some((content, sum)) = bytes.split_last_chunk() else { bail!("it has {} bytes", bytes.len()) };
     if checksum(content) != u32::from_le_bytes(*sum) {
         bail!("its checksum is wrong");

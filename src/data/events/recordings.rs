@@ -11,6 +11,7 @@
 use super::SensorSize;
 use super::simulate::DESCRIPTION;
 use crate::data::{DataSource, files};
+use crate::files::{MOST_SETTINGS, read_text};
 use anyhow::Result;
 use std::path::{Path, PathBuf};
 
@@ -112,8 +113,7 @@ fn nmnist_size(folder: &Path) -> Result<SensorSize> {
     if !path.exists() {
         return Ok(NMNIST_SIZE);
     }
-    let bytes = files::read(&path)?;
-    let side = toml::from_str::<Side>(&String::from_utf8_lossy(&bytes));
+    let side = toml::from_str::<Side>(&read_text(&path, MOST_SETTINGS)?);
     let Side { side } = side.map_err(|error| {
         crate::input_error!("{} does not say the sensor's side ({}); simulate again", path.display(), error.message())
     })?;
@@ -163,7 +163,7 @@ fn dvs_gesture(folder: PathBuf) -> Result<Recordings> {
 
 /// The trials of the recordings that `list` names; the only place where a gesture's table is read.
 fn gesture_trials(folder: &Path, list: &str) -> Result<Vec<Trial>> {
-    let text = |path: &Path| -> Result<String> { Ok(String::from_utf8_lossy(&files::read(path)?).into_owned()) };
+    let text = |path: &Path| read_text(path, MOST_SETTINGS);
     let list = folder.join(list);
     let mut trials = Vec::new();
     for name in text(&list)?.lines().map(str::trim).filter(|name| !name.is_empty()) {
