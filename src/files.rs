@@ -1,13 +1,13 @@
-//! Files that are either whole or not there, and folders that one process writes at a time.
+//! Files that are written whole or not at all and read within limits, and folders that one process writes at a time.
 
 pub mod lock;
 pub mod output;
 pub mod place;
 
-use crate::bail_input;
+use crate::{bail_input, input_error};
 use anyhow::{Context, Result};
-use std::fs::File;
-use std::io::{self, Write};
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Read, Write};
 use std::path::Path;
 use tempfile::NamedTempFile;
 
@@ -56,4 +56,100 @@ fn sync_folder(folder: &Path) -> io::Result<()> {
 /// The folder that `path` lies in.
 fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Bytes of a configuration, a network, a plan, or a list of trials.
+pub const MOST_SETTINGS: u64 = 1 << 20;
+/// Bytes of what the program writes as text itself: metrics of up to a million epochs, benchmarks.
+pub const MOST_RECORDS: u64 = 1 << 31;
+
+/// Opens a regular file: nothing that waits, as a pipe does, or never ends, as a device does.
+///
+/// # Errors
+/// An [`InputError`](crate::error::InputError) when there is no such file or it cannot be opened.
+pub fn open_regular(path: &Path) -> Result<File> {
+    let shown = path.display();
+    let refused = |error: std::io::Error| match error.kind() {
+        ErrorKind::NotFound => input_error!("{shown} does not exist"),
+        _ => input_error!("{shown} cannot be read: {error}"),
+    };
+    // Before it is opened, since opening a pipe waits; and after, since it may have become another.
+    let kind = fs::metadata(path).map_err(refused)?;
+    let file = if kind.is_file() { Some(File::open(path).map_err(refused)?) } else { None };
+    match file {
+        Some(file) if file.metadata().map_err(refused)?.is_file() => Ok(file),
+        _ if kind.is_dir() => bail_input!("{shown} is a folder where a file is expected"),
+        _ => bail_input!("{shown} is not a regular file; copy it into one"),
+    }
+}
+
+/// The bytes of a regular file of at most `most` bytes.
+///
+/// # Errors
+/// An [`InputError`](crate::error::InputError) when there is no such file, it is larger, or memory does not hold it.
+pub fn read_bytes(path: &Path, most: u64) -> Result<Vec<u8>> {
+    let shown = path.display();
+    let file = open_regular(path)?;
+    let refused = |error: std::io::Error| input_error!("{shown} cannot be read: {error}");
+    let length = file.metadata().map_err(refused)?.len();
+    let mut bytes = Vec::new();
+    if length <= most {
+        let room = usize::try_from(length).ok().and_then(|length| bytes.try_reserve_exact(length + 1).ok());
+        room.ok_or_else(|| input_error!("{shown} has {length} bytes, which memory does not hold"))?;
+        // A file may grow while it is read.
+        file.take(most + 1).read_to_end(&mut bytes).map_err(refused)?;
+    }
+    let found = length.max(bytes.len() as u64);
+    if found > most {
+        bail_input!("{shown} has {found} bytes, but at most {most} are read; name another file");
+    }
+    Ok(bytes)
+}
+
+/// The text of a regular file of at most `most` bytes, in UTF-8.
+///
+/// # Errors
+/// As [`read_bytes`], or when the bytes are no text in UTF-8.
+pub fn read_text(path: &Path, most: u64) -> Result<String> {
+    String::from_utf8(read_bytes(path, most)?).map_err(|error| {
+        let place = error.utf8_error().valid_up_to();
+        input_error!("{} is not text in UTF-8: byte {place} is not part of a character", path.display())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::InputError;
+
+    fn refused<T: std::fmt::Debug>(read: Result<T>, part: &str) {
+        let error = read.unwrap_err();
+        assert!(error.is::<InputError>() && error.to_string().contains(part), "{error}");
+    }
+
+    #[test]
+    fn files_are_read_within_limits() {
+        let home = tempfile::TempDir::new().unwrap();
+        let path = home.path().join("x");
+        fs::write(&path, "één").unwrap();
+        assert_eq!(read_text(&path, 5).unwrap(), "één");
+        refused(read_text(&path, 4), "has 5 bytes, but at most 4");
+        fs::write(&path, b"ab\xff").unwrap();
+        refused(read_text(&path, 5), "byte 2 is not part");
+        File::create(&path).unwrap().set_len(1 << 40).unwrap();
+        refused(read_bytes(&path, MOST_SETTINGS), "has 1099511627776 bytes");
+        refused(read_bytes(home.path(), 5), "is a folder");
+        refused(read_bytes(&home.path().join("none"), 5), "does not exist");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn pipes_and_devices_are_refused_at_once() {
+        let home = tempfile::TempDir::new().unwrap();
+        let pipe = home.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        for path in [&pipe, Path::new("/dev/zero")] {
+            refused(read_bytes(path, MOST_RECORDS), "not a regular file");
+        }
+    }
 }

@@ -204,8 +204,8 @@ fn lies_are_named() {
     refused(Format::Evt3, b"% evt 3.0\n\x01".to_vec(), "ends within a word");
     refused(Format::Dat, b"% Version 2\n\x0e\x08".to_vec(), "type 14");
     refused(Format::Dat, b"% Version 2\n".to_vec(), "its header");
-    refused(Format::Npz, b"PK\x03\x04".to_vec(), "no archive");
-    refused(Format::Csv, b"x,y,t\n1,2,3\n".to_vec(), "x, y, t and p are wanted");
-    refused(Format::Csv, b"1,2,3,1\n1,2,-3,1\n".to_vec(), "line 2");
-    refused(Format::Csv, vec![b'1'; 5000], "no line of an event");
+    refused(Format::Npz, b"PK\x03\x04".to_vec(), "damaged archive");
+    refused(Format::Csv, b"x,y,t\n1,2,3\n".to_vec(), "of which p is missing");
+    refused(Format::Csv, b"x,y,t,p\n1,2,3,1\n1,2,-3,1\n".to_vec(), "line 3");
+    refused(Format::Csv, [&b"x,y,t,p\n"[..], &[b'1'; 5000]].concat(), "no line of an event");
 }

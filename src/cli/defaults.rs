@@ -3,15 +3,17 @@
 use super::data::load_data;
 use crate::autotune::BoundsSpec;
 use crate::backend::LossSpec;
+use crate::bail_input;
 use crate::data::{DataSource, Dataset};
+use crate::files::{MOST_SETTINGS, read_text};
 use crate::network::Volume;
 use crate::network::presets::Preset;
 use crate::network::spec::{InputMode, NetworkSpec};
 use crate::train::Config;
 use crate::train::config::{DataSpec, Optimizer, TrainingSpec, parse_strict};
-use crate::{bail_input, input_error};
 use anyhow::Result;
 use clap::ValueEnum;
+use std::path::Path;
 
 /// Weight of the mean squared error in the loss for recordings of events \[authors: their mix\].
 const EVENTS_MSE: f64 = 0.05;
@@ -75,8 +77,9 @@ pub fn preset_network(preset: Preset, data: &Dataset, channels: Option<usize>) -
 pub fn network_file(name: &str) -> Result<NetworkSpec> {
     let presets: Vec<_> = Preset::value_variants().iter().filter_map(|p| p.to_possible_value()).collect();
     let presets: Vec<_> = presets.iter().map(|value| value.get_name()).collect();
-    let text = std::fs::read_to_string(name).map_err(|e| {
-        input_error!("--network {name} is neither a preset ({}) nor a file that can be read: {e}", presets.join(", "))
-    })?;
-    parse_strict(&text, name)
+    let path = Path::new(name);
+    if !path.exists() {
+        bail_input!("--network {name} is neither a preset ({}) nor a file", presets.join(", "));
+    }
+    parse_strict(&read_text(path, MOST_SETTINGS)?, name)
 }

@@ -2,6 +2,7 @@
 
 use crate::compare::run::run_folder;
 use crate::data::Dataset;
+use crate::files::{MOST_SETTINGS, read_text};
 use crate::network::spec::NetworkSpec;
 use crate::surrogate::{Surrogate, SurrogateKind};
 use crate::train::Config;
@@ -131,7 +132,7 @@ impl PlanFile {
     /// # Errors
     /// One sentence that names the file and the key.
     pub fn read(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(|e| input_error!("cannot read {}: {e}", path.display()))?;
+        let text = read_text(path, MOST_SETTINGS)?;
         Self::parse(&text, &path.display().to_string())
     }
 

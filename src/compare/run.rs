@@ -9,7 +9,7 @@ use crate::data::Dataset;
 use crate::error::Interrupted;
 use crate::files::lock;
 use crate::files::place::{Kind, Place, is_half_replaced};
-use crate::files::write_whole;
+use crate::files::{MOST_RECORDS, read_text, write_whole};
 use crate::train::metrics::EpochMetrics;
 use crate::train::run::{self, Run, RunFiles};
 use crate::train::session::{RunResult, Watch};
@@ -18,7 +18,6 @@ use crate::{bail_input, input_error};
 use anyhow::Result;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::atomic::AtomicBool;
@@ -281,7 +280,7 @@ pub fn plan_file(folder: &Path) -> PathBuf {
 }
 
 fn read_json<V: DeserializeOwned>(path: &Path) -> Result<V> {
-    let text = fs::read_to_string(path).map_err(|e| input_error!("cannot read {}: {e}", path.display()))?;
+    let text = read_text(path, MOST_RECORDS)?;
     serde_json::from_str(&text)
         .map_err(|e| input_error!("{} is damaged: {e}; remove it to end its run again", path.display()))
 }

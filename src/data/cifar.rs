@@ -7,6 +7,7 @@
 //! Format and data: A. Krizhevsky, "Learning multiple layers of features from tiny images", 2009.
 
 use super::{DataSource, Dataset, SampleShape, Samples, files};
+use crate::files::{MOST_SETTINGS, read_bytes, read_text};
 use anyhow::Result;
 use std::path::{Path, PathBuf};
 
@@ -20,6 +21,8 @@ const CIFAR100_MEAN: [f32; 3] = [0.5071, 0.4865, 0.4409];
 const CIFAR100_DEVIATION: [f32; 3] = [0.2673, 0.2564, 0.2762];
 const CIFAR10_NAMES: [&str; 10] =
     ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"];
+/// No file is larger.
+pub const MAX_BYTES: u64 = 1 << 33;
 const FINE_NAMES_FILE: &str = "fine_label_names.txt";
 
 /// Which of the two sets a file belongs to.
@@ -157,7 +160,13 @@ pub(super) fn load(source: DataSource, dir: &Path) -> Result<Dataset> {
                 );
             }
             let before = labels.len();
-            append_batch(&files::read(&path)?, &path.display().to_string(), variant, &mut values, &mut labels)?;
+            append_batch(
+                &read_bytes(&path, MAX_BYTES)?,
+                &path.display().to_string(),
+                variant,
+                &mut values,
+                &mut labels,
+            )?;
             let images = labels.len() - before;
             if images != whole {
                 notes.push(format!("{} holds {images} images, where {source}'s has {whole}", path.display()));
@@ -192,9 +201,7 @@ fn fine_names(path: &Path, classes: usize) -> Result<Vec<String>> {
     if !path.exists() {
         return Ok(files::numbered(classes));
     }
-    let Ok(text) = String::from_utf8(files::read(path)?) else {
-        crate::bail_input!("{} is not text in UTF-8; delete it or unpack the archive again", path.display());
-    };
+    let text = read_text(path, MOST_SETTINGS)?;
     let names: Vec<String> = text.lines().map(str::trim).filter(|line| !line.is_empty()).map(String::from).collect();
     if names.len() != classes {
         crate::bail_input!(

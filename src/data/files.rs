@@ -1,25 +1,6 @@
-//! What the readers share: a file as bytes, with errors for people, and the order of channels.
+//! What the readers share: folders, the order of channels, names of classes.
 
-use anyhow::Result;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-
-/// The bytes of a regular file.
-pub(super) fn read(path: &Path) -> Result<Vec<u8>> {
-    let shown = path.display();
-    let refused = |error: std::io::Error| match error.kind() {
-        ErrorKind::NotFound => crate::input_error!("{shown} does not exist; check --data-dir"),
-        _ => crate::input_error!("{shown} cannot be read: {error}"),
-    };
-    let kind = std::fs::metadata(path).map_err(refused)?;
-    if kind.is_dir() {
-        crate::bail_input!("{shown} is a folder where a file is expected; put the data set's file there");
-    }
-    if !kind.is_file() {
-        crate::bail_input!("{shown} is not a regular file; copy the data into one");
-    }
-    std::fs::read(path).map_err(refused)
-}
 
 /// The first of `dir` and its sub-folders for which `holds` is true.
 pub(super) fn folder(dir: &Path, sub_folders: &[&str], holds: impl Fn(&Path) -> bool) -> Option<PathBuf> {
@@ -71,18 +52,5 @@ mod tests {
     fn few_of_many_are_named() {
         assert_eq!(some_of(&["a", "b", "c"]), "a, b, c");
         assert_eq!(some_of(&["a", "b", "c", "d", "e"]), "a, b, c and 2 more");
-    }
-
-    #[cfg(unix)]
-    #[test]
-    fn only_a_regular_file_is_read() {
-        let mut cases = 0;
-        for (path, part) in [("/dev/zero", "not a regular file"), ("/", "is a folder"), ("/nowhere", "does not exist")]
-        {
-            let error = read(Path::new(path)).unwrap_err();
-            assert!(error.is::<crate::error::InputError>() && error.to_string().contains(part), "{error}");
-            cases += 1;
-        }
-        assert_eq!(cases, 3);
     }
 }

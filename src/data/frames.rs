@@ -9,6 +9,7 @@
 
 use super::files::{self, some_of};
 use super::{DataSource, Dataset, SampleShape, Samples};
+use crate::files::read_bytes;
 use crate::tensors::TensorFile;
 use anyhow::Result;
 use safetensors::tensor::Dtype;
@@ -20,6 +21,8 @@ pub const MAX_FRAMES: usize = 4096;
 pub const MAX_SIDE: usize = 4096;
 /// No frame has more channels.
 pub const MAX_CHANNELS: usize = 64;
+/// No file is larger.
+pub const MAX_BYTES: u64 = 1 << 38;
 /// The file that is looked for in a folder.
 pub const FILE_NAME: &str = "frames.safetensors";
 
@@ -171,7 +174,7 @@ pub(super) fn load(path: &Path) -> Result<Dataset> {
         crate::bail_input!("{} has no {FILE_NAME}; {}", path.display(), DataSource::Frames.advice());
     }
     let path = if path.is_dir() { path.join(FILE_NAME) } else { path.to_path_buf() };
-    parse_frames(&files::read(&path)?, &path.display().to_string())
+    parse_frames(&read_bytes(&path, MAX_BYTES)?, &path.display().to_string())
 }
 
 #[cfg(test)]

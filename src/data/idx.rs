@@ -7,6 +7,7 @@
 //! Format: Y. LeCun, C. Cortes and C. Burges, "The MNIST database".
 
 use super::{DataSource, Dataset, SampleShape, Samples, files};
+use crate::files::read_bytes;
 use anyhow::Result;
 use flate2::read::MultiGzDecoder;
 use std::io::{ErrorKind, Read};
@@ -232,8 +233,8 @@ fn load_part(source: DataSource, folder: &Path, part: &str) -> Result<(Samples, 
         })
     });
     let (image_file, label_file) = (image_file?, label_file?);
-    let images = parse_images(&files::read(&image_file)?, &image_file.display().to_string())?;
-    let labels = parse_labels(&files::read(&label_file)?, &label_file.display().to_string(), CLASSES)?;
+    let images = parse_images(&read_bytes(&image_file, MAX_VALUES + 16)?, &image_file.display().to_string())?;
+    let labels = parse_labels(&read_bytes(&label_file, MAX_VALUES + 16)?, &label_file.display().to_string(), CLASSES)?;
     if images.count() != labels.len() {
         crate::bail_input!(
             "{} holds {} images, but {} holds {} labels; use two files that belong together",

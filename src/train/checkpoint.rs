@@ -2,7 +2,7 @@
 
 use crate::autotune::{BINS, Histogram};
 use crate::backend::{Backend, Histograms, Totals};
-use crate::files::write_whole;
+use crate::files::{read_bytes, write_whole};
 use crate::network::Model;
 use crate::network::parameters::Part;
 use crate::surrogate::Bounds;
@@ -31,16 +31,7 @@ impl Checkpoint {
     /// Reads a file whose metadata say `format`.
     fn read(path: &Path, format: &str) -> Result<Self> {
         let name = path.display().to_string();
-        let cannot = |e: std::io::Error| input_error!("cannot read {name}: {e}");
-        let found = std::fs::metadata(path).map_err(cannot)?;
-        if !found.is_file() {
-            bail_input!("{name} is not a regular file; name a checkpoint");
-        }
-        let length = found.len();
-        if length > MAX_BYTES {
-            bail_input!("{name} has {length} bytes, more than any checkpoint ({MAX_BYTES})");
-        }
-        let bytes = std::fs::read(path).map_err(cannot)?;
+        let bytes = read_bytes(path, MAX_BYTES)?;
         let checkpoint = Self { bytes, name };
         if checkpoint.file()?.descriptions().get("format").map(String::as_str) != Some(format) {
             bail_input!(

@@ -5,6 +5,7 @@ use crate::backend::{LossSpec, UpdateRule};
 use crate::data::sampling::{Augmentation, epoch_order};
 use crate::data::split::hold_out;
 use crate::data::{DataSource, Dataset, Integration};
+use crate::files::{MOST_SETTINGS, read_text};
 use crate::network::spec::{InputMode, NetworkSpec};
 use crate::network::{Plan, Volume};
 use crate::surrogate::{Surrogate, SurrogateKind};
@@ -189,7 +190,7 @@ impl Config {
     /// # Errors
     /// One sentence that names the file and the key or value.
     pub fn read(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(|e| input_error!("cannot read {}: {e}", path.display()))?;
+        let text = read_text(path, MOST_SETTINGS)?;
         Self::parse(&text, &path.display().to_string())
     }
 

@@ -13,7 +13,7 @@ use crate::backend::Backend;
 use crate::bail_input;
 use crate::files::lock::Lock;
 use crate::files::place::{Kind, Place, is_half_replaced};
-use crate::files::write_whole;
+use crate::files::{MOST_RECORDS, MOST_SETTINGS, read_bytes, read_text, write_whole};
 use crate::report::{MembranePanel, curves, membranes};
 use crate::train::bounds::LayerTrack;
 use crate::train::checkpoint::descriptions;
@@ -31,7 +31,7 @@ pub static KIND: Kind = Kind {
     name: "a run",
     holds: |folder| {
         let config = folder.join(MARK);
-        identity_in(&fs::read_to_string(&config).unwrap_or_default()).is_some() || Config::read(&config).is_ok()
+        identity_in(&read_text(&config, MOST_SETTINGS).unwrap_or_default()).is_some() || Config::read(&config).is_ok()
     },
     files: |folder| FILES.iter().map(|name| folder.join(name)).collect(),
 };
@@ -221,11 +221,13 @@ impl RunFiles {
             // Where nobody is at it, a kill has cut it short.
             drop(Place::enter(self.folder.clone(), &KIND)?);
         }
-        let of_config = fs::read_to_string(self.config()).ok().and_then(|text| identity_in(&text));
+        let of_config = read_text(&self.config(), MOST_SETTINGS).ok().and_then(|text| identity_in(&text));
         let of_tensors = |path: &Path| descriptions(path).and_then(|about| identity_in(about.get("config")?));
-        let text = fs::read_to_string(self.metrics()).unwrap_or_default();
+        let text = read_text(&self.metrics(), MOST_RECORDS).unwrap_or_default();
         let lines = text.lines().filter_map(|line| serde_json::from_str::<Line<serde::de::IgnoredAny>>(line).ok());
-        let result = fs::read(self.result()).ok().and_then(|bytes| serde_json::from_slice::<RunResult>(&bytes).ok());
+        let result = read_bytes(&self.result(), MOST_SETTINGS)
+            .ok()
+            .and_then(|bytes| serde_json::from_slice::<RunResult>(&bytes).ok());
         let found = [
             (self.config(), of_config),
             (self.model(), of_tensors(&self.model())),
@@ -251,11 +253,8 @@ impl RunFiles {
 
     /// The epochs in `metrics.jsonl` up to `epoch`; a last line cut short by a kill is left out.
     pub fn read_metrics(&self, epoch: u32) -> Result<Vec<EpochMetrics>> {
-        let text = match fs::read_to_string(self.metrics()) {
-            Ok(text) => text,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
-            Err(e) => return Err(e).with_context(|| format!("cannot read {}", self.metrics().display())),
-        };
+        let path = self.metrics();
+        let text = if path.exists() { read_text(&path, MOST_RECORDS)? } else { String::new() };
         let lines = text.lines().filter_map(|line| serde_json::from_str::<Line<EpochMetrics>>(line).ok());
         Ok(lines.map(|line| line.metrics).filter(|metrics| metrics.epoch <= epoch).collect())
     }

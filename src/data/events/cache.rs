@@ -14,16 +14,17 @@
 
 use super::counts::EventCounts;
 use crate::data::{Dataset, SampleShape, Samples, Values};
-use crate::files::write_whole;
+use crate::files::{read_bytes, write_whole};
 use crate::tensors::{TensorFile, Tensors};
 use anyhow::{Context, Result, bail};
 use std::fs;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 /// Changes whenever frames or their file come to mean something else between two versions of the program.
 const FORMAT: &str = "2";
+/// No file is larger.
+const MAX_BYTES: u64 = 1 << 38;
 const PARTS: [&str; 2] = ["train", "test"];
 
 /// What the frames of a data set depend on, as a number.
@@ -77,15 +78,10 @@ pub fn usual_folder() -> Option<PathBuf> {
 /// # Errors
 /// Says what is wrong with the file, as what follows its name.
 pub fn read(path: &Path, key: Key) -> Result<Option<Dataset>> {
-    // A pipe would be waited for.
-    let known = match fs::metadata(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        known => known.context("cannot be read")?,
-    };
-    if !known.is_file() {
-        bail!("is not a regular file");
+    if !path.exists() {
+        return Ok(None);
     }
-    let bytes = fs::read(path).context("cannot be read")?;
+    let bytes = read_bytes(path, MAX_BYTES)?;
     decode(&bytes, key).map(Some).context("is damaged")
 }
 

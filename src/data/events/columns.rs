@@ -222,7 +222,7 @@ impl Values {
     }
 
     fn rise(&self) -> bool {
-        self.rising && self.least >= 0.0 && self.most > self.least
+        self.rising && self.least >= 0.0 && (self.most > self.least || !self.are_pixels())
     }
 
     fn are_polarities(&self) -> bool {

@@ -7,7 +7,8 @@
 
 use super::listing::Listing;
 use super::recordings::{DVS128, Recordings, Trial, beside, note_unused};
-use crate::data::files::{self, some_of};
+use crate::data::files::some_of;
+use crate::files::{MOST_SETTINGS, read_text};
 use anyhow::Result;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -137,7 +138,7 @@ fn is_header(row: &str) -> bool {
 
 /// A file's text, without the mark that some editors put first.
 fn text(path: &Path) -> Result<String> {
-    let text = String::from_utf8_lossy(&files::read(path)?).into_owned();
+    let text = read_text(path, MOST_SETTINGS)?;
     Ok(text.strip_prefix('\u{feff}').map(String::from).unwrap_or(text))
 }
 

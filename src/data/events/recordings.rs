@@ -15,6 +15,7 @@ use super::listing::{Listing, has_extension, is_called, name};
 use super::simulate::DESCRIPTION;
 use crate::data::DataSource;
 use crate::data::files::{self, some_of};
+use crate::files::{MOST_SETTINGS, read_text};
 use anyhow::Result;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -164,8 +165,7 @@ fn nmnist_size(folder: &Path) -> Result<SensorSize> {
     if !path.exists() {
         return Ok(NMNIST_SIZE);
     }
-    let bytes = files::read(&path)?;
-    let side = toml::from_str::<Side>(&String::from_utf8_lossy(&bytes));
+    let side = toml::from_str::<Side>(&read_text(&path, MOST_SETTINGS)?);
     let Side { side } = side.map_err(|error| {
         crate::input_error!("{} does not say the sensor's side ({}); simulate again", path.display(), error.message())
     })?;

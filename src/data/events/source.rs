@@ -1,9 +1,10 @@
 //! A recording's bytes, piece by piece.
 
 use super::Event;
+use crate::files::open_regular;
 use anyhow::Result;
 use std::fs::File;
-use std::io::{ErrorKind, Read};
+use std::io::Read;
 use std::path::Path;
 
 /// Bytes that are asked of the file at a time.
@@ -37,15 +38,7 @@ impl Source {
 
     /// That file.
     pub fn file(path: &Path) -> Result<File> {
-        let name = path.display();
-        let refused = |error: std::io::Error| match error.kind() {
-            ErrorKind::NotFound => crate::input_error!("{name} does not exist"),
-            _ => crate::input_error!("{name} cannot be read: {error}"),
-        };
-        if !std::fs::metadata(path).map_err(refused)?.is_file() {
-            crate::bail_input!("{name} is not a regular file; name a recording");
-        }
-        File::open(path).map_err(refused)
+        open_regular(path)
     }
 
     /// What `file` gives; `name` is for errors.
