@@ -137,7 +137,7 @@ DEVICE void run_neurons_back(const ConvInputGrad& p, const Position (&at)[2], ui
         for (int t = 0; t < TC; t++) {
             if (!at[row].valid || t0 + t >= p.shape.steps) continue;
             route[t][row] = route_of(p, p.spikes + (t0 + t) * words, below[row], i, spikes[t][row]);
-            if (!p.membranes) inside_bits[t][row] = p.inside[own[row] + t * words];
+            if (p.inside) inside_bits[t][row] = p.inside[own[row] + t * words];
         }
     }
 #pragma unroll 1
@@ -165,9 +165,9 @@ DEVICE void run_neurons_back(const ConvInputGrad& p, const Position (&at)[2], ui
                     const bool spike = spikes[t][row] >> (bit + e) & 1;
                     const float h = e == 0 ? V::low(stored) : V::high(stored);
                     const float g =
-                        p.membranes
-                            ? slope_at(static_cast<SlopeKind>(p.slope), p.constants, window[e], h - p.neuron.threshold)
-                            : Adali::of_bits(window[e], inside_bits[t][row] >> (bit + e) & 1, spike);
+                        p.inside ? Adali::of_bits(window[e], inside_bits[t][row] >> (bit + e) & 1, spike)
+                                 : slope_at(static_cast<SlopeKind>(p.slope), p.constants, window[e],
+                                            h - p.neuron.threshold);
                     const float g_s =
                         route[t][row] >> (bit + e) & 1 ? (e == 0 ? V::low(pair) : V::high(pair)) * share : 0.0f;
                     g_i[e] = step_back(p.neuron, p.neuron.hard, p.neuron.detach, h, spike, g, g_s, g_v[e]);

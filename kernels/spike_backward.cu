@@ -3,18 +3,19 @@
 //   G_H = G_S g + G_V dV/dH     G_I[t] = gain G_H     G_V[t-1] = leak G_H     t from T-1 to 0, G_V[T-1] = 0
 //
 // g is the slope of surrogate.cuh, dV/dH that of neuron.cuh; each slope x reset x detach x stored form is a kernel of
-// its own. gradient [T][N][H'][W'][C] (H' W' those of the pool, else of the layer), spikes [T][places][C/32] and, as
-// stored, either inside [T][places][C/32] (bits: all that AdaLi needs but for a hard attached reset) or the membranes
-// H [T][places][C] -> out [T or 1][places][C] (1: summed over the steps). Rounding may lift a stored H over the
-// threshold, so what fired is always read from the spikes. Threads as in places.cuh. Moves, per neuron-step: 2 bytes
-// of gradient, 2 bits or 1 bit and 2 bytes of membrane in, 2 bytes out.
+// its own. gradient [T][N][H'][W'][C] (H' W' those of the pool, else of the layer), spikes [T][places][C/32]; for AdaLi
+// inside [T][places][C/32]; and, where the stored form is membrane and not bits (all that AdaLi needs but for a hard
+// attached reset), the membranes H [T][places][C] -> out [T or 1][places][C] (1: summed over the steps). Rounding may
+// lift a stored H over the threshold or an end of the window, so what fired and what lay inside is always read from the
+// bits. Threads as in places.cuh. Moves, per neuron-step: 2 bytes of gradient, 2 bits and (or) 2 bytes of membrane in,
+// 2 bytes out.
 #include "neuron.cuh"
 #include "surrogate.cuh"
 #include "unpool.cuh"
 
 struct SpikeBackward {
     const void* gradient;
-    const uint32_t *spikes, *inside;  // inside: bits alone
+    const uint32_t *spikes, *inside;  // inside: adali alone
     const void* membranes;            // membrane alone
     const Window* windows;            // adali alone; one, or [C]
     void* out;
@@ -58,7 +59,7 @@ DEVICE void steps_back(const SpikeBackward& p, const Quad& quad) {
                 if (j >= end) break;
                 const size_t at = (end - 1 - j) * words + word;
                 spikes[j] = p.spikes[at];
-                if constexpr (FORM == bits) inside[j] = p.inside[at];
+                if constexpr (!Slope::needs_membrane) inside[j] = p.inside[at];
                 if constexpr (FORM == membrane) hs[j] = V::fetch8(membranes + at * 32 + 8 * quad.lane);
                 if constexpr (!POOLED) gradients[j] = V::fetch8(gradient + at * 32 + 8 * quad.lane);
             }
@@ -77,8 +78,9 @@ DEVICE void steps_back(const SpikeBackward& p, const Quad& quad) {
                 for (int i = 0; i < 8; i++) {
                     const bool spike = spikes[j] >> (8 * quad.lane + i) & 1;
                     const bool inside_bit = inside[j] >> (8 * quad.lane + i) & 1;
-                    const float g = FORM == bits ? Adali::of_bits(window[i], inside_bit, spike)
-                                                 : Slope::at(p.slope, window[i], h[i] - p.neuron.threshold);
+                    const float g = Slope::needs_membrane
+                                        ? Slope::at(p.slope, window[i], h[i] - p.neuron.threshold)
+                                        : Adali::of_bits(window[i], inside_bit, spike);
                     const float through = reset_derivative<RESET, RESET_GRADIENT>(p.neuron, h[i], spike, g);
                     g_i[i] = step_back(p.neuron, through, g, g_s[i], g_v[i]);
                     sum[i] += g_i[i];

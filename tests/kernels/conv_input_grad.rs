@@ -147,13 +147,11 @@ impl Below {
                     let h = self.membranes.as_ref().map_or(0.0, |membranes| membranes.at(image, c, pixel));
                     let d = h - neuron.threshold;
                     let side = |spike: bool| if spike { window.slope_right } else { window.slope_left };
-                    let g = match (&self.membranes, slope) {
-                        (None, _) => self.inside.at(image, c, pixel) * side(spike),
-                        (_, Slope::Window) if d >= -window.left && d <= window.right => side(d >= 0.0),
-                        (_, Slope::Window) => 0.0,
-                        (_, Slope::Sigmoid(slope)) => slope.at(d),
-                        (_, Slope::Arctan(slope)) => slope.at(d),
-                        (_, Slope::Triangle(slope)) => slope.at(d),
+                    let g = match slope {
+                        Slope::Window => self.inside.at(image, c, pixel) * side(spike),
+                        Slope::Sigmoid(slope) => slope.at(d),
+                        Slope::Arctan(slope) => slope.at(d),
+                        Slope::Triangle(slope) => slope.at(d),
                     };
                     let g_s = gradient.at(image, c, pixel);
                     let g_h = g_s.mul_add(g, g_v * derivative(neuron, h, spike, g));
@@ -218,7 +216,7 @@ fn check_fused(
                 weights: packed.address(),
                 out: out.address(),
                 spikes: spikes.address(),
-                inside: if stored { NONE } else { inside.address() },
+                inside: if kind == SurrogateKind::Adali { inside.address() } else { NONE },
                 membranes: address(membranes.as_ref()),
                 windows: windows.address(),
                 shape: class.shape,

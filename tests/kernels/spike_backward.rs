@@ -1,12 +1,14 @@
 //! Neurons backward in time, behind every kind of pool.
 
 use super::harness::*;
+use crate::launch::TestDriver;
 use crate::oracle::Rng;
 use adali::backend::cpu::Cpu;
-use adali::backend::gpu::Buffer;
 use adali::backend::gpu::params::{self, SpikeBackward};
-use adali::backend::shape::{Extent, Pool, PoolKind, Span, Volume, output_extent};
-use adali::backend::{Affine, Backend, Neurons, Saved, SpikeOutput, Storage, bits_suffice};
+use adali::backend::gpu::tile::Card;
+use adali::backend::gpu::{Buffer, Gpu, Precision};
+use adali::backend::shape::{Conv, Extent, InputKind, Pool, PoolKind, Span, Volume, output_extent};
+use adali::backend::{Affine, Backend, Input, Neurons, Saved, SpikeOutput, Storage, Weights, bits_suffice};
 use adali::neuron::{Neuron, NeuronModel, NeuronSpec, ResetKind};
 use adali::surrogate::{Bounds, MembraneSlope, Slope, SurrogateKind};
 
@@ -142,7 +144,8 @@ impl Layer {
         on_cpu(&neurons, self, Saved::Bits { spikes: &spikes, windows: &windows }, self.span.steps)
     }
 
-    /// [`Layer::backward`] from these membranes, in the CPU's own order of arithmetic.
+    /// [`Layer::backward`] from these membranes, in the CPU's own order of arithmetic. Which side of AdaLi's window a
+    /// neuron is on, the forward pass decided: storing a membrane may round it to another.
     fn backward_from(&self, membranes: &Tensor) -> Tensor {
         let (neuron, slope) = (self.neuron, surrogate(self.kind).slope(self.neuron.threshold));
         let (unpooled, steps) = (self.unpooled(), self.span.steps);
@@ -156,8 +159,8 @@ impl Layer {
                 let (h, spike) = (membranes.data[t * step + i], self.spikes.data[t * step + i] == 1.0);
                 let d = h - neuron.threshold;
                 let g = match slope {
-                    Slope::Window if d < -window.left || d > window.right => 0.0,
-                    Slope::Window if d >= 0.0 => window.slope_right,
+                    Slope::Window if self.inside.data[t * step + i] == 0.0 => 0.0,
+                    Slope::Window if spike => window.slope_right,
                     Slope::Window => window.slope_left,
                     Slope::Sigmoid(slope) => slope.at(d),
                     Slope::Arctan(slope) => slope.at(d),
@@ -199,7 +202,7 @@ fn on_gpu(seed: u64, value: Value, layer: &Layer, bits: bool) -> Tensor {
     let (number, slope, constants_of_slope) = params::slope(surrogate(layer.kind).slope(neuron.threshold));
     let gradient = device.values(value, &layer.gradient);
     let spikes = device.bits(&layer.spikes);
-    let inside = bits.then(|| device.bits(&layer.inside));
+    let inside = (number == 0).then(|| device.bits(&layer.inside));
     let membranes = (!bits).then(|| device.values(value, &layer.membranes));
     let windows = (number == 0).then(|| windows(&device, &layer.bounds, neuron.threshold));
     let out = device.empty_values(value, of_currents, volume);
@@ -255,4 +258,77 @@ fn spike_backward_matches() {
         }
     }
     assert_eq!(count, 3 * (4 * 4 + 3) * 6);
+}
+
+/// Neurons of hard attached reset keep their membranes. Those that lie so near the threshold or an end of the window that
+/// 16 bits would put them on the other side have the slope of their own side, whatever the device stores.
+#[test]
+fn stored_membranes_change_no_side() {
+    let spec = NeuronSpec { tau: 1.15, reset: ResetKind::Hard, ..NeuronSpec::default() };
+    let neuron = spec.neuron().unwrap();
+    // Currents that 16 bits hold, and what they charge a neuron to: just below the threshold, just outside and just
+    // inside of the window's ends.
+    let near = |current: f32, bounds: Bounds, slope: f32| (vec![current; 3], bounds, slope);
+    let charged = |current: f32| neuron.gain * current - neuron.threshold;
+    let bounds = |left: f32, right: f32| Bounds { left, right, alpha: 0.2, beta: 0.8 };
+    let (low, high) = (0.753_906_25f32, 1.7421875f32);
+    let [at_low, at_high] = [low, high].map(charged);
+    let cases = [
+        near(1.1484375, bounds(1.0, 1.0), 0.2),
+        near(low, bounds(-at_low * 0.9999, 1.0), 0.0),
+        near(low, bounds(-at_low * 1.0001, 1.0), 0.2 / (-at_low * 1.0001)),
+        near(high, bounds(1.0, at_high * 0.9999), 0.0),
+        near(high, bounds(1.0, at_high * 1.0001), 0.8 / (at_high * 1.0001)),
+    ];
+    let mut rng = Rng::fresh("stored membranes");
+    for precision in [Precision::F32, Precision::Bf16, Precision::F16] {
+        for (currents, bounds, slope) in &cases {
+            let driver = TestDriver::new(rng.next_u64());
+            let card = driver.card(Card { multiprocessors: 2, shared: 99 * 1024 });
+            let gpu = Gpu::new(driver, card, precision, "under test".into(), false);
+            let got = gradient_of(&gpu, neuron, *bounds, currents);
+            let on_cpu = gradient_of(&Cpu, neuron, *bounds, currents);
+            let want = neuron.gain * slope;
+            for (got, cpu) in got.iter().zip(&on_cpu) {
+                assert!((cpu - want).abs() <= 1e-6 * want, "on the CPU {cpu}, not {want}");
+                assert!((got - want).abs() <= 0.004 * want, "{precision:?} {currents:?} {bounds:?}: {got}, not {want}");
+            }
+        }
+    }
+}
+
+/// The gradient of currents that enter at one step, where that of the spikes is 1.
+fn gradient_of<B: Backend>(backend: &B, neuron: Neuron, bounds: Bounds, currents: &[f32]) -> Vec<f32> {
+    let (volume, span) = (Volume { h: 1, w: 1, c: currents.len() }, Span { batch: 1, steps: 1 });
+    // Each channel's current is its bias.
+    let conv = Conv {
+        reads: InputKind::Dense,
+        input: volume,
+        kernel: Extent::square(1),
+        stride: Extent::square(1),
+        padding: Extent::square(0),
+        output: volume,
+    };
+    let weight = backend.weight(&conv, &vec![0.0; currents.len() * currents.len()]).unwrap();
+    let mut packed = backend.packed(&conv).unwrap();
+    backend.pack_weight(&conv, &weight, &mut packed, false).unwrap();
+    let filled = |values: &[f32]| {
+        let (none, bias) = (backend.activations(span, volume).unwrap(), backend.vector(values).unwrap());
+        let mut out = backend.activations(span, volume).unwrap();
+        let weights = Weights { value: &weight, packed: &packed };
+        backend.conv_current(&conv, span, Input::Dense(&none), weights, &bias, &mut out).unwrap();
+        out
+    };
+    let (entered, of_spikes) = (filled(currents), filled(&vec![1.0; currents.len()]));
+    let windows = backend.windows(&[bounds], neuron.threshold).unwrap();
+    let neurons = Neurons { neuron, surrogate: surrogate(SurrogateKind::Adali), bounds: &windows };
+    let [scale, shift] = [1.0, 0.0].map(|value| backend.vector(&vec![value; currents.len()]).unwrap());
+    let affine = Affine { scale: &scale, shift: &shift };
+    let mut spikes = backend.spikes(span, volume).unwrap();
+    let out = SpikeOutput { spikes: &mut spikes, windows: None, membrane: None, histogram: None };
+    backend.norm_lif_forward(volume, span, &entered, 1, affine, &neurons, out).unwrap();
+    let saved = Saved::Currents { currents: &entered, steps: 1, affine, spikes: &spikes };
+    let mut gradient = backend.activations(span, volume).unwrap();
+    backend.spike_backward(volume, span, &neurons, saved, None, &of_spikes, 1, &mut gradient, None).unwrap();
+    backend.read_activations(&gradient, span, volume).unwrap()
 }

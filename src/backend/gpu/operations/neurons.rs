@@ -185,22 +185,30 @@ impl<D: Driver> Gpu<D> {
         let (windows, windows_per_channel) = Self::windows_for(neurons);
         let (_, slope_name, slope) = params::slope(neurons.surrogate.slope(neurons.neuron.threshold));
         let places = places(span, volume);
-        // Where bits do not suffice the membranes are computed again.
-        let membranes = match saved {
+        // Where bits do not suffice the membranes are computed again, and AdaLi's bits with them: a membrane that is
+        // rounded to be stored may come to lie on another side of the threshold or of the window's end.
+        let again = match saved {
             Saved::Bits { .. } => None,
             Saved::Currents { currents, steps, affine, .. } => {
                 let mut membranes =
                     self.borrow_floats(span.steps * (places.places * places.words * 32) as usize, self.precision)?;
-                let mut spikes = self.borrow(span.steps * (places.places * places.words * 4) as usize)?;
-                let again =
-                    SpikeOutput { spikes: &mut spikes, windows: None, membrane: Some(&mut membranes), histogram: None };
-                self.norm_lif(volume, span, currents, steps, affine, neurons, again)?;
-                Some(membranes)
+                let bits = || self.borrow(span.steps * (places.places * places.words * 4) as usize);
+                let mut spikes = bits()?;
+                let mut inside = (!neurons.surrogate.needs_membrane()).then(bits).transpose()?;
+                let out = SpikeOutput {
+                    spikes: &mut spikes,
+                    windows: inside.as_mut(),
+                    membrane: Some(&mut membranes),
+                    histogram: None,
+                };
+                self.norm_lif(volume, span, currents, steps, affine, neurons, out)?;
+                Some((membranes, inside))
             }
         };
+        let (membranes, inside) = again.map_or((None, None), |(membranes, inside)| (Some(membranes), inside));
         let (spikes, inside, form) = match saved {
             Saved::Bits { spikes, windows } => (spikes, windows.address(), "bits"),
-            Saved::Currents { spikes, .. } => (spikes, 0, "membrane"),
+            Saved::Currents { spikes, .. } => (spikes, address(inside.as_ref()), "membrane"),
         };
         let params = SpikeBackward {
             gradient: spikes_grad.memory.address(),
