@@ -4,14 +4,18 @@ use super::cache::{self, Key};
 use super::counts::EventCounts;
 use super::format;
 use super::integrate::Integration;
-use super::options::ReadOptions;
+use super::options::{ReadOptions, Sensor};
 use super::recordings::{Recordings, Trial, list};
 use super::{Event, SensorSize};
 use crate::data::{DataSource, Dataset, SampleShape, Samples, Values};
 use anyhow::Result;
 use rayon::prelude::*;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Sentences of readers that are told.
+const NOTES: usize = 4;
 
 /// Whoever waits for a data set.
 pub trait LoadWatch: Sync {
@@ -41,7 +45,9 @@ pub fn load(
 ) -> Result<Dataset> {
     // One key for one folder, however it is named.
     let dir = dir.canonicalize().unwrap_or_else(|_| dir.to_path_buf());
-    let recordings = list(source, &dir)?;
+    let mut recordings = list(source, &dir)?;
+    // Recordings of another camera in the data set's layout.
+    recordings.size = integration.sensor.map_or(recordings.size, Sensor::size);
     let shape = integration.shape(recordings.size)?;
     let Some(cache) = cache else { return integrate(source, &recordings, integration, shape, watch) };
     let key = key(source, &recordings, integration)?;
@@ -82,7 +88,7 @@ fn integrate(
     let [train, test] = [&recordings.train, &recordings.test].map(|part| by_file(part).collect::<Vec<_>>());
     let (done, total) = (AtomicUsize::new(0), train.len() + test.len());
     let part = |files: &[&[Trial]]| -> Result<Samples> {
-        let counts: Vec<EventCounts> = files
+        let counts: Vec<(EventCounts, Vec<String>)> = files
             .par_iter()
             .map(|trials| {
                 let counts = of_file(trials, recordings.size, integration, shape);
@@ -91,7 +97,8 @@ fn integrate(
             })
             .collect::<Result<_>>()?;
         let mut all = EventCounts::default();
-        counts.iter().for_each(|counts| all.append(counts));
+        counts.iter().for_each(|(counts, _)| all.append(counts));
+        tell(files, counts.iter().map(|(_, notes)| &notes[..]), watch);
         let labels = files.iter().flat_map(|trials| trials.iter().map(|trial| trial.label)).collect();
         Ok(Samples { shape, values: Values::Counts(all), labels })
     };
@@ -101,9 +108,15 @@ fn integrate(
 }
 
 /// The frames of the trials of one file, which is read once.
-fn of_file(trials: &[Trial], size: SensorSize, integration: &Integration, shape: SampleShape) -> Result<EventCounts> {
+fn of_file(
+    trials: &[Trial],
+    size: SensorSize,
+    integration: &Integration,
+    shape: SampleShape,
+) -> Result<(EventCounts, Vec<String>)> {
     let file = &trials[0].file;
-    let mut reader = format::open(file, &ReadOptions::default())?;
+    let options = ReadOptions { sensor: integration.sensor, stream: integration.stream };
+    let mut reader = format::open(file, &options)?;
     let mut events: Vec<Vec<Event>> = vec![Vec::new(); trials.len()];
     let mut piece = Vec::new();
     loop {
@@ -131,5 +144,28 @@ fn of_file(trials: &[Trial], size: SensorSize, integration: &Integration, shape:
     }
     let mut counts = EventCounts::default();
     events.iter().for_each(|events| integration.add(events, shape, &mut counts));
-    Ok(counts)
+    Ok((counts, reader.notes()))
+}
+
+/// Tells what readers say of their recordings, each sentence once.
+fn tell<'a>(files: &[&[Trial]], notes: impl Iterator<Item = &'a [String]>, watch: &dyn LoadWatch) {
+    let mut said: BTreeMap<&str, (usize, &Path)> = BTreeMap::new();
+    for (trials, notes) in files.iter().zip(notes) {
+        for note in notes {
+            said.entry(note).or_insert((0, &trials[0].file)).0 += 1;
+        }
+    }
+    for (note, (count, first)) in said.iter().take(NOTES) {
+        match count {
+            1 => watch.note(&format!("{}: {note}", first.display())),
+            _ => watch.note(&format!(
+                "{note} (in {count} of {} recordings, the first: {})",
+                files.len(),
+                first.display()
+            )),
+        }
+    }
+    if said.len() > NOTES {
+        watch.note(&format!("{} more notes of this kind; adali events FILE shows those of a file", said.len() - NOTES));
+    }
 }
