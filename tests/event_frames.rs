@@ -299,7 +299,7 @@ fn the_presets_for_recordings_train_to_the_end() {
 #[test]
 fn frames_by_time_span_all_events_and_disorder_is_said() {
     let case = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases/frames-by-time-outlier");
-    let by_time = Integration { frames: 4, frames_by: FramesBy::Time, downsample: 1 };
+    let by_time = Integration { frames: 4, frames_by: FramesBy::Time, ..Integration::default() };
     let data = load_frames(DataSource::NMnist, Some(&case), &by_time, None, &()).unwrap();
     let mut cases = 0;
     for part in [&data.train, &data.test] {

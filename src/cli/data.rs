@@ -4,6 +4,7 @@ use super::signals::STOP;
 use crate::bail_input;
 use crate::data::events::cache::usual_folder;
 use crate::data::events::integrate::FramesBy;
+use crate::data::events::options::Sensor;
 use crate::data::{DataSource, Dataset, Integration, LoadWatch, load_frames};
 use crate::train::Config;
 use crate::train::config::DataSpec;
@@ -52,6 +53,12 @@ pub struct FrameOptions {
     /// Count the events of squares of so many pixels a side together [default: 1; 3 for cifar10-dvs].
     #[arg(long, value_name = "PIXELS", help_heading = "Training")]
     downsample: Option<usize>,
+    /// The chip of cifar10-dvs's recordings, if their headers do not name it and it is not the DVS128.
+    #[arg(long, value_enum, value_name = "CHIP", help_heading = "Training")]
+    sensor: Option<Sensor>,
+    /// Which of several sources in each of dvs-gesture's recordings to read, by its number [default: the first].
+    #[arg(long, value_name = "N", help_heading = "Training")]
+    stream: Option<u32>,
 }
 
 impl FrameOptions {
@@ -60,6 +67,18 @@ impl FrameOptions {
     /// # Errors
     /// When an option is given that other data have no use for.
     pub fn integration(&self, spec: &DataSpec, steps: Option<usize>) -> Result<Option<Integration>> {
+        if self.sensor.is_some() && spec.source != DataSource::Cifar10Dvs {
+            bail_input!(
+                "--sensor is for recordings in AEDAT 2.0, as cifar10-dvs has them, but the data set is {}",
+                spec.source
+            );
+        }
+        if self.stream.is_some() && spec.source != DataSource::DvsGesture {
+            bail_input!(
+                "--stream is for recordings of several sources, as dvs-gesture's, but the data set is {}",
+                spec.source
+            );
+        }
         if !spec.source.is_events() {
             if self.frames_by.is_some() || self.downsample.is_some() {
                 bail_input!("--frames-by and --downsample are for recordings of events, which {} is not", spec.source);
@@ -73,6 +92,8 @@ impl FrameOptions {
             frames: steps.unwrap_or(known.frames),
             frames_by: self.frames_by.unwrap_or(known.frames_by),
             downsample: self.downsample.unwrap_or(known.downsample),
+            sensor: self.sensor.or(known.sensor),
+            stream: self.stream.or(known.stream),
         }))
     }
 }

@@ -129,6 +129,7 @@ fn as_text(name: &str, format: Format, summary: &Summary, seconds: f64, decoding
         lines.push(format!("busiest   column {x}, row {y}: {events} events, {:.2} %", share(events)));
     }
     let millions = |seconds: f64| figure(total as f64 / seconds / 1e6);
+    lines.extend(summary.notes.iter().map(|note| format!("note      {note}")));
     lines.push(format!("read in   {seconds:.3} s, {} million events a second", millions(seconds)));
     if let Some(seconds) = decoding {
         lines.push(format!("decoded   {seconds:.3} s, {} million events a second", millions(seconds)));
@@ -154,6 +155,7 @@ fn as_json(name: &str, format: Format, summary: &Summary, seconds: f64, decoding
         "size_stated": summary.stated.is_some(),
         "active_pixels": summary.active,
         "busiest_pixel": summary.busiest,
+        "notes": summary.notes,
         "read_seconds": seconds,
         "decode_seconds": decoding,
     });

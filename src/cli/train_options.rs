@@ -65,6 +65,8 @@ pub const NOT_WITH_RESUME: &[&str] = &[
     "drop",
     "frames_by",
     "downsample",
+    "sensor",
+    "stream",
     "validation",
     "limit",
     "checkpoint_every",

@@ -6,13 +6,18 @@
 //!         i32 capacity, i32 events, i32 valid events; then capacity events
 //! polarity event: u32 data (bit 0: valid; bit 1: ON; bits 2-16: row; bits 17-31: column), i32 microseconds
 //! ```
-//! A packet's overflows count 2^31 µs each. Packets of other types are passed over. Format: iniVation's AEDAT 3.1.
+//! A packet's overflows count 2^31 µs each. Packets of other types are passed over; of several sources, one is read. Format:
+//! iniVation's AEDAT 3.1.
 
+use super::options::ReadOptions;
 use super::source::Source;
 use super::{Event, EventReader, SensorSize};
 use anyhow::Result;
+use std::collections::BTreeMap;
 
 const POLARITY: i16 = 1;
+/// The bit of the type of a compressed packet.
+const COMPRESSED: i16 = i16::MIN;
 /// Bytes of a polarity event.
 const EVENT: usize = 8;
 /// No packet is larger.
@@ -25,16 +30,30 @@ pub(super) struct Aedat3 {
     left: usize,
     empty: usize,
     overflows: u64,
+    /// The source that is read, once it is known, whether it was asked for, and the valid events of the others.
+    stream: Option<u32>,
+    asked: bool,
+    found: bool,
+    others: BTreeMap<u32, u64>,
 }
 
 impl Aedat3 {
-    pub fn new(mut source: Source) -> Result<Self> {
+    pub fn new(mut source: Source, options: &ReadOptions) -> Result<Self> {
         let first = source.first_line()?;
         if !first.starts_with("#!AER-DAT3") {
             crate::bail_input!("{} does not begin with #!AER-DAT3.1, so it is no AEDAT 3.1", source.name);
         }
         source.header_to("#", "#!END-HEADER")?;
-        Ok(Self { source, left: 0, empty: 0, overflows: 0 })
+        Ok(Self {
+            source,
+            left: 0,
+            empty: 0,
+            overflows: 0,
+            stream: options.stream,
+            asked: options.stream.is_some(),
+            found: false,
+            others: BTreeMap::new(),
+        })
     }
 
     /// Passes to the next packet of polarities; `false` at the end of the file.
@@ -43,7 +62,8 @@ impl Aedat3 {
         self.empty = 0;
         while let Some(header) = self.source.take::<28>("a packet's header")? {
             let number = |at: usize| i32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
-            let kind = i16::from_le_bytes([header[0], header[1]]);
+            let [kind, stream] = [0, 2].map(|at| i16::from_le_bytes([header[at], header[at + 1]]));
+            let stream = u32::from(stream.cast_unsigned());
             let [size, overflows, capacity, events] = [4, 12, 16, 20].map(|at| usize::try_from(number(at)).ok());
             let length = size.zip(capacity).and_then(|(size, capacity)| size.checked_mul(capacity));
             let (Some(overflows), Some(capacity), Some(events), Some(length)) = (overflows, capacity, events, length)
@@ -56,17 +76,30 @@ impl Aedat3 {
             };
             if events > capacity || length > PACKET || kind == POLARITY && size != Some(EVENT) {
                 crate::bail_input!(
-                    "{} has a packet of type {kind} with {events} of {capacity} events in {length} bytes at byte {}, which \\
+                    "{} has a packet of type {kind} with {events} of {capacity} events in {length} bytes at byte {}, which \
                      AEDAT 3.1 does not know; it is damaged",
                     self.source.name,
                     self.source.place()
                 );
             }
-            if kind == POLARITY {
+            if kind == POLARITY | COMPRESSED {
+                crate::bail_input!(
+                    "{} has compressed packets, which are not read; convert it with DV",
+                    self.source.name
+                );
+            }
+            if kind == POLARITY && stream != *self.stream.get_or_insert(stream) {
+                // An identifier is of 16 bits, so these are not many.
+                *self.others.entry(stream).or_default() += events as u64;
+            } else if kind == POLARITY {
+                self.found = true;
                 (self.left, self.empty, self.overflows) = (events, EVENT * (capacity - events), overflows as u64);
                 return Ok(true);
             }
             self.source.pass_over(length, "a packet")?;
+        }
+        if self.asked && !self.found {
+            return Err(super::no_stream(&self.source.name, self.stream, self.others.keys()));
         }
         Ok(false)
     }
@@ -107,5 +140,10 @@ impl EventReader for Aedat3 {
             self.source.pass(count * EVENT);
         }
         Ok(())
+    }
+
+    fn notes(&self) -> Vec<String> {
+        let others: u64 = self.others.values().sum();
+        super::other_streams(&format!("{others} events"), self.others.keys()).into_iter().collect()
     }
 }

@@ -7,8 +7,9 @@
 //! packet: i32 stream, i32 length, then, compressed: u32 length, EventPacket (EVTS): field 0 a vector of
 //!         i64 microseconds, i16 column, i16 row, bool ON, 3 bytes of padding
 //! ```
-//! Packets of other streams are passed over. Format: iniVation's AEDAT 4; of FlatBuffers, what this needs is here.
+//! Packets of other kinds are passed over; of several streams of events, one is read. Format: iniVation's AEDAT 4; of FlatBuffers, what this needs is here.
 
+use super::options::ReadOptions;
 use super::source::Source;
 use super::{Event, EventReader, SensorSize};
 use anyhow::Result;
@@ -33,17 +34,28 @@ pub(super) struct Aedat4 {
     compression: Compression,
     /// Where the packets end.
     end: u64,
-    size: Option<SensorSize>,
+    /// The streams of events that the header lists.
+    streams: Vec<Stream>,
+    /// The stream that is read, once it is known, and whether it was asked for.
+    stream: Option<u32>,
+    asked: bool,
+    found: bool,
     /// What of the last packet is still to be given out.
     packet: Vec<Event>,
     given: usize,
+}
+
+/// A stream of events.
+struct Stream {
+    id: u32,
+    size: Option<SensorSize>,
 }
 
 /// Events given out at a time.
 const PIECE: usize = 1 << 16;
 
 impl Aedat4 {
-    pub fn new(mut source: Source) -> Result<Self> {
+    pub fn new(mut source: Source, options: &ReadOptions) -> Result<Self> {
         if !source.first_line()?.starts_with("#!AER-DAT4") {
             crate::bail_input!("{} does not begin with #!AER-DAT4.0, so it is no AEDAT 4", source.name);
         }
@@ -63,9 +75,23 @@ impl Aedat4 {
             other => crate::bail_input!("{} is compressed in a way {other} that is not known", source.name),
         };
         let end = table.bytes::<8>(1).map_or(-1, i64::from_le_bytes);
-        let size = table.text(2).as_deref().and_then(size_of_events);
+        let streams = table.text(2).as_deref().map(streams_of_events).unwrap_or_default();
+        if options.stream.is_some() && !streams.is_empty() && !streams.iter().any(|s| Some(s.id) == options.stream) {
+            return Err(super::no_stream(&source.name, options.stream, streams.iter().map(|stream| &stream.id)));
+        }
+        let stream = options.stream.or(streams.first().map(|stream| stream.id));
         let end = u64::try_from(end).ok().filter(|&end| end > 0).unwrap_or(u64::MAX);
-        Ok(Self { source, compression, end, size, packet: Vec::new(), given: 0 })
+        Ok(Self {
+            source,
+            compression,
+            end,
+            streams,
+            stream,
+            asked: options.stream.is_some(),
+            found: false,
+            packet: Vec::new(),
+            given: 0,
+        })
     }
 
     /// Reads the next packet; `false` at the end.
@@ -73,18 +99,30 @@ impl Aedat4 {
         if self.source.place() >= self.end {
             return Ok(false);
         }
-        let Some([_, _, _, _, length @ ..]) = self.source.take::<8>("a packet's header")? else { return Ok(false) };
+        let Some([a, b, c, d, length @ ..]) = self.source.take::<8>("a packet's header")? else { return Ok(false) };
+        let stream = u32::from_le_bytes([a, b, c, d]);
         let place = self.source.place();
         let Some(length) = usize::try_from(i32::from_le_bytes(length)).ok().filter(|&length| length <= STORED) else {
             crate::bail_input!("{} has a packet of an impossible length at byte {place}", self.source.name);
         };
+        if self.stream.is_some_and(|read| read != stream) {
+            self.source.pass_over(length, "a packet")?;
+            return Ok(true);
+        }
         let stored = self.source.exactly(length, "a packet")?;
         let name = &self.source.name;
         let bytes = self.compression.unpack(stored).map_err(|error| {
             crate::input_error!("{name} has a packet at byte {place} that cannot be decompressed: {error}")
         })?;
         (self.packet, self.given) = match decode(&bytes) {
-            Some(events) => (events, 0),
+            Some(Some(events)) => {
+                (self.stream, self.found) = (Some(stream), true);
+                (events, 0)
+            }
+            Some(None) if self.stream.is_none() => return Ok(true),
+            Some(None) => {
+                crate::bail_input!("{name} has a packet of stream {stream} at byte {place} that is of no events")
+            }
             None => crate::bail_input!("{name} has a packet at byte {place} that is no table of events; it is damaged"),
         };
         Ok(true)
@@ -109,30 +147,46 @@ impl Compression {
     }
 }
 
-/// The events of a packet; of another stream's none, and `None` where it is damaged.
-fn decode(bytes: &[u8]) -> Option<Vec<Event>> {
+/// The events of a packet, nothing of another kind, and `None` where it is damaged.
+fn decode(bytes: &[u8]) -> Option<Option<Vec<Event>>> {
     let (length, bytes) = bytes.split_first_chunk()?;
     let bytes = bytes.get(..u32::from_le_bytes(*length) as usize)?;
     if bytes.get(4..8)? != b"EVTS" {
-        return Some(Vec::new());
+        return Some(None);
     }
     let table = Table::root(bytes, b"EVTS")?;
-    let Some(events) = table.vector(0, EVENT) else { return table.field(0).is_none().then(Vec::new) };
+    let Some(events) = table.vector(0, EVENT) else { return table.field(0).is_none().then(|| Some(Vec::new())) };
     let event = |bytes: &[u8; EVENT]| {
         let [time, place] = [0, 8].map(|at| u64::from_le_bytes(bytes[at..][..8].try_into().expect("eight bytes")));
         Event { time, x: place as u16, y: (place >> 16) as u16, on: place >> 32 & 0xff != 0 }
     };
-    Some(events.as_chunks().0.iter().map(event).collect())
+    Some(Some(events.as_chunks().0.iter().map(event).collect()))
 }
 
-/// The size that the description of the first stream of events gives.
-fn size_of_events(text: &str) -> Option<SensorSize> {
-    let text = text.split("EVTS").nth(1)?;
-    let value = |key: &str| -> Option<u16> {
-        let behind = text.split(&format!("key=\"{key}\"")).nth(1)?.split('>').nth(1)?;
-        behind.split('<').next()?.trim().parse().ok().filter(|&n| n > 0)
-    };
-    Some(SensorSize { width: value("sizeX")?, height: value("sizeY")? })
+/// The streams of events in a file's description: nodes with a number for a name, each before the node of its sizes.
+fn streams_of_events(text: &str) -> Vec<Stream> {
+    let mut streams: Vec<Stream> = Vec::new();
+    // Whether the last numbered node was of events.
+    let mut inside = false;
+    for node in text.split("<node ").skip(1) {
+        let value = |key: &str| -> Option<&str> {
+            let behind = node.split_once(key)?.1.split_once('>')?.1;
+            Some(behind.split_once('<')?.0.trim())
+        };
+        let name = node.split_once("name=\"").and_then(|(_, rest)| rest.split_once('"'));
+        if let Some(id) = name.and_then(|(name, _)| name.parse().ok()) {
+            inside = value("key=\"typeIdentifier\"") == Some("EVTS");
+            if inside {
+                streams.push(Stream { id, size: None });
+            }
+        }
+        let extent = |key: &str| value(key)?.parse::<u16>().ok().filter(|&n| n > 0);
+        let size = extent("key=\"sizeX\"").zip(extent("key=\"sizeY\""));
+        if let (true, Some((width, height)), Some(stream)) = (inside, size, streams.last_mut()) {
+            stream.size = Some(SensorSize { width, height });
+        }
+    }
+    streams
 }
 
 /// A table of a FlatBuffer, every access checked.
@@ -185,13 +239,17 @@ impl<'a> Table<'a> {
 
 impl EventReader for Aedat4 {
     fn size(&self) -> Option<SensorSize> {
-        self.size
+        self.streams.iter().find(|stream| Some(stream.id) == self.stream)?.size
     }
 
     fn read(&mut self, events: &mut Vec<Event>) -> Result<()> {
         events.clear();
         while self.given == self.packet.len() {
             if !self.next_packet()? {
+                // Where the header lists the streams, it has been looked up there.
+                if self.asked && !self.found && self.streams.is_empty() {
+                    return Err(super::no_stream(&self.source.name, self.stream, [].iter()));
+                }
                 return Ok(());
             }
         }
@@ -199,5 +257,10 @@ impl EventReader for Aedat4 {
         events.extend_from_slice(&rest[..rest.len().min(PIECE)]);
         self.given += events.len();
         Ok(())
+    }
+
+    fn notes(&self) -> Vec<String> {
+        let others = self.streams.iter().map(|stream| &stream.id).filter(|id| Some(**id) != self.stream);
+        super::other_streams("the events", others).into_iter().collect()
     }
 }

@@ -124,10 +124,13 @@ pub struct Order {
     pub count: usize,
 }
 
+/// A name, and which columns have it.
+type Kind = (&'static str, fn(&Column) -> bool);
+
 impl Order {
     /// The order of these columns; an error says which is missing or there twice.
     pub fn of(columns: &[Column]) -> Result<Self, String> {
-        let find = |(name, is): (&str, fn(&Column) -> bool)| {
+        let find = |(name, is): Kind| {
             let mut found = columns.iter().enumerate().filter(|(_, column)| is(column)).map(|(place, _)| place);
             match (found.next(), found.next()) {
                 (Some(place), None) => Ok(place),
@@ -135,7 +138,7 @@ impl Order {
                 (Some(_), Some(_)) => Err(format!("{name} is there twice")),
             }
         };
-        let wanted: [(&str, fn(&Column) -> bool); 4] = [
+        let wanted: [Kind; 4] = [
             ("x", |c| *c == Column::X),
             ("y", |c| *c == Column::Y),
             ("t", |c| matches!(c, Column::Time(_))),
@@ -289,7 +292,8 @@ impl Clock {
     /// 2^53 µs, or with a fraction where the first times had none and were taken for microseconds.
     pub fn real(self, time: f64) -> Option<u64> {
         let (times, parts) = self.unit.factor();
-        if self.told && self.unit == Unit::Microseconds && time.fract() != 0.0 {
+        // A negative time is refused before it is rounded to 0.
+        if time < 0.0 || self.told && self.unit == Unit::Microseconds && time.fract() != 0.0 {
             return None;
         }
         let time = (time * times as f64 / parts as f64).round();

@@ -2,7 +2,8 @@
 
 use super::options::ReadOptions;
 use super::source::Source;
-use super::{EventReader, aedat2, aedat3, aedat4, csv, dat, evt2, evt3, nmnist, npz};
+use super::within::Within;
+use super::{EventReader, aedat2, aedat3, aedat4, csv, dat, evt2, evt3, nmnist, npz, recognise};
 use anyhow::Result;
 use std::io::Cursor;
 use std::path::Path;
@@ -51,26 +52,7 @@ impl Format {
     /// # Errors
     /// An [`InputError`](crate::error::InputError) when neither does.
     pub fn of(path: &Path) -> Result<Self> {
-        let mut source = Source::open(path)?;
-        let ahead = source.ahead(4)?;
-        let first = ahead.first().copied();
-        if ahead.starts_with(b"PK\x03\x04") {
-            return Ok(Self::Npz);
-        }
-        let header = if first == Some(b'#') || first == Some(b'%') { Some(source.first_line()?) } else { None };
-        let extension = path.extension().and_then(|extension| extension.to_str()).map(str::to_ascii_lowercase);
-        match (header.as_deref(), extension.as_deref()) {
-            (Some(line), _) if line.starts_with("#!AER-DAT2") => Ok(Self::Aedat2),
-            (Some(line), _) if line.starts_with("#!AER-DAT3") => Ok(Self::Aedat3),
-            (Some(line), _) if line.starts_with("#!AER-DAT4") => Ok(Self::Aedat4),
-            (Some(line), _) if line.starts_with('%') => prophesee(&mut source),
-            (_, Some("csv" | "txt")) => Ok(Self::Csv),
-            (None, Some("bin")) => Ok(Self::NMnist),
-            _ => Err(crate::input_error!(
-                "{} is no recording that is recognised; say which it is with --format",
-                source.name
-            )),
-        }
+        recognise::format(path)
     }
 
     /// Opens a recording.
@@ -78,6 +60,7 @@ impl Format {
     /// # Errors
     /// An [`InputError`](crate::error::InputError) when the file cannot be read or its beginning is not of this format.
     pub fn open(self, path: &Path, options: &ReadOptions) -> Result<Box<dyn EventReader>> {
+        self.takes(options, &path.display())?;
         match self {
             Self::Npz => npz::open(Source::file(path)?, path.display().to_string(), options),
             _ => self.decode(Source::open(path)?, options),
@@ -89,6 +72,7 @@ impl Format {
     /// # Errors
     /// As [`Format::open`].
     pub fn open_bytes(self, bytes: Vec<u8>, name: &str, options: &ReadOptions) -> Result<Box<dyn EventReader>> {
+        self.takes(options, &name)?;
         let bytes = Cursor::new(bytes);
         match self {
             Self::Npz => npz::open(bytes, name.into(), options),
@@ -96,15 +80,26 @@ impl Format {
         }
     }
 
+    /// Refuses what the format has no use for, so that nothing is ignored.
+    fn takes(self, options: &ReadOptions, name: &dyn std::fmt::Display) -> Result<()> {
+        if options.sensor.is_some() && self != Self::Aedat2 {
+            crate::bail_input!("--sensor is for recordings in aedat2, but {name} is in {self}; leave it out");
+        }
+        if options.stream.is_some() && !matches!(self, Self::Aedat3 | Self::Aedat4 | Self::Evt3) {
+            crate::bail_input!("--stream is for aedat3, aedat4 and evt3, but {name} is in {self}; leave it out");
+        }
+        Ok(())
+    }
+
     fn decode(self, source: Source, options: &ReadOptions) -> Result<Box<dyn EventReader>> {
         Ok(match self {
             Self::NMnist => Box::new(nmnist::Nmnist::new(source)),
             Self::Aedat2 => Box::new(aedat2::Aedat2::new(source, options)?),
-            Self::Aedat3 => Box::new(aedat3::Aedat3::new(source)?),
-            Self::Aedat4 => Box::new(aedat4::Aedat4::new(source)?),
-            Self::Evt2 => Box::new(evt2::Evt2::new(source)?),
-            Self::Evt3 => Box::new(evt3::Evt3::new(source)?),
-            Self::Dat => Box::new(dat::Dat::new(source)?),
+            Self::Aedat3 => Box::new(aedat3::Aedat3::new(source, options)?),
+            Self::Aedat4 => Within::stated(Box::new(aedat4::Aedat4::new(source, options)?)),
+            Self::Evt2 => Within::stated(Box::new(evt2::Evt2::new(source)?)),
+            Self::Evt3 => Within::stated(Box::new(evt3::Evt3::new(source, options)?)),
+            Self::Dat => Within::stated(Box::new(dat::Dat::new(source)?)),
             Self::Csv => Box::new(csv::Csv::new(source, options)?),
             Self::Npz => unreachable!("an archive is not read forwards"),
         })
@@ -125,39 +120,6 @@ pub fn open(path: &Path, options: &ReadOptions) -> Result<Box<dyn EventReader>> 
     Format::of(path)?.open(path, options)
 }
 
-/// Which of Prophesee's formats a header announces: `% evt 3.0`, `% format EVT3;…`, else DAT.
-fn prophesee(source: &mut Source) -> Result<Format> {
-    for line in source.header("% ")? {
-        let line = line.trim_start_matches(['%', ' ']).to_ascii_lowercase();
-        let kind = line.strip_prefix("evt ").or_else(|| line.strip_prefix("format ")).unwrap_or_default();
-        match kind.split(';').next().unwrap_or_default() {
-            "3.0" | "evt3" => return Ok(Format::Evt3),
-            "2.0" | "evt2" => return Ok(Format::Evt2),
-            "" => {}
-            other => crate::bail_input!(
-                "{} is a RAW recording of {other}, but EVT 2.0 and 3.0 are read; convert it to EVT 3.0",
-                source.name
-            ),
-        }
-    }
-    Ok(Format::Dat)
-}
-
-/// What headers say of a sensor: `% geometry 1280x720`, `% format EVT3;width=1280;height=720`, `% Width 1280`.
-pub(super) fn prophesee_size(lines: &[String]) -> Option<super::SensorSize> {
-    let text = lines.join(";").to_ascii_lowercase();
-    let number = |text: &str| -> Option<u16> {
-        let digits: String = text.trim_start_matches([' ', '=']).chars().take_while(char::is_ascii_digit).collect();
-        digits.parse().ok().filter(|&n| n > 0)
-    };
-    let after = |name: &str| text.split(name).skip(1).find_map(number);
-    if let (Some(width), Some(height)) = (after("width"), after("height")) {
-        return Some(super::SensorSize { width, height });
-    }
-    let (width, rest) = text.split("geometry").nth(1)?.trim_start().split_once('x')?;
-    Some(super::SensorSize { width: number(width)?, height: number(rest)? })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -168,43 +130,5 @@ mod tests {
         for format in Format::value_variants() {
             assert_eq!(format.to_possible_value().unwrap().get_name(), format.name());
         }
-    }
-
-    #[test]
-    fn files_are_recognised() {
-        let home = tempfile::TempDir::new().unwrap();
-        let cases: [(&str, &[u8], Option<Format>); 14] = [
-            ("a.aedat", b"#!AER-DAT2.0\r\n# x\r\n", Some(Format::Aedat2)),
-            ("b.aedat", b"#!AER-DAT3.1\r\n", Some(Format::Aedat3)),
-            ("c.aedat4", b"#!AER-DAT4.0\r\n\x20\0\0\0", Some(Format::Aedat4)),
-            ("d.raw", b"% date x\n% evt 3.0\n\x01\x80", Some(Format::Evt3)),
-            ("e.raw", b"% format EVT3;width=1280;height=720\n% end\n", Some(Format::Evt3)),
-            ("f.raw", b"% evt 2.0\n", Some(Format::Evt2)),
-            ("g.raw", b"% format EVT2;width=640;height=480\n% end\n", Some(Format::Evt2)),
-            ("h.raw", b"% evt 2.1\n", None),
-            ("i.dat", b"% Data file containing CD events.\n% Version 2\n\x0c\x08", Some(Format::Dat)),
-            ("j.npz", b"PK\x03\x04", Some(Format::Npz)),
-            ("k.csv", b"x,y,t,p\n", Some(Format::Csv)),
-            ("l.csv", b"# a comment\nx,y,t,p\n", Some(Format::Csv)),
-            ("m.bin", b"\x01\x02\x03\x04\x05", Some(Format::NMnist)),
-            ("n.xyz", b"\x01\x02\x03\x04\x05", None),
-        ];
-        for (name, bytes, expected) in cases {
-            let path = home.path().join(name);
-            std::fs::write(&path, bytes).unwrap();
-            assert_eq!(Format::of(&path).ok(), expected, "{name}");
-        }
-    }
-
-    #[test]
-    fn sizes_are_read_from_headers() {
-        let size = |lines: &[&str]| {
-            prophesee_size(&lines.iter().map(|line| line.to_string()).collect::<Vec<_>>()).map(|s| (s.width, s.height))
-        };
-        assert_eq!(size(&["% format EVT3;width=1280;height=720"]), Some((1280, 720)));
-        assert_eq!(size(&["% geometry 640x480", "% evt 3.0"]), Some((640, 480)));
-        assert_eq!(size(&["% Height 240", "% Width 304"]), Some((304, 240)));
-        assert_eq!(size(&["% Width 304"]), None);
-        assert_eq!(size(&[]), None);
     }
 }

@@ -8,6 +8,7 @@
 //! Channel 0 counts OFF, channel 1 ON events; a count ends at 255.
 
 use super::counts::{EventCounts, MAX_CELLS};
+use super::options::Sensor;
 use super::{Event, SensorSize};
 use crate::data::SampleShape;
 use anyhow::Result;
@@ -37,12 +38,18 @@ pub struct Integration {
     pub frames_by: FramesBy,
     /// Squares of so many pixels a side become one, whose counts are the sums; at the right and lower edge of less.
     pub downsample: usize,
+    /// The chip of recordings in AEDAT 2.0 that do not name it; the data set's own without.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sensor: Option<Sensor>,
+    /// Which of several streams of events to read; the first without.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stream: Option<u32>,
 }
 
 impl Default for Integration {
     /// T = 16 by count \[authors\].
     fn default() -> Self {
-        Self { frames: 16, frames_by: FramesBy::Count, downsample: 1 }
+        Self { frames: 16, frames_by: FramesBy::Count, downsample: 1, sensor: None, stream: None }
     }
 }
 
@@ -109,7 +116,7 @@ mod tests {
 
     /// The definition, loop by loop: the events of a frame are a slice found from its ends.
     fn by_loops(integration: Integration, size: SensorSize, events: &[Event]) -> Vec<u8> {
-        let Integration { frames, frames_by, downsample } = integration;
+        let Integration { frames, frames_by, downsample, .. } = integration;
         let [height, width] = [size.height, size.width].map(|n| usize::from(n).div_ceil(downsample));
         let mut out = Vec::new();
         for frame in 0..frames {
@@ -160,7 +167,8 @@ mod tests {
                     let events: Vec<Event> = times.into_iter().map(&mut draw).collect();
                     for frames_by in [FramesBy::Count, FramesBy::Time] {
                         for (steps, downsample) in [(1, 1), (4, 2), (16, 1), (10, 3)] {
-                            let integration = Integration { frames: steps, frames_by, downsample };
+                            let integration =
+                                Integration { frames: steps, frames_by, downsample, ..Integration::default() };
                             let got = frames(integration, size, &events);
                             assert!(got == by_loops(integration, size, &events), "{integration:?} {size:?} {count}");
                             if got.iter().all(|&count| count < 255) {
@@ -201,7 +209,7 @@ mod tests {
     #[test]
     fn an_event_with_an_early_time_at_the_end_does_not_empty_the_frames() {
         let size = SensorSize { width: 1, height: 1 };
-        let by_time = Integration { frames: 4, frames_by: FramesBy::Time, downsample: 1 };
+        let by_time = Integration { frames: 4, frames_by: FramesBy::Time, ..Integration::default() };
         // 200 events of 21 to 8180 µs, one each 41 µs, then one at 0: SpikingJelly's first and last event span nothing.
         let mut events: Vec<Event> = (0..200).map(|i| event(21 + 41 * i, 0, 0, true)).collect();
         events.push(event(0, 0, 0, true));
@@ -215,7 +223,8 @@ mod tests {
     #[test]
     fn coordinates_up_to_65535_count() {
         let size = SensorSize { width: u16::MAX, height: u16::MAX };
-        let coarse = Integration { frames: 1, frames_by: FramesBy::Count, downsample: 65_535 };
+        let coarse =
+            Integration { frames: 1, frames_by: FramesBy::Count, downsample: 65_535, ..Integration::default() };
         assert_eq!(frames(coarse, size, &[event(0, 65_534, 65_534, true), event(0, 0, 65_534, false)]), [1, 1]);
     }
 

@@ -24,6 +24,8 @@ mod npy;
 mod npz;
 pub mod options;
 pub mod pixel;
+mod prophesee;
+mod recognise;
 pub mod recordings;
 mod remarks;
 pub mod saccade;
@@ -32,6 +34,7 @@ pub mod simulate;
 mod source;
 pub mod summary;
 mod text;
+mod within;
 
 use anyhow::Result;
 
@@ -73,4 +76,32 @@ pub trait EventReader {
     fn notes(&self) -> Vec<String> {
         Vec::new()
     }
+}
+
+/// That events outside of the sensor are left out.
+fn outside(events: u64, size: SensorSize) -> String {
+    format!("{events} events outside of the sensor of {}x{} pixels are left out", size.width, size.height)
+}
+
+/// That events before the first TIME_HIGH of EVT are left out.
+fn before_time(events: u64) -> String {
+    format!("{events} events before the first time have none and are left out")
+}
+
+/// That a recording does not have the stream that was asked for.
+fn no_stream<'a>(name: &str, asked: Option<u32>, others: impl Iterator<Item = &'a u32>) -> anyhow::Error {
+    let asked = asked.unwrap_or_default();
+    crate::input_error!("{name} has no stream {asked} of events; --stream chooses from {}", listed(others))
+}
+
+/// That the events of other streams are left out, if there are such streams.
+fn other_streams<'a>(what: &str, streams: impl Iterator<Item = &'a u32>) -> Option<String> {
+    let streams = listed(streams);
+    (streams != "none").then(|| format!("{what} of other streams are left out; --stream reads one of them ({streams})"))
+}
+
+/// The first few of some numbers.
+fn listed<'a>(numbers: impl Iterator<Item = &'a u32>) -> String {
+    let numbers: Vec<_> = numbers.take(8).map(u32::to_string).collect();
+    if numbers.is_empty() { "none".into() } else { numbers.join(", ") }
 }

@@ -25,6 +25,33 @@ impl Nmnist {
     }
 }
 
+/// That a file's first events can be N-MNIST's, which has no mark: times rise but for a few, and no row lies behind that of
+/// overflows.
+pub(super) fn plausible(source: &mut Source) -> Result<()> {
+    let events = source.beginning()?.as_chunks::<5>().0;
+    let (mut lost, mut last, mut falls, mut rows) = (0, 0, 0, 0);
+    for &[_, y, high, middle, low] in events {
+        if y == OVERFLOW_ROW {
+            lost += OVERFLOW;
+            continue;
+        }
+        let time = lost + u64::from(u32::from_be_bytes([0, high & 0x7f, middle, low]));
+        falls += usize::from(time < last);
+        rows += usize::from(y > OVERFLOW_ROW);
+        last = time;
+    }
+    let count = events.len();
+    if falls <= 1 + count / 8 && rows == 0 {
+        return Ok(());
+    }
+    Err(crate::input_error!(
+        "{} is named as N-MNIST's recordings are, but of its first {} events {falls} are earlier than the one before and {rows} \
+         have a row above {OVERFLOW_ROW}; if it is one, say --format n-mnist",
+        source.name,
+        count
+    ))
+}
+
 impl EventReader for Nmnist {
     fn size(&self) -> Option<SensorSize> {
         None

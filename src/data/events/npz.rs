@@ -73,10 +73,10 @@ fn open_checked<R: Read + Seek + 'static>(file: R, name: &str, stated: Option<&C
     let order = match table.order {
         Some(order) => order,
         None => {
-            let order = Order::guess(&first).ok_or_else(|| {
+            let order = Order::guess(&first).ok_or(
                 "does not say which columns are x, y, t and p, and no order alone fits its values; name them with \
-                 --columns, as --columns x,y,t,p"
-            })?;
+                 --columns, as --columns x,y,t,p",
+            )?;
             notes.push(format!("columns taken as {order}, the one order that fits the values"));
             order
         }

@@ -4,7 +4,7 @@ use super::cache::{self, Key};
 use super::counts::EventCounts;
 use super::format;
 use super::integrate::Integration;
-use super::options::ReadOptions;
+use super::options::{ReadOptions, Sensor};
 use super::recordings::{Recordings, Trial, list};
 use super::remarks::{Noticed, Remarks};
 use super::{Event, SensorSize};
@@ -29,7 +29,9 @@ pub fn load(
 ) -> Result<Dataset> {
     // One key for one folder, however it is named.
     let dir = dir.canonicalize().unwrap_or_else(|_| dir.to_path_buf());
-    let recordings = list(source, &dir)?;
+    let mut recordings = list(source, &dir)?;
+    // Recordings of another camera in the data set's layout.
+    recordings.size = integration.sensor.map_or(recordings.size, Sensor::size);
     let mut data = of_recordings(source, &recordings, integration, cache, watch)?;
     // What the folder holds besides may have changed since the frames were kept.
     data.notes.splice(0..0, recordings.notes);
@@ -119,7 +121,8 @@ fn of_file(
     shape: SampleShape,
 ) -> Result<(EventCounts, Noticed)> {
     let file = &trials[0].file;
-    let mut reader = format::open(file, &ReadOptions::default())?;
+    let options = ReadOptions { sensor: integration.sensor, stream: integration.stream, ..ReadOptions::default() };
+    let mut reader = format::open(file, &options)?;
     let mut events: Vec<Vec<Event>> = vec![Vec::new(); trials.len()];
     let (mut piece, mut late, mut before) = (Vec::new(), 0, 0);
     loop {

@@ -11,8 +11,8 @@ use std::path::Path;
 const PIECE: usize = 1 << 20;
 /// No line of a header is longer.
 const LINE: usize = 1 << 16;
-/// Lines of a header.
-const LINES: usize = 4096;
+/// Bytes of a header.
+const HEADER: usize = 1 << 22;
 
 /// A file, or bytes, read forwards.
 pub(super) struct Source {
@@ -146,32 +146,51 @@ impl Source {
         Ok(bytes)
     }
 
-    /// The lines of a header that begin with `mark`, without their ends.
+    /// The lines of a header, without their ends: they begin with `mark`, are text and end where one is `last`. Data may begin
+    /// with the mark too, but hold control bytes before a line would end.
     ///
     /// # Errors
     /// When they do not end.
-    pub fn header(&mut self, mark: &str) -> Result<Vec<String>> {
-        self.header_to(mark, "")
-    }
-
-    /// As [`Source::header`], up to the line `last`, if there is one: what follows may begin with the mark.
     pub fn header_to(&mut self, mark: &str, last: &str) -> Result<Vec<String>> {
-        let mut lines: Vec<String> = Vec::new();
-        while self.ahead(mark.len())?.starts_with(mark.as_bytes()) {
-            let ahead = self.ahead(LINE)?;
-            let Some(end) = ahead.iter().take(LINE).position(|&byte| byte == b'\n') else {
-                crate::bail_input!("{} has a header line of more than {LINE} bytes; it is damaged", self.name);
-            };
-            lines.push(String::from_utf8_lossy(&ahead[..end]).trim_end().to_string());
-            self.pass(end + 1);
-            if !last.is_empty() && lines.last().is_some_and(|line| line == last) {
+        let (mut lines, mut bytes) = (Vec::new(), 0);
+        while let Some(line) = self.header_line(mark)? {
+            bytes += line.len() + 1;
+            let ended = line == last;
+            lines.push(line);
+            if ended {
                 break;
             }
-            if lines.len() > LINES {
-                crate::bail_input!("{} has a header of more than {LINES} lines; it is damaged", self.name);
+            if bytes > HEADER {
+                crate::bail_input!("{} has a header of more than {HEADER} bytes; it is damaged", self.name);
             }
         }
         Ok(lines)
+    }
+
+    fn header_line(&mut self, mark: &str) -> Result<Option<String>> {
+        let ahead = self.ahead(LINE)?;
+        if !ahead.starts_with(mark.as_bytes()) {
+            return Ok(None);
+        }
+        let (ahead, ended) = (&ahead[..ahead.len().min(LINE)], ahead.len() < LINE);
+        let end = ahead.iter().position(|&byte| byte == b'\n');
+        let line = &ahead[..end.unwrap_or(ahead.len())];
+        let text = line.strip_suffix(b"\r").unwrap_or(line);
+        if text.iter().any(|&byte| byte.is_ascii_control() && byte != b'\t') {
+            return Ok(None);
+        }
+        let line = String::from_utf8_lossy(text).trim_end().to_string();
+        match end {
+            Some(end) => self.pass(end + 1),
+            None if ended => return self.cut("its header"),
+            None => crate::bail_input!("{} has a header line of more than {LINE} bytes; it is damaged", self.name),
+        }
+        Ok(Some(line))
+    }
+
+    /// A first piece of what is ahead, to look at before it is read.
+    pub fn beginning(&mut self) -> Result<&[u8]> {
+        self.ahead(PIECE)
     }
 
     /// The first line of what is ahead, cut where it is long.
@@ -222,11 +241,15 @@ mod tests {
         let path = home.path().join("x");
         std::fs::write(&path, "# one\r\n#two\nrest # no").unwrap();
         let mut source = Source::open(&path).unwrap();
-        assert_eq!(source.header("#").unwrap(), ["# one", "#two"]);
+        assert_eq!(source.header_to("#", "").unwrap(), ["# one", "#two"]);
         assert_eq!(source.ahead(4).unwrap(), b"rest # no");
-        for bad in ["#".repeat(LINE + 1), "#\n".repeat(LINES + 2)] {
+        for (data, lines) in [("# a\n#b\0\0\nc\n", 1), ("# a\n# end\n# data\n", 2), ("#\x01", 0)] {
+            std::fs::write(&path, data).unwrap();
+            assert_eq!(Source::open(&path).unwrap().header_to("#", "# end").unwrap().len(), lines, "{data:?}");
+        }
+        for bad in ["#".repeat(LINE + 1), "#\n".repeat(HEADER)] {
             std::fs::write(&path, bad).unwrap();
-            assert!(Source::open(&path).unwrap().header("#").unwrap_err().to_string().contains("damaged"));
+            assert!(Source::open(&path).unwrap().header_to("#", "").unwrap_err().to_string().contains("damaged"));
         }
     }
 }

@@ -59,6 +59,8 @@ pub struct Summary {
     /// Events over time, in pieces of so many microseconds from the first event on; what is earlier lies in the first piece.
     pub rate: Vec<Polarities>,
     pub piece: u64,
+    /// What the reader says of it, see [`EventReader::notes`].
+    pub notes: Vec<String>,
 }
 
 /// Events of every pixel, in a grid that grows.
@@ -122,6 +124,7 @@ impl Summary {
         if summary.events.total() > 0 {
             summary.seen = Some(SensorSize { width: width.saturating_add(1), height: height.saturating_add(1) });
         }
+        summary.notes = reader.notes();
         let counts = || grid.counts.iter().enumerate().filter(|pixel| *pixel.1 > 0);
         summary.active = counts().count();
         summary.busiest = counts()
