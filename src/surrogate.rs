@@ -232,6 +232,16 @@ pub enum Schedule {
 }
 
 impl Schedule {
+    /// Its name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Log => "log",
+            Self::Linear => "linear",
+            Self::Sqrt => "sqrt",
+            Self::Constant => "constant",
+        }
+    }
+
     /// The value at `epoch` (1 … `epochs`, may be fractional), from `first` to `last`; one epoch alone gives `first`.
     pub fn at(self, first: f64, last: f64, epoch: f64, epochs: f64) -> f64 {
         if epochs <= 1.0 {

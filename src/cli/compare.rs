@@ -5,7 +5,7 @@ use super::defaults::usual;
 use super::options::on_device;
 use super::train::{TrainArguments, stop_on_signal};
 use super::train_options::NOT_WITH_RESUME;
-use super::{End, say};
+use super::{End, note, say};
 use crate::backend::Backend;
 use crate::bail_input;
 use crate::compare::operations::{SHAPES, operation_costs};
@@ -16,6 +16,7 @@ use crate::compare::{Comparison, Configuration, Plan, report};
 use crate::data::Dataset;
 use crate::files::write_whole;
 use crate::surrogate::SurrogateKind;
+use crate::terminal::shell_word;
 use crate::train::checkpoint::Progress;
 use crate::train::config::DataSpec;
 use crate::train::metrics::EpochMetrics;
@@ -148,7 +149,8 @@ fn compare<B: Backend>(backend: &B, arguments: &CompareArguments) -> Result<End>
     }
     show.bar.finish_and_clear();
     if outcome? == Outcome::Interrupted {
-        say(format!("interrupted; everything is saved. Continue with: adali compare --resume {folder}"))?;
+        let resume = shell_word(comparison.folder());
+        note(format_args!("interrupted; everything is saved. Continue with: adali compare --resume {resume}"));
         return Ok(End::Interrupted);
     }
     if !quiet {
@@ -255,12 +257,7 @@ fn check(plan: &Plan) -> Result<()> {
 
 /// The command as it was given, quoted where a shell needs it.
 pub(super) fn command_line() -> String {
-    let plain = |c: char| c.is_alphanumeric() || "-_./=,:+@%".contains(c);
-    let quoted = |word: String| match !word.is_empty() && word.chars().all(plain) {
-        true => word,
-        false => format!("'{}'", word.replace('\'', "'\\''")),
-    };
-    let words = std::env::args_os().skip(1).map(|word| quoted(word.to_string_lossy().into_owned()));
+    let words = std::env::args_os().skip(1).map(shell_word);
     std::iter::once("adali".to_string()).chain(words).collect::<Vec<_>>().join(" ")
 }
 

@@ -1,5 +1,6 @@
 //! Which data a command uses, and how a person waits for them.
 
+use super::note;
 use crate::bail_input;
 use crate::data::events::cache::usual_folder;
 use crate::data::events::integrate::FramesBy;
@@ -97,6 +98,6 @@ impl LoadWatch for Waiting {
     }
 
     fn note(&self, text: &str) {
-        self.0.suspend(|| eprintln!("{text}"));
+        self.0.suspend(|| note(text));
     }
 }

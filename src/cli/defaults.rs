@@ -8,7 +8,8 @@ use crate::network::Volume;
 use crate::network::presets::Preset;
 use crate::network::spec::{InputMode, NetworkSpec};
 use crate::train::Config;
-use crate::train::config::{DataSpec, Optimizer, TrainingSpec, parse_strict};
+use crate::train::config::{DataSpec, Optimizer, TrainingSpec, parse_checked};
+use crate::train::schema::Document;
 use crate::{bail_input, input_error};
 use anyhow::Result;
 use clap::ValueEnum;
@@ -72,5 +73,5 @@ pub fn network_file(name: &str) -> Result<NetworkSpec> {
     let text = std::fs::read_to_string(name).map_err(|e| {
         input_error!("--network {name} is neither a preset ({}) nor a file that can be read: {e}", presets.join(", "))
     })?;
-    parse_strict(&text, name)
+    parse_checked(Document::Network, &text, name)
 }

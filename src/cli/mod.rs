@@ -15,8 +15,9 @@ mod train;
 mod train_options;
 
 use crate::error::exit_code;
+use crate::terminal;
 use anyhow::{Context, Result};
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -75,7 +76,10 @@ enum End {
 
 /// Runs the program on its arguments.
 pub fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = match parse(std::env::args_os()) {
+        Ok(arguments) => arguments,
+        Err(error) => return refuse(&error),
+    };
     let result = match arguments.command {
         Command::Train(arguments) => train::run(*arguments),
         Command::Compare(arguments) => compare::run(*arguments),
@@ -97,14 +101,46 @@ pub fn main() -> ExitCode {
             if closed {
                 return ExitCode::SUCCESS;
             }
-            let _ = writeln!(std::io::stderr(), "error: {error:#}");
+            note(format_args!("error: {error:#}"));
             ExitCode::from(exit_code(&error))
         }
     }
 }
 
-/// Prints a line to standard output; a full disk or closed pipe is an error, not a panic.
-fn say(line: impl std::fmt::Display) -> Result<()> {
+/// The arguments, where a number below 0 is the value of the option before it.
+fn parse(words: impl IntoIterator<Item = std::ffi::OsString>) -> Result<Arguments, clap::Error> {
+    let mut command = Arguments::command();
+    let names: Vec<String> = command.get_subcommands().map(|command| command.get_name().to_string()).collect();
+    for name in names {
+        command = command.mut_subcommand(name, |command| command.mut_args(takes_negative));
+    }
+    Arguments::from_arg_matches_mut(&mut command.try_get_matches_from(words)?)
+}
+
+/// Lets an option have `-1` as its value, which it refuses by its own name.
+fn takes_negative(argument: clap::Arg) -> clap::Arg {
+    let takes = argument.get_action().takes_values() && !argument.is_positional();
+    if takes { argument.allow_negative_numbers(true) } else { argument }
+}
+
+/// Prints what clap has to say: help to standard output, errors to standard error.
+fn refuse(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        let _ = error.print();
+        return ExitCode::SUCCESS;
+    }
+    let _ = write!(std::io::stderr(), "{}", terminal::lines(&error.render().to_string()));
+    ExitCode::from(2)
+}
+
+/// Prints lines to standard output; a full disk or closed pipe is an error, not a panic. Control characters are escaped.
+fn say(text: impl std::fmt::Display) -> Result<()> {
     let mut out = std::io::stdout().lock();
-    writeln!(out, "{line}").and_then(|()| out.flush()).context("cannot write to standard output")
+    let text = terminal::lines(&text.to_string());
+    writeln!(out, "{text}").and_then(|()| out.flush()).context("cannot write to standard output")
+}
+
+/// Prints one line to standard error, where nothing that a program reads is. Control characters are escaped.
+fn note(line: impl std::fmt::Display) {
+    let _ = writeln!(std::io::stderr(), "{}", terminal::one_line(&line.to_string()));
 }

@@ -1,6 +1,7 @@
 //! `adali simulate-events`
 
 use super::data::load_data;
+use super::options::start_threads;
 use super::train::stop_on_signal;
 use super::{End, say};
 use crate::data::DataSource;
@@ -73,10 +74,7 @@ pub struct SimulateArguments {
 }
 
 pub fn run(arguments: SimulateArguments) -> Result<End> {
-    if arguments.threads > 1024 {
-        crate::bail_input!("threads {} must be at most 1024", arguments.threads);
-    }
-    rayon::ThreadPoolBuilder::new().num_threads(arguments.threads).build_global()?;
+    start_threads(arguments.threads)?;
     let SimulateArguments { contrast, mismatch, refractory, noise, dark, seed, side, limit, .. } = arguments;
     let pixels = PixelModel { contrast, mismatch, refractory, noise, dark };
     let simulation = Simulation { seed, side, limit, pixels };

@@ -4,9 +4,10 @@ use super::data::load_data;
 use super::options::{megabytes, on_device};
 use super::progress::{Bar, epoch_lines};
 pub use super::train_options::TrainArguments;
-use super::{End, say};
+use super::{End, note, say};
 use crate::backend::Backend;
 use crate::data::Dataset;
+use crate::terminal::shell_word;
 use crate::train::checkpoint::Progress;
 use crate::train::metrics::EpochMetrics;
 use crate::train::run::Run;
@@ -68,7 +69,8 @@ fn train<B: Backend>(trainer: Trainer<B>, run: Run, data: Dataset, arguments: &T
     watcher.bar.clear();
     let folder = session.run.folder().display().to_string();
     if outcome? == Outcome::Interrupted {
-        say(format!("interrupted; the state is saved. Continue with: adali train --resume {folder}"))?;
+        let resume = shell_word(session.run.folder());
+        note(format_args!("interrupted; the state is saved. Continue with: adali train --resume {resume}"));
         return Ok(End::Interrupted);
     }
     let result = session.finish()?;

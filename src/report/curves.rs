@@ -4,6 +4,7 @@ use super::axis::{Axis, plottable};
 use super::style::{
     Area, Chart, INK, MINUS, MUTED, TRAIN, Text, VALIDATION, depth_colour, draw_in_middle, frame, page, px, stroke,
 };
+use crate::train::checkpoint::Best;
 use crate::train::metrics::{EpochMetrics, LayerMetrics};
 use anyhow::Result;
 use plotters::prelude::*;
@@ -102,8 +103,7 @@ fn training_panels(epochs: &[&EpochMetrics]) -> Vec<Panel> {
     if epochs.iter().any(|e| e.validation_loss.is_some() || e.validation_accuracy.is_some()) {
         loss.push(over_epochs("validation", VALIDATION, epochs, |e| e.validation_loss));
         let validation = over_epochs("validation", VALIDATION, epochs, |e| e.validation_accuracy.map(|a| 100.0 * a));
-        let drawn = validation.points.iter().copied().filter(|point| plottable(point.1));
-        best = drawn.reduce(|best, point| if point.1 > best.1 { point } else { best });
+        best = chosen(epochs).map(|best| (f64::from(best.epoch), 100.0 * best.accuracy));
         accuracy.push(validation);
     }
     let losses = epochs.iter().flat_map(|e| [Some(e.train_loss), e.validation_loss]).flatten();
@@ -112,11 +112,24 @@ fn training_panels(epochs: &[&EpochMetrics]) -> Vec<Panel> {
         1 => "1 value not finite".into(),
         missing => format!("{missing} values not finite"),
     };
-    let marked = best.map_or_else(String::new, |(epoch, value)| format!("best {value:.2} % (epoch {epoch})"));
+    let marked = best.map_or_else(String::new, |(epoch, value)| format!("saved: {value:.2} % (epoch {epoch})"));
     let loss_axis = Axis::around_loss("loss", values(&loss));
     let accuracy_axis = Axis::around("accuracy in %", values(&accuracy), (0.0, 100.0));
     let panel = |title, note, y, series, best| Panel { title, note, own_key: true, y, series, best };
     vec![panel("Loss", missing, loss_axis, loss, None), panel("Accuracy", marked, accuracy_axis, accuracy, best)]
+}
+
+/// The epoch whose network was saved, by the rule of the training itself.
+fn chosen(epochs: &[&EpochMetrics]) -> Option<Best> {
+    let scored = epochs.iter().filter_map(|e| {
+        Some(Best {
+            epoch: e.epoch,
+            accuracy: e.validation_accuracy?,
+            loss: e.validation_loss.unwrap_or(f64::INFINITY),
+        })
+    });
+    let drawn = scored.filter(|score| plottable(score.accuracy));
+    drawn.reduce(|best, now| if now.beats(&best) { now } else { best })
 }
 
 /// A line a layer: firing rates, then what only AdaLi has.
@@ -305,7 +318,7 @@ mod tests {
             "bound in units of the threshold",
             "share inside in %",
             "validation",
-            "best 87.50 % (epoch 3)",
+            "saved: 87.50 % (epoch 3)",
             "layers.0",
             "layers.1",
             "dead",
@@ -317,7 +330,7 @@ mod tests {
     #[test]
     fn what_was_not_measured_is_not_drawn() {
         let svg = drawn(&epochs(5, 2, false, false));
-        for text in ["Bounds", "Inside", "validation", "best"] {
+        for text in ["Bounds", "Inside", "validation", "saved"] {
             assert!(!svg.contains(text), "{text}");
         }
         assert!(!drawn(&epochs(5, 0, false, true)).contains("Layers"));
@@ -347,7 +360,7 @@ mod tests {
             epoch.layers[0].firing_rate = f64::NEG_INFINITY;
         }
         let svg = drawn(&none);
-        assert!(svg.contains("no finite value") && !svg.contains("best"));
+        assert!(svg.contains("no finite value") && !svg.contains("saved"));
     }
 
     #[test]

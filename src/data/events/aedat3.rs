@@ -56,7 +56,7 @@ impl Aedat3 {
             };
             if events > capacity || length > PACKET || kind == POLARITY && size != Some(EVENT) {
                 crate::bail_input!(
-                    "{} has a packet of type {kind} with {events} of {capacity} events in {length} bytes at byte {}, which \\
+                    "{} has a packet of type {kind} with {events} of {capacity} events in {length} bytes at byte {}, which \
                      AEDAT 3.1 does not know; it is damaged",
                     self.source.name,
                     self.source.place()
