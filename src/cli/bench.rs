@@ -26,7 +26,7 @@ use crate::{bail_input, input_error};
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 pub const EXAMPLES: &str = "\
@@ -92,13 +92,13 @@ pub struct BenchArguments {
     /// Draw a roofline plot of all figures as SVG.
     #[arg(long, value_name = "FILE", conflicts_with = "card")]
     svg: Option<PathBuf>,
-    /// Nothing but errors.
+    /// Nothing but errors; files are written.
     #[arg(long, short)]
     quiet: bool,
     #[command(flatten)]
-    step: StepOptions,
-    #[command(flatten)]
     device: DeviceOptions,
+    #[command(flatten)]
+    step: StepOptions,
 }
 
 /// Of `train_step`.
@@ -129,6 +129,9 @@ pub fn run(arguments: BenchArguments) -> Result<End> {
     if !(1..=1000).contains(&arguments.rounds) {
         bail_input!("--rounds {} must be between 1 and 1000", arguments.rounds);
     }
+    for path in [&arguments.json, &arguments.svg].into_iter().flatten() {
+        can_write(path)?;
+    }
     let operations = arguments.operations()?;
     if let Some(card) = arguments.card {
         return on_paper(&arguments, card, &operations);
@@ -143,6 +146,18 @@ pub fn run(arguments: BenchArguments) -> Result<End> {
         let mut bench = Bench { arguments: &arguments, backend: &backend, baseline: baseline.as_ref(), stop: &stop };
         bench.run(&operations, stepped.as_ref())
     })
+}
+
+/// Refuses a file that could not be written at the end, before anything is measured.
+fn can_write(path: &Path) -> Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if path.is_dir() || path.file_name().is_none() {
+        bail_input!("{} is a folder; name a file to write", path.display());
+    }
+    match tempfile::Builder::new().prefix(".adali").tempfile_in(folder) {
+        Ok(_) => Ok(()),
+        Err(e) => Err(input_error!("cannot write {}: {}", path.display(), e.kind())),
+    }
 }
 
 /// Prints and writes plans.
@@ -291,7 +306,7 @@ impl<B: Backend> Bench<'_, B> {
         let cases = self.arguments.cases(operations, self.backend.skips_silence());
         let bar = self.bar(cases.len());
         for (shape, operations) in cases {
-            bar.set_message(shape.to_string());
+            bar.tick();
             let mut records = Vec::new();
             for part in [Part::Synapses, Part::Neurons, Part::Training] {
                 let of_part: Vec<_> = operations.iter().copied().filter(|operation| operation.part() == part).collect();
@@ -355,7 +370,7 @@ impl<B: Backend> Bench<'_, B> {
 
     fn bar(&self, cases: usize) -> ProgressBar {
         let bar = if self.arguments.quiet { ProgressBar::hidden() } else { ProgressBar::new(cases as u64) };
-        let style = ProgressStyle::with_template("shape {pos}/{len} {bar:28} {msg}  {elapsed}");
+        let style = ProgressStyle::with_template("{bar:10} {pos}/{len}  {elapsed}");
         bar.set_style(style.expect("the template is well-formed").progress_chars("━╸─"));
         bar
     }

@@ -15,10 +15,10 @@ use std::path::PathBuf;
 /// Another place for the data than the one in a configuration.
 #[derive(Args)]
 pub struct DataOptions {
-    /// Data set, if not that of the configuration.
+    /// Data set [default: that of the configuration, else digits].
     #[arg(long, value_enum)]
     pub data: Option<DataSource>,
-    /// Folder (for `frames`: file) of the data set, if not where it usually is.
+    /// Folder (for frames: file) of the data set [default: where it usually is; adali info says where].
     #[arg(long, value_name = "PATH")]
     pub data_dir: Option<PathBuf>,
     /// Folder where integrated recordings of events are kept for the next start; it may be emptied at any time
@@ -89,7 +89,7 @@ struct Waiting(ProgressBar);
 impl LoadWatch for Waiting {
     fn integrated(&self, done: usize, total: usize) {
         if self.0.length() != Some(total as u64) {
-            let style = ProgressStyle::with_template("events to frames {bar:28} {pos}/{len} recordings  {eta} left");
+            let style = ProgressStyle::with_template("{bar:10} {pos}/{len} recordings  {eta} left");
             self.0.set_style(style.expect("the template is well-formed").progress_chars("━╸─"));
             self.0.set_length(total as u64);
             self.0.set_draw_target(ProgressDrawTarget::stderr_with_hz(8));

@@ -23,7 +23,7 @@ use std::process::ExitCode;
 
 /// Trains convolutional spiking neural networks with the AdaLi surrogate gradient.
 #[derive(Parser)]
-#[command(name = "adali", version, about, after_help = AFTER_HELP, max_term_width = 100, allow_negative_numbers = true)]
+#[command(name = "adali", version, about, after_help = AFTER_HELP, max_term_width = 100)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -36,9 +36,6 @@ Examples:
   adali train --config runs/digits-1/config.toml --seed 1
   adali train --resume runs/digits-1          after Ctrl-C or a kill: same bytes as without
   adali compare --seeds 5                     adali, sigmoid and arctan beside each other
-  adali bench                                 times of every operation, and their floors
-  adali eval runs/digits-1                    accuracy of what it left
-  adali inspect runs/digits-1 --grads         tensors of a batch, for Python
   adali events recording.raw                  what is in a recording of a neuromorphic camera
 
 Exit codes: 0 done, 1 something failed, 2 something given cannot be used, 130 interrupted (state saved).";
@@ -48,19 +45,19 @@ enum Command {
     /// Train a network and leave a run folder: checkpoint, metrics, pictures.
     Train(Box<train::TrainArguments>),
     /// Train the same network with several surrogates or configurations and seeds; tables, JSON and plots of all.
-    #[command(after_help = compare::EXAMPLES, mut_arg("out", compare::out_help), mut_arg("resume", compare::resume_help),
+    #[command(after_long_help = compare::EXAMPLES, mut_arg("out", compare::out_help), mut_arg("resume", compare::resume_help),
         mut_arg("force", compare::force_help), mut_arg("seed", compare::seed_help), mut_arg("quiet", compare::quiet_help))]
     Compare(Box<compare::CompareArguments>),
     /// Time operations, checked first, beside the least that the device could need.
-    #[command(after_help = bench::EXAMPLES)]
+    #[command(after_long_help = bench::EXAMPLES)]
     Bench(Box<bench::BenchArguments>),
     /// Accuracy and loss of a trained network.
     Eval(eval::EvalArguments),
     /// What is in a recording of a neuromorphic camera: events, time, rate, sensor; a picture.
-    #[command(after_help = events::EXAMPLES)]
+    #[command(after_long_help = events::EXAMPLES)]
     Events(events::EventsArguments),
     /// Simulate a neuromorphic camera before moving images: labelled recordings in N-MNIST's layout.
-    #[command(after_help = simulate_events::EXAMPLES)]
+    #[command(after_long_help = simulate_events::EXAMPLES)]
     SimulateEvents(simulate_events::SimulateArguments),
     /// Write the tensors of a batch (logits, spikes, membranes, gradients) as safetensors.
     Inspect(inspect::InspectArguments),
@@ -112,15 +109,78 @@ fn parse(words: impl IntoIterator<Item = std::ffi::OsString>) -> Result<Argument
     let mut command = Arguments::command();
     let names: Vec<String> = command.get_subcommands().map(|command| command.get_name().to_string()).collect();
     for name in names {
-        command = command.mut_subcommand(name, |command| command.mut_args(takes_negative));
+        let common = COMMON.iter().find(|(command, _)| *command == name).map(|(_, options)| *options);
+        command = command.mut_subcommand(name, |command| {
+            let shown = |argument: clap::Arg| match common {
+                Some(common) => in_short_help(argument, common),
+                None => argument,
+            };
+            command.mut_args(|argument| shown(takes_negative(argument)))
+        });
     }
     Arguments::from_arg_matches_mut(&mut command.try_get_matches_from(words)?)
 }
 
-/// Lets an option have `-1` as its value, which it refuses by its own name.
+/// What `-h` shows of the commands with many options; `--help` shows all.
+const COMMON: &[(&str, &[&str])] = &[
+    (
+        "train",
+        &[
+            "data",
+            "device",
+            "config",
+            "out",
+            "resume",
+            "seed",
+            "quiet",
+            "json",
+            "network",
+            "surrogate",
+            "epochs",
+            "batch",
+            "learning_rate",
+        ],
+    ),
+    (
+        "compare",
+        &[
+            "surrogates",
+            "plan",
+            "seeds",
+            "cost",
+            "data",
+            "device",
+            "out",
+            "resume",
+            "quiet",
+            "json",
+            "network",
+            "epochs",
+        ],
+    ),
+    (
+        "bench",
+        &["operations", "shape", "all", "surrogates", "card", "baseline", "json", "svg", "quiet", "device", "network"],
+    ),
+    ("eval", &["part", "json", "data", "data_dir", "device"]),
+    ("inspect", &["out", "force", "samples", "part", "grads", "data", "data_dir", "device"]),
+    ("simulate-events", &["data", "data_dir", "out", "force", "limit", "seed", "quiet", "json"]),
+];
+
+/// Leaves an option that is not `common` to `--help`.
+fn in_short_help(argument: clap::Arg, common: &[&str]) -> clap::Arg {
+    let common = argument.is_positional() || common.contains(&argument.get_id().as_str());
+    argument.hide_short_help(!common)
+}
+
+/// Lets an option that takes numbers have `-1`, `-1e-3` or `-1,2` as its value, which it refuses by its own name.
 fn takes_negative(argument: clap::Arg) -> clap::Arg {
-    let takes = argument.get_action().takes_values() && !argument.is_positional();
-    if takes { argument.allow_negative_numbers(true) } else { argument }
+    use std::any::TypeId;
+    let numbers =
+        [TypeId::of::<f32>(), TypeId::of::<f64>(), TypeId::of::<u16>(), TypeId::of::<u32>(), TypeId::of::<u64>()];
+    let kind = argument.get_value_parser().type_id();
+    let takes = numbers.iter().chain([&TypeId::of::<usize>()]).any(|number| kind == *number);
+    if takes && argument.get_action().takes_values() { argument.allow_hyphen_values(true) } else { argument }
 }
 
 /// Prints what clap has to say: help to standard output, errors to standard error.

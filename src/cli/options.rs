@@ -63,8 +63,10 @@ impl From<Stored> for Precision {
 /// Device and threads.
 #[derive(Args)]
 pub struct DeviceOptions {
-    /// Where to compute: auto (the first CUDA card, else the CPU), cpu, cuda, cuda:1 (a card by number), or emulator (the
-    /// CUDA kernels on the CPU, checked and very slow).
+    /// Where to compute: auto, cpu, cuda, cuda:1 or emulator.
+    ///
+    /// auto is the first CUDA card, else the CPU; cuda:1 a card by its number; emulator runs the CUDA kernels on the CPU,
+    /// checked and very slow.
     #[arg(long, default_value = "auto", value_name = "DEVICE")]
     pub device: Device,
     /// What a CUDA card or the emulator stores; the CPU computes in f32.
@@ -73,7 +75,7 @@ pub struct DeviceOptions {
     /// Launch the CUDA kernels one by one, not as graphs: slower, with the same results.
     #[arg(long)]
     pub no_graph: bool,
-    /// Threads; 0 for one a core. The results are the same for any number.
+    /// Threads; 0 for one per core. The results are the same for any number.
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub threads: usize,
 }

@@ -59,12 +59,13 @@ fn train<B: Backend>(trainer: Trainer<B>, run: Run, data: Dataset, arguments: &T
         Some(_) => Session::resume(trainer, run, test, &source)?,
         None => Session::begin(trainer, run, test)?,
     };
-    let quiet = arguments.quiet;
-    if !quiet {
+    // With --json, standard output holds the result alone; the bar is on standard error.
+    let silent = arguments.quiet || arguments.json;
+    if !silent {
         introduce(&session.trainer, &session.run, &source)?;
     }
     let total = session.trainer.config.training.epochs;
-    let mut watcher = Watcher { bar: Bar::new(total, quiet), quiet, total };
+    let mut watcher = Watcher { bar: Bar::new(total, arguments.quiet), silent, total };
     let outcome = session.train(&mut watcher, &stop);
     watcher.bar.clear();
     let folder = session.run.folder().display().to_string();
@@ -74,7 +75,7 @@ fn train<B: Backend>(trainer: Trainer<B>, run: Run, data: Dataset, arguments: &T
         return Ok(End::Interrupted);
     }
     let result = session.finish()?;
-    if !quiet {
+    if !silent {
         say(format!(
             "test accuracy {:.2} % (loss {:.4}, {} samples, epoch {}{})",
             100.0 * result.test_accuracy,
@@ -136,7 +137,8 @@ fn introduce<B: Backend>(trainer: &Trainer<B>, run: &Run, source: &str) -> Resul
 /// Shows a training.
 struct Watcher {
     bar: Bar,
-    quiet: bool,
+    /// No line for an epoch.
+    silent: bool,
     total: u32,
 }
 
@@ -146,7 +148,7 @@ impl Watch for Watcher {
     }
 
     fn epoch(&mut self, metrics: &EpochMetrics, improved: bool) -> Result<()> {
-        if self.quiet {
+        if self.silent {
             return Ok(());
         }
         self.bar.suspend(|| say(epoch_lines(metrics, self.total, improved)))

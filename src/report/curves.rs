@@ -7,6 +7,7 @@ use super::style::{
 use crate::train::checkpoint::Best;
 use crate::train::metrics::{EpochMetrics, LayerMetrics};
 use anyhow::Result;
+use plotters::element::DashedPathElement;
 use plotters::prelude::*;
 use std::collections::BTreeMap;
 
@@ -181,8 +182,9 @@ impl Panel {
             chart.draw_series([PathElement::new([(x.low, 0.0), (x.high, 0.0)], stroke(MUTED, 0.75))])?;
         }
         let mut drawn = 0;
-        for series in &self.series {
-            drawn += series.draw(&mut chart, &self.y)?;
+        for (index, series) in self.series.iter().enumerate() {
+            let below = self.series[..index].iter().filter(|other| other.hides_under(series)).count();
+            drawn += series.draw(&mut chart, &self.y, below)?;
         }
         if let Some((epoch, Some(at))) = self.best.map(|(epoch, value)| (epoch, self.y.place(value))) {
             chart.draw_series([Circle::new((epoch, at), px(5.0), stroke(INK, 1.25))])?;
@@ -216,19 +218,35 @@ impl Panel {
 }
 
 impl Series {
-    /// Draws the line, broken where values are missing, and returns how many values it shows.
-    fn draw(&self, chart: &mut Chart, y: &Axis) -> Result<usize> {
+    /// Whether this line would not be seen below `other`.
+    fn hides_under(&self, other: &Self) -> bool {
+        let near = |a: f64, b: f64| (a - b).abs() <= 1e-3 * a.abs().max(b.abs()) || (a.is_nan() && b.is_nan());
+        self.points.iter().zip(&other.points).all(|(a, b)| near(a.1, b.1))
+    }
+
+    /// Draws the line, broken where values are missing, and returns how many values it shows. Over `below` lines in the
+    /// same place it is dashed, with smaller dots, so that these are seen.
+    fn draw(&self, chart: &mut Chart, y: &Axis, below: usize) -> Result<usize> {
         let placed: Vec<Option<(f64, f64)>> =
             self.points.iter().map(|&(epoch, value)| y.place(value).map(|at| (epoch, at))).collect();
         let mut shown = 0;
         for run in placed.split(Option::is_none) {
             let run: Vec<(f64, f64)> = run.iter().copied().flatten().collect();
             let dots = if placed.len() <= MOST_DOTS || run.len() == 1 { run.as_slice() } else { &[] };
-            let radius = if run.len() == 1 { 3.0 } else { 2.25 };
+            let radius = if run.len() == 1 { 3.0 } else { 2.25 } * 0.6f64.powi(below.min(4) as i32);
             chart.draw_series(dots.iter().map(|&at| Circle::new(at, px(radius), self.colour.filled())))?;
             shown += run.len();
             if run.len() > 1 {
-                chart.draw_series([PathElement::new(run, stroke(self.colour, 1.5))])?;
+                let line = stroke(self.colour, 1.5);
+                match below {
+                    0 => chart.draw_series([PathElement::new(run, line)])?,
+                    _ => chart.draw_series(std::iter::once(DashedPathElement::new(
+                        run,
+                        px(6.0),
+                        px(6.0 * below as f64),
+                        line,
+                    )))?,
+                };
             }
         }
         Ok(shown)

@@ -113,7 +113,7 @@ impl Run {
         let text = match fs::read_to_string(self.metrics()) {
             Ok(text) => text,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
-            Err(e) => return Err(e).with_context(|| format!("cannot read {}", self.metrics().display())),
+            Err(e) => bail_input!("cannot read {}: {e}", self.metrics().display()),
         };
         let lines = text.lines().filter_map(|line| serde_json::from_str::<EpochMetrics>(line).ok());
         Ok(lines.filter(|metrics| metrics.epoch <= epoch).collect())
