@@ -121,6 +121,14 @@ impl BoundsSpec {
         Ok(())
     }
 
+    /// What moves the bounds, in a few words: `log schedule`, or the mode's name.
+    pub fn in_words(&self) -> String {
+        match self.mode {
+            BoundsMode::Manual => format!("{} schedule", self.schedule.name()),
+            mode => mode.name().into(),
+        }
+    }
+
     /// The schedule's bounds at a (fractional) epoch; `start` replaces the first values (auto-init).
     pub fn scheduled(&self, start: Option<Bounds>, epoch: f64, epochs: f64) -> Bounds {
         let (left0, right0) = start.map_or((self.left[0], self.right[0]), |b| (b.left as f64, b.right as f64));

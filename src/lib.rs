@@ -24,4 +24,5 @@ pub mod report;
 pub mod slope_means;
 pub mod surrogate;
 pub mod tensors;
+pub mod terminal;
 pub mod train;

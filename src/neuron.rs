@@ -19,8 +19,10 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "kebab-case")]
 pub enum NeuronModel {
     /// Leaky integrate-and-fire: `lambda = 1 - 1/tau`.
+    #[value(help = "Leaky integrate-and-fire")]
     Lif,
     /// Integrate-and-fire: `lambda = kappa = 1`.
+    #[value(help = "Integrate-and-fire, without a leak")]
     If,
 }
 
@@ -31,6 +33,7 @@ pub enum ResetKind {
     /// The threshold is subtracted.
     Soft,
     /// The membrane is set to `v_reset`.
+    #[value(help = "The membrane is set to a value, 0 unless a file says another")]
     Hard,
 }
 

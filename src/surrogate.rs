@@ -11,14 +11,19 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "kebab-case")]
 pub enum SurrogateKind {
     /// `alpha/L` on `[-L, 0)`, `beta/R` on `[0, R]`, 0 elsewhere \[authors\].
+    #[value(help = "alpha/L left of the threshold, beta/R right of it, 0 outside of the bounds")]
     Adali,
     /// `k s(kz)(1 - s(kz))` with the logistic function `s`.
+    #[value(help = "Derivative of the logistic function")]
     Sigmoid,
     /// `(k/2) / (1 + (pi k z / 2)^2)`.
+    #[value(help = "Derivative of the arctangent")]
     Arctan,
     /// `max(0, k - k^2 |z|)`.
+    #[value(help = "A triangle around the threshold")]
     Triangle,
     /// AdaLi fixed at `L = R = alpha = beta = 0.5`: the rectangle of STBP.
+    #[value(help = "AdaLi with both bounds and weights fixed at 0.5")]
     Rectangle,
 }
 
@@ -222,16 +227,30 @@ pub struct Window {
 #[serde(rename_all = "kebab-case")]
 pub enum Schedule {
     /// `W0 (W1/W0)^(ln e / ln E)` \[authors\].
+    #[value(help = "W0 (W1/W0)^(ln e / ln E) in epoch e of E")]
     Log,
     /// `W0 + (W1 - W0)(e - 1)/(E - 1)` \[authors\].
+    #[value(help = "W0 + (W1 - W0)(e - 1)/(E - 1)")]
     Linear,
     /// `W0 + (W1 - W0)(sqrt e - 1)/(sqrt E - 1)` \[ours: the authors' form misses the endpoint\].
+    #[value(help = "W0 + (W1 - W0)(sqrt e - 1)/(sqrt E - 1)")]
     Sqrt,
     /// `W0`.
+    #[value(help = "W0")]
     Constant,
 }
 
 impl Schedule {
+    /// Its name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Log => "log",
+            Self::Linear => "linear",
+            Self::Sqrt => "sqrt",
+            Self::Constant => "constant",
+        }
+    }
+
     /// The value at `epoch` (1 … `epochs`, may be fractional), from `first` to `last`; one epoch alone gives `first`.
     pub fn at(self, first: f64, last: f64, epoch: f64, epochs: f64) -> f64 {
         if epochs <= 1.0 {

@@ -84,7 +84,7 @@ fn interrupt(home: &Path, out: &str, variant: &str, name: &str, wait: u64) -> bo
         return false;
     }
     assert!(ran.code == Some(130) && ran.err.is_empty(), "{name}: {ran}");
-    assert!(ran.out.contains("interrupted") && ran.out.contains(&format!("adali train --resume {out}")), "{ran}");
+    assert!(ran.err.contains("interrupted") && ran.err.contains(&format!("adali train --resume {out}")), "{ran}");
     true
 }
 

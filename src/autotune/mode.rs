@@ -13,12 +13,16 @@ pub enum BoundsMode {
     /// From the histogram before the first step, then followed at every update.
     AutoTrack,
     /// From the schedule, with `alpha = R/(L+R)` and `beta = L/(L+R)`.
+    #[value(help = "From the schedule, with alpha = R/(L+R) and beta = L/(L+R)")]
     AutoMass,
     /// As auto-track, with one `W` for both sides: `P(|z| <= W) = p`.
+    #[value(help = "As auto-track, with one width W for both sides: P(|z| <= W) is the target")]
     AutoSymmetric,
     /// As auto-symmetric, with `W = sqrt(3) p` standard deviations: the quantile's width, were potentials spread evenly.
+    #[value(help = "As auto-symmetric, with W = sqrt(3) times the target, in standard deviations")]
     AutoStd,
     /// As auto-track, with one `W = sqrt(L* R*)` for both sides.
+    #[value(help = "As auto-track, with the geometric mean of both bounds for both sides")]
     AutoBalanced,
 }
 

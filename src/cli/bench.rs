@@ -95,13 +95,13 @@ pub struct BenchArguments {
     /// Overwrite the files of --json and --svg.
     #[arg(long)]
     force: bool,
-    /// Nothing but errors.
+    /// Nothing but errors; files are written.
     #[arg(long, short)]
     quiet: bool,
     #[command(flatten)]
-    step: StepOptions,
-    #[command(flatten)]
     device: DeviceOptions,
+    #[command(flatten)]
+    step: StepOptions,
 }
 
 /// Of `train_step`.
@@ -324,7 +324,7 @@ impl<B: Backend> Bench<'_, B> {
         }
         let bar = self.bar(cases.len());
         for (shape, operations) in cases {
-            bar.set_message(shape.to_string());
+            bar.tick();
             let mut measured = Measured::default();
             for part in [Part::Synapses, Part::Neurons, Part::Training] {
                 let of_part: Vec<_> = operations.iter().copied().filter(|operation| operation.part() == part).collect();
@@ -401,7 +401,7 @@ impl<B: Backend> Bench<'_, B> {
 
     fn bar(&self, cases: usize) -> ProgressBar {
         let bar = if self.arguments.quiet { ProgressBar::hidden() } else { ProgressBar::new(cases as u64) };
-        let style = ProgressStyle::with_template("shape {pos}/{len} {bar:28} {msg}  {elapsed}");
+        let style = ProgressStyle::with_template("{bar:10} {pos}/{len}  {elapsed}");
         bar.set_style(style.expect("the template is well-formed").progress_chars("━╸─"));
         bar
     }

@@ -3,9 +3,10 @@
 use super::data::{DataOptions, load_data};
 use super::defaults::usual;
 use super::options::on_device;
+use super::progress::{line, message_bar, room, time_left};
 use super::train::TrainArguments;
 use super::train_options::NOT_WITH_RESUME;
-use super::{End, say, signals, tell};
+use super::{End, note, say, signals};
 use crate::backend::Backend;
 use crate::bail_input;
 use crate::compare::operations::{SHAPES, operation_costs};
@@ -17,6 +18,7 @@ use crate::data::Dataset;
 use crate::files::output::Output;
 use crate::files::place::Place;
 use crate::surrogate::SurrogateKind;
+use crate::terminal::shell_word;
 use crate::train::checkpoint::Progress;
 use crate::train::config::DataSpec;
 use crate::train::metrics::EpochMetrics;
@@ -24,9 +26,10 @@ use crate::train::session::{Scored, Watch};
 use crate::train::{Config, Outcome};
 use anyhow::{Result, bail};
 use clap::{Arg, Args};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::ProgressBar;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
+use std::time::Instant;
 
 const COMPARE: &str = "Comparison";
 const SEEDS: usize = 3;
@@ -72,10 +75,10 @@ pub fn force_help(arg: Arg) -> Arg {
     arg.help("Overwrite the comparison in --out")
 }
 pub fn seed_help(arg: Arg) -> Arg {
-    arg.help("The first seed; the others follow it [default: 0]")
+    arg.help("The first seed; the others follow it [default: 0]").long_help(None)
 }
 pub fn quiet_help(arg: Arg) -> Arg {
-    arg.help("No progress and no tables")
+    arg.help("Nothing but errors, and what --json prints")
 }
 
 /// All that says what to train.
@@ -144,10 +147,10 @@ fn compare<B: Backend>(backend: &B, arguments: &CompareArguments) -> Result<End>
             (comparison, stop)
         }
     };
-    if let Some(note) = comparison.note() {
-        tell(note);
+    if let Some(text) = comparison.note() {
+        note(text);
     }
-    let quiet = arguments.train.quiet;
+    let quiet = arguments.train.quiet || arguments.train.json;
     let folder = comparison.folder().display().to_string();
     if !quiet {
         introduce(&comparison, &backend.describe())?;
@@ -161,13 +164,15 @@ fn compare<B: Backend>(backend: &B, arguments: &CompareArguments) -> Result<End>
     }
     show.bar.finish_and_clear();
     if outcome? == Outcome::Interrupted {
-        // Where the terminal was closed, there is nobody to be told.
-        let _ = match comparison.is_staged() {
-            true => {
-                say(format!("interrupted before the first checkpoint; {folder} still holds the comparison from before"))
+        let folder = shell_word(comparison.folder());
+        match comparison.is_staged() {
+            true => note(format_args!(
+                "interrupted before the first checkpoint; {folder} still holds the comparison from before"
+            )),
+            false => {
+                note(format_args!("interrupted; everything is saved. Continue with: adali compare --resume {folder}"));
             }
-            false => say(format!("interrupted; everything is saved. Continue with: adali compare --resume {folder}")),
-        };
+        }
         return Ok(End::Interrupted);
     }
     if !quiet {
@@ -279,12 +284,7 @@ fn check(plan: &Plan) -> Result<()> {
 
 /// The command as it was given, quoted where a shell needs it.
 pub(super) fn command_line() -> String {
-    let plain = |c: char| c.is_alphanumeric() || "-_./=,:+@%".contains(c);
-    let quoted = |word: String| match !word.is_empty() && word.chars().all(plain) {
-        true => word,
-        false => format!("'{}'", word.replace('\'', "'\\''")),
-    };
-    let words = std::env::args_os().skip(1).map(|word| quoted(word.to_string_lossy().into_owned()));
+    let words = std::env::args_os().skip(1).map(shell_word);
     std::iter::once("adali".to_string()).chain(words).collect::<Vec<_>>().join(" ")
 }
 
@@ -308,28 +308,22 @@ struct Show {
     /// Of the run at work.
     index: usize,
     epochs: u32,
-    begun: bool,
+    /// When the first run of this process began, and what was done before.
+    begun: Option<(Instant, f64)>,
+    /// Which run is at work.
+    head: String,
 }
-
-/// Positions of the bar for each run.
-const POSITIONS: f64 = 1000.0;
 
 impl Show {
     fn new(comparison: &Comparison, quiet: bool) -> Self {
-        let target = if quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr_with_hz(8) };
-        let runs = comparison.runs.len();
-        let bar = ProgressBar::with_draw_target(Some((runs as f64 * POSITIONS) as u64), target);
-        let style = ProgressStyle::with_template("{prefix} {bar:28} {percent:>3} %  {msg}  {eta} left");
-        bar.set_style(style.expect("the template is well-formed").progress_chars("━╸─"));
+        let (bar, runs) = (message_bar(quiet), comparison.runs.len());
         let width = comparison.plan.configurations.iter().map(|c| c.name.chars().count()).max().unwrap_or(0);
-        Self { bar, quiet, runs, width, index: 0, epochs: 1, begun: false }
+        Self { bar, quiet, runs, width, index: 0, head: String::new(), epochs: 1, begun: None }
     }
 
     /// All runs have ended.
     fn measure(&self) {
-        self.bar.set_position(self.runs as u64 * POSITIONS as u64);
-        self.bar.set_prefix("all runs");
-        self.bar.set_message("timing steps");
+        self.bar.set_message(line("all runs", 1.0, &["timing steps".into()], room()));
         self.bar.tick();
     }
 }
@@ -337,10 +331,16 @@ impl Show {
 impl Watch for Show {
     fn step(&mut self, done: u64, total: u64, epoch: u32, progress: &Progress) {
         let of_run = (f64::from(epoch - 1) + done as f64 / total as f64) / f64::from(self.epochs);
-        self.bar.set_position(((self.index as f64 + of_run) * POSITIONS) as u64);
+        let share = (self.index as f64 + of_run) / self.runs as f64;
         let totals = &progress.totals;
         let accuracy = 100.0 * totals.correct as f64 / totals.samples.max(1) as f64;
-        self.bar.set_message(format!("epoch {epoch}/{}  accuracy {accuracy:.2} %", self.epochs));
+        let (begin, before) = self.begun.unwrap_or((Instant::now(), 0.0));
+        let fields = [
+            format!("epoch {epoch}/{}", self.epochs),
+            format!("{accuracy:.2} %"),
+            time_left(begin, (share - before) / (1.0 - before)),
+        ];
+        self.bar.set_message(line(&self.head, share, &fields, room()));
     }
 
     fn scored(&mut self, done: usize, total: usize, what: Scored) {
@@ -348,7 +348,8 @@ impl Watch for Show {
             Scored::HeldOut(epoch) => format!("epoch {epoch}/{}  held out", self.epochs),
             Scored::Test => "test".into(),
         };
-        self.bar.set_message(format!("{what} {done}/{total}"));
+        let share = self.index as f64 / self.runs as f64;
+        self.bar.set_message(line(&self.head, share, &[format!("{what} {done}/{total}")], room()));
     }
 
     fn epoch(&mut self, _: &EpochMetrics, _: bool) -> Result<()> {
@@ -359,14 +360,11 @@ impl Watch for Show {
 impl Spectator for Show {
     fn begin(&mut self, record: &RunRecord, index: usize, epochs: u32) {
         (self.index, self.epochs) = (index, epochs);
-        self.bar.set_position((index as f64 * POSITIONS) as u64);
-        if !self.begun {
-            self.bar.reset_eta();
-            self.begun = true;
-        }
-        let (runs, name, width) = (self.runs, &record.configuration, self.width);
-        let digits = runs.to_string().len();
-        self.bar.set_prefix(format!("run {:digits$}/{runs}  {name:<width$}  seed {}", index + 1, record.seed));
+        let share = index as f64 / self.runs as f64;
+        self.begun.get_or_insert_with(|| (Instant::now(), share));
+        let (runs, name) = (self.runs, &record.configuration);
+        self.head = format!("run {}/{runs}  {name}  seed {}", index + 1, record.seed);
+        self.bar.set_message(line(&self.head, share, &[], room()));
     }
 
     fn end(&mut self, record: &RunRecord) -> Result<()> {
@@ -398,7 +396,7 @@ fn costs<B: Backend>(backend: &B, arguments: &CompareArguments) -> Result<End> {
         Output::new("--out", &folder.join("cost.json"), arguments.train.force, &[])
     };
     let out = arguments.train.out.as_ref().map(output).transpose()?;
-    let quiet = arguments.train.quiet;
+    let quiet = arguments.train.quiet || arguments.train.json;
     if !quiet {
         say(format!("device   {}", backend.describe()))?;
     }

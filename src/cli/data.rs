@@ -1,5 +1,6 @@
 //! Which data a command uses, and how a person waits for them.
 
+use super::note;
 use super::signals::STOP;
 use crate::bail_input;
 use crate::data::events::cache::usual_folder;
@@ -19,10 +20,10 @@ use std::sync::{Mutex, PoisonError};
 /// Another place for the data than the one in a configuration.
 #[derive(Args)]
 pub struct DataOptions {
-    /// Data set, if not that of the configuration.
+    /// Data set [default: that of the configuration, else digits].
     #[arg(long, value_enum)]
     pub data: Option<DataSource>,
-    /// Folder (for `frames`: file) of the data set, if not where it usually is.
+    /// Folder (for frames: file) of the data set [default: where it usually is; adali info says where].
     #[arg(long, value_name = "PATH")]
     pub data_dir: Option<PathBuf>,
     /// Folder where integrated recordings of events are kept for the next start; it may be emptied at any time
@@ -113,7 +114,7 @@ struct Waiting(ProgressBar);
 impl LoadWatch for Waiting {
     fn integrated(&self, done: usize, total: usize) {
         if self.0.length() != Some(total as u64) {
-            let style = ProgressStyle::with_template("events to frames {bar:28} {pos}/{len} recordings  {eta} left");
+            let style = ProgressStyle::with_template("{bar:10} {pos}/{len} recordings  {eta} left");
             self.0.set_style(style.expect("the template is well-formed").progress_chars("━╸─"));
             self.0.set_length(total as u64);
             self.0.set_draw_target(ProgressDrawTarget::stderr_with_hz(8));
@@ -125,7 +126,7 @@ impl LoadWatch for Waiting {
         // A comparison loads its data for every run; a person reads a note once.
         static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
         if SAID.lock().unwrap_or_else(PoisonError::into_inner).insert(text.into()) {
-            self.0.suspend(|| super::tell(&format!("note: {text}")));
+            self.0.suspend(|| note(format_args!("note: {text}")));
         }
     }
 

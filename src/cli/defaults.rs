@@ -10,7 +10,8 @@ use crate::network::Volume;
 use crate::network::presets::Preset;
 use crate::network::spec::{InputMode, NetworkSpec};
 use crate::train::Config;
-use crate::train::config::{DataSpec, Optimizer, TrainingSpec, parse_strict};
+use crate::train::config::{DataSpec, Optimizer, TrainingSpec, parse_checked};
+use crate::train::schema::Document;
 use anyhow::Result;
 use clap::ValueEnum;
 use std::path::Path;
@@ -81,5 +82,5 @@ pub fn network_file(name: &str) -> Result<NetworkSpec> {
     if !path.exists() {
         bail_input!("--network {name} is neither a preset ({}) nor a file", presets.join(", "));
     }
-    parse_strict(&read_text(path, MOST_SETTINGS)?, name)
+    parse_checked(Document::Network, &read_text(path, MOST_SETTINGS)?, name)
 }

@@ -36,7 +36,7 @@ pub struct EvalArguments {
     /// Samples in a batch; changes nothing but time and memory.
     #[arg(long, default_value_t = 64)]
     batch: usize,
-    /// Print JSON.
+    /// Print the result as one line of JSON, and nothing else.
     #[arg(long)]
     json: bool,
     #[command(flatten)]

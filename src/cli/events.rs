@@ -49,7 +49,7 @@ pub struct EventsArguments {
     /// Read the file once more, decoding alone, and say how long that takes.
     #[arg(long)]
     time: bool,
-    /// Print JSON.
+    /// Print one line of JSON, and nothing else.
     #[arg(long)]
     json: bool,
 }

@@ -16,9 +16,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 #[derive(Args)]
-#[command(after_help = AFTER_HELP)]
+#[command(after_long_help = AFTER_HELP)]
 pub struct InfoArguments {
-    /// Look for data sets in this folder too.
+    /// Look for data sets in this folder too [default: the usual places only].
     #[arg(long, value_name = "FOLDER")]
     data_dir: Option<PathBuf>,
     /// The CUDA kernels in this program: registers, spills, shared memory, occupancy.
@@ -30,7 +30,7 @@ pub struct InfoArguments {
     /// For --sass: the architecture.
     #[arg(long, value_name = "90", default_value = "90")]
     arch: String,
-    /// Print JSON.
+    /// Print one line of JSON, and nothing else.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -49,7 +49,7 @@ The table of --kernels, by kernel and architecture, as the compiler reports it:
               fault in itself: registers that hold a tile of the result are worth more than
               warps that wait
 
-The table of --sass (needs cuobjdump, which `make cuda` fetches) counts the instructions of the
+The table of --sass (needs cuobjdump, which make cuda fetches) counts the instructions of the
 innermost loop with the most matrix instructions, or of the longest; of the whole kernel where
 none loops. lds and sts: loads from and stores to shared memory; ldg and stg: global memory.
 

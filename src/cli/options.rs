@@ -1,5 +1,6 @@
 //! Options that several commands share.
 
+use super::note;
 use crate::backend::cpu::Cpu;
 use crate::backend::gpu::cuda::Cuda;
 use crate::backend::gpu::{Gpu, Precision};
@@ -63,8 +64,10 @@ impl From<Stored> for Precision {
 /// Device and threads.
 #[derive(Args)]
 pub struct DeviceOptions {
-    /// Where to compute: auto (the first CUDA card, else the CPU), cpu, cuda, cuda:1 (a card by number), or emulator (the
-    /// CUDA kernels on the CPU, checked and very slow).
+    /// Where to compute: auto, cpu, cuda, cuda:1 or emulator.
+    ///
+    /// auto is the first CUDA card, else the CPU; cuda:1 a card by its number; emulator runs the CUDA kernels on the CPU,
+    /// checked and very slow.
     #[arg(long, default_value = "auto", value_name = "DEVICE")]
     pub device: Device,
     /// What a CUDA card or the emulator stores; the CPU computes in f32.
@@ -73,7 +76,7 @@ pub struct DeviceOptions {
     /// Launch the CUDA kernels one by one, not as graphs: slower, with the same results.
     #[arg(long)]
     pub no_graph: bool,
-    /// Threads; 0 for one a core. The results are the same for any number.
+    /// Threads; 0 for one per core. The results are the same for any number.
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub threads: usize,
 }
@@ -108,16 +111,13 @@ pub(super) use on_device;
 impl DeviceOptions {
     /// Sets the threads up and opens the device.
     pub fn open(&self) -> Result<Opened> {
-        if self.threads > 1024 {
-            bail_input!("threads {} must be at most 1024", self.threads);
-        }
-        rayon::ThreadPoolBuilder::new().num_threads(self.threads).build_global()?;
+        start_threads(self.threads)?;
         let precision = self.precision.into();
         match self.device {
             Device::Cpu => Ok(Opened::Cpu(Cpu)),
             Device::Auto if Cuda::cards() == 0 => Ok(Opened::Cpu(Cpu)),
             Device::Auto => self.open_card(0, precision).or_else(|error| {
-                super::tell(format!("{error:#}; going on on the CPU"));
+                note(format_args!("{error:#}; going on on the CPU"));
                 Ok(Opened::Cpu(Cpu))
             }),
             Device::Cuda(ordinal) => self.open_card(ordinal, precision).map_err(|error| input_error!("{error:#}")),
@@ -138,6 +138,22 @@ impl DeviceOptions {
         let (card, name) = (cuda.card(), cuda.name().to_string());
         Ok(Opened::Cuda(Box::new(Gpu::new(cuda, card, precision, name, !self.no_graph))))
     }
+}
+
+/// Starts the threads that compute; 0 for one per core.
+///
+/// # Errors
+/// Where there are too many, or the system does not start as many.
+pub fn start_threads(threads: usize) -> Result<()> {
+    if threads > 1024 {
+        bail_input!("--threads {threads} must be at most 1024");
+    }
+    let wanted = if threads == 0 { "one thread per core".into() } else { format!("{threads} threads") };
+    let started = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
+    started.map_err(|e| {
+        let why = std::error::Error::source(&e).map_or(e.to_string(), |source| source.to_string());
+        input_error!("cannot start {wanted}: {why}; give fewer --threads, or raise the limit on processes (ulimit -u)")
+    })
 }
 
 /// Bytes of memory that the emulated card has, from `ADALI_EMULATOR_MEMORY`; else any.

@@ -4,49 +4,91 @@ use crate::train::checkpoint::Progress;
 use crate::train::metrics::EpochMetrics;
 use crate::train::session::Scored;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::time::Instant;
 
 /// A last layer that fires less, a share of neuron-steps, gives the readout nothing to learn from.
 const SILENT: f64 = 1e-4;
+
+/// Columns that stay free behind a bar: the terminal writes `^C` there, which must not begin a new line.
+const FREE: usize = 4;
+const WIDEST_BAR: usize = 28;
+const NARROWEST_BAR: usize = 6;
+
+/// A bar on standard error that shows its message alone; none when `quiet` or when nobody watches.
+pub fn message_bar(quiet: bool) -> ProgressBar {
+    let target = if quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr_with_hz(8) };
+    let style = ProgressStyle::with_template("{msg}").expect("the template is well-formed");
+    ProgressBar::with_draw_target(None, target).with_style(style)
+}
+
+/// Columns that a line of progress may take.
+pub fn room() -> usize {
+    usize::from(console::Term::stderr().size().1).saturating_sub(FREE)
+}
+
+/// A line of progress in `room` columns: `head`, a bar, and those `fields` that fit, the first ones first.
+pub fn line(head: &str, share: f64, fields: &[String], room: usize) -> String {
+    let width = |text: &str| text.chars().count();
+    let mut tail = String::new();
+    for field in fields {
+        if width(head) + width(&tail) + 2 + width(field) > room {
+            break;
+        }
+        tail += &format!("  {field}");
+    }
+    let left = room.saturating_sub(width(head) + width(&tail) + 1).min(WIDEST_BAR);
+    if left < NARROWEST_BAR {
+        return format!("{head}{tail}").chars().take(room).collect();
+    }
+    let full = (share.clamp(0.0, 1.0) * left as f64) as usize;
+    format!("{head} {}{}{tail}", "━".repeat(full), "─".repeat(left - full))
+}
+
+/// What is left of a work of which `share` was done since `begin`, in words.
+pub fn time_left(begin: Instant, share: f64) -> String {
+    let seconds = begin.elapsed().as_secs_f64() * (1.0 - share) / share.max(1e-9);
+    match seconds.ceil() as u64 {
+        s if s < 100 => format!("{s} s left"),
+        s if s < 6000 => format!("{} min left", s.div_ceil(60)),
+        s => format!("{} h left", s.div_ceil(3600)),
+    }
+}
 
 /// The bar of the current epoch, on standard error.
 pub struct Bar {
     bar: ProgressBar,
     epochs: u32,
     current: u32,
+    /// When this epoch began here, and what was done of it before.
+    begin: Instant,
+    before: f64,
 }
 
 impl Bar {
     /// A bar, or none when `quiet` or when nobody watches.
     pub fn new(epochs: u32, quiet: bool) -> Self {
-        let bar = if quiet {
-            ProgressBar::hidden()
-        } else {
-            ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr_with_hz(8))
-        };
-        let style = ProgressStyle::with_template("{prefix} {bar:28} {pos}/{len}  {msg}  {eta} left");
-        bar.set_style(style.expect("the template is well-formed").progress_chars("━╸─"));
-        Self { bar, epochs, current: 0 }
+        Self { bar: message_bar(quiet), epochs, current: 0, begin: Instant::now(), before: 0.0 }
     }
 
     /// Shows one more step.
     pub fn step(&mut self, done: u64, total: u64, epoch: u32, progress: &Progress) {
+        let share = done as f64 / total as f64;
         if epoch != self.current {
             self.current = epoch;
-            self.bar.set_length(total);
-            self.bar.set_prefix(format!("epoch {epoch}/{}", self.epochs));
-            self.bar.set_position(done.saturating_sub(1));
-            self.bar.reset_elapsed();
-            self.bar.reset_eta();
+            self.begin = Instant::now();
+            self.before = done.saturating_sub(1) as f64 / total as f64;
         }
-        self.bar.set_position(done);
         let totals = &progress.totals;
         let samples = totals.samples.max(1) as f64;
-        self.bar.set_message(format!(
-            "loss {:.4}  accuracy {:.2} %  {:.0} images/s",
-            totals.loss / samples,
-            100.0 * totals.correct as f64 / samples,
-            totals.samples as f64 / progress.seconds.max(1e-9),
-        ));
+        let since = (share - self.before) / (1.0 - self.before);
+        let fields = [
+            format!("{done}/{total}"),
+            format!("loss {:.4}", totals.loss / samples),
+            format!("{:.2} %", 100.0 * totals.correct as f64 / samples),
+            time_left(self.begin, since),
+            format!("{:.0} images/s", totals.samples as f64 / progress.seconds.max(1e-9)),
+        ];
+        self.bar.set_message(line(&format!("epoch {epoch}/{}", self.epochs), share, &fields, room()));
     }
 
     /// Shows how many samples are scored.
@@ -113,4 +155,21 @@ pub fn epoch_lines(metrics: &EpochMetrics, epochs: u32, improved: bool) -> Strin
         );
     }
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_progress_fits_its_room() {
+        let fields = ["1234/1875", "loss 0.1234", "92.13 %", "12 s left", "12345 images/s"].map(String::from);
+        let at = |room| line("epoch 12/20", 0.5, &fields, room);
+        for room in 0..200 {
+            assert!(at(room).chars().count() <= room);
+        }
+        assert_eq!(at(76), "epoch 12/20 ━━━━━──────  1234/1875  loss 0.1234  92.13 %  12 s left");
+        assert_eq!(at(46), "epoch 12/20 ━━━━━─────  1234/1875  loss 0.1234");
+        assert!(at(120).contains("12345 images/s"));
+    }
 }

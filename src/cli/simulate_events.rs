@@ -1,8 +1,9 @@
 //! `adali simulate-events`
 
 use super::data::load_data;
+use super::options::start_threads;
 use super::signals;
-use super::{End, say};
+use super::{End, note, say};
 use crate::data::DataSource;
 use crate::data::events::pixel::PixelModel;
 use crate::data::events::simulate::{Simulation, Written};
@@ -64,19 +65,16 @@ pub struct SimulateArguments {
     /// Threads; 0 for one a core.
     #[arg(long, default_value_t = 0, value_name = "N")]
     threads: usize,
-    /// No progress.
+    /// Nothing but errors, and what --json prints.
     #[arg(long, short)]
     quiet: bool,
-    /// Print what was written as JSON.
+    /// Print what was written as one line of JSON, and nothing else.
     #[arg(long)]
     json: bool,
 }
 
 pub fn run(arguments: SimulateArguments) -> Result<End> {
-    if arguments.threads > 1024 {
-        crate::bail_input!("threads {} must be at most 1024", arguments.threads);
-    }
-    rayon::ThreadPoolBuilder::new().num_threads(arguments.threads).build_global()?;
+    start_threads(arguments.threads)?;
     let SimulateArguments { contrast, mismatch, refractory, noise, dark, seed, side, limit, .. } = arguments;
     let pixels = PixelModel { contrast, mismatch, refractory, noise, dark };
     let simulation = Simulation { seed, side, limit, pixels };
@@ -88,12 +86,12 @@ pub fn run(arguments: SimulateArguments) -> Result<End> {
     let written = simulation.write(&data, &arguments.out, arguments.force, &|| bar.inc(1), stop);
     bar.finish_and_clear();
     let Some(written) = written? else {
-        say("interrupted; nothing was written")?;
+        note("interrupted; nothing was written");
         return Ok(End::Interrupted);
     };
     if arguments.json {
         say(serde_json::to_string(&written)?)?;
-    } else {
+    } else if !arguments.quiet {
         say(summary(&written, begin.elapsed().as_secs_f64(), &arguments.out.display().to_string()))?;
     }
     Ok(End::Done)
@@ -101,7 +99,7 @@ pub fn run(arguments: SimulateArguments) -> Result<End> {
 
 fn bar(length: u64, quiet: bool) -> ProgressBar {
     let target = if quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr_with_hz(8) };
-    let style = ProgressStyle::with_template("{bar:28} {pos}/{len} recordings  {per_sec}  {eta} left");
+    let style = ProgressStyle::with_template("{bar:10} {pos}/{len} recordings  {eta} left");
     ProgressBar::with_draw_target(Some(length), target)
         .with_style(style.expect("the template is well-formed").progress_chars("━╸─"))
 }

@@ -4,12 +4,13 @@ use super::data::load_data;
 use super::options::{megabytes, on_device};
 use super::progress::{Bar, epoch_lines};
 pub use super::train_options::TrainArguments;
-use super::{End, say, signals, tell};
+use super::{End, note, say, signals};
 use crate::backend::Backend;
 use crate::data::Dataset;
 use crate::error::exit_code;
 use crate::files::place::Place;
 use crate::input_error;
+use crate::terminal::shell_word;
 use crate::train::checkpoint::{Progress, open_state};
 use crate::train::metrics::EpochMetrics;
 use crate::train::run::{self, Run};
@@ -60,22 +61,23 @@ fn resumed(run: &Run, arguments: &TrainArguments) -> Result<(Config, Dataset)> {
 
 fn train<B: Backend>(trainer: Trainer<B>, run: Run, data: Dataset, arguments: &TrainArguments) -> Result<End> {
     let stop = signals::watch()?;
-    if let Some(note) = run.note() {
-        tell(note);
+    if let Some(text) = run.note() {
+        note(text);
     }
     let Dataset { test, source, .. } = data;
     let mut session = match arguments.resume {
         Some(_) => Session::resume(trainer, run, test, &source)?,
         None => Session::begin(trainer, run, test)?,
     };
-    let quiet = arguments.quiet;
-    if !quiet {
+    // With --json, standard output holds the result alone; the bar is on standard error.
+    let silent = arguments.quiet || arguments.json;
+    if !silent {
         introduce(&session.trainer, &session.run, &source)?;
     }
     let total = session.trainer.config.training.epochs;
-    let mut watcher = Watcher { bar: Bar::new(total, quiet), quiet, total };
+    let mut watcher = Watcher { bar: Bar::new(total, arguments.quiet), silent, total };
     let outcome = session.train(&mut watcher, stop);
-    let folder = session.run.folder().display().to_string();
+    let folder = session.run.folder().to_path_buf();
     let outcome = outcome.map_err(|error| {
         watcher.bar.clear();
         and_saved(error, &session.run)
@@ -86,11 +88,11 @@ fn train<B: Backend>(trainer: Trainer<B>, run: Run, data: Dataset, arguments: &T
     };
     watcher.bar.clear();
     let Some(result) = result? else {
-        // Where the terminal was closed, there is nobody to be told.
-        let _ = say(format!("interrupted; the state is saved. Continue with: adali train --resume {folder}"));
+        let resume = shell_word(&folder);
+        note(format_args!("interrupted; the state is saved. Continue with: adali train --resume {resume}"));
         return Ok(End::Interrupted);
     };
-    if !quiet {
+    if !silent {
         say(format!(
             "test accuracy {:.2} % (loss {:.4}, {} samples, epoch {}{})",
             100.0 * result.test_accuracy,
@@ -99,7 +101,7 @@ fn train<B: Backend>(trainer: Trainer<B>, run: Run, data: Dataset, arguments: &T
             result.epoch,
             if result.validation_accuracy.is_some() { ", chosen on held-out samples" } else { "" },
         ))?;
-        say(format!("{folder}: model, state, metrics, curves.svg, membranes.svg"))?;
+        say(format!("{}: model, state, metrics, curves.svg, membranes.svg", folder.display()))?;
     }
     if arguments.json {
         say(serde_json::to_string(&result)?)?;
@@ -166,7 +168,8 @@ fn introduce<B: Backend>(trainer: &Trainer<B>, run: &Run, source: &str) -> Resul
 /// Shows a training.
 struct Watcher {
     bar: Bar,
-    quiet: bool,
+    /// No line for an epoch.
+    silent: bool,
     total: u32,
 }
 
@@ -180,7 +183,7 @@ impl Watch for Watcher {
     }
 
     fn epoch(&mut self, metrics: &EpochMetrics, improved: bool) -> Result<()> {
-        if self.quiet {
+        if self.silent {
             return Ok(());
         }
         self.bar.suspend(|| say(epoch_lines(metrics, self.total, improved)))

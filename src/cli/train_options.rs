@@ -79,139 +79,145 @@ pub struct TrainArguments {
     #[command(flatten)]
     pub device: DeviceOptions,
 
-    /// Start from this configuration (TOML); other options change it. A run folder's config.toml reruns exactly.
+    /// Start from this configuration (TOML); other options change it [default: none].
+    ///
+    /// A run folder's config.toml reruns exactly. docs/configuration.md lists every key.
     #[arg(long, value_name = "FILE", help_heading = RUN)]
     config: Option<PathBuf>,
     /// Run folder to write [default: runs/DATA-1, -2, …].
     #[arg(long, value_name = "FOLDER", help_heading = RUN)]
     pub out: Option<PathBuf>,
-    /// Overwrite the run in --out.
+    /// Overwrite the run in --out [default: refuse].
     #[arg(long, help_heading = RUN)]
     pub force: bool,
-    /// Continue an interrupted run from its folder; everything else comes from there.
+    /// Continue an interrupted run from its folder; all else comes from there [default: a new run].
     #[arg(long, value_name = "FOLDER", help_heading = RUN, conflicts_with_all = NOT_WITH_RESUME)]
     pub resume: Option<PathBuf>,
-    /// Of weights, order of samples, held-out samples, augmentation and dropout [default: 0].
+    /// Seed of everything that is random [default: 0].
+    ///
+    /// That is weights, order of samples, held-out samples, augmentation and dropout.
     #[arg(long, help_heading = RUN)]
     seed: Option<u64>,
-    /// No progress and no lines for each epoch.
+    /// Nothing but errors, and what --json prints.
     #[arg(long, short, help_heading = RUN)]
     pub quiet: bool,
-    /// Print the result as JSON in the last line.
+    /// Print the result as one line of JSON, and nothing else.
     #[arg(long, help_heading = RUN)]
     pub json: bool,
 
-    /// Preset (digits, csnn, conv2, vgg11, dvs-gesture-net) or a TOML file with steps, input and layers
-    /// [default: digits for digits, conv2 for other images and n-mnist, dvs-gesture-net for frames and dvs-gesture, vgg11
-    /// for cifar10-dvs].
+    /// Preset (digits, csnn, conv2, vgg11, dvs-gesture-net) or a TOML file [default: by the data].
+    ///
+    /// The default is digits for digits, conv2 for other images and n-mnist, dvs-gesture-net for frames and dvs-gesture, and
+    /// vgg11 for cifar10-dvs. A file holds steps, input and layers; docs/configuration.md lists every key.
     #[arg(long, value_name = "PRESET|FILE", help_heading = NETWORK)]
     network: Option<String>,
-    /// Width of the preset's convolutions.
+    /// Width of the preset's convolutions [default: that of the preset].
     #[arg(long, value_name = "C", help_heading = NETWORK)]
     channels: Option<usize>,
-    /// Time steps T; recordings of events become as many frames.
+    /// Time steps T; recordings of events become as many frames [default: that of the preset; 16 for
+    /// recordings].
     #[arg(long, value_name = "T", help_heading = NETWORK)]
     steps: Option<usize>,
-    /// Norm of every convolution.
+    /// Norm of every convolution [default: that of the network; batch in presets].
     #[arg(long, value_enum, help_heading = NETWORK)]
     norm: Option<Norm>,
-    /// Neuron model.
+    /// Neuron model [default: that of the network; lif in files].
     #[arg(long, value_enum, help_heading = NETWORK)]
     neuron: Option<NeuronModel>,
-    /// Time constant of LIF neurons, in steps.
+    /// Time constant of LIF neurons, in steps [default: that of the network; 2 in files].
     #[arg(long, help_heading = NETWORK)]
     tau: Option<f32>,
-    /// Firing threshold.
+    /// Firing threshold [default: that of the network; 1 in files].
     #[arg(long, help_heading = NETWORK)]
     threshold: Option<f32>,
-    /// What a spike does to the membrane.
+    /// What a spike does to the membrane [default: that of the network; soft in files].
     #[arg(long, value_enum, help_heading = NETWORK)]
     reset: Option<ResetKind>,
-    /// Treat the reset as a constant in the backward pass.
+    /// Treat the reset as a constant in the backward pass [default: that of the network; false in files].
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", help_heading = NETWORK)]
     detach_reset: Option<bool>,
 
     /// Slope that stands in for the spike's derivative [default: adali].
     #[arg(long, value_enum, help_heading = SURROGATE)]
     surrogate: Option<SurrogateKind>,
-    /// Sharpness k of sigmoid (4), arctan (2) or triangle (1).
+    /// Sharpness k of the surrogate [default: 4 for sigmoid, 2 for arctan, 1 for triangle].
     #[arg(long, value_name = "K", help_heading = SURROGATE)]
     sharpness: Option<f32>,
-    /// Who sets AdaLi's bounds.
+    /// What sets AdaLi's bounds [default: manual].
     #[arg(long, value_enum, help_heading = SURROGATE)]
     bounds: Option<BoundsMode>,
-    /// How manual bounds move from W0 to W1.
+    /// How manual bounds move from W0 to W1 [default: log].
     #[arg(long, value_enum, help_heading = SURROGATE)]
     bounds_schedule: Option<Schedule>,
-    /// Left bound, first and last.
+    /// Left bound, first and last [default: 1.5 0.3].
     #[arg(long, num_args = 2, value_names = ["W0", "W1"], help_heading = SURROGATE)]
     left: Option<Vec<f64>>,
-    /// Right bound, first and last.
+    /// Right bound, first and last [default: 1.5 0.3].
     #[arg(long, num_args = 2, value_names = ["W0", "W1"], help_heading = SURROGATE)]
     right: Option<Vec<f64>>,
-    /// Weight of the left side; the right side's is one minus it.
+    /// Weight of the left side; the right side has the rest [default: 0.5].
     #[arg(long, help_heading = SURROGATE)]
     alpha: Option<f64>,
-    /// Share of membrane potentials that automatic bounds keep inside, first and last.
+    /// Share of membrane potentials that automatic bounds keep inside, first and last [default: 0.4 0.4].
     #[arg(long, num_args = 2, value_names = ["P0", "P1"], help_heading = SURROGATE)]
     target: Option<Vec<f64>>,
     /// Scale AdaLi's slopes so that their mean square follows the log schedule from W0 to W1, whatever the bounds do: a
-    /// control, for studies.
+    /// control, for studies [default: no scaling].
     #[arg(long, num_args = 2, value_names = ["W0", "W1"], help_heading = SURROGATE)]
     gain: Option<Vec<f64>>,
-    /// Bounds for every channel, not only for every layer.
+    /// Bounds for every channel, not only for every layer [default: for every layer].
     #[arg(long, help_heading = SURROGATE)]
     per_channel: bool,
-    /// One window for the whole network, from the potentials of all layers together.
+    /// One window for the whole network, from the potentials of all layers together [default: one per layer].
     #[arg(long, conflicts_with = "per_channel", help_heading = SURROGATE)]
     pooled: bool,
 
-    /// Epochs.
+    /// Epochs [default: 20].
     #[arg(long, help_heading = TRAINING)]
     epochs: Option<u32>,
-    /// Samples in a batch.
+    /// Samples in a batch [default: 64; 32 for digits and dvs-gesture].
     #[arg(long, help_heading = TRAINING)]
     batch: Option<usize>,
-    /// Optimiser.
+    /// Optimiser [default: sgd].
     #[arg(long, value_enum, help_heading = TRAINING)]
     optimizer: Option<Optimizer>,
     /// Learning rate at its highest [default: 0.1 for sgd, 0.001 for adam and adamw].
     #[arg(long, value_name = "RATE", help_heading = TRAINING)]
     learning_rate: Option<f64>,
-    /// Weight decay.
+    /// Weight decay [default: 0.0001].
     #[arg(long, help_heading = TRAINING)]
     weight_decay: Option<f64>,
-    /// Momentum of SGD.
+    /// Momentum of SGD [default: 0.9].
     #[arg(long, help_heading = TRAINING)]
     momentum: Option<f64>,
-    /// How the learning rate moves.
+    /// How the learning rate moves [default: cosine].
     #[arg(long, value_enum, help_heading = TRAINING)]
     rate_schedule: Option<RateSchedule>,
-    /// Epochs over which the learning rate rises.
+    /// Epochs over which the learning rate rises [default: 0].
     #[arg(long, value_name = "EPOCHS", help_heading = TRAINING)]
     warmup: Option<f64>,
-    /// Scale gradients down to this norm; 0 for never.
+    /// Scale gradients down to this norm; 0 for never [default: 0].
     #[arg(long, value_name = "NORM", help_heading = TRAINING)]
     clip: Option<f64>,
     /// Weight of the mean squared error in the loss [default: 0; 0.05 for recordings of events].
     #[arg(long, value_name = "SHARE", help_heading = TRAINING)]
     mse: Option<f64>,
-    /// Label smoothing of the cross-entropy.
+    /// Label smoothing of the cross-entropy [default: 0].
     #[arg(long, value_name = "SHARE", help_heading = TRAINING)]
     label_smoothing: Option<f64>,
-    /// Temporal efficient training: the loss of every step, averaged.
+    /// Temporal efficient training: the loss of every step, averaged [default: the loss of the average].
     #[arg(long, help_heading = TRAINING)]
     tet: bool,
-    /// Shift training images by up to this many pixels.
+    /// Shift training images by up to this many pixels [default: 0].
     #[arg(long, value_name = "PIXELS", help_heading = TRAINING)]
     crop: Option<u32>,
-    /// Mirror half of the training images.
+    /// Mirror half of the training images [default: none].
     #[arg(long, help_heading = TRAINING)]
     flip: bool,
-    /// Roll training images by up to this many pixels: what leaves on one side comes back on the other.
+    /// Roll training images by up to this many pixels: what leaves on one side comes back on the other [default: 0].
     #[arg(long, value_name = "PIXELS", help_heading = TRAINING)]
     roll: Option<u32>,
-    /// Set this share of the training samples' values to 0.
+    /// Set this share of the training samples' values to 0 [default: 0].
     #[arg(long, value_name = "SHARE", help_heading = TRAINING)]
     drop: Option<f32>,
     #[command(flatten)]
@@ -219,10 +225,10 @@ pub struct TrainArguments {
     /// Share of the training samples in use held out to choose the epoch [default: 0.1].
     #[arg(long, value_name = "SHARE", help_heading = TRAINING)]
     validation: Option<f64>,
-    /// Train on so many samples only, and hold out as many fewer; 0 for all.
+    /// Train on so many samples only, and hold out as many fewer; 0 for all [default: 0].
     #[arg(long, value_name = "N", help_heading = TRAINING)]
     limit: Option<usize>,
-    /// Steps between checkpoints, besides the one after each epoch.
+    /// Steps between checkpoints, besides the one after each epoch; 0 for none [default: 0].
     #[arg(long, value_name = "STEPS", help_heading = TRAINING)]
     checkpoint_every: Option<u32>,
 }

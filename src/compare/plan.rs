@@ -6,7 +6,8 @@ use crate::files::{MOST_SETTINGS, read_text};
 use crate::network::spec::NetworkSpec;
 use crate::surrogate::{Surrogate, SurrogateKind};
 use crate::train::Config;
-use crate::train::config::DataSpec;
+use crate::train::config::{DataSpec, parse_checked};
+use crate::train::schema::Document;
 use crate::{bail_input, input_error};
 use anyhow::Result;
 use std::path::Path;
@@ -76,7 +77,7 @@ impl Plan {
     /// As a plan file that says everything.
     pub fn to_toml(&self) -> String {
         let configurations = self.configurations.iter().map(|configuration| {
-            let mut table = Table::try_from(&configuration.config).expect("every field has a TOML form");
+            let mut table = configuration.config.to_table();
             table.remove("seed");
             table.insert("name".into(), configuration.name.clone().into());
             Value::Table(table)
@@ -138,28 +139,16 @@ impl PlanFile {
 
     /// As [`PlanFile::read`], from text that `name` stands for in errors.
     pub fn parse(text: &str, name: &str) -> Result<Self> {
-        let mut base: Table = toml::from_str(text).map_err(|e: toml::de::Error| {
-            let line = e.span().map(|span| 1 + text.bytes().take(span.start).filter(|&byte| byte == b'\n').count());
-            let line = line.map(|line| format!("line {line}: ")).unwrap_or_default();
-            input_error!("{name}: {line}{}", e.message().trim_end().replace('\n', "; "))
-        })?;
-        let seeds = base.remove("seeds").map(|value| seeds_of(&value, name)).transpose()?;
-        let reach = base.remove("reach").map(|value| {
-            let number = value.as_float().or(value.as_integer().map(|n| n as f64));
-            number.ok_or_else(|| input_error!("{name}: reach {value} is not a number"))
-        });
-        let command = base.remove("command").and_then(|value| value.as_str().map(String::from));
-        let given = base.remove("configurations");
-        let tables = match &given {
-            None => bail_input!("{name} has no configurations; add [[configurations]] with a name and what differs"),
-            Some(Value::Array(tables)) => tables.as_slice(),
-            Some(other) => {
-                bail_input!("{name}: configurations is a {}; write [[configurations]] for each", other.type_str())
-            }
+        let mut base: Table = parse_checked(Document::Plan, text, name)?;
+        let seeds = base.remove("seeds").map(Value::try_into).transpose()?;
+        let reach = base.remove("reach").map(Value::try_into).transpose()?;
+        let command = base.remove("command").map(Value::try_into).transpose()?;
+        let Some(configurations) = base.remove("configurations") else {
+            bail_input!("{name} has no configurations; add [[configurations]] with a name and what differs")
         };
-        let configurations = tables.iter().enumerate().map(|(i, value)| named(value, i + 1, name));
-        let configurations = configurations.collect::<Result<_>>()?;
-        Ok(Self { name: name.into(), base, seeds, reach: reach.transpose()?, command, configurations })
+        let configurations: Vec<Named> = configurations.try_into()?;
+        let configurations = configurations.into_iter().map(|Named { name, differs }| (name, differs)).collect();
+        Ok(Self { name: name.into(), base, seeds, reach, command, configurations })
     }
 
     /// The folders of its runs, below the comparison's; the names are safe.
@@ -172,9 +161,7 @@ impl PlanFile {
     /// Which samples the base names.
     pub fn data(&self) -> Result<DataSpec> {
         let Some(data) = self.base.get("data") else { return Ok(DataSpec::default()) };
-        data.clone().try_into().map_err(|e: toml::de::Error| {
-            input_error!("{}: data: {}", self.name, e.to_string().trim_end().replace('\n', " "))
-        })
+        data.clone().try_into().map_err(|e: toml::de::Error| input_error!("{}: data: {}", self.name, e.message()))
     }
 
     /// The base, what it does not say taken from `usual`.
@@ -186,39 +173,23 @@ impl PlanFile {
     pub fn configurations(&self, base: &Config) -> Result<Vec<Configuration>> {
         let configuration = |(name, table): &(String, Table)| {
             let place = format!("{}, configuration {name:?}", self.name);
-            if table.contains_key("seed") {
-                bail_input!("{place}: seed is not a configuration's; write seeds = [0, 1, 2] at the top");
-            }
             Ok(Configuration { name: name.clone(), config: onto(base, table, &place)? })
         };
         self.configurations.iter().map(configuration).collect()
     }
 }
 
-fn seeds_of(value: &Value, name: &str) -> Result<Vec<u64>> {
-    let seed = |value: &Value| value.as_integer().and_then(|seed| u64::try_from(seed).ok());
-    let seeds = value.as_array().and_then(|seeds| seeds.iter().map(seed).collect());
-    seeds.ok_or_else(|| {
-        input_error!("{name}: seeds {value} is not a list of whole numbers from 0; write seeds = [0, 1, 2]")
-    })
-}
-
-/// The name of the `place`th configuration, and its other keys.
-fn named(value: &Value, place: usize, file: &str) -> Result<(String, Table)> {
-    let Value::Table(table) = value else {
-        bail_input!("{file}: configuration {place} is a {}; write [[configurations]] above its keys", value.type_str());
-    };
-    let mut table = table.clone();
-    match table.remove("name") {
-        Some(Value::String(name)) => Ok((name, table)),
-        Some(other) => bail_input!("{file}: the name {other} of configuration {place} is not text; write name = \"…\""),
-        None => bail_input!("{file}: configuration {place} has no name; write name = \"…\""),
-    }
+/// A configuration of a plan: its name, and the keys that differ.
+#[derive(serde::Deserialize)]
+struct Named {
+    name: String,
+    #[serde(flatten)]
+    differs: Table,
 }
 
 /// `base` with the keys of `changes` replaced.
 fn onto(base: &Config, changes: &Table, name: &str) -> Result<Config> {
-    let mut table = Table::try_from(base).map_err(|e| input_error!("{name}: {e}"))?;
+    let mut table = base.to_table();
     merge(&mut table, changes);
     Config::from_table(&table, name)
 }

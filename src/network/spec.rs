@@ -38,6 +38,7 @@ pub enum InputMode {
 #[serde(rename_all = "kebab-case")]
 pub enum Norm {
     /// Batch normalisation, statistics over `T, N, H, W` per channel.
+    #[value(help = "Batch normalisation, over time, samples and pixels of a channel")]
     Batch,
     /// Scaled weight standardisation per filter: acts on the weights alone.
     Weight,

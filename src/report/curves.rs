@@ -4,8 +4,10 @@ use super::axis::{Axis, plottable};
 use super::style::{
     Area, Chart, INK, MINUS, MUTED, TRAIN, Text, VALIDATION, depth_colour, draw_in_middle, frame, page, px, stroke,
 };
+use crate::train::checkpoint::Best;
 use crate::train::metrics::{EpochMetrics, LayerMetrics};
 use anyhow::Result;
+use plotters::element::DashedPathElement;
 use plotters::prelude::*;
 use std::collections::BTreeMap;
 
@@ -102,8 +104,7 @@ fn training_panels(epochs: &[&EpochMetrics]) -> Vec<Panel> {
     if epochs.iter().any(|e| e.validation_loss.is_some() || e.validation_accuracy.is_some()) {
         loss.push(over_epochs("validation", VALIDATION, epochs, |e| e.validation_loss));
         let validation = over_epochs("validation", VALIDATION, epochs, |e| e.validation_accuracy.map(|a| 100.0 * a));
-        let drawn = validation.points.iter().copied().filter(|point| plottable(point.1));
-        best = drawn.reduce(|best, point| if point.1 > best.1 { point } else { best });
+        best = chosen(epochs).map(|best| (f64::from(best.epoch), 100.0 * best.accuracy));
         accuracy.push(validation);
     }
     let losses = epochs.iter().flat_map(|e| [Some(e.train_loss), e.validation_loss]).flatten();
@@ -112,11 +113,24 @@ fn training_panels(epochs: &[&EpochMetrics]) -> Vec<Panel> {
         1 => "1 value not finite".into(),
         missing => format!("{missing} values not finite"),
     };
-    let marked = best.map_or_else(String::new, |(epoch, value)| format!("best {value:.2} % (epoch {epoch})"));
+    let marked = best.map_or_else(String::new, |(epoch, value)| format!("saved: {value:.2} % (epoch {epoch})"));
     let loss_axis = Axis::around_loss("loss", values(&loss));
     let accuracy_axis = Axis::around("accuracy in %", values(&accuracy), (0.0, 100.0));
     let panel = |title, note, y, series, best| Panel { title, note, own_key: true, y, series, best };
     vec![panel("Loss", missing, loss_axis, loss, None), panel("Accuracy", marked, accuracy_axis, accuracy, best)]
+}
+
+/// The epoch whose network was saved, by the rule of the training itself.
+fn chosen(epochs: &[&EpochMetrics]) -> Option<Best> {
+    let scored = epochs.iter().filter_map(|e| {
+        Some(Best {
+            epoch: e.epoch,
+            accuracy: e.validation_accuracy?,
+            loss: e.validation_loss.unwrap_or(f64::INFINITY),
+        })
+    });
+    let drawn = scored.filter(|score| plottable(score.accuracy));
+    drawn.reduce(|best, now| if now.beats(&best) { now } else { best })
 }
 
 /// A line a layer: firing rates, then what only AdaLi has.
@@ -168,8 +182,9 @@ impl Panel {
             chart.draw_series([PathElement::new([(x.low, 0.0), (x.high, 0.0)], stroke(MUTED, 0.75))])?;
         }
         let mut drawn = 0;
-        for series in &self.series {
-            drawn += series.draw(&mut chart, &self.y)?;
+        for (index, series) in self.series.iter().enumerate() {
+            let below = self.series[..index].iter().filter(|other| other.hides_under(series)).count();
+            drawn += series.draw(&mut chart, &self.y, below)?;
         }
         if let Some((epoch, Some(at))) = self.best.map(|(epoch, value)| (epoch, self.y.place(value))) {
             chart.draw_series([Circle::new((epoch, at), px(5.0), stroke(INK, 1.25))])?;
@@ -203,19 +218,35 @@ impl Panel {
 }
 
 impl Series {
-    /// Draws the line, broken where values are missing, and returns how many values it shows.
-    fn draw(&self, chart: &mut Chart, y: &Axis) -> Result<usize> {
+    /// Whether this line would not be seen below `other`.
+    fn hides_under(&self, other: &Self) -> bool {
+        let near = |a: f64, b: f64| (a - b).abs() <= 1e-3 * a.abs().max(b.abs()) || (a.is_nan() && b.is_nan());
+        self.points.iter().zip(&other.points).all(|(a, b)| near(a.1, b.1))
+    }
+
+    /// Draws the line, broken where values are missing, and returns how many values it shows. Over `below` lines in the
+    /// same place it is dashed, with smaller dots, so that these are seen.
+    fn draw(&self, chart: &mut Chart, y: &Axis, below: usize) -> Result<usize> {
         let placed: Vec<Option<(f64, f64)>> =
             self.points.iter().map(|&(epoch, value)| y.place(value).map(|at| (epoch, at))).collect();
         let mut shown = 0;
         for run in placed.split(Option::is_none) {
             let run: Vec<(f64, f64)> = run.iter().copied().flatten().collect();
             let dots = if placed.len() <= MOST_DOTS || run.len() == 1 { run.as_slice() } else { &[] };
-            let radius = if run.len() == 1 { 3.0 } else { 2.25 };
+            let radius = if run.len() == 1 { 3.0 } else { 2.25 } * 0.6f64.powi(below.min(4) as i32);
             chart.draw_series(dots.iter().map(|&at| Circle::new(at, px(radius), self.colour.filled())))?;
             shown += run.len();
             if run.len() > 1 {
-                chart.draw_series([PathElement::new(run, stroke(self.colour, 1.5))])?;
+                let line = stroke(self.colour, 1.5);
+                match below {
+                    0 => chart.draw_series([PathElement::new(run, line)])?,
+                    _ => chart.draw_series(std::iter::once(DashedPathElement::new(
+                        run,
+                        px(6.0),
+                        px(6.0 * below as f64),
+                        line,
+                    )))?,
+                };
             }
         }
         Ok(shown)
@@ -305,7 +336,7 @@ mod tests {
             "bound in units of the threshold",
             "share inside in %",
             "validation",
-            "best 87.50 % (epoch 3)",
+            "saved: 87.50 % (epoch 3)",
             "layers.0",
             "layers.1",
             "dead",
@@ -317,7 +348,7 @@ mod tests {
     #[test]
     fn what_was_not_measured_is_not_drawn() {
         let svg = drawn(&epochs(5, 2, false, false));
-        for text in ["Bounds", "Inside", "validation", "best"] {
+        for text in ["Bounds", "Inside", "validation", "saved"] {
             assert!(!svg.contains(text), "{text}");
         }
         assert!(!drawn(&epochs(5, 0, false, true)).contains("Layers"));
@@ -347,7 +378,7 @@ mod tests {
             epoch.layers[0].firing_rate = f64::NEG_INFINITY;
         }
         let svg = drawn(&none);
-        assert!(svg.contains("no finite value") && !svg.contains("best"));
+        assert!(svg.contains("no finite value") && !svg.contains("saved"));
     }
 
     #[test]

@@ -198,6 +198,13 @@ pub struct Best {
     pub loss: f64,
 }
 
+impl Best {
+    /// Whether this epoch is chosen over an `earlier` one: it is more accurate, or as accurate at a lower loss.
+    pub fn beats(&self, earlier: &Self) -> bool {
+        self.accuracy > earlier.accuracy || (self.accuracy == earlier.accuracy && self.loss < earlier.loss)
+    }
+}
+
 /// Writes `state.safetensors`.
 pub fn save_state<B: Backend>(
     path: &Path,

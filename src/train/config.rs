@@ -9,6 +9,7 @@ use crate::files::{MOST_SETTINGS, read_text};
 use crate::network::spec::{InputMode, NetworkSpec};
 use crate::network::{Plan, Volume};
 use crate::surrogate::{Surrogate, SurrogateKind};
+use crate::train::schema::{self, Document};
 use crate::{bail_input, input_error};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
@@ -196,16 +197,13 @@ impl Config {
 
     /// As [`Config::read`], from text that `name` stands for in errors.
     pub fn parse(text: &str, name: &str) -> Result<Self> {
-        parse_strict(text, name)
+        parse_checked(Document::Configuration, text, name)
     }
 
-    /// As [`Config::parse`], from a table that `name` stands for: errors name the key, as there are no lines.
+    /// From a table of which every part was checked when it was read; `name` stands for it in errors.
     pub fn from_table(table: &toml::Table, name: &str) -> Result<Self> {
-        let value: Self = toml::Value::Table(table.clone())
-            .try_into()
-            .map_err(|e: toml::de::Error| input_error!("{name}: {}", e.to_string().trim_end().replace('\n', " ")))?;
-        refuse_unknown(table, &value, name)?;
-        Ok(value)
+        let value = toml::Value::Table(table.clone()).try_into();
+        value.map_err(|e: toml::de::Error| input_error!("{name}: {}", e.message().trim_end()))
     }
 
     /// Whether both train the same; where the data lie does not matter.
@@ -218,6 +216,11 @@ impl Config {
     /// As TOML, complete: every default is written out.
     pub fn to_toml(&self) -> String {
         toml::to_string(self).expect("every field has a TOML form")
+    }
+
+    /// As a TOML table: numbers as they are written, not as their 32 bits are widened.
+    pub fn to_table(&self) -> toml::Table {
+        toml::from_str(&self.to_toml()).expect("TOML that was just written")
     }
 
     /// Checks it against the data, and infers every extent of the network.
@@ -320,45 +323,10 @@ impl Config {
     }
 }
 
-/// Parses TOML into `V` and refuses keys that `V` does not know, wherever they stand: flattened parts of a layer
-/// would swallow them.
-pub fn parse_strict<V: Serialize + for<'de> Deserialize<'de>>(text: &str, name: &str) -> Result<V> {
-    let describe = |e: toml::de::Error| {
-        let line = e.span().map(|span| 1 + text.bytes().take(span.start).filter(|&byte| byte == b'\n').count());
-        let line = line.map(|line| format!("line {line}: ")).unwrap_or_default();
-        input_error!("{name}: {line}{}", e.message().trim_end().replace('\n', "; "))
-    };
-    let value: V = toml::from_str(text).map_err(describe)?;
-    let given: toml::Table = toml::from_str(text).map_err(describe)?;
-    refuse_unknown(&given, &value, name)?;
-    Ok(value)
-}
-
-/// Refuses keys of `given` that have no place in `value`.
-fn refuse_unknown<V: Serialize>(given: &toml::Table, value: &V, name: &str) -> Result<()> {
-    let known = toml::Table::try_from(value).map_err(|e| input_error!("{name}: {e}"))?;
-    if let Some(key) = unknown_key(given, &known, "") {
-        bail_input!("{name}: nothing is called {key}; see `adali train --help` for what a configuration may hold");
-    }
-    Ok(())
-}
-
-/// The path of the first key of `given` that `known` lacks.
-fn unknown_key(given: &toml::Table, known: &toml::Table, prefix: &str) -> Option<String> {
-    given.iter().find_map(|(key, value)| {
-        let path = format!("{prefix}{key}");
-        match (value, known.get(key)) {
-            (_, None) => Some(path),
-            (toml::Value::Table(a), Some(toml::Value::Table(b))) => unknown_key(a, b, &format!("{path}.")),
-            (toml::Value::Array(a), Some(toml::Value::Array(b))) => {
-                a.iter().zip(b).enumerate().find_map(|(i, pair)| match pair {
-                    (toml::Value::Table(a), toml::Value::Table(b)) => unknown_key(a, b, &format!("{path}[{i}].")),
-                    _ => None,
-                })
-            }
-            _ => None,
-        }
-    })
+/// Parses TOML into `V` once every key of the `document` is known to be good; `name` stands for the text in errors.
+pub fn parse_checked<V: for<'de> Deserialize<'de>>(document: Document, text: &str, name: &str) -> Result<V> {
+    schema::check(document, text, name)?;
+    toml::from_str(text).map_err(|e| input_error!("{name}: {}", e.message().trim_end()))
 }
 
 #[cfg(test)]
@@ -424,9 +392,9 @@ mod tests {
     fn misspelt_keys_are_named() {
         let text = config().to_toml();
         for (good, bad, path) in [
-            ("epochs", "epoks", "epoks"),
-            ("kernel = 3", "kernel = 3\nkernal = 3", "network.layers[0].kernal"),
-            ("seed", "seeed", "seeed"),
+            ("epochs", "epoks", "training.epoks; did you mean epochs?"),
+            ("kernel = 3", "kernel = 3\nkernal = 3", "network.layers[0] (conv).kernal; did you mean kernel?"),
+            ("seed", "seeed", "line 1: nothing is called seeed; did you mean seed?"),
         ] {
             let error = Config::parse(&text.replacen(good, bad, 1), "x.toml").unwrap_err().to_string();
             assert!(error.contains(path) && error.contains("x.toml"), "{error}");

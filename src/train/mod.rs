@@ -7,6 +7,7 @@ pub mod evaluate;
 pub mod graphs;
 pub mod metrics;
 pub mod run;
+pub mod schema;
 pub mod session;
 pub mod trainer;
 

@@ -148,7 +148,7 @@ impl<B: Backend> Trainer<B> {
     pub fn surrogate(&self) -> String {
         let kind = self.config.surrogate().kind.name();
         match self.config.effective_bounds() {
-            Some(bounds) => format!("{kind} ({})", bounds.mode.name()),
+            Some(bounds) => format!("{kind} ({})", bounds.in_words()),
             None => kind.to_string(),
         }
     }

@@ -9,8 +9,9 @@ use adali::data::{DataSource, Dataset, load};
 use adali::network::NetworkSpec;
 use adali::network::parameters::Part;
 use adali::train::checkpoint::Progress;
-use adali::train::config::{DataSpec, TrainingSpec, parse_strict};
+use adali::train::config::{DataSpec, TrainingSpec, parse_checked};
 use adali::train::metrics::EpochMetrics;
+use adali::train::schema::Document;
 use adali::train::{Config, Observer, Outcome, Trainer};
 use anyhow::Result;
 use std::path::PathBuf;
@@ -32,7 +33,7 @@ pub fn network(steps: usize, input: &str, norm: &str, middle: &str) -> NetworkSp
         [[layers]]\ntype = \"max_pool\"\nkernel = 2\n\
         {middle}[[layers]]\ntype = \"readout\"\nclasses = 10\n"
     );
-    parse_strict(&text, "the network").unwrap()
+    parse_checked(Document::Network, &text, "the network").unwrap()
 }
 
 /// Another convolution, with the same norm.

@@ -27,11 +27,10 @@ impl<B: Backend> Trainer<B> {
             );
         }
         self.held_out = Some(now);
-        let better =
-            |best: Best| now.accuracy > best.accuracy || (now.accuracy == best.accuracy && now.loss < best.loss);
-        let improved = self.progress.best.is_none_or(better);
+        let now = Best { epoch, accuracy: now.accuracy, loss: now.loss };
+        let improved = self.progress.best.is_none_or(|best| now.beats(&best));
         if improved {
-            self.progress.best = Some(Best { epoch, accuracy: now.accuracy, loss: now.loss });
+            self.progress.best = Some(now);
         }
         Ok(Some(improved))
     }

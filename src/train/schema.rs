@@ -1,0 +1,502 @@
+//! The keys of a configuration, a network and a plan: what each may hold, told with its line where a file is wrong.
+//!
+//! `docs/configuration.md` shows these tables, and a test compares them with the structs that they describe.
+
+use crate::autotune::BoundsMode;
+use crate::data::DataSource;
+use crate::data::events::integrate::FramesBy;
+use crate::data::events::options::Sensor;
+use crate::input_error;
+use crate::network::spec::{InputMode, Norm};
+use crate::neuron::{NeuronModel, ResetKind};
+use crate::surrogate::{Schedule, SurrogateKind};
+use crate::train::config::{Optimizer, RateSchedule};
+use anyhow::Result;
+use clap::ValueEnum;
+use std::borrow::Cow;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+/// What a key may hold.
+#[derive(Clone, Copy)]
+pub enum Kind {
+    /// A whole number from 0 to this one.
+    Whole(u64),
+    Number,
+    /// So many numbers.
+    Numbers(usize),
+    Switch,
+    Text,
+    /// One of these words.
+    Word(fn() -> Vec<String>),
+    /// A whole number, or two: height and width.
+    Extent,
+    /// Whole numbers.
+    Seeds,
+    Keys(&'static [Key]),
+    /// Tables, each of which says by `type` which keys it has.
+    Layers,
+    /// Tables with a name and the keys of a configuration that differ.
+    Configurations,
+}
+
+/// When a key must be there.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Presence {
+    Required,
+    /// What stands for it where it is absent, for people.
+    Default(&'static str),
+}
+
+/// One key.
+pub struct Key {
+    pub name: &'static str,
+    pub kind: Kind,
+    pub presence: Presence,
+    /// One sentence for people.
+    pub about: &'static str,
+}
+
+/// A kind of file, or of text that stands for one.
+#[derive(Clone, Copy)]
+pub enum Document {
+    Configuration,
+    Network,
+    /// A configuration of which every key is optional, and what differs from it.
+    Plan,
+}
+
+const U32: Kind = Kind::Whole(u32::MAX as u64);
+/// TOML's largest whole number.
+const COUNT: Kind = Kind::Whole(i64::MAX as u64);
+const PAIR: Kind = Kind::Numbers(2);
+
+const fn key(name: &'static str, kind: Kind, default: &'static str, about: &'static str) -> Key {
+    Key { name, kind, presence: Presence::Default(default), about }
+}
+
+const fn required(name: &'static str, kind: Kind, about: &'static str) -> Key {
+    Key { name, kind, presence: Presence::Required, about }
+}
+
+fn words<V: ValueEnum>() -> Vec<String> {
+    V::value_variants().iter().filter_map(|v| v.to_possible_value()).map(|v| v.get_name().to_string()).collect()
+}
+
+/// The tables of a configuration.
+pub const CONFIGURATION: &[Key] = &[
+    key("seed", COUNT, "0", "Decides weights, order of samples, held-out samples, augmentation and dropout."),
+    key("data", Kind::Keys(DATA), "all of its defaults", "Which samples."),
+    key("training", Kind::Keys(TRAINING), "all of its defaults", "Epochs, batches and the optimiser."),
+    key("loss", Kind::Keys(LOSS), "all of its defaults", "What is minimised."),
+    key("bounds", Kind::Keys(BOUNDS), "all of its defaults", "How AdaLi's bounds move; ignored by other surrogates."),
+    required("network", Kind::Keys(NETWORK), "The network, with the keys of a network file."),
+];
+
+/// `[data]`.
+pub const DATA: &[Key] = &[
+    key("source", Kind::Word(words::<DataSource>), "digits", "The data set."),
+    key("dir", Kind::Text, "where the data set usually is", "Folder of its files; for `frames`, the file."),
+    key("validation", Kind::Number, "0.1", "Share of the training samples held out to choose the epoch, 0 to 0.5."),
+    key("limit", COUNT, "0", "Train on only so many samples; 0 for all."),
+    key("augmentation", Kind::Keys(AUGMENTATION), "all of its defaults", "How training samples are varied."),
+    key("events", Kind::Keys(EVENTS), "absent", "How recordings of events become frames; absent for other data."),
+];
+
+/// `[data.augmentation]`.
+pub const AUGMENTATION: &[Key] = &[
+    key("crop_padding", U32, "0", "Shift images by up to this many pixels; zeros come in."),
+    key("flip", Kind::Switch, "false", "Mirror half of the images left to right."),
+    key("roll", U32, "0", "Roll images by up to this many pixels: what leaves on one side comes back on the other."),
+    key("drop", Kind::Number, "0.0", "Share of the values set to 0, below 1."),
+];
+
+/// `[data.events]`.
+pub const EVENTS: &[Key] = &[
+    key("frames", COUNT, "16", "Frames of a sample, one for each of the network's steps."),
+    key("frames_by", Kind::Word(words::<FramesBy>), "count", "What the frames have in common: events or time."),
+    key("downsample", COUNT, "1", "Count the events of squares with sides of so many pixels together."),
+    key("sensor", Kind::Word(words::<Sensor>), "what the recordings say", "The chip of AEDAT 2.0 recordings."),
+    key("stream", U32, "the first", "Which of several streams of events, by the file's own number."),
+];
+
+/// `[training]`.
+pub const TRAINING: &[Key] = &[
+    key("epochs", U32, "20", "Epochs, 1 to 1000000."),
+    key("batch", COUNT, "64", "Samples in a batch, 1 to 1048576."),
+    key("optimizer", Kind::Word(words::<Optimizer>), "sgd", "What moves the weights; each as PyTorch defines it."),
+    key("learning_rate", Kind::Number, "0.1", "The learning rate at its highest, above 0."),
+    key("momentum", Kind::Number, "0.9", "Momentum of `sgd`, below 1."),
+    key("betas", PAIR, "[0.9, 0.999]", "Both betas of `adam` and `adamw`, below 1."),
+    key("weight_decay", Kind::Number, "0.0001", "Weight decay."),
+    key("rate_schedule", Kind::Word(words::<RateSchedule>), "cosine", "How the learning rate moves."),
+    key("warmup", Kind::Number, "0.0", "Epochs over which the learning rate rises from 0."),
+    key("clip", Kind::Number, "0.0", "Scale gradients down to this norm; 0 for never."),
+    key("histogram_every", U32, "0", "Steps between counts of the membrane potentials; 0 for eight counts per epoch."),
+    key("checkpoint_every", U32, "0", "Steps between checkpoints, besides the one after each epoch; 0 for none."),
+];
+
+/// `[loss]`.
+pub const LOSS: &[Key] = &[
+    key("mse", Kind::Number, "0.0", "Weight of the mean squared error, 0 to 1; cross-entropy has the rest."),
+    key("label_smoothing", Kind::Number, "0.0", "Label smoothing of the cross-entropy, 0 to 1."),
+    key("tet", Kind::Switch, "false", "Temporal efficient training: average the loss of every step."),
+];
+
+/// `[bounds]`.
+pub const BOUNDS: &[Key] = &[
+    key("mode", Kind::Word(words::<BoundsMode>), "manual", "What sets the bounds; `manual` is the schedule alone."),
+    key("schedule", Kind::Word(words::<Schedule>), "log", "How bounds move from their first to their last value."),
+    key("left", PAIR, "[1.5, 0.3]", "Left bound, first and last, in units of the threshold."),
+    key("right", PAIR, "[1.5, 0.3]", "Right bound, first and last."),
+    key("alpha", Kind::Number, "0.5", "Weight of the left side, between 0 and 1; the right side has the rest."),
+    key("target", PAIR, "[0.4, 0.4]", "Share of potentials that automatic bounds keep inside, first and last."),
+    key("momentum", Kind::Number, "0.3", "How far one update moves automatic bounds, above 0 and at most 1."),
+    key("floor", Kind::Number, "0.25", "Smallest automatic bound."),
+    key("ceiling", Kind::Number, "2.5", "Largest automatic bound, at most 4."),
+    key(
+        "gain",
+        PAIR,
+        "absent",
+        "Scale the slopes so that their mean square follows the log schedule between these widths.",
+    ),
+    key("per_step", Kind::Switch, "false", "Follow the schedule at every step, not once per epoch."),
+    key("update_every", U32, "0", "Steps between automatic updates; 0 for one at the end of each epoch."),
+    key("per_channel", Kind::Switch, "false", "Bounds for every channel, not only for every layer."),
+    key("pooled", Kind::Switch, "false", "One window for the whole network, from the potentials of all layers."),
+];
+
+/// `[network]`, and a network file.
+pub const NETWORK: &[Key] = &[
+    required("steps", COUNT, "Time steps T."),
+    required("input", Kind::Word(words::<InputMode>), "`direct` repeats one image; `frames` reads one frame per step."),
+    key("neuron", Kind::Keys(NEURON), "all of its defaults", "The neurons of every layer."),
+    key("surrogate", Kind::Keys(SURROGATE), "kind = \"adali\"", "The slope that stands for a spike's derivative."),
+    required("layers", Kind::Layers, "The layers, one `[[network.layers]]` each; `[[layers]]` in a network file."),
+];
+
+/// `[network.neuron]`.
+pub const NEURON: &[Key] = &[
+    key("model", Kind::Word(words::<NeuronModel>), "lif", "Whether the membrane leaks."),
+    key("tau", Kind::Number, "2.0", "Time constant of `lif` in steps, at least 1."),
+    key("decay_input", Kind::Switch, "true", "Scale the input of `lif` by 1/tau."),
+    key("threshold", Kind::Number, "1.0", "Firing threshold, above 0."),
+    key(
+        "reset",
+        Kind::Word(words::<ResetKind>),
+        "soft",
+        "What a spike does to the membrane: subtract the threshold, or set it.",
+    ),
+    key("v_reset", Kind::Number, "0.0", "Where a hard reset leaves the membrane, below the threshold."),
+    key("detach_reset", Kind::Switch, "false", "Treat the reset as a constant in the backward pass."),
+];
+
+/// `[network.surrogate]`.
+pub const SURROGATE: &[Key] = &[
+    required("kind", Kind::Word(words::<SurrogateKind>), "Which slope."),
+    key(
+        "sharpness",
+        Kind::Number,
+        "4 for sigmoid, 2 for arctan, 1 for triangle",
+        "Sharpness; adali and rectangle have none.",
+    ),
+];
+
+const KERNEL: Key = required("kernel", Kind::Extent, "Rows and columns of the kernel.");
+const PADDING: Key = key("padding", Kind::Extent, "0", "Zeros around the input.");
+const POOL_STRIDE: Key = key("stride", Kind::Extent, "the kernel's extent", "Stride.");
+const BIAS: Key = key("bias", Kind::Switch, "true without a norm, else false", "Whether the layer has a bias.");
+const NORM: Key = key("norm", Kind::Word(words::<Norm>), "none", "What is done to the output before the neurons.");
+const NORM_GAIN: Key =
+    key("norm_gain", Kind::Number, "1.0", "First value of the norm's gain; the threshold here is tdBN.");
+const WEIGHT_SCALE: Key = key("weight_scale", Kind::Number, "2.5", "Scale of the weight norm.");
+
+/// The types of layers and their keys, without `type` itself.
+pub const LAYERS: &[(&str, &[Key])] = &[
+    (
+        "conv",
+        &[
+            required("channels", COUNT, "Filters."),
+            KERNEL,
+            key("stride", Kind::Extent, "1", "Stride."),
+            PADDING,
+            BIAS,
+            NORM,
+            NORM_GAIN,
+            WEIGHT_SCALE,
+        ],
+    ),
+    ("linear", &[required("features", COUNT, "Outputs."), BIAS, NORM, NORM_GAIN, WEIGHT_SCALE]),
+    ("max_pool", &[KERNEL, POOL_STRIDE, PADDING]),
+    ("avg_pool", &[KERNEL, POOL_STRIDE]),
+    ("dropout", &[required("probability", Kind::Number, "Share of the values set to 0, below 1.")]),
+    (
+        "readout",
+        &[
+            required("classes", COUNT, "Classes."),
+            key("spiking", Kind::Switch, "false", "Average the spikes of its neurons, not its output."),
+            key("vote", COUNT, "1", "Each class is the mean of so many outputs."),
+            BIAS,
+            NORM,
+            NORM_GAIN,
+            WEIGHT_SCALE,
+        ],
+    ),
+];
+
+/// What a plan has beside the keys of a configuration.
+pub const PLAN: &[Key] = &[
+    key("seeds", Kind::Seeds, "[0, 1, 2]", "The seeds; every configuration is trained with each."),
+    key("reach", Kind::Number, "0.9", "Report the epochs to this validation accuracy, above 0 and at most 1."),
+    key(
+        "command",
+        Kind::Text,
+        "absent",
+        "The command that began the comparison; written by `adali compare`, for people.",
+    ),
+    required("configurations", Kind::Configurations, "What is compared: one `[[configurations]]` each."),
+];
+
+const NAME: &[Key] = &[required("name", Kind::Text, "Name of the configuration and of its folder.")];
+
+/// Checks every key of `text`, a file that `name` stands for.
+///
+/// # Errors
+/// One sentence with the line at fault, the key, its value and what is allowed.
+pub fn check(document: Document, text: &str, name: &str) -> Result<()> {
+    let checker = Checker { text, name };
+    let table = DeTable::parse(text).map_err(|e| checker.syntax(&e))?;
+    let base: &[&[Key]] = match document {
+        Document::Configuration => &[CONFIGURATION],
+        Document::Network => &[NETWORK],
+        Document::Plan => &[PLAN, CONFIGURATION],
+    };
+    let part = Part { keys: base, path: "", span: 0..0 };
+    match document {
+        Document::Plan => checker.known(table.get_ref(), &part, Demand::Nothing),
+        _ => checker.known(table.get_ref(), &part, Demand::Required),
+    }
+}
+
+/// A table in a file: its keys, its name, where it stands.
+struct Part<'a> {
+    keys: &'a [&'a [Key]],
+    /// Empty, or ends in a dot.
+    path: &'a str,
+    span: std::ops::Range<usize>,
+}
+
+/// Which keys have to be there.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Demand {
+    Required,
+    /// What is absent is taken from elsewhere.
+    Nothing,
+}
+
+struct Checker<'a> {
+    text: &'a str,
+    name: &'a str,
+}
+
+impl Checker<'_> {
+    fn error(&self, at: usize, message: impl std::fmt::Display) -> anyhow::Error {
+        let line = 1 + self.text.bytes().take(at).filter(|&byte| byte == b'\n').count();
+        input_error!("{}: line {line}: {message}", self.name)
+    }
+
+    fn syntax(&self, error: &toml::de::Error) -> anyhow::Error {
+        let message = error.message().trim_end().replace('\n', "; ").replace('`', "");
+        self.error(error.span().map_or(0, |span| span.start), message)
+    }
+
+    fn known(&self, table: &DeTable, part: &Part, demand: Demand) -> Result<()> {
+        let keys = || part.keys.iter().copied().flatten();
+        let absent = keys().find(|key| key.presence == Presence::Required && !table.contains_key(key.name));
+        let needed = absent.filter(|_| demand == Demand::Required).map(|key| {
+            let place = part.path.strip_suffix('.').unwrap_or("the file");
+            format!("{place} needs {}, {}", key.name, key.kind.allowed())
+        });
+        // In the order of the file, so that the first fault is the one that is named.
+        let mut entries: Vec<_> = table.iter().collect();
+        entries.sort_by_key(|(key, _)| key.span().start);
+        for (given, value) in entries {
+            let path = format!("{}{}", part.path, given.get_ref());
+            if let Some(key) = keys().find(|key| key.name == given.get_ref()) {
+                self.value(&key.kind, value, &path, demand)?;
+                continue;
+            }
+            let names: Vec<&str> = keys().map(|key| key.name).collect();
+            return Err(match (nearest(given.get_ref(), &names), needed) {
+                (Some(near), _) => {
+                    self.error(given.span().start, format!("nothing is called {path}; did you mean {near}?"))
+                }
+                (None, Some(needed)) => {
+                    let needed = format!("{needed}; nothing is called {path}");
+                    self.error(part.span.start, needed)
+                }
+                (None, None) => {
+                    let names = names.join(", ");
+                    self.error(given.span().start, format!("nothing is called {path}; there are {names}"))
+                }
+            });
+        }
+        match needed {
+            Some(needed) => Err(self.error(part.span.start, needed)),
+            None => Ok(()),
+        }
+    }
+
+    fn value(&self, kind: &Kind, value: &Spanned<DeValue>, path: &str, demand: Demand) -> Result<()> {
+        let span = value.span();
+        let wrong = |value: &DeValue| {
+            let shown = shown(value);
+            Err(self.error(span.start, format!("{path} = {shown} is not {}", kind.allowed())))
+        };
+        let whole = |value: &DeValue, most: u64| {
+            let number = value.as_integer().and_then(|n| i128::from_str_radix(n.as_str(), n.radix()).ok());
+            number.is_some_and(|number| (0..=i128::from(most)).contains(&number))
+        };
+        let number = |value: &DeValue| value.is_float() || value.is_integer();
+        let all = |value: &DeValue, count: Option<usize>, fits: &dyn Fn(&DeValue) -> bool| {
+            value.as_array().is_some_and(|values| {
+                count.is_none_or(|count| values.len() == count) && values.iter().all(|value| fits(value.get_ref()))
+            })
+        };
+        let given = value.get_ref();
+        let fits = match *kind {
+            Kind::Whole(most) => whole(given, most),
+            Kind::Number => number(given),
+            Kind::Numbers(count) => all(given, Some(count), &number),
+            Kind::Switch => given.is_bool(),
+            Kind::Text => given.is_str(),
+            Kind::Word(words) => given.as_str().is_some_and(|word| words().iter().any(|known| known == word)),
+            Kind::Extent => {
+                let extent = |value: &DeValue| whole(value, i64::MAX as u64);
+                extent(given) || all(given, Some(2), &extent)
+            }
+            Kind::Seeds => all(given, None, &|seed| whole(seed, i64::MAX as u64)),
+            Kind::Keys(keys) => {
+                let Some(table) = given.as_table() else { return wrong(given) };
+                let (keys, path) = (&[keys][..], format!("{path}."));
+                return self.known(table, &Part { keys, path: &path, span }, demand);
+            }
+            Kind::Layers | Kind::Configurations => {
+                let Some(tables) = given.as_array() else { return wrong(given) };
+                for (index, table) in tables.iter().enumerate() {
+                    let path = format!("{path}[{index}]");
+                    let Some(keys) = table.get_ref().as_table() else {
+                        let shown = shown(table.get_ref());
+                        return Err(self.error(table.span().start, format!("{path} = {shown} is not a table")));
+                    };
+                    match kind {
+                        Kind::Layers => self.layer(keys, &path, table.span())?,
+                        _ => self.configuration(keys, &path, table.span())?,
+                    }
+                }
+                return Ok(());
+            }
+        };
+        if fits { Ok(()) } else { wrong(given) }
+    }
+
+    fn layer(&self, layer: &DeTable, path: &str, span: std::ops::Range<usize>) -> Result<()> {
+        let types: Vec<&str> = LAYERS.iter().map(|(name, _)| *name).collect();
+        let types = types.join(", ");
+        let Some(given) = layer.get("type") else {
+            return Err(self.error(span.start, format!("{path} needs type, one of {types}")));
+        };
+        let Some((kind, keys)) = LAYERS.iter().find(|(name, _)| given.get_ref().as_str() == Some(name)) else {
+            let shown = shown(given.get_ref());
+            return Err(self.error(given.span().start, format!("{path}.type = {shown} is not one of {types}")));
+        };
+        // Errors name the layer's type, as its keys depend on it.
+        let path = format!("{path} ({kind}).");
+        let of_type = [required("type", Kind::Text, "")];
+        self.known(layer, &Part { keys: &[&of_type, keys], path: &path, span }, Demand::Required)
+    }
+
+    fn configuration(&self, table: &DeTable, path: &str, span: std::ops::Range<usize>) -> Result<()> {
+        if let Some((seed, _)) = table.get_key_value("seed") {
+            let advice = "seed is not a configuration's; write seeds = [0, 1, 2] at the top";
+            return Err(self.error(seed.span().start, format!("{path}: {advice}")));
+        }
+        let Some(name) = table.get("name") else {
+            return Err(self.error(span.start, format!("{path} has no name; write name = \"…\"")));
+        };
+        if !name.get_ref().is_str() {
+            let shown = shown(name.get_ref());
+            return Err(
+                self.error(name.span().start, format!("{path}: the name {shown} is not text; write name = \"…\""))
+            );
+        }
+        let path = format!("{path}.");
+        self.known(table, &Part { keys: &[NAME, CONFIGURATION], path: &path, span }, Demand::Nothing)
+    }
+}
+
+impl Kind {
+    /// What is allowed, as the end of a sentence.
+    pub fn allowed(&self) -> Cow<'static, str> {
+        match *self {
+            Self::Whole(most) if most == i64::MAX as u64 => "a whole number from 0".into(),
+            Self::Whole(most) => format!("a whole number from 0 to {most}").into(),
+            Self::Number => "a number".into(),
+            Self::Numbers(count) => format!("a list of {count} numbers").into(),
+            Self::Switch => "true or false".into(),
+            Self::Text => "text in quotes".into(),
+            Self::Word(words) => format!("one of {}", words().join(", ")).into(),
+            Self::Extent => "a whole number from 0, or two of them: [height, width]".into(),
+            Self::Seeds => "a list of whole numbers from 0; write seeds = [0, 1, 2]".into(),
+            Self::Keys(_) => "a table".into(),
+            Self::Layers => "a list of layers; write [[layers]] above the keys of each".into(),
+            Self::Configurations => "a list of configurations; write [[configurations]] above the keys of each".into(),
+        }
+    }
+}
+
+/// A value as it is written, cut where it is long.
+fn shown(value: &DeValue) -> String {
+    const LONGEST: usize = 60;
+    let text = match value {
+        DeValue::String(text) => format!("{text:?}"),
+        DeValue::Integer(number) => number.to_string(),
+        DeValue::Float(number) => number.to_string(),
+        DeValue::Boolean(switch) => switch.to_string(),
+        DeValue::Datetime(time) => time.to_string(),
+        DeValue::Array(values) => {
+            let values: Vec<_> = values.iter().take(9).map(|value| shown(value.get_ref())).collect();
+            format!("[{}]", values.join(", "))
+        }
+        DeValue::Table(_) => "a table".into(),
+    };
+    match text.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}
+
+/// The name that `word` most likely stands for.
+fn nearest<'a>(word: &str, names: &[&'a str]) -> Option<&'a str> {
+    let near = names.iter().map(|name| (edits(word, name), *name)).min()?;
+    (near.0 <= near.1.len().max(3) / 3).then_some(near.1)
+}
+
+/// Letters to insert, delete, replace, or swap with their neighbour, to get from one word to the other.
+fn edits(from: &str, to: &str) -> usize {
+    let (from, to): (Vec<char>, Vec<char>) = (from.chars().take(64).collect(), to.chars().collect());
+    let mut rows: Vec<Vec<usize>> = vec![(0..=to.len()).collect()];
+    for i in 1..=from.len() {
+        let mut row = vec![i];
+        for j in 1..=to.len() {
+            let replaced = rows[i - 1][j - 1] + usize::from(from[i - 1] != to[j - 1]);
+            let mut least = replaced.min(rows[i - 1][j] + 1).min(row[j - 1] + 1);
+            if i > 1 && j > 1 && from[i - 1] == to[j - 2] && from[i - 2] == to[j - 1] {
+                least = least.min(rows[i - 2][j - 2] + 1);
+            }
+            row.push(least);
+        }
+        rows.push(row);
+    }
+    rows[from.len()][to.len()]
+}
