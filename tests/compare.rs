@@ -232,7 +232,7 @@ fn after_kills_and_interrupts_a_resume_comes_to_the_same_report() {
             match ran.code {
                 None => kills += 1,
                 Some(130) => {
-                    assert!(ran.out.contains(&format!("adali compare --resume {out}")), "{ran}");
+                    assert!(ran.err.contains(&format!("adali compare --resume {out}")), "{ran}");
                     kills += 1;
                 }
                 code => assert_eq!(code, Some(0), "{ran}"),
@@ -258,8 +258,8 @@ fn plans_that_cannot_be_are_refused_before_anything_is_written() {
     let plans: Vec<(String, &[&str])> = vec![
         (String::new(), &["no configurations"]),
         ("configurations = []".into(), &["0 configurations"]),
-        ("configurations = 3".into(), &["configurations", "integer"]),
-        ("configurations = [3]".into(), &["configuration 1", "integer"]),
+        ("configurations = 3".into(), &["line 1", "configurations", "list"]),
+        ("configurations = [3]".into(), &["configurations[0]", "not a table"]),
         ("[[configurations]]\nbounds.mode = \"manual\"".into(), &["configuration 1", "no name"]),
         (named("3"), &["name 3"]),
         (named("\"\""), &["name \"\""]),

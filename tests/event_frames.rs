@@ -101,7 +101,8 @@ fn recordings_are_not_overwritten_and_bad_options_are_refused() {
     fs::remove_file(home.path().join("file")).unwrap();
     // Recordings of a camera have no description, and --force does not replace them.
     write_recording(&home.path().join("camera/Train/0/1.bin"), 9);
-    simulate(home.path(), "camera", "--force").failed(2, &["camera/Train was not simulated", "another --out"]);
+    simulate(home.path(), "camera", "--force")
+        .failed(2, &["camera/Train exists and was not simulated", "another --out"]);
     assert_eq!(bytes(home.path().join("camera/Train/0/1.bin")).len(), 45);
     fs::remove_dir_all(home.path().join("camera")).unwrap();
     assert!(snapshot(home.path()) == before, "something was written");
@@ -122,7 +123,7 @@ fn a_simulation_that_is_stopped_leaves_nothing() {
         }
         signal(&child, "INT");
         let ran = finish(child, &arguments);
-        assert!(ran.code == Some(130) && ran.out.contains("nothing was written"), "{ran}");
+        assert!(ran.code == Some(130) && ran.err.contains("nothing was written"), "{ran}");
         stopped += 1;
     }
     assert_eq!(stopped, 2);

@@ -111,7 +111,7 @@ fn json_is_one_line_and_quiet_is_none() {
 fn a_bench_that_could_not_be_written_measures_nothing() {
     let home = TempDir::new().unwrap();
     for option in ["--json", "--svg"] {
-        let ran = adali(home.path(), &format!("bench {option} no/such/x")).failed(2, &["cannot write no/such/x"]);
+        let ran = adali(home.path(), &format!("bench {option} no/such/x")).failed(2, &["no/such"]);
         assert!(ran.out.is_empty(), "{ran}");
         adali(home.path(), &format!("bench {option} /")).failed(2, &["is a folder"]);
     }

@@ -83,7 +83,7 @@ fn interrupt(home: &Path, out: &str, variant: &str, name: &str, wait: u64) -> bo
     if ran.code == Some(0) {
         return false;
     }
-    assert!(ran.code == Some(130) && ran.err.is_empty(), "{name}: {ran}");
+    assert_eq!(ran.code, Some(130), "{name}: {ran}");
     assert!(ran.err.contains("interrupted") && ran.err.contains(&format!("adali train --resume {out}")), "{ran}");
     true
 }
@@ -118,8 +118,9 @@ fn a_finished_run_says_its_result_again() {
     let before = snapshot(&folder);
     let accuracy = process::result(&folder)["test_accuracy"].as_f64().unwrap();
     for _ in 0..2 {
-        let ran = adali(home.path(), "train --json --resume run").done();
+        let ran = adali(home.path(), "train --resume run").done();
         assert!(ran.out.contains(&format!("test accuracy {:.2} %", 100.0 * accuracy)), "{ran}");
+        assert_eq!(adali(home.path(), "train --json --resume run").done().json()["test_accuracy"], accuracy);
     }
     // The memory it took is another.
     let without_result = |mut files: std::collections::BTreeMap<_, _>| files.remove("result.json").map(|_| files);

@@ -12,7 +12,7 @@ use crate::network::spec::{InputMode, NetworkSpec};
 use crate::train::Config;
 use crate::train::config::{DataSpec, Optimizer, TrainingSpec, parse_checked};
 use crate::train::schema::Document;
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::ValueEnum;
 use std::path::Path;
 
@@ -82,5 +82,6 @@ pub fn network_file(name: &str) -> Result<NetworkSpec> {
     if !path.exists() {
         bail_input!("--network {name} is neither a preset ({}) nor a file", presets.join(", "));
     }
-    parse_checked(Document::Network, &read_text(path, MOST_SETTINGS)?, name)
+    let text = read_text(path, MOST_SETTINGS).with_context(|| format!("--network {name}"))?;
+    parse_checked(Document::Network, &text, name)
 }

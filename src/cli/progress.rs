@@ -31,7 +31,7 @@ pub fn line(head: &str, share: f64, fields: &[String], room: usize) -> String {
     let width = |text: &str| text.chars().count();
     let mut tail = String::new();
     for field in fields {
-        if width(head) + width(&tail) + 2 + width(field) > room {
+        if width(head) + 1 + NARROWEST_BAR + width(&tail) + 2 + width(field) > room {
             break;
         }
         tail += &format!("  {field}");
@@ -93,21 +93,12 @@ impl Bar {
 
     /// Shows how many samples are scored.
     pub fn scored(&mut self, done: usize, total: usize, what: Scored) {
-        let prefix = match what {
+        let head = match what {
             Scored::HeldOut(epoch) => format!("epoch {epoch}/{} held out", self.epochs),
             Scored::Test => "test".into(),
         };
-        if self.bar.prefix() != prefix {
-            // The next epoch begins a bar of its own.
-            self.current = 0;
-            self.bar.set_prefix(prefix);
-            self.bar.set_message("");
-            self.bar.set_position(0);
-            self.bar.reset_elapsed();
-            self.bar.reset_eta();
-        }
-        self.bar.set_length(total as u64);
-        self.bar.set_position(done as u64);
+        let share = done as f64 / total.max(1) as f64;
+        self.bar.set_message(line(&head, share, &[format!("{done}/{total}")], room()));
     }
 
     /// Runs `f` with the bar out of the way.
@@ -168,8 +159,9 @@ mod tests {
         for room in 0..200 {
             assert!(at(room).chars().count() <= room);
         }
-        assert_eq!(at(76), "epoch 12/20 ━━━━━──────  1234/1875  loss 0.1234  92.13 %  12 s left");
-        assert_eq!(at(46), "epoch 12/20 ━━━━━─────  1234/1875  loss 0.1234");
+        let bar = |half: usize| "━".repeat(half) + &"─".repeat(half);
+        assert_eq!(at(76), format!("epoch 12/20 {}  1234/1875  loss 0.1234  92.13 %  12 s left", bar(10)));
+        assert_eq!(at(46), format!("epoch 12/20 {}  1234/1875  loss 0.1234", bar(5)));
         assert!(at(120).contains("12345 images/s"));
     }
 }
