@@ -260,7 +260,7 @@ fn plans_that_cannot_be_are_refused_before_anything_is_written() {
         ("configurations = []".into(), &["0 configurations"]),
         ("configurations = 3".into(), &["line 1", "configurations", "list"]),
         ("configurations = [3]".into(), &["configurations[0]", "not a table"]),
-        ("[[configurations]]\nbounds.mode = \"manual\"".into(), &["configuration 1", "no name"]),
+        ("[[configurations]]\nbounds.mode = \"manual\"".into(), &["configurations[0]", "no name"]),
         (named("3"), &["name 3"]),
         (named("\"\""), &["name \"\""]),
         (named("\"a/b\""), &["a/b"]),

@@ -143,10 +143,11 @@ impl EventReader for Evt3 {
         let mut state = self.state;
         let read = self.source.records("a word", events, |word, events| state.word(u16::from_le_bytes(word), events));
         self.state = state;
-        if let (Some(stream), true) = (self.asked, events.is_empty() && read.is_ok()) {
-            if !state.rows[stream as usize] {
-                crate::bail_input!("{} has no stream {stream}; leave --stream out", self.source.name);
-            }
+        if let Some(stream) = self.asked.filter(|&stream| !state.rows[stream as usize])
+            && events.is_empty()
+            && read.is_ok()
+        {
+            crate::bail_input!("{} has no stream {stream}; leave --stream out", self.source.name);
         }
         read
     }

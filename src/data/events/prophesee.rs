@@ -36,17 +36,18 @@ impl Header {
     /// # Errors
     /// When it is one that is not read.
     fn named(&self, name: &str) -> Result<Option<Format>> {
-        for kind in [self.value("format"), self.value("evt")].into_iter().flatten() {
-            match kind.split(';').next().unwrap_or_default().to_ascii_lowercase().as_str() {
-                "3.0" | "evt3" => return Ok(Some(Format::Evt3)),
-                "2.0" | "evt2" => return Ok(Some(Format::Evt2)),
-                other => crate::bail_input!(
-                    "{name} is a RAW recording of {other}, but EVT 2.0 and 3.0 are read; convert it with Metavision's \
-                     metavision_file_to_dat or record it as EVT 3.0"
-                ),
-            }
+        let Some(kind) = self.value("format").or_else(|| self.value("evt")) else {
+            let data = self.value("data").is_some_and(|rest| rest.starts_with("file containing"));
+            return Ok(data.then_some(Format::Dat));
+        };
+        match kind.split(';').next().unwrap_or_default().to_ascii_lowercase().as_str() {
+            "3.0" | "evt3" => Ok(Some(Format::Evt3)),
+            "2.0" | "evt2" => Ok(Some(Format::Evt2)),
+            other => crate::bail_input!(
+                "{name} is a RAW recording of {other}, but EVT 2.0 and 3.0 are read; record it as EVT 3.0, or convert it \
+                 with Metavision's metavision_file_to_dat"
+            ),
         }
-        Ok(self.value("data").is_some_and(|rest| rest.starts_with("file containing")).then_some(Format::Dat))
     }
 
     /// The format of the camera that lines name, and the line.
