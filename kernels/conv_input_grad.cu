@@ -164,10 +164,9 @@ DEVICE void run_neurons_back(const ConvInputGrad& p, const Position (&at)[2], ui
                 for (int e = 0; e < 2; e++) {
                     const bool spike = spikes[t][row] >> (bit + e) & 1;
                     const float h = e == 0 ? V::low(stored) : V::high(stored);
-                    const float g =
-                        p.inside ? Adali::of_bits(window[e], inside_bits[t][row] >> (bit + e) & 1, spike)
-                                 : slope_at(static_cast<SlopeKind>(p.slope), p.constants, window[e],
-                                            h - p.neuron.threshold);
+                    const float g = p.inside ? Adali::of_bits(window[e], inside_bits[t][row] >> (bit + e) & 1, spike)
+                                             : slope_at(static_cast<SlopeKind>(p.slope), p.constants, window[e],
+                                                        h - p.neuron.threshold);
                     const float g_s =
                         route[t][row] >> (bit + e) & 1 ? (e == 0 ? V::low(pair) : V::high(pair)) * share : 0.0f;
                     g_i[e] = step_back(p.neuron, p.neuron.hard, p.neuron.detach, h, spike, g, g_s, g_v[e]);

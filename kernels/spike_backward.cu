@@ -78,9 +78,8 @@ DEVICE void steps_back(const SpikeBackward& p, const Quad& quad) {
                 for (int i = 0; i < 8; i++) {
                     const bool spike = spikes[j] >> (8 * quad.lane + i) & 1;
                     const bool inside_bit = inside[j] >> (8 * quad.lane + i) & 1;
-                    const float g = Slope::needs_membrane
-                                        ? Slope::at(p.slope, window[i], h[i] - p.neuron.threshold)
-                                        : Adali::of_bits(window[i], inside_bit, spike);
+                    const float g = Slope::needs_membrane ? Slope::at(p.slope, window[i], h[i] - p.neuron.threshold)
+                                                          : Adali::of_bits(window[i], inside_bit, spike);
                     const float through = reset_derivative<RESET, RESET_GRADIENT>(p.neuron, h[i], spike, g);
                     g_i[i] = step_back(p.neuron, through, g, g_s[i], g_v[i]);
                     sum[i] += g_i[i];
