@@ -236,7 +236,7 @@ impl<B: Backend> Layer<B> {
         neurons + has(Part::Synapses) * synapses + has(Part::Training) * training
     }
 
-    /// That the device has drawn what was asked for; see [`Activity::verify`].
+    /// That the device has drawn what was asked for; [`Activity`] tells how.
     pub fn verify(&self, backend: &B, rate: f64) -> Result<()> {
         let below = self.synapses.as_ref().map(|synapses| &synapses.below);
         let readout = self.training.as_ref().map(|training| &training.spikes);
