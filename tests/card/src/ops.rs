@@ -137,7 +137,7 @@ pub enum Op {
     Cvt_rn_f32_u32, Cvt_rn_f32_s32, Cvt_rn_f64_u32, Cvt_rn_f64_s32, Cvt_rn_f32_u64, Cvt_rn_f64_u64,
     Cvt_rn_f64_s64, Cvt_rmi_f32_f32, Cvt_rpi_f32_f32, Cvt_rzi_f32_f32, Cvt_rzi_f64_f64, Cvt_rzi_s32_f32,
     Cvt_rzi_u32_f32, Cvt_rzi_u32_f64, Cvt_rzi_u64_f64, Cvt_f32_f16, Cvt_rn_f16_f32, Cvt_rn_bf16_f32,
-    Cvt_rn_f16x2_f32, Cvt_rn_bf16x2_f32, CvtaGlobal, CvtaShared, Movb32, Movu32, Movs32, Movf32, Movb16, Movu16,
+    Cvt_rn_f16x2_f32, Cvt_rn_bf16x2_f32, CvtaGlobal, CvtaToShared, CvtaShared, Movb32, Movu32, Movs32, Movf32, Movb16, Movu16,
     Movb64, Movu64, Movs64, Movf64, Setpeqs32, Setpnes32, Setplts32, Setples32, Setpgts32, Setpges32, Setpequ32,
     Setpneu32, Setpltu32, Setpleu32, Setpgtu32, Setpgeu32, Setpeqb32, Setpneb32, Setpeqs64, Setpnes64, Setplts64,
     Setples64, Setpgts64, Setpges64, Setpequ64, Setpneu64, Setpltu64, Setpleu64, Setpgtu64, Setpgeu64, Setpeqb64,
@@ -286,6 +286,7 @@ macro_rules! operations {
             Cvt_rn_f16x2_f32 r_rr "cvt.rn.f16x2.f32" { |a, c| (f16_of_f32(f(a)) as u32) << 16 | f16_of_f32(f(c)) as u32 }
             Cvt_rn_bf16x2_f32 r_rr "cvt.rn.bf16x2.f32" { |a, c| (bf16_of_f32(f(a)) as u32) << 16 | bf16_of_f32(f(c)) as u32 }
             CvtaGlobal d_d "cvta.to.global.u64" { |a| a }
+            CvtaToShared d_d "cvta.to.shared.u64" { |a| if a >> 56 & 1 != 0 { a & !(1 << 56) } else { !0 } }
             CvtaShared d_d "cvta.shared.u64" { |a| a | 1 << 56 }
             Movb32 r_r "mov.b32" { |a| a }
             Movu32 r_r "mov.u32" { |a| a }

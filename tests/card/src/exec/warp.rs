@@ -274,8 +274,8 @@ impl Warp {
                             }
                             Op::WarpBarrier => {
                                 named!(i.a, masks);
-                                // Lanes of a part are ordered among themselves; the checker knows whole warps alone.
-                                if masks.0[active.trailing_zeros() as usize] == self.live {
+                                // Lanes of a part are ordered among themselves alone: the checker counts whole warps.
+                                if masks.0[active.trailing_zeros() as usize] == self.full {
                                     self.epoch += 1;
                                 }
                             }

@@ -23,7 +23,7 @@ impl<'a> Lowering<'a> {
                 "param" => i.space = Space::Parameter,
                 "v2" => i.count = 2,
                 "v4" => i.count = 4,
-                "nc" => {}
+                "nc" | "volatile" => {}
                 _ => return Err(format!("unknown instruction {}", operation.name)),
             }
         }
