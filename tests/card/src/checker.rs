@@ -1,0 +1,135 @@
+//! With `CARD_CHECK=1`: who touched each word of memory last, to find races and reads of what nothing has written.
+//! Lanes of one warp are ordered by `bar.warp.sync` alone, threads of a block by `bar.sync`, blocks by nothing.
+
+use crate::memory;
+use crate::order;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    Read,
+    Write,
+    Atomic,
+    /// A copy that is asked for: it writes until it is waited for.
+    Asked,
+}
+
+#[derive(Clone, Copy, Default)]
+#[repr(C)]
+pub struct Access {
+    /// 0: none.
+    pub run: u32,
+    pub block: u32,
+    pub epoch: u32,
+    pub warp_epoch: u32,
+    pub thread: u16,
+    /// Bytes of the word.
+    pub bytes: u8,
+    pub atomic: bool,
+    /// The instruction.
+    pub at: u32,
+}
+
+#[derive(Clone, Copy, Default)]
+#[repr(C)]
+pub struct Word {
+    write: Access,
+    reads: [Access; 2],
+    /// Bytes that anything has written.
+    pub written: u8,
+    pending: bool,
+}
+
+/// The thread of a copy or clear.
+const HOST: u16 = u16::MAX;
+
+pub fn wanted() -> bool {
+    std::env::var_os("CARD_CHECK").is_none_or(|value| value != "0")
+}
+
+impl Access {
+    /// Whether a copy or clear made it.
+    pub fn host(&self) -> bool {
+        self.thread == HOST
+    }
+
+    fn before(&self, other: &Access) -> bool {
+        if self.run != other.run {
+            return order::before(self.run, other.run);
+        }
+        if self.block != other.block {
+            return false;
+        }
+        self.thread == other.thread
+            || self.epoch < other.epoch
+            || (self.thread / 32 == other.thread / 32 && self.warp_epoch < other.warp_epoch)
+    }
+
+    fn conflicts(&self, other: &Access) -> bool {
+        self.run != 0 && self.bytes & other.bytes != 0 && !self.before(other) && !(self.atomic && other.atomic)
+    }
+}
+
+/// What is wrong with the access, and with which earlier one.
+impl Word {
+    pub fn touch(&mut self, access: &Access, kind: Kind) -> Option<(&'static str, Access)> {
+        let mut wrong = None;
+        if self.pending {
+            wrong = Some(("touches the target of a copy that is not waited for", self.write));
+        } else if self.write.conflicts(access) {
+            let what = if kind == Kind::Read {
+                "reads without order what another writes"
+            } else {
+                "writes without order where another writes"
+            };
+            wrong = Some((what, self.write));
+        } else if kind != Kind::Read
+            && let Some(read) = self.reads.iter().find(|read| read.conflicts(access))
+        {
+            wrong = Some(("writes without order what another reads", *read));
+        }
+        if kind == Kind::Read {
+            if access.bytes & !self.written != 0 && wrong.is_none() {
+                wrong = Some(("reads what nothing has written", Access::default()));
+            }
+            if self.reads[0].run != access.run
+                || self.reads[0].block != access.block
+                || self.reads[0].thread != access.thread
+            {
+                self.reads[1] = self.reads[0];
+            }
+            self.reads[0] = *access;
+        } else {
+            self.write = *access;
+            self.written |= access.bytes;
+            self.pending = kind == Kind::Asked;
+        }
+        wrong
+    }
+
+    /// A copy is done.
+    pub fn arrive(&mut self, epoch: u32, warp_epoch: u32) {
+        self.pending = false;
+        (self.write.epoch, self.write.warp_epoch) = (epoch, warp_epoch);
+    }
+}
+
+/// A copy or clear touches device memory; what is wrong with that.
+pub fn host_touches(run: u32, address: u64, bytes: usize, kind: Kind) -> Result<(), String> {
+    let Some((start, _)) = memory::range(address) else { return Ok(()) };
+    let Some(shadow) = memory::shadow(start) else { return Ok(()) };
+    let (mut at, end) = (address - start, address - start + bytes as u64);
+    while at < end {
+        let next = (at / 4 * 4 + 4).min(end);
+        let bytes = ((1u32 << (next - at)) - 1) << (at % 4);
+        let access = Access { run, thread: HOST, bytes: bytes as u8, ..Access::default() };
+        // SAFETY: the shadow has a word for each four bytes of the allocation, which `memory::holds`.
+        if let Some((what, _)) = unsafe { (*shadow.add(at as usize / 4)).touch(&access, kind) } {
+            return Err(format!(
+                "a copy, clear or free {what}, at byte {at} of a buffer of {} bytes",
+                memory::length(start)
+            ));
+        }
+        at = next;
+    }
+    Ok(())
+}

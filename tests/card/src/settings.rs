@@ -1,0 +1,31 @@
+//! What environment variables set.
+
+use std::str::FromStr;
+
+fn number<T: FromStr>(variable: &str) -> Option<T> {
+    let text = std::env::var(variable).ok()?;
+    let Ok(number) = text.parse() else {
+        eprintln!("card: {variable}={text} is not a number");
+        std::process::exit(2);
+    };
+    Some(number)
+}
+
+/// `CARD_SEED`: the order of blocks, warps, streams and copies follows from it.
+pub fn seed() -> u64 {
+    number("CARD_SEED").unwrap_or(0)
+}
+
+/// `CARD_THREADS`: threads of the host that run blocks; one where accesses are checked.
+pub fn threads() -> usize {
+    if crate::checker::wanted() {
+        return 1;
+    }
+    let machine = || std::thread::available_parallelism().map_or(1, |threads| threads.get());
+    number("CARD_THREADS").unwrap_or_else(machine).max(1)
+}
+
+/// `CARD_MMA=cut-off`: matrix products add as tensor cores may, cut off instead of rounded.
+pub fn cuts_off() -> bool {
+    std::env::var("CARD_MMA").is_ok_and(|mode| mode == "cut-off")
+}
