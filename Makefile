@@ -32,7 +32,7 @@ cuda: ## Puts nvcc, cuobjdump and nvdisasm into .cuda/ (about 300 MB from PyPI; 
 	@.cuda/bin/nvcc --version >/dev/null && echo "$(WHEELS)" > .cuda/wheels.txt && touch build.rs
 
 CLANG_FORMAT := .cuda/format/bin/clang-format
-KERNEL_FILES = $(shell find kernels -name '*.cu' -o -name '*.cuh' -o -name '*.h' -o -name '*.cpp')
+KERNEL_FILES = $(shell find kernels -name '*.cu' -o -name '*.cuh')
 
 # Everything that a card is asked, for machines without Rust. The binaries need a glibc as new as this machine's.
 FASHION := /usr/share/datasets/fashion-mnist
@@ -40,8 +40,8 @@ FASHION := /usr/share/datasets/fashion-mnist
 .PHONY: gpu-kit
 gpu-kit: ## Gathers program, GPU tests and data into gpu-kit/; there, on a machine with a card: ./run.sh
 	@rm -rf gpu-kit && mkdir -p gpu-kit/bin gpu-kit/data
-	@ADALI_REQUIRE_CUDA=1 cargo build --release --locked --features emulator
-	@ADALI_REQUIRE_CUDA=1 cargo test --release --locked --features emulator --no-run --test gpu --message-format=json \
+	@ADALI_REQUIRE_CUDA=1 cargo build --release --locked
+	@ADALI_REQUIRE_CUDA=1 cargo test --release --locked --no-run --test gpu --message-format=json \
 	    | python3 -c 'import json, sys; \
 	    built = [json.loads(line) for line in sys.stdin if line.startswith("{")]; \
 	    print(*[b["executable"] for b in built if b.get("executable") and b["target"]["name"] == "gpu"])' \

@@ -1,9 +1,8 @@
-//! Compiles the CUDA kernels with nvcc into fatbins that `src/kernels.rs` embeds, with what ptxas reports about
-//! them; and, for the feature `emulator`, the same kernels as C++ for the CPU.
+//! Compiles the CUDA kernels with nvcc into fatbins that `src/kernels.rs` embeds, with what ptxas reports about them.
+//! Tests see by `cfg(kernels)` that there are some, and in `ADALI_NVCC` which nvcc it was.
 //!
 //! Environment: `CUDA_HOME`, `NVCC_CCBIN` (nvcc's host compiler), `NVCC_PREPEND_FLAGS`, `NVCC_APPEND_FLAGS`,
-//! `ADALI_CUDA_ARCHS` (default `80,90`), `ADALI_REQUIRE_CUDA=1` (no nvcc is an error); for the emulator what the `cc`
-//! crate reads: `CXX`, `CXXFLAGS` and `AR`, also with the target's name.
+//! `ADALI_CUDA_ARCHS` (default `80,90`), `ADALI_REQUIRE_CUDA=1` (no nvcc is an error).
 
 use std::collections::BTreeMap;
 use std::env;
@@ -13,8 +12,8 @@ use std::process::{Command, exit};
 use std::sync::Mutex;
 
 const KERNELS: &str = "kernels";
-/// No fast-math, and a product and a sum become one operation only where the source says `fmaf`: kernels, emulator
-/// and CPU reference round alike.
+/// No fast-math, and a product and a sum become one operation only where the source says `fmaf`: kernels and CPU
+/// reference round alike.
 const FLAGS: &str = "-fatbin -O3 -std=c++17 -fmad=false --expt-relaxed-constexpr -lineinfo -Xfatbin=-compress-all \
                      -Xptxas -v -Xptxas --warn-on-spills -I kernels";
 /// What nvcc itself reads.
@@ -27,6 +26,7 @@ const MAY_SPILL: &str = "_naive";
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed={KERNELS}");
+    println!("cargo::rustc-check-cfg=cfg(kernels)");
     for variable in ["PATH", "CUDA_HOME", "ADALI_CUDA_ARCHS", "ADALI_REQUIRE_CUDA"].iter().chain(&NVCC_VARIABLES) {
         println!("cargo::rerun-if-env-changed={variable}");
     }
@@ -35,8 +35,6 @@ fn main() {
         Some(nvcc) => build_cuda(&nvcc, &out),
         None => without_cuda(&out),
     }
-    #[cfg(feature = "emulator")]
-    emulator::build(&out);
 }
 
 /// Ends the build with a message for the person.
@@ -69,6 +67,8 @@ fn build_cuda(nvcc: &Nvcc, out: &Path) {
         ));
     }
     write_table(out, Some(&nvcc.version), &sources, &resources);
+    println!("cargo::rustc-cfg=kernels");
+    println!("cargo::rustc-env=ADALI_NVCC={}", nvcc.path.display());
 }
 
 struct Nvcc {
@@ -230,84 +230,6 @@ fn write_table(out: &Path, compiler: Option<&str>, sources: &[PathBuf], resource
          pub static REPORT: &[Resources] = &[\n{report}];\n"
     );
     write(&out.join("kernels.rs"), &table);
-}
-
-#[cfg(feature = "emulator")]
-mod emulator {
-    use super::*;
-
-    const FLAGS: &str = "-std=c++17 -fno-exceptions -fno-strict-aliasing";
-    /// `-fsanitize=thread` makes the compiler announce every memory access; the emulator's own hooks listen, and
-    /// libtsan is not linked. `alignment`: of 16-byte accesses, which may be announced in parts. `shift-exponent` and
-    /// `bounds-strict`: of local arrays, whose accesses may not be announced. What is not initialised holds a pattern.
-    const KERNEL_FLAGS: &str = "-fsanitize=thread,alignment,shift-exponent,bounds-strict \
-                                -ftrivial-auto-var-init=pattern -ffp-contract=off -Wno-unknown-pragmas";
-    /// What changes the compiler or its flags; the `cc` crate reads the first three with the target's name too.
-    const VARIABLES: [&str; 5] = ["CXX", "CXXFLAGS", "AR", "CPATH", "CPLUS_INCLUDE_PATH"];
-
-    /// The variables that are watched, as `cc` looks them up.
-    fn variables() -> Vec<String> {
-        let target = env::var("TARGET").expect("cargo sets TARGET");
-        let each = VARIABLES.iter().flat_map(|name| {
-            let with_target = format!("{name}_{}", target.replace(['-', '.'], "_"));
-            [
-                name.to_string(),
-                format!("{name}_{target}"),
-                with_target,
-                format!("HOST_{name}"),
-                format!("TARGET_{name}"),
-            ]
-        });
-        each.collect()
-    }
-
-    /// One static library a source, each made again only if something it includes has changed.
-    pub fn build(out: &Path) {
-        let emulator = Path::new(KERNELS).join("emulator");
-        let mut sources = files(KERNELS, &["cu"]);
-        sources.extend(files(emulator.join("tests"), &["cu"]));
-        sources.extend(files(&emulator, &["cpp"]));
-        variables().iter().for_each(|variable| println!("cargo::rerun-if-env-changed={variable}"));
-        in_parallel(&sources, |source| compile(source, out));
-        println!("cargo::rustc-link-search=native={}", out.display());
-        for source in &sources {
-            // Whole: kernels register themselves in static initialisers that nothing refers to.
-            println!("cargo::rustc-link-lib=static:+whole-archive={}", library(source));
-        }
-        println!("cargo::rustc-link-lib=stdc++");
-    }
-
-    /// `kernels/emulator/tests/race.cu` becomes `emulated_emulator_tests_race`.
-    fn library(source: &Path) -> String {
-        let path = source.with_extension("");
-        let parts: Vec<_> = path.iter().skip(1).map(|part| part.to_string_lossy()).collect();
-        format!("emulated_{}", parts.join("_"))
-    }
-
-    fn compile(source: &Path, out: &Path) -> Result<(), String> {
-        let name = library(source);
-        let mut build = cc::Build::new();
-        build.cpp(true).opt_level(2).warnings(false).cargo_metadata(false).out_dir(out);
-        build.include(KERNELS).include(".").define("ADALI_EMULATOR", "1").flags(FLAGS.split(' '));
-        if source.extension().is_some_and(|extension| extension == "cu") {
-            // nvcc's modules know nothing of each other: here a namespace keeps what they define apart.
-            let unit = out.join(format!("{name}.cpp"));
-            let source = source.display();
-            write(&unit, &format!("#include \"emulator/cuda.h\"\nnamespace {name} {{\n#include \"{source}\"\n}}\n"));
-            build.file(unit).flags(KERNEL_FLAGS.split(' '));
-        } else {
-            build.file(source);
-        }
-        let compiler = build.try_get_compiler().map_err(|error| error.to_string())?;
-        let version = compiler.to_command().arg("--version").output().map_err(|error| error.to_string())?.stdout;
-        let (version, variables) = (String::from_utf8_lossy(&version), VARIABLES.map(env::var_os));
-        let settings = format!("{:?} {:?} {variables:?}\n{version}", compiler.path(), compiler.args());
-        let [emulator, tests] = ["emulator", "emulator/tests"].map(|folder| format!("{KERNELS}/{folder}"));
-        let key = Key::new(out.join(format!("{name}.key")), &settings, source, &[KERNELS, &emulator, &tests]);
-        key.unless_current(&[&out.join(format!("lib{name}.a"))], || {
-            build.try_compile(&name).map_err(|error| format!("{}: {error}", source.display()))
-        })
-    }
 }
 
 /// All that an output depends on: settings, source and headers, as text beside it.

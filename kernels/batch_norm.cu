@@ -27,8 +27,6 @@ struct BatchNorm {
     uint32_t update;    // moves the running statistics
     uint32_t padding;
 };
-LAYOUT(BatchNorm, moments, counts, gain, bias, running_mean, running_variance, mean, inverse_deviation, scale, shift,
-       pieces, count, repeats, channels, update, padding)
 
 struct BatchNormBackward {
     const float* sums;
@@ -39,8 +37,6 @@ struct BatchNormBackward {
     double share;  // repeats / samples where the statistics were the batch's own, else 0
     uint32_t pieces, channels;
 };
-LAYOUT(BatchNormBackward, sums, mean, inverse_deviation, scale, gain_grad, bias_grad, of_gradient, of_current, constant,
-       sum, share, pieces, channels)
 
 namespace {
 

@@ -17,7 +17,6 @@ struct CopyMemory {
     uint4* to;
     uint64_t vectors;
 };
-LAYOUT(CopyMemory, from, to, vectors)
 
 // A block copies TURNS x 256 vectors.
 KERNEL(copy_memory, CopyMemory, 256, 8) {
@@ -40,7 +39,6 @@ struct MatrixRate {
     uint32_t rounds;
     float one;
 };
-LAYOUT(MatrixRate, out, rounds, one)
 
 template <typename V>
 DEVICE void matrix_rate(const MatrixRate& p) {

@@ -13,7 +13,6 @@ struct ChannelSums {
     Places places;
     uint32_t padding;
 };
-LAYOUT(ChannelSums, values, sums, places, padding)
 
 template <class V>
 DEVICE void channel_sums(const ChannelSums& p) {

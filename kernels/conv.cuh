@@ -29,8 +29,6 @@ struct ConvShape {
     uint32_t out_h, out_w, out_words;
     uint32_t first_h, first_w, step_h, step_w;  // output pixel of a position: first + step * position
 };
-LAYOUT(ConvShape, images, steps, source_h, source_w, source_words, rows, columns, origin_h, origin_w, stride_h,
-       stride_w, taps_h, taps_w, out_h, out_w, out_words, first_h, first_w, step_h, step_w)
 
 // A block's positions: `images` x `h` x `w`. `paired`: rows i and i+8 of an m-tile are vertical neighbours, and lanes
 // l and l^4 hold horizontal ones, as a 2x2 pool wants them; `h` and `w` are even then.
@@ -39,7 +37,6 @@ struct Tile {
     uint32_t patch_h, patch_w;    // (h-1) stride_h + taps_h, …
     uint32_t across_h, across_w;  // tiles of an image
 };
-LAYOUT(Tile, images, h, w, paired, patch_h, patch_w, across_h, across_w)
 
 constexpr uint32_t STAGES = 3, STEP_UNITS = 256;  // units of 16 bytes
 constexpr uint32_t CONV_THREADS = 256, TILE_CHANNELS = 64;

@@ -21,7 +21,6 @@ struct ConvCurrent {
     float dropout;  // what dropout scales kept spikes by
     uint32_t wide;
 };
-LAYOUT(ConvCurrent, source, weights, bias, currents, moments, counts, shape, tile, dropout, wide)
 
 // Values of each channel in the block's tile and chunk of steps.
 template <int TC>

@@ -32,8 +32,6 @@ struct ConvInputGrad {
     uint32_t below_h, below_w, below_words;  // of the convolution's input image, which a linear layer sees as one pixel
     uint32_t carry;                          // bytes of dynamic shared memory before G_V, which chunks of time hand on
 };
-LAYOUT(ConvInputGrad, gradient, weights, out, spikes, inside, membranes, windows, shape, tile, pool, sum_steps,
-       windows_per_channel, slope, constants, neuron, below_h, below_w, below_words, carry)
 
 // Words of scratch memory of a thread: all its sums, two to a word.
 constexpr uint32_t SCRATCH_WORDS = M_TILES * N_TILES * 2;

@@ -30,8 +30,6 @@ struct ConvLif {
     uint32_t windows_per_channel, histogram_per_channel;
     Neuron neuron;
 };
-LAYOUT(ConvLif, source, weights, scale, shift, windows, spikes, inside, pooled, membranes, histogram, shape, tile,
-       neuron_steps, channels, windows_per_channel, histogram_per_channel, neuron)
 
 // The spikes of one word's lane, OR over each 2x2 window: vertical neighbours are this thread's two rows, horizontal
 // ones lie four lanes apart.

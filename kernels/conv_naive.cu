@@ -25,8 +25,6 @@ struct ConvNaive {
     float dropout;
     uint32_t padding;
 };
-LAYOUT(ConvNaive, source, gradient, weight, bias, out, weight_grad, bias_grad, images, in_h, in_w, channels, out_h,
-       out_w, filters, taps_h, taps_w, stride_h, stride_w, padding_h, padding_w, spikes, dropout, padding)
 
 struct MomentsNaive {
     const float* currents;  // [rows][pitch]
@@ -35,7 +33,6 @@ struct MomentsNaive {
     uint32_t rows, pitch;  // channels with padding
     uint32_t rows_per_piece, padding;
 };
-LAYOUT(MomentsNaive, currents, moments, counts, rows, pitch, rows_per_piece, padding)
 
 DEVICE uint32_t padded(uint32_t channels) { return (channels + 31) / 32 * 32; }
 

@@ -29,15 +29,12 @@ struct ConvWeightGrad {
     float dropout;
     uint32_t padding;
 };
-LAYOUT(ConvWeightGrad, gradient, source, partial, shape, tile, filters, channels, all_taps, pixel_words, has_bias,
-       words_staged, dropout, padding)
 
 struct ReduceWeightGrad {
     const float* partial;
     float *weight_grad, *bias_grad;
     uint32_t weights, biases, splits, padding;
 };
-LAYOUT(ReduceWeightGrad, partial, weight_grad, bias_grad, weights, biases, splits, padding)
 
 constexpr uint32_t REDUCED = 128, ROW_UNITS = TILE_CHANNELS / 8, GRADIENT_UNITS = REDUCED * ROW_UNITS;
 constexpr int COLUMNS = 2;  // of a warp

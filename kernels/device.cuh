@@ -1,8 +1,6 @@
-// The device's words in one place: what every kernel uses beyond plain CUDA C++, for nvcc here and for the emulator
-// (g++, ADALI_EMULATOR) in emulator/cuda.h.
+// The device's words in one place: what every kernel uses beyond plain CUDA C++.
 //
 //   KERNEL(name, Params, threads, blocks)   a kernel's head: one parameter struct by value, named p
-//   LAYOUT(Params, fields…)                 lets the emulator's tests compare the struct with the host's
 //   DYNAMIC_SHARED(T, name)  SHARED(T, name, N)
 //   LANE                                    0 … 31
 //   cp_async<bytes>(to, from, valid)        asynchronous copy to shared memory; zeros where not valid
@@ -10,13 +8,8 @@
 #include <cstddef>
 #include <cstdint>
 
-#ifdef ADALI_EMULATOR
-#include "emulator/cuda.h"
-#else
-
 #define KERNEL(name, Params, THREADS, BLOCKS) \
     extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) name(const __grid_constant__ Params p)
-#define LAYOUT(...)
 #define DYNAMIC_SHARED(T, name)                                     \
     extern __shared__ __align__(16) unsigned char dynamic_shared[]; \
     T* const name = reinterpret_cast<T*>(dynamic_shared)
@@ -80,7 +73,5 @@ __device__ __forceinline__ float unpack_f16(uint32_t bits) {
     asm("cvt.f32.f16 %0,%1;" : "=f"(value) : "h"(static_cast<uint16_t>(bits)));
     return value;
 }
-
-#endif
 
 #define DEVICE __device__ __forceinline__

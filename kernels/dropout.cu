@@ -15,7 +15,6 @@ struct Mask {
     const unsigned long long* seed;
     unsigned long long threshold;
 };
-LAYOUT(Mask, seed, threshold)
 
 struct DropoutSpikes {
     const uint32_t* spikes;
@@ -24,7 +23,6 @@ struct DropoutSpikes {
     Places places;
     uint32_t channels;  // without padding
 };
-LAYOUT(DropoutSpikes, spikes, kept, mask, places, channels)
 
 struct DropoutValues {
     void* values;
@@ -34,7 +32,6 @@ struct DropoutValues {
     float scale;        // 1 / (1 - probability)
     uint32_t padding;
 };
-LAYOUT(DropoutValues, values, mask, places, channels, scale, padding)
 
 // Which of eight channels the mask keeps; no padding.
 DEVICE uint32_t draw(const CounterRng& rng, uint64_t threshold, uint32_t place, uint32_t channels, uint32_t first) {

@@ -11,7 +11,6 @@ struct FoldAffine {
     uint32_t channels;  // with padding
     float dropout;
 };
-LAYOUT(FoldAffine, scale, shift, bias, folded_scale, folded_shift, channels, dropout)
 
 KERNEL(fold_affine, FoldAffine, 256, 4) {
     const uint32_t k = blockIdx.x * blockDim.x + threadIdx.x;

@@ -22,7 +22,6 @@ struct Placement {
     uint32_t flip, wraps;
     unsigned long long mask;
 };
-LAYOUT(Placement, dx, dy, flip, wraps, mask)
 
 struct Placements {
     const unsigned long long* seed;
@@ -33,7 +32,6 @@ struct Placements {
     uint32_t crop_padding, flip, roll, drop;  // the augmentation; drop is whether there are masks
     uint32_t padding;
 };
-LAYOUT(Placements, seed, epoch, indices, placements, batch, crop_padding, flip, roll, drop, padding)
 
 struct InputBatch {
     const uint8_t* set;
@@ -45,7 +43,6 @@ struct InputBatch {
     uint32_t batch, frames, height, width, channels;
     uint32_t padding;
 };
-LAYOUT(InputBatch, set, indices, placements, table, samples, dropped, batch, frames, height, width, channels, padding)
 
 constexpr uint32_t INPUT_THREADS = 256;
 

@@ -16,7 +16,6 @@ struct IntegrateEvents {
     unsigned long long first;
     uint32_t samples, cells;
 };
-LAYOUT(IntegrateEvents, entries, ends, frames, first, samples, cells)
 
 // Adds to one byte of a word.
 DEVICE void add(uint32_t* word, uint32_t shift, uint32_t count) {

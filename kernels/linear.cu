@@ -14,7 +14,6 @@ struct SpikeCount {
     Places places;
     uint32_t padding;
 };
-LAYOUT(SpikeCount, spikes, counts, places, padding)
 
 template <class V>
 DEVICE void spike_count(const SpikeCount& p) {

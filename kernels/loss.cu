@@ -21,7 +21,6 @@ struct Metrics {
     double loss;
     unsigned long long correct, samples;
 };
-LAYOUT(Metrics, loss, correct, samples)
 
 struct Loss {
     const float* logits;
@@ -31,14 +30,12 @@ struct Loss {
     double mse, label_smoothing;
     uint32_t batch, steps, classes, tet;
 };
-LAYOUT(Loss, logits, labels, gradient, samples, mse, label_smoothing, batch, steps, classes, tet)
 
 struct LossTotal {
     const SampleLoss* samples;
     Metrics* metrics;  // added to
     uint32_t batch, padding;
 };
-LAYOUT(LossTotal, samples, metrics, batch, padding)
 
 constexpr uint32_t LOSS_THREADS = 128;
 

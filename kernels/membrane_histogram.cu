@@ -25,13 +25,11 @@ struct MembraneHistogram {
     uint32_t per_channel;
     float threshold;
 };
-LAYOUT(MembraneHistogram, membranes, histogram, places, channels, per_channel, threshold)
 
 struct Fault {
     unsigned long long place;       // step << 16 | layer + 1; 0: none
     unsigned long long potentials;  // of the layer that are not finite
 };
-LAYOUT(Fault, place, potentials)
 
 struct CollectCounts {
     unsigned long long *fresh, *recent, *epoch;  // [count][COUNTS]
@@ -39,14 +37,12 @@ struct CollectCounts {
     Fault* fault;                                // the first one stays
     uint32_t layer, padding;
 };
-LAYOUT(CollectCounts, fresh, recent, epoch, step, fault, layer, padding)
 
 struct PoolCounts {
     const unsigned long long* source;  // [COUNTS], as the target
     unsigned long long* target;
     uint32_t add, padding;  // 1: the target's own counts stay
 };
-LAYOUT(PoolCounts, source, target, add, padding)
 
 template <class V>
 DEVICE void membrane_histogram(const MembraneHistogram& p) {

@@ -15,7 +15,6 @@ struct Neuron {
     uint32_t hard, detach;  // 0 or 1
 };
 using NeuronConstants = Neuron;  // the host's name
-LAYOUT(NeuronConstants, leak, gain, threshold, v_reset, hard, detach)
 
 DEVICE float charge(const Neuron& n, float v, float current) { return fmaf(n.leak, v, n.gain * current); }
 

@@ -27,8 +27,6 @@ struct NormLif {
     Neuron neuron;
     uint32_t padding;
 };
-LAYOUT(NormLif, currents, scale, shift, windows, spikes, inside, membranes, histogram, places, channels, current_steps,
-       windows_per_channel, histogram_per_channel, neuron, padding)
 
 namespace {
 

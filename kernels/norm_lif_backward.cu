@@ -32,9 +32,6 @@ struct NormLifBackward {
     SlopeConstants slope;
     uint32_t slope_kind, windows_per_channel, current_steps;
 };
-LAYOUT(NormLifBackward, currents, gradient, spikes, inside, windows, scale, shift, membranes, mean, inverse_deviation,
-       sums, of_gradient, of_current, constant, out, places, pool, neuron, slope, slope_kind, windows_per_channel,
-       current_steps)
 
 namespace {
 

@@ -23,12 +23,10 @@ struct TrainedTensor {
     float *first, *second;  // second: null for SGD
     uint32_t length, padding;
 };
-LAYOUT(TrainedTensor, value, gradient, first, second, length, padding)
 
 struct Chunk {
     uint32_t tensor, start;
 };
-LAYOUT(Chunk, tensor, start)
 
 // All of it is the kernels' but for the first loss scale, and what a training goes on from.
 struct OptimizerState {
@@ -45,8 +43,6 @@ struct OptimizerState {
     uint32_t padding;
     unsigned long long failed;  // the first step that was skipped though its loss scale could not shrink; 0: none
 };
-LAYOUT(OptimizerState, norm, norm_sum, rate, loss_scale, gradient_scale, step, root, finite, count, skipped, steady,
-       padding, failed)
 
 struct Optimizer {
     const TrainedTensor* tensors;
@@ -56,7 +52,6 @@ struct Optimizer {
     float beta1, beta2, epsilon;
     uint32_t decoupled;
 };
-LAYOUT(Optimizer, tensors, chunks, state, decay, momentum, beta1, beta2, epsilon, decoupled)
 
 struct GradientNorm {
     const TrainedTensor* tensors;
@@ -70,7 +65,6 @@ struct GradientNorm {
     uint32_t chunk_count;
     uint32_t growth;  // updates after which the loss scale doubles; 0: it is fixed
 };
-LAYOUT(GradientNorm, tensors, chunks, squares, state, rate, step, limit, beta1, beta2, chunk_count, growth)
 
 constexpr uint32_t OPTIMIZER_THREADS = 256, CHUNK = 4096;
 constexpr float SMALLEST_SCALE = 1.0f, LARGEST_SCALE = 16777216.0f;

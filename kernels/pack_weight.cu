@@ -22,8 +22,6 @@ struct PackWeight {
     uint32_t taps_h, taps_w, first_h, first_w, step_h, step_w;  // taps of a parity class; forward: all
     uint32_t reads, flattened;
 };
-LAYOUT(PackWeight, weight, packed, filters, channels, all_taps_h, all_taps_w, taps_h, taps_w, first_h, first_w, step_h,
-       step_w, reads, flattened)
 
 // A weight, or 0 in the padding. `output` and `reduced` count padded channels.
 DEVICE float weight_at(const PackWeight& p, uint32_t output, uint32_t reduced, uint32_t tap) {

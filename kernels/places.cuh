@@ -13,7 +13,6 @@ DEVICE uint32_t padded(uint32_t channels) { return (channels + 31) / 32 * 32; }
 struct Places {
     uint32_t places, words, steps;
 };
-LAYOUT(Places, places, words, steps)
 
 constexpr uint32_t PLACE_THREADS = 256, QUADS = PLACE_THREADS / 4;
 

@@ -18,7 +18,6 @@ struct PoolForward {
     uint32_t images;  // T N
     uint32_t words;
 };
-LAYOUT(PoolForward, spikes, pooled, pool, images, words)
 
 constexpr uint32_t POOL_THREADS = 256;
 

@@ -10,8 +10,6 @@ struct Pool {
     uint32_t kind;  // PoolKind
     uint32_t padding;
 };
-LAYOUT(Pool, input_h, input_w, output_h, output_w, kernel_h, kernel_w, stride_h, stride_w, padding_h, padding_w, kind,
-       padding)
 
 // The part of a window that lies in the image: rows top … bottom - 1, columns left … right - 1.
 struct PoolWindow {

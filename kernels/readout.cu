@@ -16,7 +16,6 @@ struct Vote {
     float* logits;
     uint32_t batch, steps, current_steps, classes, vote, padding;
 };
-LAYOUT(Vote, outputs, logits, batch, steps, current_steps, classes, vote, padding)
 
 struct VoteBackward {
     const float* logits_gradient;
@@ -24,7 +23,6 @@ struct VoteBackward {
     const float* loss_scale;  // null: 1
     uint32_t batch, steps, current_steps, classes, vote, padding;
 };
-LAYOUT(VoteBackward, logits_gradient, outputs_gradient, loss_scale, batch, steps, current_steps, classes, vote, padding)
 
 constexpr uint32_t READOUT_THREADS = 256;
 

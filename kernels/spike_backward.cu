@@ -26,8 +26,6 @@ struct SpikeBackward {
     uint32_t windows_per_channel, current_steps;
     uint32_t padding;
 };
-LAYOUT(SpikeBackward, gradient, spikes, inside, membranes, windows, out, places, pool, neuron, slope,
-       windows_per_channel, current_steps, padding)
 
 enum ResetKind : bool { soft, hard };
 enum ResetGradient : bool { attached, detached };

@@ -15,7 +15,6 @@ enum SlopeKind : uint32_t { ADALI, SIGMOID, ARCTAN, TRIANGLE };
 struct SlopeConstants {
     float height, rate;
 };
-LAYOUT(SlopeConstants, height, rate)
 
 // A spike and window bit say all that AdaLi's slope depends on.
 struct Adali {

@@ -46,8 +46,6 @@ struct TuneBounds {
     float threshold;
     uint32_t padding;
 };
-LAYOUT(TuneBounds, histogram, epoch, bounds, start, windows, flags, epochs, left0, left1, right0, right1, target0,
-       target1, alpha, momentum, floor, ceiling, gain0, gain1, mode, schedule, count, first, threshold, padding)
 
 namespace {
 

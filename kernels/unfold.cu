@@ -17,8 +17,6 @@ struct Unfold {
     uint32_t output_h, output_w;
     uint32_t kernel_h, kernel_w, stride_h, stride_w, padding_h, padding_w;
 };
-LAYOUT(Unfold, samples, columns, places, height, width, channels, output_h, output_w, kernel_h, kernel_w, stride_h,
-       stride_w, padding_h, padding_w)
 
 template <class V>
 DEVICE void unfold(const Unfold& p) {

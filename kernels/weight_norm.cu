@@ -15,7 +15,6 @@ struct WeightNorm {
     uint32_t fan_in;
     float scale;
 };
-LAYOUT(WeightNorm, weight, gain, effective, fan_in, scale)
 
 struct WeightNormBackward {
     const float *weight, *gain;
@@ -24,7 +23,6 @@ struct WeightNormBackward {
     uint32_t fan_in;
     float scale;
 };
-LAYOUT(WeightNormBackward, weight, gain, gradient, gain_gradient, fan_in, scale)
 
 constexpr uint32_t FILTER_THREADS = 256, FILTER_WARPS = FILTER_THREADS / 32;
 constexpr double WEIGHT_EPSILON = 1e-4;

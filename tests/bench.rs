@@ -105,9 +105,6 @@ fn what_cannot_be_measured_is_said() {
     bench("--shape T=4,N=2").misused("--shape");
     bench("--shape T=4,N=2,C=3,H=4,Q=1").misused("Q");
     bench("--firing-rate 1.5").failed(2, &["--firing-rate"]);
-    if cfg!(feature = "emulator") {
-        adali(home.path(), "bench --device emulator").failed(2, &["emulator"]);
-    }
     bench("--rounds 0").failed(2, &["--rounds"]);
     bench("--baseline none.json").failed(2, &["none.json"]);
     bench("train_step --network nothing").failed(2, &["nothing", "conv2"]);

@@ -3,6 +3,7 @@
 mod process;
 
 use process::tensors::Tensors;
+use process::driver::with_card;
 use process::{
     adali, assert_same, bytes, command, metrics, result, run, snapshot, tiny, train, write_images, write_network,
 };
@@ -272,20 +273,28 @@ fn info_and_help_say_what_there_is() {
     assert!(snapshot(home.path()).len() == 5, "info or help wrote something");
 }
 
-#[cfg(feature = "emulator")]
+#[cfg(kernels)]
 #[test]
-fn the_emulator_trains_like_the_cpu() {
+fn a_card_trains_like_the_cpu() {
     let home = TempDir::new().unwrap();
+    let on_card = |arguments: &str| run(with_card(command(home.path(), arguments), home.path(), 0)).done().json();
     let train = |device: &str| {
-        let line = format!("train {device} --epochs 1 --limit 120 --batch 40 --quiet --json --out {}", &device[9..12]);
-        adali(home.path(), &line).done().json()
+        let out = &device[9..12];
+        on_card(&format!("train {device} --epochs 1 --limit 120 --batch 40 --quiet --json --out {out}"))
     };
-    let (cpu, f32) = (train("--device cpu"), train("--device emulator --precision f32"));
+    let (cpu, f32) = (train("--device cpu"), train("--device cuda --precision f32"));
     let loss = |result: &Value| result["test_loss"].as_f64().unwrap();
     assert!((loss(&cpu) - loss(&f32)).abs() < 1e-3, "{cpu} {f32}");
-    let result = adali(home.path(), "eval emu --device emulator --json").done().json();
+    let result = on_card("eval cud --device cuda --json");
     assert!((result["loss"].as_f64().unwrap() - loss(&f32)).abs() < 2e-2, "{result}");
-    adali(home.path(), "train --device gpu").failed_somehow(2);
+}
+
+#[test]
+fn devices_that_do_not_exist_are_refused() {
+    let home = TempDir::new().unwrap();
+    for device in ["gpu", "cuda:", "cuda:x", "emulator"] {
+        adali(home.path(), &format!("train --device {device}")).failed(2, &["auto, cpu, cuda or cuda:1"]);
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::compare::command_line;
 use super::defaults::network_file;
-use super::options::{Device, DeviceOptions, on_device};
+use super::options::{DeviceOptions, on_device};
 use super::signals;
 use super::{End, is_unheard, say};
 use crate::backend::Backend;
@@ -139,9 +139,6 @@ pub fn run(arguments: BenchArguments) -> Result<End> {
     }
     let baseline = arguments.baseline.as_deref().map(Report::read).transpose()?;
     let stepped = arguments.steps().then(|| arguments.step.stepped()).transpose()?;
-    if arguments.device.device == Device::Emulator {
-        bail_input!("the emulator's times say nothing of a card; measure with --device cpu or --device cuda");
-    }
     let stop = signals::watch()?;
     on_device!(arguments.device, |backend| {
         let mut bench =

@@ -4,8 +4,6 @@ use super::note;
 use crate::backend::cpu::Cpu;
 use crate::backend::gpu::cuda::Cuda;
 use crate::backend::gpu::{Gpu, Precision};
-#[cfg(feature = "emulator")]
-use crate::backend::gpu::{emulator::Emulator, tile::Card};
 use crate::train::checkpoint::{Checkpoint, open_model};
 use crate::train::run::RunFiles;
 use crate::{bail_input, input_error};
@@ -20,7 +18,6 @@ pub enum Device {
     Cpu,
     /// An NVIDIA card by number.
     Cuda(usize),
-    Emulator,
 }
 
 impl std::str::FromStr for Device {
@@ -33,9 +30,7 @@ impl std::str::FromStr for Device {
             ("cpu", _) => Ok(Self::Cpu),
             ("cuda", _) => Ok(Self::Cuda(0)),
             (_, Some(Ok(card))) => Ok(Self::Cuda(card)),
-            ("emulator", _) if cfg!(feature = "emulator") => Ok(Self::Emulator),
-            ("emulator", _) => Err("this program was built without it: cargo build --features emulator".into()),
-            _ => Err("it is auto, cpu, cuda, cuda:1 (a card by number) or emulator".into()),
+            _ => Err("it is auto, cpu, cuda or cuda:1 (a card by number)".into()),
         }
     }
 }
@@ -64,13 +59,12 @@ impl From<Stored> for Precision {
 /// Device and threads.
 #[derive(Args)]
 pub struct DeviceOptions {
-    /// Where to compute: auto, cpu, cuda, cuda:1 or emulator.
+    /// Where to compute: auto, cpu, cuda or cuda:1.
     ///
-    /// auto is the first CUDA card, else the CPU; cuda:1 a card by its number; emulator runs the CUDA kernels on the CPU,
-    /// checked and very slow.
+    /// auto is the first CUDA card, else the CPU; cuda:1 a card by its number.
     #[arg(long, default_value = "auto", value_name = "DEVICE")]
     pub device: Device,
-    /// What a CUDA card or the emulator stores; the CPU computes in f32.
+    /// What a CUDA card stores; the CPU computes in f32.
     #[arg(long, value_enum, default_value = "bf16")]
     pub precision: Stored,
     /// Launch the CUDA kernels one by one, not as graphs: slower, with the same results.
@@ -85,8 +79,6 @@ pub struct DeviceOptions {
 pub enum Opened {
     Cpu(Cpu),
     Cuda(Box<Gpu<Cuda>>),
-    #[cfg(feature = "emulator")]
-    Emulator(Box<Gpu<Emulator>>),
 }
 
 /// Opens the device that the options name as `$backend` and evaluates `$body` with it.
@@ -95,11 +87,6 @@ macro_rules! on_device {
         match $options.open()? {
             $crate::cli::options::Opened::Cpu($backend) => $body,
             $crate::cli::options::Opened::Cuda(backend) => {
-                let $backend = *backend;
-                $body
-            }
-            #[cfg(feature = "emulator")]
-            $crate::cli::options::Opened::Emulator(backend) => {
                 let $backend = *backend;
                 $body
             }
@@ -121,15 +108,6 @@ impl DeviceOptions {
                 Ok(Opened::Cpu(Cpu))
             }),
             Device::Cuda(ordinal) => self.open_card(ordinal, precision).map_err(|error| input_error!("{error:#}")),
-            #[cfg(feature = "emulator")]
-            Device::Emulator => {
-                let card = Card { multiprocessors: 2, shared: 227 * 1024 };
-                let emulator = Emulator::with_memory(0, emulated_memory()?);
-                let gpu = Gpu::new(emulator, card, precision, "emulator".into(), !self.no_graph);
-                Ok(Opened::Emulator(Box::new(gpu)))
-            }
-            #[cfg(not(feature = "emulator"))]
-            Device::Emulator => unreachable!("refused when it was parsed"),
         }
     }
 
@@ -154,14 +132,6 @@ pub fn start_threads(threads: usize) -> Result<()> {
         let why = std::error::Error::source(&e).map_or(e.to_string(), |source| source.to_string());
         input_error!("cannot start {wanted}: {why}; give fewer --threads, or raise the limit on processes (ulimit -u)")
     })
-}
-
-/// Bytes of memory that the emulated card has, from `ADALI_EMULATOR_MEMORY`; else any.
-#[cfg(feature = "emulator")]
-fn emulated_memory() -> Result<Option<usize>> {
-    let Some(text) = std::env::var_os("ADALI_EMULATOR_MEMORY") else { return Ok(None) };
-    let bytes = text.to_str().and_then(|text| text.parse().ok());
-    bytes.map(Some).ok_or_else(|| input_error!("ADALI_EMULATOR_MEMORY is {text:?}, not a number of bytes"))
 }
 
 /// The model of a run folder, whose files must be of one run, or the model file itself.

@@ -20,7 +20,7 @@ fn cpu_pieces(pieces: &[f32], channels: usize) -> Vec<f32> {
 }
 
 /// Vectors of a launch that writes them.
-fn outputs<const N: usize>(device: &Device, channels: usize) -> [TestBuffer; N] {
+fn outputs<const N: usize>(device: &Device, channels: usize) -> [CudaBuffer; N] {
     std::array::from_fn(|_| device.empty(padded(channels) * 4))
 }
 
@@ -30,7 +30,7 @@ fn over_channels(channels: usize) -> Launch {
 
 /// Values that differ by rounding alone: `size` is that of what was added up for them.
 #[track_caller]
-fn assert_near(what: &str, device: &Device, got: &TestBuffer, want: &[f32], channels: usize, size: f32) {
+fn assert_near(what: &str, device: &Device, got: &CudaBuffer, want: &[f32], channels: usize, size: f32) {
     let got: Vec<f32> = device.get(got);
     assert_close(what, &got[..channels], &want[..channels], 1e-6, 1e-6 * size);
     assert!(got.iter().all(|x| x.is_finite()), "{what}: padding");
@@ -189,7 +189,7 @@ fn batch_norm_backward_matches() {
                 let device = Device::new(rng.next_u64());
                 let of_sums = device.put(&sums);
                 let [mean, inverse_deviation, scale] = state.map(|v| device.put(&v));
-                let out: [TestBuffer; 6] = outputs(&device, channels);
+                let out: [CudaBuffer; 6] = outputs(&device, channels);
                 let params = BatchNormBackward {
                     sums: of_sums.address(),
                     mean: mean.address(),

@@ -1,6 +1,6 @@
 //! Every operation that `adali bench` times, with the check that it makes first.
 
-use crate::launch::TestDriver;
+use crate::launch;
 use crate::oracle::Rng;
 use adali::backend::gpu::tile::Card;
 use adali::backend::gpu::{Gpu, Precision};
@@ -14,8 +14,8 @@ fn operations_are_right_as_they_are_timed() {
     let ceilings = Ceilings { copy: 1.0, products: 1.0 };
     let mut measured = 0;
     for precision in [Precision::F32, Precision::Bf16, Precision::F16] {
-        let driver = TestDriver::new(rng.next_u64());
-        let card = driver.card(Card { multiprocessors: 2, shared: 99 * 1024 });
+        let driver = launch::open(rng.next_u64());
+        let card = launch::card(&driver, Card { multiprocessors: 2, shared: 99 * 1024 });
         let gpu = Gpu::new(driver, card, precision, "under test".into(), true);
         let operations: Vec<_> = Operation::all().into_iter().chain(Operation::surrogates()).collect();
         let shape = "T=2,N=2,C=32,H=4,K=40".parse().unwrap();

@@ -85,12 +85,12 @@ impl Weight {
     }
 
     /// The device's master copy, `[K][R][S][C]`.
-    pub fn on_device(&self, device: &Device) -> TestBuffer {
+    pub fn on_device(&self, device: &Device) -> CudaBuffer {
         device.put(&in_device_order(&self.conv, &self.values))
     }
 
     /// Packed by the device for the tensor cores.
-    pub fn packed(&self, device: &Device, value: Value, packing: Packing) -> TestBuffer {
+    pub fn packed(&self, device: &Device, value: Value, packing: Packing) -> CudaBuffer {
         let conv = &self.conv;
         let master = self.on_device(device);
         let [h, w] = [conv.kernel.h as u32, conv.kernel.w as u32];

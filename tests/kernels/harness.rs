@@ -1,13 +1,14 @@
-//! Kernels on the emulated device, and the same tensors in the orders of both backends.
+//! Kernels on the device under test, and the same tensors in the orders of both backends.
 //!
 //! Tests draw tensors in PyTorch's order, `[T, N, C, H, W]`, and hand them to the CPU backend with
 //! [`Tensor::cpu_floats`] and to kernels with [`Device::values`].
 #![allow(dead_code)]
 
-pub use crate::launch::TestBuffer;
-use crate::launch::{self, TestDriver};
+use crate::launch;
 use crate::oracle::Rng;
 use adali::backend::cpu::layout;
+pub use adali::backend::gpu::cuda::CudaBuffer;
+use adali::backend::gpu::cuda::Cuda;
 use adali::backend::gpu::params::{NeuronConstants, Params, Places};
 use adali::backend::gpu::{Buffer, Driver, Launch};
 use adali::backend::shape::{Span, Volume};
@@ -49,7 +50,7 @@ impl Rounding for Value {
 
 /// A device.
 pub struct Device {
-    driver: TestDriver,
+    driver: Cuda,
 }
 
 /// Devices whose threads and blocks run in different orders; on each of them a case must give the same.
@@ -64,10 +65,10 @@ pub const NONE: u64 = 0;
 impl Device {
     /// Schedules follow from `seed`.
     pub fn new(seed: u64) -> Self {
-        Self { driver: TestDriver::new(seed) }
+        Self { driver: launch::open(seed) }
     }
 
-    pub fn put<T: bytemuck::Pod>(&self, values: &[T]) -> TestBuffer {
+    pub fn put<T: bytemuck::Pod>(&self, values: &[T]) -> CudaBuffer {
         let bytes: &[u8] = bytemuck::cast_slice(values);
         let buffer = self.driver.allocate(bytes.len()).expect("memory");
         self.driver.upload(&buffer, 0, bytes).expect("it fits");
@@ -75,11 +76,11 @@ impl Device {
     }
 
     /// Memory that holds poison: to be written whole.
-    pub fn empty(&self, bytes: usize) -> TestBuffer {
+    pub fn empty(&self, bytes: usize) -> CudaBuffer {
         self.driver.allocate(bytes).expect("memory")
     }
 
-    pub fn get<T: bytemuck::Pod>(&self, buffer: &TestBuffer) -> Vec<T> {
+    pub fn get<T: bytemuck::Pod>(&self, buffer: &CudaBuffer) -> Vec<T> {
         collect(&self.driver.download(buffer).expect("all of it is written"))
     }
 
@@ -93,31 +94,31 @@ impl Device {
     }
 
     /// A tensor as kernels store it, padding zero.
-    pub fn values(&self, value: Value, tensor: &Tensor) -> TestBuffer {
+    pub fn values(&self, value: Value, tensor: &Tensor) -> CudaBuffer {
         self.put(&value.encode(&tensor.gpu_floats()))
     }
 
     /// Memory for values of these extents.
-    pub fn empty_values(&self, value: Value, span: Span, volume: Volume) -> TestBuffer {
+    pub fn empty_values(&self, value: Value, span: Span, volume: Volume) -> CudaBuffer {
         self.empty(span.batch * span.steps * volume.pixels() * padded(volume.c) * value.bytes())
     }
 
     /// Memory for spikes of these extents.
-    pub fn empty_bits(&self, span: Span, volume: Volume) -> TestBuffer {
+    pub fn empty_bits(&self, span: Span, volume: Volume) -> CudaBuffer {
         self.empty(span.batch * span.steps * volume.pixels() * words(volume.c) * 4)
     }
 
     /// A tensor of 0 and 1 as kernels store it.
-    pub fn bits(&self, tensor: &Tensor) -> TestBuffer {
+    pub fn bits(&self, tensor: &Tensor) -> CudaBuffer {
         self.put(&tensor.gpu_bits())
     }
 
-    pub fn get_values(&self, value: Value, buffer: &TestBuffer, span: Span, volume: Volume) -> Tensor {
+    pub fn get_values(&self, value: Value, buffer: &CudaBuffer, span: Span, volume: Volume) -> Tensor {
         let floats = value.decode(&self.driver.download(buffer).expect("all of it is written"));
         Tensor::from_places(span, volume, |place, c| floats[place * padded(volume.c) + c])
     }
 
-    pub fn get_bits(&self, buffer: &TestBuffer, span: Span, volume: Volume) -> Tensor {
+    pub fn get_bits(&self, buffer: &CudaBuffer, span: Span, volume: Volume) -> Tensor {
         let bits: Vec<u32> = self.get(buffer);
         let words = words(volume.c);
         Tensor::from_places(span, volume, |place, c| (bits[place * words + c / 32] >> (c % 32) & 1) as f32)
@@ -132,7 +133,7 @@ fn collect<T: bytemuck::Pod>(bytes: &[u8]) -> Vec<T> {
 }
 
 /// Address of an optional operand.
-pub fn address(buffer: Option<&TestBuffer>) -> u64 {
+pub fn address(buffer: Option<&CudaBuffer>) -> u64 {
     buffer.map_or(NONE, Buffer::address)
 }
 
@@ -316,7 +317,7 @@ pub fn bounds(channels: Option<usize>) -> Vec<Bounds> {
 }
 
 /// Bounds as the kernels read them.
-pub fn windows(device: &Device, bounds: &[Bounds], threshold: f32) -> TestBuffer {
+pub fn windows(device: &Device, bounds: &[Bounds], threshold: f32) -> CudaBuffer {
     let windows: Vec<_> = bounds.iter().map(|b| adali::backend::gpu::params::window(b.window(threshold))).collect();
     device.put(&windows)
 }

@@ -140,10 +140,10 @@ fn collect_counts_matches() {
                 for device in schedules(&mut rng) {
                     let (number, found) = (device.put(&[step]), device.put(&[before]));
                     let what = format!("{layers:?} bad {bad:?} earlier {earlier}");
-                    let put = |layers: &[Vec<Histogram>]| -> Vec<TestBuffer> {
+                    let put = |layers: &[Vec<Histogram>]| -> Vec<CudaBuffer> {
                         layers.iter().map(|layer| device.put(&counts(layer))).collect()
                     };
-                    let collect = |fresh: &[TestBuffer], recent: &[TestBuffer], epoch: &[TestBuffer], step| {
+                    let collect = |fresh: &[CudaBuffer], recent: &[CudaBuffer], epoch: &[CudaBuffer], step| {
                         for (i, &count) in layers.iter().enumerate() {
                             let params = CollectCounts {
                                 fresh: fresh[i].address(),
@@ -164,7 +164,7 @@ fn collect_counts_matches() {
                     // With nothing fresh, nothing changes.
                     let next = device.put(&[step + 1]);
                     assert_eq!(collect(&of_fresh, &of_recent, &of_epoch, next.address()), want, "{what}");
-                    let hold = |buffers: &[TestBuffer], what: &str, want: &dyn Fn(usize) -> Vec<Histogram>| {
+                    let hold = |buffers: &[CudaBuffer], what: &str, want: &dyn Fn(usize) -> Vec<Histogram>| {
                         for (i, buffer) in buffers.iter().enumerate() {
                             assert!(device.get::<u64>(buffer) == counts(&want(i)), "{what} of layer {i}");
                         }
@@ -204,7 +204,7 @@ fn pool_counts_matches() {
         assert!(expected.iter().all(|counts| counts.kept.recent == sum), "the CPU's sum");
         for device in schedules(&mut rng) {
             let buffers: Vec<_> = recent.iter().map(|layer| device.put(&counts(layer))).collect();
-            let pool = |source: &TestBuffer, target: &TestBuffer, add| {
+            let pool = |source: &CudaBuffer, target: &CudaBuffer, add| {
                 let params = PoolCounts { source: source.address(), target: target.address(), add, padding: 0 };
                 device.run("pool_counts", Launch::over(1, 1, 256), &params);
             };

@@ -46,20 +46,20 @@ struct Step {
 
 /// Parameters in device memory with the tables that the host makes once.
 struct Table {
-    arrays: Vec<[TestBuffer; 4]>,
-    tensors: TestBuffer,
-    chunks: TestBuffer,
+    arrays: Vec<[CudaBuffer; 4]>,
+    tensors: CudaBuffer,
+    chunks: CudaBuffer,
     chunk_count: usize,
-    number: TestBuffer,
-    rate: TestBuffer,
-    state: TestBuffer,
+    number: CudaBuffer,
+    rate: CudaBuffer,
+    state: CudaBuffer,
 }
 
 impl Table {
     fn new(device: &Device, parameters: &[Parameter], step: Step) -> Self {
         let arrays: Vec<_> = parameters.iter().map(|p| p.arrays().map(|array| device.put(array))).collect();
         let lengths: Vec<_> = parameters.iter().map(|p| p.value.len()).collect();
-        let tensor = |(arrays, &length): (&[TestBuffer; 4], &usize)| {
+        let tensor = |(arrays, &length): (&[CudaBuffer; 4], &usize)| {
             let [value, gradient, first, second] = arrays.each_ref().map(Buffer::address);
             TrainedTensor { value, gradient, first, second, length: length as u32, padding: 0 }
         };

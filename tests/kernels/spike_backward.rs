@@ -1,7 +1,7 @@
 //! Neurons backward in time, behind every kind of pool.
 
 use super::harness::*;
-use crate::launch::TestDriver;
+use crate::launch;
 use crate::oracle::Rng;
 use adali::backend::cpu::Cpu;
 use adali::backend::gpu::params::{self, SpikeBackward};
@@ -283,8 +283,8 @@ fn stored_membranes_change_no_side() {
     let mut rng = Rng::fresh("stored membranes");
     for precision in [Precision::F32, Precision::Bf16, Precision::F16] {
         for (currents, bounds, slope) in &cases {
-            let driver = TestDriver::new(rng.next_u64());
-            let card = driver.card(Card { multiprocessors: 2, shared: 99 * 1024 });
+            let driver = launch::open(rng.next_u64());
+            let card = launch::card(&driver, Card { multiprocessors: 2, shared: 99 * 1024 });
             let gpu = Gpu::new(driver, card, precision, "under test".into(), false);
             let got = gradient_of(&gpu, neuron, *bounds, currents);
             let on_cpu = gradient_of(&Cpu, neuron, *bounds, currents);

@@ -1,6 +1,7 @@
 //! Networks on the GPU backend against the CPU backend: the same initial weights, batches and
 //! masks, a few steps of training.
-use crate::launch::TestDriver;
+use crate::launch;
+use adali::backend::gpu::cuda::Cuda;
 use crate::oracle::Rng;
 use crate::support::Case;
 use crate::support::layers::{avg_pool, conv, dropout, linear, max_pool, network, readout, spiking_readout};
@@ -90,10 +91,10 @@ fn distance(got: &[f32], want: &[f32]) -> f64 {
     apart / norm(&mut want.iter().map(|&w| f64::from(w))).max(1e-6)
 }
 
-/// The device under test; an emulated one's schedules follow from `seed`.
-fn gpu(precision: Precision, seed: u64, graphs: bool) -> Gpu<TestDriver> {
-    let driver = TestDriver::new(seed);
-    let card = driver.card(Card { multiprocessors: 2, shared: 99 * 1024 });
+/// The device under test; the order of its work follows from `seed`.
+fn gpu(precision: Precision, seed: u64, graphs: bool) -> Gpu<Cuda> {
+    let driver = launch::open(seed);
+    let card = launch::card(&driver, Card { multiprocessors: 2, shared: 99 * 1024 });
     Gpu::new(driver, card, precision, "under test".into(), graphs)
 }
 

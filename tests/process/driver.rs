@@ -3,6 +3,23 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+/// A command that finds the card made of software (`tests/card`) where NVIDIA's driver would be, unless
+/// `ADALI_TEST_DEVICE` asks for that one; the order of its work follows from `seed`.
+pub fn with_card(mut command: Command, home: &Path, seed: u64) -> Command {
+    if std::env::var_os("ADALI_TEST_DEVICE").is_none() {
+        let folder = home.join("card");
+        let library = std::env::current_exe().unwrap().with_file_name("libcard.so");
+        if !folder.exists() {
+            std::fs::create_dir(&folder).unwrap();
+            for name in ["libcuda.so", "libcuda.so.1"] {
+                std::os::unix::fs::symlink(&library, folder.join(name)).unwrap();
+            }
+        }
+        command.env("LD_LIBRARY_PATH", folder).env("CARD_SEED", seed.to_string());
+    }
+    command
+}
+
 /// Makes `libcuda.so.1` of a C file and returns the folder for `LD_LIBRARY_PATH`; `None`, and a word of it, where this
 /// machine has no C compiler.
 pub fn driver(source: &str, home: &Path) -> Option<PathBuf> {

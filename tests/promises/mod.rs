@@ -1,35 +1,21 @@
 //! Devices, and launches whose result shows how often and on what they were made.
 
-/// Runs a function of a driver that gives the number of its cases, which is the same on every device.
-macro_rules! on_each_device {
-    ($case:ident, $count:expr) => {
-        if on_card() {
-            let card = card().lock().unwrap_or_else(PoisonError::into_inner);
-            assert_eq!($case(&*card), $count);
-        } else {
-            let ran: Vec<usize> = (0..SEEDS).map(|seed| $case(&Emulator::new(seed))).collect();
-            assert_eq!(ran, [$count; SEEDS as usize]);
-        }
-    };
-}
-
 mod copies;
-mod emulator;
+mod memory;
 mod recording;
 
 use crate::launch::{self, on_card, replay};
 use adali::backend::gpu::cuda::Cuda;
-use adali::backend::gpu::emulator::Emulator;
 use adali::backend::gpu::params::FoldAffine;
 use adali::backend::gpu::{Buffer, Driver, Launch, SLOTS};
-use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 const SEEDS: u64 = 4;
 
-fn card() -> &'static Mutex<Cuda> {
-    static CARD: OnceLock<Mutex<Cuda>> = OnceLock::new();
-    CARD.get_or_init(|| Mutex::new(Cuda::open(0).expect("a card")))
+/// Runs a function of a driver that gives the number of its cases, which is the same on every device.
+fn on_each_device(case: fn(&Cuda) -> usize, count: usize) {
+    let ran: Vec<usize> = (0..SEEDS).map(|seed| case(&launch::open(seed))).collect();
+    assert_eq!(ran, [count; SEEDS as usize]);
 }
 
 /// Numbers to each of which a launch adds another.
@@ -97,14 +83,13 @@ fn pattern(seed: usize, len: usize) -> Vec<u8> {
     (0..len).map(|i| (seed * 31 + i * 7 + i / 251) as u8).collect()
 }
 
-/// The bytes of a reading, and how often it had none.
-fn finish<D: Driver>(driver: &D, reading: &mut D::Reading) -> (Vec<u8>, usize) {
+/// The bytes of a reading, once they are there.
+fn finish<D: Driver>(driver: &D, reading: &mut D::Reading) -> Vec<u8> {
     let begun = Instant::now();
-    for in_vain in 0.. {
+    loop {
         if let Some(bytes) = driver.finish_reading(reading).expect("no fault") {
-            return (bytes, in_vain);
+            return bytes;
         }
         assert!(begun.elapsed() < Duration::from_secs(20), "a reading arrives");
     }
-    unreachable!()
 }

@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn replay_equals_launches() {
-    fn case(driver: &impl Driver) -> usize {
+    fn case(driver: &Cuda) -> usize {
         let mut ran = 0;
         for count in [1, 32, 300] {
             for replays in [0, 1, 3] {
@@ -29,12 +29,12 @@ fn replay_equals_launches() {
         }
         ran
     }
-    on_each_device!(case, 9);
+    on_each_device(case, 9);
 }
 
 #[test]
 fn clears_are_recorded() {
-    fn case(driver: &impl Driver) -> usize {
+    fn case(driver: &Cuda) -> usize {
         let sums = Sums::new(driver, 100);
         let graph = sums.record(|| {
             driver.clear(&sums.sums).expect("a clear");
@@ -49,12 +49,12 @@ fn clears_are_recorded() {
         }
         3
     }
-    on_each_device!(case, 3);
+    on_each_device(case, 3);
 }
 
 #[test]
 fn nothing_runs_while_it_is_recorded() {
-    fn case(driver: &impl Driver) -> usize {
+    fn case(driver: &Cuda) -> usize {
         let sums = Sums::new(driver, 77);
         sums.add();
         let mut ran = 0;
@@ -72,12 +72,12 @@ fn nothing_runs_while_it_is_recorded() {
         }
         ran
     }
-    on_each_device!(case, 2);
+    on_each_device(case, 2);
 }
 
 #[test]
 fn other_calls_are_refused_in_a_recording() {
-    fn case<D: Driver>(driver: &D) -> usize {
+    fn case(driver: &Cuda) -> usize {
         let sums = Sums::new(driver, 40);
         let earlier = sums.record(|| sums.add());
         let mut reading = driver.start_reading(&sums.sums).expect("a reading");
@@ -101,19 +101,19 @@ fn other_calls_are_refused_in_a_recording() {
         }
         sums.add();
         let graph = driver.end_recording().expect("a graph all the same");
-        assert_eq!(finish(driver, &mut reading).0, sums.after(0));
+        assert_eq!(finish(driver, &mut reading), sums.after(0));
         replay(driver, &graph).expect("a replay");
         replay(driver, &earlier).expect("a replay");
         assert_eq!(sums.read(), sums.after(3));
         driver.synchronize().expect("no fault");
         refused.len()
     }
-    on_each_device!(case, 10);
+    on_each_device(case, 10);
 }
 
 #[test]
 fn a_refused_launch_spoils_its_recording_alone() {
-    fn case<D: Driver>(driver: &D) -> usize {
+    fn case(driver: &Cuda) -> usize {
         let sums = Sums::new(driver, 8);
         let extents = Launch::over(8, 256, 256);
         let mut ran = 0;
@@ -132,12 +132,12 @@ fn a_refused_launch_spoils_its_recording_alone() {
         }
         ran
     }
-    on_each_device!(case, 2);
+    on_each_device(case, 2);
 }
 
 #[test]
 fn buffers_and_graphs_may_be_dropped_in_a_recording() {
-    fn case<D: Driver>(driver: &D) -> usize {
+    fn case(driver: &Cuda) -> usize {
         let sums = Sums::new(driver, 50);
         let dropped: Vec<_> = (0..3).map(|i| put(driver, &pattern(i, 100_000))).collect();
         let earlier = sums.record(|| sums.add());
@@ -155,5 +155,5 @@ fn buffers_and_graphs_may_be_dropped_in_a_recording() {
         }
         after.len()
     }
-    on_each_device!(case, 3);
+    on_each_device(case, 3);
 }

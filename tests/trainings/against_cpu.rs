@@ -1,4 +1,4 @@
-//! On the emulator in f32 against the CPU: every way in which bounds move, every surrogate, norms and inputs.
+//! In f32 against the CPU: every way in which bounds move, every surrogate, norms and inputs.
 
 use super::training::{Seen, config, digits, gpu, network, second, train};
 use crate::process::Random;

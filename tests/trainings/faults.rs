@@ -1,7 +1,7 @@
 //! Trainings that go wrong: gradients beyond f16, values that are not finite.
 
 use super::training::{Seen, config, digits, gpu, network, run, second};
-use crate::launch::TestDriver;
+use adali::backend::gpu::cuda::Cuda;
 use adali::autotune::{BoundsMode, BoundsSpec};
 use adali::backend::Totals;
 use adali::backend::gpu::Gpu;
@@ -10,7 +10,7 @@ use adali::error::InputError;
 use adali::network::parameters::Part;
 use adali::train::{Config, Outcome, Trainer};
 
-fn trainer(precision: Precision, config: &Config, count: usize) -> Trainer<Gpu<TestDriver>> {
+fn trainer(precision: Precision, config: &Config, count: usize) -> Trainer<Gpu<Cuda>> {
     Trainer::new(gpu(precision, true, 2, None), config.clone(), &mut digits(count, 1)).unwrap()
 }
 
@@ -59,7 +59,7 @@ fn a_loss_scale_that_is_too_large_is_halved_until_gradients_fit() {
 }
 
 /// The error of a training that must fail, which is not the person's.
-fn failed(trainer: &mut Trainer<Gpu<TestDriver>>) -> String {
+fn failed(trainer: &mut Trainer<Gpu<Cuda>>) -> String {
     let error = run(trainer, &mut Seen::default()).expect_err("it cannot be trained");
     assert!(!error.is::<InputError>());
     let text = format!("{error:#}");

@@ -1,7 +1,8 @@
 //! Trainings that stop, or are killed, and go on: as if nothing had been.
 
 use super::training::{Seen, assert_same, config, digits, gpu, network, run, second, train};
-use crate::process::{adali, bytes, command, finish};
+use crate::process::driver::with_card;
+use crate::process::{bytes, command, finish, run as ended};
 use adali::autotune::{BoundsMode, BoundsSpec};
 use adali::backend::gpu::Precision;
 use adali::data::Augmentation;
@@ -56,11 +57,12 @@ fn a_training_that_stopped_goes_on_with_the_same_bits() {
 #[test]
 fn a_process_that_was_killed_goes_on_with_the_same_bytes() {
     let home = TempDir::new().unwrap();
-    let arguments = "train --device emulator --quiet --channels 4 --steps 2 --epochs 2 --batch 8 --limit 32 \
+    let arguments = "train --device cuda --quiet --channels 4 --steps 2 --epochs 2 --batch 8 --limit 32 \
         --validation 0.01 --bounds auto-track --optimizer adam --learning-rate 0.003 --checkpoint-every 1 --out";
     // The test part of the digits is evaluated at the end: as small a network as there is.
-    adali(home.path(), &format!("{arguments} whole")).done();
-    let mut child = command(home.path(), &format!("{arguments} killed")).spawn().unwrap();
+    let on_card = |arguments: &str, seed| with_card(command(home.path(), arguments), home.path(), seed);
+    ended(on_card(&format!("{arguments} whole"), 0)).done();
+    let mut child = on_card(&format!("{arguments} killed"), 1).spawn().unwrap();
     let (state, begin) = (home.path().join("killed/state.safetensors"), Instant::now());
     let steps = || open_state(&state).map_or(0, |(_, progress)| 4 * progress.epoch as u64 + progress.step);
     while steps() < 2 && begin.elapsed() < Duration::from_secs(60) && child.try_wait().unwrap().is_none() {
@@ -72,7 +74,7 @@ fn a_process_that_was_killed_goes_on_with_the_same_bytes() {
     let done = steps();
     println!("killed behind step {done} of 8");
     assert!((2..8).contains(&done), "killed behind step {done}");
-    adali(home.path(), "train --quiet --resume killed --device emulator").done();
+    ended(on_card("train --quiet --resume killed --device cuda", 2)).done();
     let [a, b] = ["whole", "killed"].map(|run| bytes(home.path().join(run).join("model.safetensors")));
     assert!(a == b, "model.safetensors differs");
 }

@@ -1,7 +1,8 @@
-//! Graphs, the emulator's schedules and where the samples lie change no bit.
+//! Graphs, the order of work and where the samples lie change no bit.
 
 use super::training::{Seen, assert_same, config, digits, gpu, network, second, train};
-use crate::launch::{TestDriver, on_card};
+use crate::launch::on_card;
+use adali::backend::gpu::cuda::Cuda;
 use adali::autotune::{BoundsMode, BoundsSpec};
 use adali::backend::Storage;
 use adali::backend::gpu::Precision;
@@ -46,7 +47,7 @@ fn graphs_and_schedules_change_no_bit() {
 }
 
 /// A training on a card of so many bytes, and what of them is left at its beginning.
-fn within(memory: usize, graphs: bool, config: &Config, data: &Dataset) -> (Trainer<Gpu<TestDriver>>, Seen, usize) {
+fn within(memory: usize, graphs: bool, config: &Config, data: &Dataset) -> (Trainer<Gpu<Cuda>>, Seen, usize) {
     let gpu = gpu(Precision::Bf16, graphs, 3, Some(memory));
     let mut data = data.clone();
     let mut trainer = Trainer::new(gpu.clone(), config.clone(), &mut data).unwrap();

@@ -1,6 +1,7 @@
 //! Small trainings on digits, and what they leave.
 
-use crate::launch::TestDriver;
+use crate::launch;
+use adali::backend::gpu::cuda::Cuda;
 use adali::autotune::BoundsSpec;
 use adali::backend::gpu::tile::Card;
 use adali::backend::gpu::{Gpu, Precision};
@@ -17,10 +18,11 @@ use anyhow::Result;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// The device under test, an emulated one with a schedule and so much memory.
-pub fn gpu(precision: Precision, graphs: bool, schedule: u64, memory: Option<usize>) -> Gpu<TestDriver> {
-    let driver = TestDriver::with_memory(schedule, memory);
-    let card = driver.card(Card { multiprocessors: 2, shared: 227 * 1024 });
+/// The device under test, with so many bytes of memory where a test may choose; the order of its work follows from
+/// `schedule`.
+pub fn gpu(precision: Precision, graphs: bool, schedule: u64, memory: Option<usize>) -> Gpu<Cuda> {
+    let driver = memory.map_or_else(|| launch::open(schedule), |bytes| launch::open_with(schedule, bytes));
+    let card = launch::card(&driver, Card { multiprocessors: 2, shared: 227 * 1024 });
     Gpu::new(driver, card, precision, "under test".into(), graphs)
 }
 

@@ -1,8 +1,8 @@
 //! With `CARD_CHECK=1`: who touched each word of memory last, to find races and reads of what nothing has written.
 //! Lanes of one warp are ordered by `bar.warp.sync` alone, threads of a block by `bar.sync`, blocks by nothing.
 
-use crate::memory;
-use crate::order;
+use crate::memory::{self, Extent};
+use crate::order::Order;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
@@ -52,9 +52,9 @@ impl Access {
         self.thread == HOST
     }
 
-    fn before(&self, other: &Access) -> bool {
+    fn before(&self, other: &Access, order: &Order) -> bool {
         if self.run != other.run {
-            return order::before(self.run, other.run);
+            return order.before(self.run, other.run);
         }
         if self.block != other.block {
             return false;
@@ -64,18 +64,18 @@ impl Access {
             || (self.thread / 32 == other.thread / 32 && self.warp_epoch < other.warp_epoch)
     }
 
-    fn conflicts(&self, other: &Access) -> bool {
-        self.run != 0 && self.bytes & other.bytes != 0 && !self.before(other) && !(self.atomic && other.atomic)
+    fn conflicts(&self, other: &Access, order: &Order) -> bool {
+        self.run != 0 && self.bytes & other.bytes != 0 && !self.before(other, order) && !(self.atomic && other.atomic)
     }
 }
 
 /// What is wrong with the access, and with which earlier one.
 impl Word {
-    pub fn touch(&mut self, access: &Access, kind: Kind) -> Option<(&'static str, Access)> {
+    pub fn touch(&mut self, access: &Access, kind: Kind, order: &Order) -> Option<(&'static str, Access)> {
         let mut wrong = None;
         if self.pending {
             wrong = Some(("touches the target of a copy that is not waited for", self.write));
-        } else if self.write.conflicts(access) {
+        } else if self.write.conflicts(access, order) {
             let what = if kind == Kind::Read {
                 "reads without order what another writes"
             } else {
@@ -83,7 +83,7 @@ impl Word {
             };
             wrong = Some((what, self.write));
         } else if kind != Kind::Read
-            && let Some(read) = self.reads.iter().find(|read| read.conflicts(access))
+            && let Some(read) = self.reads.iter().find(|read| read.conflicts(access, order))
         {
             wrong = Some(("writes without order what another reads", *read));
         }
@@ -114,20 +114,16 @@ impl Word {
 }
 
 /// A copy or clear touches device memory; what is wrong with that.
-pub fn host_touches(run: u32, address: u64, bytes: usize, kind: Kind) -> Result<(), String> {
-    let Some((start, _)) = memory::range(address) else { return Ok(()) };
-    let Some(shadow) = memory::shadow(start) else { return Ok(()) };
+pub fn host_touches(order: &Order, run: u32, address: u64, bytes: usize, kind: Kind) -> Result<(), String> {
+    let Some(Extent { start, end: last, shadow: Some(shadow) }) = memory::extent(address) else { return Ok(()) };
     let (mut at, end) = (address - start, address - start + bytes as u64);
     while at < end {
         let next = (at / 4 * 4 + 4).min(end);
         let bytes = ((1u32 << (next - at)) - 1) << (at % 4);
         let access = Access { run, thread: HOST, bytes: bytes as u8, ..Access::default() };
         // SAFETY: the shadow has a word for each four bytes of the allocation, which `memory::holds`.
-        if let Some((what, _)) = unsafe { (*shadow.add(at as usize / 4)).touch(&access, kind) } {
-            return Err(format!(
-                "a copy, clear or free {what}, at byte {at} of a buffer of {} bytes",
-                memory::length(start)
-            ));
+        if let Some((what, _)) = unsafe { (*shadow.add(at as usize / 4)).touch(&access, kind, order) } {
+            return Err(format!("a copy, clear or free {what}, at byte {at} of a buffer of {} bytes", last - start));
         }
         at = next;
     }

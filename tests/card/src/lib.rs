@@ -1,6 +1,7 @@
 //! A stand-in for `libcuda.so.1`: the driver's calls on the host, kernels run from their PTX on the CPU.
 
 pub mod checker;
+pub mod device;
 pub mod driver;
 pub mod exec;
 pub mod fatbin;

@@ -4,11 +4,13 @@ use crate::checker::{self, Word};
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::collections::BTreeMap;
 use std::ffi::c_void;
-use std::sync::RwLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, RwLock};
 
 struct Entry {
     bytes: u64,
+    /// Bytes that its device has given away.
+    used: Arc<AtomicUsize>,
     /// Of each word, where accesses are checked: zero pages until they are touched.
     shadow: Option<(*mut Word, Layout)>,
 }
@@ -19,9 +21,7 @@ unsafe impl Send for Entry {}
 unsafe impl Sync for Entry {}
 
 static TABLE: RwLock<BTreeMap<u64, Entry>> = RwLock::new(BTreeMap::new());
-static USED: AtomicUsize = AtomicUsize::new(0);
 static NEXT: AtomicU64 = AtomicU64::new(0);
-pub const TOTAL: usize = 64 << 30;
 /// Addresses that are reserved, and the gap behind each allocation.
 const SPACE: usize = 1 << 45;
 const GAP: u64 = 1 << 24;
@@ -45,27 +45,27 @@ fn pages(bytes: usize) -> usize {
     bytes.max(1).next_multiple_of(4096)
 }
 
-/// Fresh memory; `None` where the machine has no more.
-pub fn allocate(bytes: usize) -> Option<u64> {
+/// Fresh memory of a device that has given away `used` bytes; `None` where the machine has no more.
+pub fn allocate(bytes: usize, used: &Arc<AtomicUsize>) -> Option<u64> {
     let mut table = TABLE.write().unwrap();
     if NEXT.load(Ordering::Relaxed) == 0 {
         NEXT.store(map(0, SPACE, 0, 0)?.next_multiple_of(GAP), Ordering::Relaxed);
     }
     let address = NEXT.fetch_add((pages(bytes) as u64).next_multiple_of(GAP) + GAP, Ordering::Relaxed);
     map(address, pages(bytes), READ_WRITE, FIXED)?;
-    USED.fetch_add(bytes, Ordering::Relaxed);
+    used.fetch_add(bytes, Ordering::Relaxed);
     let shadow = checker::wanted().then(|| {
         let layout = Layout::array::<Word>(bytes.div_ceil(4).max(1)).expect("a layout");
         // SAFETY: not empty; a word of zeros is one that nothing has touched.
         (unsafe { alloc_zeroed(layout) }.cast(), layout)
     });
-    table.insert(address, Entry { bytes: bytes as u64, shadow });
+    table.insert(address, Entry { bytes: bytes as u64, used: used.clone(), shadow });
     Some(address)
 }
 
 /// Fills it with NaNs and large numbers: the moment from which it may be used.
 pub fn scramble(address: u64) {
-    if let Some((start, end)) = range(address) {
+    if let Some(Extent { start, end, .. }) = extent(address) {
         // SAFETY: the table says that it is there.
         unsafe { (start as *mut u8).write_bytes(0xff, (end - start) as usize) };
     }
@@ -73,8 +73,8 @@ pub fn scramble(address: u64) {
 
 /// False where nothing begins there.
 pub fn free(address: u64) -> bool {
-    let Some(Entry { bytes, shadow }) = TABLE.write().unwrap().remove(&address) else { return false };
-    USED.fetch_sub(bytes as usize, Ordering::Relaxed);
+    let Some(Entry { bytes, used, shadow }) = TABLE.write().unwrap().remove(&address) else { return false };
+    used.fetch_sub(bytes as usize, Ordering::Relaxed);
     if let Some((words, layout)) = shadow {
         // SAFETY: it came from `allocate` with this layout.
         unsafe { dealloc(words.cast(), layout) };
@@ -82,30 +82,42 @@ pub fn free(address: u64) -> bool {
     map(address, pages(bytes as usize), 0, FIXED).is_some()
 }
 
-/// How many allocations are there, and their bytes.
-pub fn held() -> (usize, usize) {
-    (TABLE.read().unwrap().len(), USED.load(Ordering::Relaxed))
+/// An allocation: where it begins and ends, and its words where they are watched.
+#[derive(Clone, Copy)]
+pub struct Extent {
+    pub start: u64,
+    pub end: u64,
+    pub shadow: Option<*mut Word>,
 }
 
-pub fn available() -> usize {
-    TOTAL.saturating_sub(USED.load(Ordering::Relaxed))
+// SAFETY: as of an entry.
+unsafe impl Send for Extent {}
+
+impl Extent {
+    pub const NONE: Extent = Extent { start: 1, end: 0, shadow: None };
+
+    pub fn holds(&self, address: u64, bytes: u64) -> bool {
+        address >= self.start && address.saturating_add(bytes) <= self.end
+    }
 }
 
-/// Begin and end of the allocation that holds the address.
-pub fn range(address: u64) -> Option<(u64, u64)> {
+/// The allocation that holds the address.
+pub fn extent(address: u64) -> Option<Extent> {
     let table = TABLE.read().unwrap();
-    let (&start, &Entry { bytes, .. }) = table.range(..=address).next_back()?;
-    (address < start + bytes).then_some((start, start + bytes))
+    let (&start, Entry { bytes, shadow, .. }) = table.range(..=address).next_back()?;
+    let extent = Extent { start, end: start + bytes, shadow: shadow.map(|(words, _)| words) };
+    (address < extent.end).then_some(extent)
 }
 
-/// Bytes of the allocation that begins there.
-pub fn length(start: u64) -> u64 {
-    range(start).map_or(0, |(start, end)| end - start)
+/// Allocations that count for `used`, and their bytes.
+pub fn held(used: &Arc<AtomicUsize>) -> (usize, usize) {
+    let table = TABLE.read().unwrap();
+    (table.values().filter(|entry| Arc::ptr_eq(&entry.used, used)).count(), used.load(Ordering::Relaxed))
 }
 
 /// Whether all of it lies in one allocation.
 pub fn holds(address: u64, bytes: usize) -> bool {
-    range(address).is_some_and(|(_, end)| address + bytes as u64 <= end)
+    extent(address).is_some_and(|extent| extent.holds(address, bytes as u64))
 }
 
 /// The nearest allocation, for a fault's message.
@@ -121,9 +133,4 @@ pub fn describe(address: u64) -> String {
         }
         _ => "out of bounds: in no buffer, or in one that is freed".into(),
     }
-}
-
-/// The words of an allocation that are watched.
-pub fn shadow(start: u64) -> Option<*mut Word> {
-    TABLE.read().unwrap().get(&start)?.shadow.map(|(words, _)| words)
 }

@@ -1,99 +1,124 @@
-//! Which work is before which: a vector clock for each stream, event and the host, of how much of each stream is done.
+//! Which work of a device comes before which: a vector clock for each stream, event and the host, of how much of each
+//! stream is done.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{LazyLock, Mutex, MutexGuard, RwLock};
+use std::sync::{Mutex, PoisonError, RwLock};
 
-/// How many works of each stream are known to be done.
+/// How many works of each stream are known to be done; streams are numbered from 0.
 #[derive(Clone, Default, Debug)]
-pub struct Clock(HashMap<u64, u64>);
+pub struct Clock(Vec<u64>);
 
 impl Clock {
-    pub fn join(&mut self, other: &Clock) {
-        for (&stream, &count) in &other.0 {
-            let known = self.0.entry(stream).or_default();
-            *known = (*known).max(count);
+    fn of(&mut self, stream: usize) -> &mut u64 {
+        if self.0.len() <= stream {
+            self.0.resize(stream + 1, 0);
+        }
+        &mut self.0[stream]
+    }
+
+    fn join(&mut self, other: &Clock) {
+        for (stream, &count) in other.0.iter().enumerate() {
+            let known = self.of(stream);
+            *known = count.max(*known);
         }
     }
 
-    fn knows(&self, stream: u64, count: u64) -> bool {
-        self.0.get(&stream).is_some_and(|&known| known >= count)
+    fn knows(&self, stream: usize, count: u64) -> bool {
+        self.0.get(stream).is_some_and(|&known| known >= count)
     }
 }
 
 /// A launch, copy or clear: its stream, its place there, and what is done before it begins.
 struct Run {
-    stream: u64,
+    stream: usize,
     count: u64,
     before: Clock,
 }
 
-/// The first is none.
-static RUNS: LazyLock<RwLock<Vec<Run>>> =
-    LazyLock::new(|| RwLock::new(vec![Run { stream: u64::MAX, count: 0, before: Clock::default() }]));
-/// The last pair that was found in order.
-static LAST: AtomicU64 = AtomicU64::new(0);
-
 #[derive(Default)]
-pub struct Clocks {
-    streams: HashMap<u64, Clock>,
+struct Clocks {
+    streams: Vec<Clock>,
     host: Clock,
 }
 
-static CLOCKS: LazyLock<Mutex<Clocks>> = LazyLock::new(Mutex::default);
-
-pub fn clocks() -> MutexGuard<'static, Clocks> {
-    CLOCKS.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+impl Clocks {
+    fn stream(&mut self, stream: usize) -> &mut Clock {
+        if self.streams.len() <= stream {
+            self.streams.resize(stream + 1, Clock::default());
+        }
+        &mut self.streams[stream]
+    }
 }
 
-impl Clocks {
-    /// Work that is given to a stream: a number for it.
-    pub fn begin(&mut self, stream: u64) -> u32 {
-        let clock = self.streams.entry(stream).or_default();
-        clock.join(&self.host);
-        let before = clock.clone();
-        let count = clock.0.entry(stream).or_default();
-        *count += 1;
-        let run = Run { stream, count: *count, before };
-        let mut runs = RUNS.write().unwrap();
+/// The order of the works of a device. They are numbered from 1.
+#[derive(Default)]
+pub struct Order {
+    runs: RwLock<Vec<Run>>,
+    /// The last pair that was found in order.
+    last: AtomicU64,
+    clocks: Mutex<Clocks>,
+}
+
+impl Order {
+    /// Forgets all of it.
+    pub fn clear(&self) {
+        self.runs.write().unwrap_or_else(PoisonError::into_inner).clear();
+        self.last.store(0, Ordering::Relaxed);
+        self.with(|clocks| *clocks = Clocks::default());
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&mut Clocks) -> T) -> T {
+        work(&mut self.clocks.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Work that is given to a stream: its number.
+    pub fn begin(&self, stream: usize) -> u32 {
+        let run = self.with(|clocks| {
+            let host = clocks.host.clone();
+            let clock = clocks.stream(stream);
+            clock.join(&host);
+            let before = clock.clone();
+            *clock.of(stream) += 1;
+            Run { stream, count: *clock.of(stream), before }
+        });
+        let mut runs = self.runs.write().unwrap_or_else(PoisonError::into_inner);
         runs.push(run);
-        runs.len() as u32 - 1
+        runs.len() as u32
     }
 
     /// What a stream is behind, for an event.
-    pub fn of(&self, stream: u64) -> Clock {
-        self.streams.get(&stream).cloned().unwrap_or_default()
+    pub fn of(&self, stream: usize) -> Clock {
+        self.with(|clocks| clocks.stream(stream).clone())
     }
 
     /// The stream waits for what an event is behind.
-    pub fn wait(&mut self, stream: u64, event: &Clock) {
-        self.streams.entry(stream).or_default().join(event);
+    pub fn wait(&self, stream: usize, event: &Clock) {
+        self.with(|clocks| clocks.stream(stream).join(event));
     }
 
     /// The host has waited for that.
-    pub fn host_waits(&mut self, clock: &Clock) {
-        self.host.join(clock);
+    pub fn host_waits(&self, clock: &Clock) {
+        self.with(|clocks| clocks.host.join(clock));
     }
 
     /// The host has waited for all.
-    pub fn host_waits_for_all(&mut self) {
-        for clock in self.streams.values() {
-            self.host.join(clock);
-        }
+    pub fn host_waits_for_all(&self) {
+        self.with(|Clocks { streams, host }| streams.iter().for_each(|clock| host.join(clock)));
     }
-}
 
-/// Whether `first` is done before `second` begins, by streams, events and the host's waiting.
-pub fn before(first: u32, second: u32) -> bool {
-    let pair = (first as u64) << 32 | second as u64;
-    if LAST.load(Ordering::Relaxed) == pair {
-        return true;
+    /// Whether `first` is done before `second` begins, by streams, events and the host's waiting.
+    pub fn before(&self, first: u32, second: u32) -> bool {
+        let pair = (first as u64) << 32 | second as u64;
+        if self.last.load(Ordering::Relaxed) == pair {
+            return true;
+        }
+        let runs = self.runs.read().unwrap_or_else(PoisonError::into_inner);
+        let run = |number: u32| runs.get((number as usize).wrapping_sub(1));
+        let (Some(first), Some(second)) = (run(first), run(second)) else { return true };
+        let known = second.before.knows(first.stream, first.count);
+        if known {
+            self.last.store(pair, Ordering::Relaxed);
+        }
+        known
     }
-    let runs = RUNS.read().unwrap();
-    let (Some(first), Some(second)) = (runs.get(first as usize), runs.get(second as usize)) else { return true };
-    let known = second.before.knows(first.stream, first.count);
-    if known {
-        LAST.store(pair, Ordering::Relaxed);
-    }
-    known
 }

@@ -16,6 +16,11 @@ pub fn seed() -> u64 {
     number("CARD_SEED").unwrap_or(0)
 }
 
+/// `CARD_MEMORY`: bytes that the device has.
+pub fn memory() -> Option<usize> {
+    number("CARD_MEMORY")
+}
+
 /// `CARD_THREADS`: threads of the host that run blocks; one where accesses are checked.
 pub fn threads() -> usize {
     if crate::checker::wanted() {

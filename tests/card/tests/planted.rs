@@ -2,47 +2,16 @@
 //!
 //! The kernels are compiled by the nvcc that the package's build finds; without one these tests say so and pass.
 
-use card::checker::{self, Kind};
-use card::exec::{self, Launch, Worker};
-use card::order::clocks;
-use card::parse::Module;
-use card::{lower, memory};
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::{LazyLock, Mutex};
+mod common;
+
+use common::Place;
+use std::sync::LazyLock;
 
 const SEEDS: u64 = 20;
-/// The stream that all here is in.
-const STREAM: u64 = 1;
-
-fn nvcc() -> Option<PathBuf> {
-    let home = std::env::var_os("CUDA_HOME").map(|home| Path::new(&home).join("bin"));
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let project = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.cuda/bin");
-    let folders = home.into_iter().chain(std::env::split_paths(&path)).chain(["/usr/local/cuda/bin".into(), project]);
-    folders.map(|folder| folder.join("nvcc")).find(|path| path.is_file())
-}
 
 /// PTX of both files of planted kernels.
-static PTX: LazyLock<Option<[String; 2]>> = LazyLock::new(|| {
-    let Some(nvcc) = nvcc() else {
-        eprintln!("LEFT OUT: no nvcc is found, so no planted kernel is tested; `make cuda` fetches one");
-        return None;
-    };
-    let folder = tempfile::tempdir().expect("a folder");
-    Some(["planted_memory", "planted_order"].map(|name| {
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/{name}.cu"));
-        let ptx = folder.path().join(format!("{name}.ptx"));
-        let mut command = Command::new(&nvcc);
-        command.args("--ptx -arch=compute_80 -O3 -std=c++17 -fmad=false -lineinfo -o".split(' '));
-        let output = command.arg(&ptx).arg(source).output().expect("nvcc runs");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        std::fs::read_to_string(ptx).expect("PTX")
-    }))
-});
-
-/// One launch at a time: memory is of one process.
-static TURN: Mutex<()> = Mutex::new(());
+static PTX: LazyLock<Option<[String; 2]>> =
+    LazyLock::new(|| Some([common::ptx("planted_memory")?, common::ptx("planted_order")?]));
 
 /// Where a planted kernel runs: words of input and output, blocks, threads, dynamic shared memory.
 #[derive(Clone, Copy)]
@@ -62,58 +31,26 @@ fn of(threads: u32) -> Setting {
     Setting { output: threads as usize, threads, ..WARP }
 }
 
-fn upload(words: usize, value: u32) -> u64 {
-    let address = memory::allocate(4 * words).expect("memory");
-    let run = clocks().begin(STREAM);
-    checker::host_touches(run, address, 4 * words, Kind::Write).expect("no fault");
-    // SAFETY: as many words as were allocated.
-    unsafe { std::slice::from_raw_parts_mut(address as *mut u32, words).fill(value) };
-    address
-}
-
-/// The output, or what was found.
-fn run(name: &str, setting: Setting, seed: u64) -> Result<Vec<u32>, String> {
+/// Whether it ran to its end; else what was found.
+fn run(name: &str, setting: Setting, seed: u64) -> Result<(), String> {
     let texts = PTX.as_ref().expect("nvcc");
     let text = texts.iter().find(|text| text.contains(&format!(".entry {name}("))).expect("a kernel of that name");
-    let module = Module::parse(text)?;
-    let kernel = lower::lower(&module, name)?;
-    let input = upload(setting.input, 1);
-    let output =
-        if setting.written { upload(setting.output, 0) } else { memory::allocate(4 * setting.output).expect("memory") };
-    let parameters: Vec<u8> = [input, output, setting.count].iter().flat_map(|word| word.to_le_bytes()).collect();
-    let mut workers = [Worker::new(false, Some((seed + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)), true)];
-    let launch = Launch {
-        kernel: &kernel,
-        grid: [setting.blocks, 1, 1],
-        block: [setting.threads, 1, 1],
-        dynamic: setting.dynamic,
-        parameters: &parameters,
-        run: clocks().begin(STREAM),
-    };
-    let mut result = exec::run(&launch, &mut workers).map(|()| Vec::new());
-    if result.is_ok() {
-        let run = clocks().begin(STREAM);
-        result = checker::host_touches(run, output, 4 * setting.output, Kind::Read).map(|()| {
-            // SAFETY: as many words as were allocated.
-            unsafe { std::slice::from_raw_parts(output as *const u32, setting.output) }.to_vec()
-        });
-    }
-    memory::free(input);
-    memory::free(output);
-    result
+    let Setting { blocks, threads, dynamic, count, .. } = setting;
+    let input = 1u32.to_le_bytes().repeat(setting.input);
+    let output = (4 * setting.output, setting.written.then_some(0));
+    common::run(text, name, Place { blocks, threads, dynamic, count }, &input, output, seed).map(drop)
 }
 
 /// The fault's report names the kernel and has one of the `words`; the twin has none.
 #[track_caller]
 fn caught(name: &str, setting: Setting, words: &[&str]) {
-    let _turn = TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     if PTX.is_none() {
         return;
     }
     for seed in 0..SEEDS {
         let planted = format!("planted_{name}");
         match run(&planted, setting, seed) {
-            Ok(_) => panic!("{planted}, seed {seed}: not caught"),
+            Ok(()) => panic!("{planted}, seed {seed}: not caught"),
             Err(report) => {
                 assert!(words.iter().any(|word| report.contains(word)), "{planted}, {words:?}, seed {seed}: {report}")
             }
@@ -222,7 +159,6 @@ fn kernels_without_end() {
     if PTX.is_none() {
         return;
     }
-    let _turn = TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     for (name, setting) in [("endless", Setting { written: true, ..WARP }), ("endless_barriers", WARP)] {
         let report = run(&format!("planted_{name}"), setting, 1).expect_err("no end");
         assert!(report.contains("does not end"), "{report}");

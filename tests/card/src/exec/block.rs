@@ -5,7 +5,7 @@ use super::warp::{Group, Stop, Warp};
 use super::{Fault, Launch, Random};
 use crate::checker::Word;
 use crate::lower::Space;
-use crate::memory;
+use crate::memory::{self, Extent};
 
 /// What one thread of the host keeps from block to block.
 #[derive(Default)]
@@ -15,7 +15,7 @@ pub struct Worker {
     pub(super) shared_bytes: u32,
     pub(super) windows: Vec<(u32, u32)>,
     /// The allocation that each instruction touched last.
-    pub(super) ranges: Vec<(u64, u64)>,
+    pub(super) extents: Vec<Extent>,
     pub hits: Vec<u64>,
     pub lanes: Vec<u64>,
     pub(super) constants32: Vec<V32>,
@@ -41,7 +41,7 @@ pub(super) struct Context<'a> {
     pub(super) shared_bytes: u32,
     /// Base and bytes of each window of shared memory.
     pub(super) windows: &'a [(u32, u32)],
-    pub(super) ranges: &'a mut [(u64, u64)],
+    pub(super) extents: &'a mut [Extent],
     pub(super) hits: &'a mut [u64],
     pub(super) lanes: &'a mut [u64],
     pub(super) transactions: &'a mut [u64],
@@ -75,8 +75,8 @@ impl Worker {
 
     pub(super) fn prepare(&mut self, launch: &Launch) {
         let kernel = launch.kernel;
-        self.ranges.clear();
-        self.ranges.resize(kernel.code.len(), (1, 0));
+        self.extents.clear();
+        self.extents.resize(kernel.code.len(), Extent::NONE);
         for counts in [&mut self.hits, &mut self.lanes, &mut self.transactions, &mut self.copied, &mut self.ideal] {
             counts.clear();
             counts.resize(kernel.code.len(), 0);
@@ -154,7 +154,7 @@ impl Worker {
             shared: self.shared.as_mut_ptr().cast(),
             shared_bytes: self.shared_bytes,
             windows: &self.windows,
-            ranges: &mut self.ranges,
+            extents: &mut self.extents,
             hits: &mut self.hits,
             lanes: &mut self.lanes,
             transactions: &mut self.transactions,

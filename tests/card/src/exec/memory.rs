@@ -6,7 +6,7 @@ use super::warp::Warp;
 use super::{Fault, SHARED};
 use crate::checker::{Access, Kind};
 use crate::lower::{CONSTANT, Instruction, SIGNED, Space, WIDE, WIDE_ADDRESS, WINDOW_BITS};
-use crate::memory;
+use crate::memory::{self, Extent};
 use crate::ops::Op;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -55,10 +55,10 @@ pub(super) fn check(
         }
         return Ok(context.shared as u64);
     }
-    let range = &mut context.ranges[at];
-    if low < range.0 || end > range.1 {
-        *range = memory::range(low).unwrap_or((1, 0));
-        if low < range.0 || end > range.1 {
+    let extent = &mut context.extents[at];
+    if low < extent.start || end > extent.end {
+        *extent = memory::extent(low).unwrap_or(Extent::NONE);
+        if low < extent.start || end > extent.end {
             // Perhaps in several allocations.
             for l in lanes(mask) {
                 if !memory::holds(addresses[l], bytes as usize) {
@@ -126,13 +126,16 @@ pub(super) fn watch(
         Op::CopyAsync if space == Space::Shared => Kind::Asked,
         _ => Kind::Read,
     };
+    let mut extent = context.extents[at];
     for l in lanes(mask) {
         let (words, offset) = match (space, &mut context.shadow) {
             (Space::Shared, Some(shadow)) => (shadow.as_mut_ptr(), addresses[l]),
             _ => {
-                let Some((start, _)) = memory::range(addresses[l]) else { continue };
-                let Some(shadow) = memory::shadow(start) else { continue };
-                (shadow, addresses[l] - start)
+                if !extent.holds(addresses[l], bytes as u64) {
+                    extent = memory::extent(addresses[l]).unwrap_or(Extent::NONE);
+                }
+                let Some(shadow) = extent.shadow else { continue };
+                (shadow, addresses[l] - extent.start)
             }
         };
         let mask_of_bytes = if bytes < 4 { ((1 << bytes) - 1) << (offset % 4) } else { 15 };
@@ -148,7 +151,7 @@ pub(super) fn watch(
         };
         for word in 0..bytes.div_ceil(4) as usize {
             // SAFETY: the access lies in the memory that the shadow belongs to.
-            let wrong = unsafe { (*words.add(offset as usize / 4 + word)).touch(&access, kind) };
+            let wrong = unsafe { (*words.add(offset as usize / 4 + word)).touch(&access, kind, context.launch.order) };
             let Some((what, earlier)) = wrong else { continue };
             let other = match earlier.run {
                 0 => String::new(),

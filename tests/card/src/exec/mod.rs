@@ -12,6 +12,7 @@ mod warp;
 pub use block::Worker;
 
 use crate::lower::Kernel;
+use crate::order::Order;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -29,6 +30,7 @@ pub struct Launch<'a> {
     pub parameters: &'a [u8],
     /// Its number in the order of works.
     pub run: u32,
+    pub order: &'a Order,
 }
 
 pub struct Random(u64);

@@ -1,4 +1,4 @@
-// One instruction a kernel, to be compared with what the host computes: the emulator's own tests.
+// One instruction in each kernel, in the words of kernels/device.cuh, to be compared with what the host computes.
 #include "value.cuh"
 
 struct Instruction {
