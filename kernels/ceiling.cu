@@ -1,7 +1,7 @@
 // What a card can do at best, for the share of it that other kernels reach: a copy, and matrix instructions (for f32
 // fused multiply-adds) whose operands never leave the registers.
 //
-//   copy_memory      to[i] = from[i], 16 bytes a thread and turn; bytes moved: 2 x 16 x vectors
+//   copy_memory      to[i] = from[i], 16 bytes per thread and turn, the rest by single bytes; bytes moved: 2 x bytes
 //   matrix_rate      each warp, `rounds` times: CHAINS products 16x8x16 that depend on nothing but the round before
 //
 // Both operands are `one`, 1 that the compiler does not know of. Accumulator i of a thread begins at i, and out[thread]
@@ -13,25 +13,29 @@ constexpr int CHAINS = 8;
 constexpr int TURNS = 4;
 
 struct CopyMemory {
-    const uint4* from;
-    uint4* to;
-    uint64_t vectors;
+    const unsigned char* from;
+    unsigned char* to;
+    uint64_t bytes;
 };
 
-// A block copies TURNS x 256 vectors.
+// A block copies TURNS x 256 vectors of 16 bytes.
 KERNEL(copy_memory, CopyMemory, 256, 8) {
-    const uint64_t first = (uint64_t)blockIdx.x * TURNS * blockDim.x + threadIdx.x;
+    const uint64_t first = (uint64_t)blockIdx.x * TURNS * blockDim.x + threadIdx.x, vectors = p.bytes / 16;
+    const uint4* from = reinterpret_cast<const uint4*>(p.from);
+    uint4* to = reinterpret_cast<uint4*>(p.to);
     uint4 values[TURNS];
 #pragma unroll
     for (int i = 0; i < TURNS; ++i) {
         const uint64_t at = first + i * blockDim.x;
-        if (at < p.vectors) values[i] = p.from[at];
+        if (at < vectors) values[i] = from[at];
     }
 #pragma unroll
     for (int i = 0; i < TURNS; ++i) {
         const uint64_t at = first + i * blockDim.x;
-        if (at < p.vectors) p.to[at] = values[i];
+        if (at < vectors) to[at] = values[i];
     }
+    const uint64_t rest = 16 * vectors + threadIdx.x;
+    if (blockIdx.x == 0 && rest < p.bytes) p.to[rest] = p.from[rest];
 }
 
 struct MatrixRate {

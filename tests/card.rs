@@ -57,7 +57,11 @@ fn losses_are_the_cpus() {
 #[test]
 fn every_operation_is_benched() {
     let home = TempDir::new().unwrap();
-    on_card(home.path(), 4, "bench --device cuda --rounds 2 --shape T=2,N=2,C=33,H=6,W=7 --json bench.json").done();
+    // The rates that bound all others move so much memory that looking for races would take minutes.
+    let bench = "bench --device cuda --rounds 2 --shape T=2,N=2,C=33,H=6,W=7 --json bench.json";
+    let mut unchecked = with_card(command(home.path(), bench), home.path(), 4);
+    unchecked.env("CARD_CHECK", "0");
+    run(unchecked).done();
     let report: Value = serde_json::from_slice(&bytes(home.path().join("bench.json"))).unwrap();
     for operation in Operation::all() {
         let name = operation.name();

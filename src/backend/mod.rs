@@ -44,8 +44,7 @@ pub trait Backend: Storage {
     /// Seconds that the device takes for these operations, all of them done when this returns.
     fn seconds(&self, operations: &mut dyn FnMut() -> Result<()>) -> Result<f64>;
 
-    /// Copies as many bytes as both hold, but for a rest below 16, and says how many: for the rate at which memory can be
-    /// read and written.
+    /// Copies as many bytes as both hold, and says how many: also for the rate at which memory can be read and written.
     fn copy(&self, from: &Self::Floats, to: &mut Self::Floats) -> Result<usize>;
 
     /// Products of matrices (on the CPU of vectors) in registers alone, `rounds` times, and how many floating-point

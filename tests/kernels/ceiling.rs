@@ -8,13 +8,13 @@ use adali::backend::gpu::{Buffer, Launch};
 #[test]
 fn a_copy_is_whole_whatever_its_length() {
     let mut rng = Rng::fresh("copy_memory");
-    for vectors in [1, 255, 1024, 1025, 4099] {
-        let values: Vec<f32> = (0..4 * vectors).map(|_| rng.normal() as f32).collect();
+    for bytes in [1, 15, 16, 17, 255 * 16, 1024 * 16, 1024 * 16 + 3, 4099 * 16 - 1] {
+        let values: Vec<u8> = (0..bytes).map(|_| rng.next_u64() as u8).collect();
         for device in schedules(&mut rng) {
-            let (from, to) = (device.put(&values), device.empty(16 * vectors));
-            let params = CopyMemory { from: from.address(), to: to.address(), vectors: vectors as u64 };
-            device.run("copy_memory", Launch::over(vectors, 1024, 256), &params);
-            assert_eq!(device.get::<f32>(&to), values);
+            let (from, to) = (device.put(&values), device.empty(bytes));
+            let params = CopyMemory { from: from.address(), to: to.address(), bytes: bytes as u64 };
+            device.run("copy_memory", Launch::over(bytes.div_ceil(16), 1024, 256), &params);
+            assert_eq!(device.get::<u8>(&to), values, "{bytes} bytes");
         }
     }
 }

@@ -20,6 +20,8 @@ impl Driver for Cuda {
         if self.recording.is_on() {
             return None; // no call for a thread that records
         }
+        // What was freed counts once the stream has come to it.
+        self.stream.synchronize().ok()?;
         self.stream.context().mem_get_info().ok().map(|(free, _)| free)
     }
 

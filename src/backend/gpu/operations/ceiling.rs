@@ -15,12 +15,12 @@ const THREADS: usize = 256;
 const BLOCKS: usize = 2;
 
 impl<D: Driver> Gpu<D> {
-    /// Copies as many bytes as both have, but for a rest below 16.
+    /// Copies as many bytes as both have.
     pub(in super::super) fn copy_floats(&self, from: &Floats<D>, to: &mut Floats<D>) -> Result<usize> {
-        let vectors = from.memory.len().min(to.memory.len()) / 16;
-        let params = CopyMemory { from: from.memory.address(), to: to.memory.address(), vectors: vectors as u64 };
-        self.run("copy_memory", Launch::over(vectors, TURNS * THREADS, THREADS as u32), &params)?;
-        Ok(16 * vectors)
+        let bytes = from.memory.len().min(to.memory.len());
+        let params = CopyMemory { from: from.memory.address(), to: to.memory.address(), bytes: bytes as u64 };
+        self.run("copy_memory", Launch::over(bytes.div_ceil(16), TURNS * THREADS, THREADS as u32), &params)?;
+        Ok(bytes)
     }
 
     /// Matrix products on every multiprocessor; the floating-point operations done.

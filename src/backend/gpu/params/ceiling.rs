@@ -8,8 +8,7 @@ params! {
     struct CopyMemory {
         from: u64,
         to: u64,
-        /// Of 16 bytes.
-        vectors: u64,
+        bytes: u64,
     }
 
     /// `matrix_rate`
