@@ -55,17 +55,15 @@ KERNEL(instruction_warp, Instruction, 32, 1) {
     out[32] = __shfl_xor_sync(~0u, x, 13);
     out[64] = __shfl_up_sync(~0u, x, 5);
     out[96] = __ballot_sync(~0u, x & 1);
-    out[128] = __reduce_add_sync(~0u, x);
-    out[160] = __reduce_or_sync(~0u, x);
-    out[192] = __match_any_sync(~0u, x % 5);
-    out[224] = __byte_perm(x, ~x, x >> 7);
-    out[256] = static_cast<uint32_t>(__popc(x));
-    out[288] = static_cast<uint32_t>(__ffs(x));
+    out[128] = __match_any_sync(~0u, x % 5);
+    out[160] = __byte_perm(x, ~x, x >> 7);
+    out[192] = static_cast<uint32_t>(__popc(x));
+    out[224] = static_cast<uint32_t>(__ffs(x));
     // The odd lanes alone.
-    out[320] = 0;
-    if (LANE % 2) out[320] = __reduce_add_sync(0xaaaaaaaa, x);
+    out[256] = 0;
+    if (LANE % 2) out[256] = __ballot_sync(0xaaaaaaaa, x & 2);
     const double wide = __shfl_xor_sync(~0u, static_cast<double>(x) + 0.5, 1);
-    out[352] = static_cast<uint32_t>(wide);
+    out[288] = static_cast<uint32_t>(wide);
 }
 
 // f32 pairs -> packed pairs.
