@@ -276,9 +276,9 @@ struct Bench<'a, B> {
 
 impl<B: Backend> Bench<'_, B> {
     fn run(&mut self, operations: &[Operation], stepped: Option<&Stepped>) -> Result<End> {
-        let device = self.backend.describe();
         let ceilings = Ceilings::measure(self.backend)?;
         self.say(|| {
+            let device = self.arguments.device.describe(self.backend);
             let (copy, products) = (figure(ceilings.copy / 1e9), figure(ceilings.products / 1e9));
             format!("device    {device}\nceilings  copy {copy} GB/s, products {products} GFLOP/s")
         })?;
@@ -290,7 +290,7 @@ impl<B: Backend> Bench<'_, B> {
             command: command_line(),
             version: env!("CARGO_PKG_VERSION").into(),
             machine: machine(),
-            device,
+            device: self.backend.describe(),
             compiler: COMPILER.map(String::from),
             time: time.map_or(0, |time| time.as_secs()),
             ceilings,

@@ -153,7 +153,7 @@ fn compare<B: Backend>(backend: &B, arguments: &CompareArguments) -> Result<End>
     let quiet = arguments.train.quiet || arguments.train.json;
     let folder = comparison.folder().display().to_string();
     if !quiet {
-        introduce(&comparison, &backend.describe())?;
+        introduce(&comparison, &arguments.train.device.describe(backend))?;
     }
     let mut show = Show::new(&comparison, quiet);
     let load = |config: &Config| load_data(&config.data);
@@ -398,7 +398,7 @@ fn costs<B: Backend>(backend: &B, arguments: &CompareArguments) -> Result<End> {
     let out = arguments.train.out.as_ref().map(output).transpose()?;
     let quiet = arguments.train.quiet || arguments.train.json;
     if !quiet {
-        say(format!("device   {}", backend.describe()))?;
+        say(format!("device   {}", arguments.train.device.describe(backend)))?;
     }
     let mut all = Vec::new();
     for shape in SHAPES {

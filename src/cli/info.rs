@@ -1,6 +1,6 @@
 //! `adali info`
 
-use super::options::{DeviceOptions, on_device};
+use super::options::{Device, DeviceOptions, on_device};
 use super::{End, say};
 use crate::backend::Storage;
 use crate::backend::gpu::cuda::Cuda;
@@ -72,7 +72,12 @@ pub fn run(arguments: InfoArguments) -> Result<End> {
 }
 
 fn devices_and_data(device: &DeviceOptions, data_dir: Option<&Path>, json: bool) -> Result<()> {
-    let processor = on_device!(device, |backend| backend.describe());
+    let cards = Cuda::names();
+    // What is wrong with the driver has a line of its own.
+    let processor = match (device.device, &cards) {
+        (Device::Auto, Err(_)) => device.on_cpu()?.describe(),
+        _ => on_device!(device, |backend| backend.describe()),
+    };
     let sources: Vec<_> = DataSource::value_variants()
         .iter()
         .map(|&source| {
@@ -80,7 +85,8 @@ fn devices_and_data(device: &DeviceOptions, data_dir: Option<&Path>, json: bool)
             (source, found.map(|found| found.to_string()))
         })
         .collect();
-    let cards = Cuda::names().into_iter().enumerate().map(|(i, name)| format!("cuda:{i} ({name})"));
+    let unusable = cards.as_ref().err().map(|error| format!("{error:#}"));
+    let cards = cards.unwrap_or_default().into_iter().enumerate().map(|(i, name)| format!("cuda:{i} ({name})"));
     let devices: Vec<String> = std::iter::once(processor).chain(cards).collect();
     if json {
         let data: serde_json::Map<_, _> =
@@ -88,6 +94,7 @@ fn devices_and_data(device: &DeviceOptions, data_dir: Option<&Path>, json: bool)
         return say(json!({
             "version": env!("CARGO_PKG_VERSION"),
             "devices": devices,
+            "cuda_error": unusable,
             "data": data,
         }));
     }
@@ -95,11 +102,14 @@ fn devices_and_data(device: &DeviceOptions, data_dir: Option<&Path>, json: bool)
     for device in devices {
         say(format!("device         {device}"))?;
     }
+    if let Some(error) = unusable {
+        say(format!("cuda           none: {error}"))?;
+    }
     match COMPILER {
         Some(compiler) => {
             say(format!("kernels        {} CUDA modules, {compiler} (--kernels lists them)", MODULES.len()))?
         }
-        None => say(format!("kernels        {ADVICE}"))?,
+        None => say(format!("kernels        none: {ADVICE}"))?,
     }
     for (source, found) in sources {
         let found = found.unwrap_or_else(|| format!("not found: {}", source.advice()));
@@ -110,7 +120,7 @@ fn devices_and_data(device: &DeviceOptions, data_dir: Option<&Path>, json: bool)
 
 fn kernel_table() -> Result<()> {
     let Some(compiler) = COMPILER else {
-        return say(format!("kernels  {ADVICE}"));
+        return say(format!("kernels  none: {ADVICE}"));
     };
     say(format!("{} modules, {compiler}", MODULES.len()))?;
     let width = REPORT.iter().map(|kernel| kernel.kernel.len()).max().unwrap_or(0).max("kernel".len());

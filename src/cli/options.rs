@@ -1,6 +1,7 @@
 //! Options that several commands share.
 
 use super::note;
+use crate::backend::Storage;
 use crate::backend::cpu::Cpu;
 use crate::backend::gpu::cuda::Cuda;
 use crate::backend::gpu::{Gpu, Precision};
@@ -111,14 +112,14 @@ pub(super) use on_device;
 impl DeviceOptions {
     /// Sets the threads up and opens the device.
     pub fn open(&self) -> Result<Opened> {
-        start_threads(self.threads)?;
+        let cpu = self.on_cpu()?;
         let precision = self.precision.into();
         match self.device {
-            Device::Cpu => Ok(Opened::Cpu(Cpu)),
-            Device::Auto if Cuda::cards() == 0 => Ok(Opened::Cpu(Cpu)),
+            Device::Cpu => Ok(Opened::Cpu(cpu)),
+            Device::Auto if !Cuda::has_driver() => Ok(Opened::Cpu(cpu)),
             Device::Auto => self.open_card(0, precision).or_else(|error| {
-                note(format_args!("{error:#}; going on on the CPU"));
-                Ok(Opened::Cpu(Cpu))
+                note(format_args!("note: {error:#}; using the CPU"));
+                Ok(Opened::Cpu(cpu))
             }),
             Device::Cuda(ordinal) => self.open_card(ordinal, precision).map_err(|error| input_error!("{error:#}")),
             #[cfg(feature = "emulator")]
@@ -131,6 +132,18 @@ impl DeviceOptions {
             #[cfg(not(feature = "emulator"))]
             Device::Emulator => unreachable!("refused when it was parsed"),
         }
+    }
+
+    /// The CPU with its threads.
+    pub fn on_cpu(&self) -> Result<Cpu> {
+        start_threads(self.threads)?;
+        Ok(Cpu)
+    }
+
+    /// The device that was opened, in words; where nobody chose it, also why it is no card.
+    pub fn describe(&self, opened: &impl Storage) -> String {
+        let why = if self.device == Device::Auto && !Cuda::has_driver() { "; no NVIDIA driver found" } else { "" };
+        format!("{}{why}", opened.describe())
     }
 
     fn open_card(&self, ordinal: usize, precision: Precision) -> Result<Opened> {

@@ -1,7 +1,7 @@
 //! `adali train`
 
 use super::data::load_data;
-use super::options::{megabytes, on_device};
+use super::options::{DeviceOptions, megabytes, on_device};
 use super::progress::{Bar, epoch_lines};
 pub use super::train_options::TrainArguments;
 use super::{End, note, say, signals};
@@ -72,7 +72,7 @@ fn train<B: Backend>(trainer: Trainer<B>, run: Run, data: Dataset, arguments: &T
     // With --json, standard output holds the result alone; the bar is on standard error.
     let silent = arguments.quiet || arguments.json;
     if !silent {
-        introduce(&session.trainer, &session.run, &source)?;
+        introduce(&session.trainer, &session.run, &source, &arguments.device)?;
     }
     let total = session.trainer.config.training.epochs;
     let mut watcher = Watcher { bar: Bar::new(total, arguments.quiet), silent, total };
@@ -128,10 +128,10 @@ fn and_saved(error: anyhow::Error, run: &Run) -> anyhow::Error {
 }
 
 /// Says what will be trained, on what, and how large it is.
-fn introduce<B: Backend>(trainer: &Trainer<B>, run: &Run, source: &str) -> Result<()> {
+fn introduce<B: Backend>(trainer: &Trainer<B>, run: &Run, source: &str, device: &DeviceOptions) -> Result<()> {
     let (training, held_out) = trainer.split();
     let memory = trainer.model.memory();
-    say(format!("device   {}", trainer.model.backend().describe()))?;
+    say(format!("device   {}", device.describe(trainer.model.backend())))?;
     let left_over = match trainer.left_over() {
         0 => String::new(),
         left => format!(" ({left} left over in each epoch by batches of {})", trainer.config.training.batch),
