@@ -70,7 +70,10 @@ pub(super) fn find() -> Result<bool> {
         if let Err(error) = unsafe { Library::new(&name) } {
             let why = std::error::Error::source(&error).map_or(error.to_string(), |source| source.to_string());
             if !absent(&name, &why) {
-                bail!("the NVIDIA driver's library cannot be loaded: {why}; install the driver again");
+                bail!(
+                    "the NVIDIA driver's library cannot be loaded: {why}; install the driver again, or start \
+                     the container with its cards (docker run --gpus all)"
+                );
             }
         }
     }
