@@ -65,19 +65,19 @@ impl From<Stored> for Precision {
 /// Device and threads.
 #[derive(Args)]
 pub struct DeviceOptions {
-    /// Where to compute: auto, cpu, cuda, cuda:1 or emulator.
+    /// Device to compute on: auto, cpu, cuda, cuda:1 or emulator.
     ///
-    /// auto is the first CUDA card, else the CPU; cuda:1 a card by its number; emulator runs the CUDA kernels on the CPU,
-    /// checked and very slow.
+    /// auto takes the first CUDA card, or the CPU where there is none that can be used, and says why; cuda:1 is a card by
+    /// its number; emulator runs the CUDA kernels on the CPU, with checks and very slowly.
     #[arg(long, default_value = "auto", value_name = "DEVICE")]
     pub device: Device,
-    /// What a CUDA card or the emulator stores; the CPU computes in f32.
+    /// Format in which a CUDA card or the emulator stores numbers; the CPU computes in f32.
     #[arg(long, value_enum, default_value = "bf16")]
     pub precision: Stored,
-    /// Launch the CUDA kernels one by one, not as graphs: slower, with the same results.
+    /// Launch the CUDA kernels one by one instead of as graphs: slower, with the same results.
     #[arg(long)]
     pub no_graph: bool,
-    /// Threads; 0 for one per core. The results are the same for any number.
+    /// Number of threads, 0 for one per core; the results do not depend on it.
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub threads: usize,
 }
