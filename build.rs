@@ -2,7 +2,8 @@
 //! Tests see by `cfg(kernels)` that there are some, and in `ADALI_NVCC` which nvcc it was.
 //!
 //! Environment: `CUDA_HOME`, `NVCC_CCBIN` (nvcc's host compiler), `NVCC_PREPEND_FLAGS`, `NVCC_APPEND_FLAGS`,
-//! `ADALI_CUDA_ARCHS` (default `80,90`), `ADALI_REQUIRE_CUDA=1` (no nvcc is an error).
+//! `ADALI_CUDA_ARCHS` (default `80,90`), `ADALI_REQUIRE_CUDA` (no nvcc that can be used is an error, unless this is empty,
+//! 0, no, false or off).
 
 use std::collections::BTreeMap;
 use std::env;
@@ -16,6 +17,9 @@ const KERNELS: &str = "kernels";
 /// reference round alike.
 const FLAGS: &str = "-fatbin -O3 -std=c++17 -fmad=false --expt-relaxed-constexpr -lineinfo -Xfatbin=-compress-all \
                      -Xptxas -v -Xptxas --warn-on-spills -I kernels";
+/// The first nvcc that knows sm_90; `__grid_constant__`, which every kernel has, came with 11.7, and C++17 with 11.0.
+/// Whether it knows other architectures, it is asked.
+const OLDEST_NVCC: (u32, u32) = (11, 8);
 /// What nvcc itself reads.
 const NVCC_VARIABLES: [&str; 3] = ["NVCC_CCBIN", "NVCC_PREPEND_FLAGS", "NVCC_APPEND_FLAGS"];
 /// Part of every output's key: how outputs are made may change with this file.
@@ -32,8 +36,8 @@ fn main() {
     }
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     match Nvcc::find() {
-        Some(nvcc) => build_cuda(&nvcc, &out),
-        None => without_cuda(&out),
+        Ok(nvcc) => build_cuda(&nvcc, &out),
+        Err(why) => without_cuda(&why, &out),
     }
 }
 
@@ -45,13 +49,13 @@ fn fail(message: impl AsRef<str>) -> ! {
     exit(1)
 }
 
-fn without_cuda(out: &Path) {
-    let missing = "nvcc is neither in $CUDA_HOME/bin, PATH, /usr/local/cuda/bin nor .cuda/bin";
-    let advice = "run `make cuda` (fetches it from PyPI) and build again";
-    if env::var("ADALI_REQUIRE_CUDA").is_ok_and(|value| value == "1") {
-        fail(format!("ADALI_REQUIRE_CUDA=1, but {missing}: {advice}"));
+fn without_cuda(why: &str, out: &Path) {
+    let advice = "run `make cuda` (fetches nvcc from PyPI) and build again";
+    let required = env::var("ADALI_REQUIRE_CUDA").unwrap_or_default();
+    if !["", "0", "no", "false", "off"].contains(&required.trim().to_lowercase().as_str()) {
+        fail(format!("ADALI_REQUIRE_CUDA={required}, but {why}; {advice}"));
     }
-    println!("cargo::warning=built without CUDA kernels: {missing}. For CUDA, {advice}.");
+    println!("cargo::warning=built without CUDA kernels: {why}. For CUDA, {advice}.");
     write_table(out, None, &[], &[]);
 }
 
@@ -80,20 +84,58 @@ struct Nvcc {
 }
 
 impl Nvcc {
-    fn find() -> Option<Nvcc> {
+    /// The first that can be used; else why there is none.
+    fn find() -> Result<Nvcc, String> {
         let home = env::var_os("CUDA_HOME").map(|home| Path::new(&home).join("bin"));
         let path = env::var_os("PATH").unwrap_or_default();
         let project = env::current_dir().expect("cargo sets the folder").join(".cuda/bin");
         let folders = home.into_iter().chain(env::split_paths(&path)).chain(["/usr/local/cuda/bin".into(), project]);
-        let path = folders.map(|folder| folder.join("nvcc")).find(|path| path.is_file())?;
-        println!("cargo::rerun-if-changed={}", path.display());
-        let output = Command::new(&path).arg("--version").output();
-        let text = output.as_ref().map(|output| String::from_utf8_lossy(&output.stdout)).unwrap_or_default();
-        let Some(version) = text.split(", V").nth(1).and_then(|rest| rest.split_whitespace().next()) else {
-            fail(format!("{} --version does not say its version: {output:?}", path.display()));
+        let mut unusable = Vec::new();
+        for path in folders.map(|folder| folder.join("nvcc")).filter(|path| path.is_file()) {
+            println!("cargo::rerun-if-changed={}", path.display());
+            match Nvcc::at(&path) {
+                Ok(nvcc) => {
+                    unusable.iter().for_each(|why| println!("cargo::warning={why}; {} is used", path.display()));
+                    return Ok(nvcc);
+                }
+                Err(why) if unusable.contains(&why) => {}
+                Err(why) => unusable.push(why),
+            }
+        }
+        match unusable.is_empty() {
+            true => Err("nvcc is neither in $CUDA_HOME/bin, PATH, /usr/local/cuda/bin nor .cuda/bin".into()),
+            false => Err(unusable.join(", and ")),
+        }
+    }
+
+    /// Asks it for its version and architectures; else why it is of no use, in one line.
+    fn at(path: &Path) -> Result<Nvcc, String> {
+        let text = run(Command::new(path).arg("--version")).map_err(|why| format!("{} {why}", path.display()))?;
+        let version = text.split(", V").nth(1).and_then(|rest| rest.split_whitespace().next());
+        let mut numbers = version.unwrap_or_default().split('.').map_while(|number| number.parse().ok());
+        let (Some(version), Some(major), Some(minor)) = (version, numbers.next(), numbers.next()) else {
+            let line = text.lines().next().unwrap_or_default();
+            return Err(format!("{} --version does not say its version, but {line:?}", path.display()));
         };
+        let (oldest_major, oldest_minor) = OLDEST_NVCC;
+        if (major, minor) < OLDEST_NVCC {
+            return Err(format!(
+                "{} is nvcc {version}, and the kernels need {oldest_major}.{oldest_minor} or newer",
+                path.display()
+            ));
+        }
+        let known =
+            run(Command::new(path).arg("--list-gpu-code")).map_err(|why| format!("{} {why}", path.display()))?;
+        let knows = |&number: &u32| known.split_whitespace().any(|name| name == format!("sm_{number}"));
+        if let Some(number) = architectures().iter().map(|(_, number)| number).find(|number| !knows(number)) {
+            let known = known.split_whitespace().collect::<Vec<_>>().join(", ");
+            let nvcc = path.display();
+            return Err(format!(
+                "{nvcc} is nvcc {version}, which has no sm_{number} of ADALI_CUDA_ARCHS (it has {known})"
+            ));
+        }
         let flags = FLAGS.split(' ').map(str::to_string).chain(architecture_flags()).collect();
-        Some(Nvcc { path, version: format!("nvcc {version}"), flags })
+        Ok(Nvcc { path: path.into(), version: format!("nvcc {version}"), flags })
     }
 
     /// `kernels/x.cu` to `x.fatbin` and `x.log` in `out`, unless what they came from (`x.key`) is the same.
@@ -107,13 +149,12 @@ impl Nvcc {
             fs::create_dir_all(&keep).map_err(|error| error.to_string())?;
             let mut command = Command::new(&self.path);
             command.args(&self.flags).arg("--keep").arg("--keep-dir").arg(&keep).arg("-o").arg(&fatbin).arg(source);
-            let output = command.output().map_err(|error| error.to_string())?;
-            let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-            if !output.status.success() {
-                let said: Vec<_> = said.lines().filter(|line| !line.starts_with("ptxas info")).collect();
-                return Err(format!("nvcc cannot compile {}:\n{}", source.display(), said.join("\n")));
+            let _ = fs::remove_file(&fatbin);
+            let said = run(&mut command).map_err(|why| format!("{} {why}", self.path.display()))?;
+            if !fatbin.is_file() {
+                return Err(format!("{} ended well and wrote no {}", self.path.display(), fatbin.display()));
             }
-            write(&log, &(said.into_owned() + &ptx_bounds(&keep)));
+            write(&log, &(said + &ptx_bounds(&keep)));
             let _ = fs::remove_dir_all(&keep);
             Ok(())
         })?;
@@ -121,18 +162,38 @@ impl Nvcc {
     }
 }
 
+/// What a command says, on both of its outputs; else what went wrong: how it ended, and what it said if anything.
+fn run(command: &mut Command) -> Result<String, String> {
+    let output = command.output().map_err(|error| format!("cannot be started: {error}"))?;
+    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    if output.status.success() {
+        return Ok(said.into_owned());
+    }
+    let said: Vec<_> = said.lines().filter(|line| !line.starts_with("ptxas info")).collect();
+    match (output.status, said.join("\n").trim()) {
+        (ended, "") => Err(format!("failed and said nothing ({ended})")),
+        (ended, said) => Err(format!("failed ({ended}): {said}")),
+    }
+}
+
+/// The names in `ADALI_CUDA_ARCHS`, such as `90a`, with their numbers.
+fn architectures() -> Vec<(String, u32)> {
+    let list = env::var("ADALI_CUDA_ARCHS").unwrap_or("80,90".into());
+    let number = |name: &str| name.trim_end_matches(|c: char| c.is_ascii_lowercase()).parse().ok();
+    let named = list.split(',').map(str::trim).map(|name| Some((name.to_string(), number(name)?)));
+    named
+        .collect::<Option<_>>()
+        .unwrap_or_else(|| fail(format!("ADALI_CUDA_ARCHS={list:?} is not a list such as 80,90a")))
+}
+
 /// Native code for each of `ADALI_CUDA_ARCHS`, and PTX of the lowest for cards that came later. `90a` means the
 /// instructions that only that very generation has, so its PTX would be of no use to a later one.
 fn architecture_flags() -> Vec<String> {
-    let list = env::var("ADALI_CUDA_ARCHS").unwrap_or("80,90".into());
-    let number = |name: &str| name.trim_end_matches(|c: char| c.is_ascii_lowercase()).parse::<u32>().ok();
-    let names: Vec<&str> = list.split(',').map(str::trim).collect();
-    let Some(lowest) = names.iter().map(|name| number(name)).min().flatten() else {
-        fail(format!("ADALI_CUDA_ARCHS={list:?} is not a list such as 80,90a"));
-    };
-    let native = names.iter().map(|name| format!("arch=compute_{name},code=sm_{name}"));
-    let floor = format!("arch=compute_{lowest},code=compute_{lowest}");
-    native.chain([floor]).flat_map(|code| ["-gencode".to_string(), code]).collect()
+    let names = architectures();
+    let native = names.iter().map(|(name, _)| format!("arch=compute_{name},code=sm_{name}"));
+    let lowest = names.iter().map(|(_, number)| number).min();
+    let floor = lowest.map(|lowest| format!("arch=compute_{lowest},code=compute_{lowest}"));
+    native.chain(floor).flat_map(|code| ["-gencode".to_string(), code]).collect()
 }
 
 /// The lines of the PTX files in `folder` that say how many threads a block of each kernel may have.
@@ -295,9 +356,18 @@ fn in_parallel<R: Send>(items: &[PathBuf], work: impl Fn(&Path) -> Result<R, Str
         }
     });
     let results = results.into_inner().expect("no thread panics");
-    let errors: Vec<_> = results.values().filter_map(|result| result.as_ref().err().map(String::as_str)).collect();
+    let mut errors = BTreeMap::<&str, Vec<&PathBuf>>::new();
+    for (item, result) in &results {
+        if let Err(why) = result {
+            errors.entry(why).or_default().push(item);
+        }
+    }
     if !errors.is_empty() {
-        fail(errors.join("\n"));
+        let each = errors.iter().map(|(why, items)| match items.len() {
+            1 => format!("cannot compile {}: {why}", items[0].display()),
+            all => format!("cannot compile {} and {} more: {why}", items[0].display(), all - 1),
+        });
+        fail(each.collect::<Vec<_>>().join("\n"));
     }
     results.into_values().filter_map(Result::ok).collect()
 }

@@ -39,7 +39,7 @@ pub struct Resources {
 include!(concat!(env!("OUT_DIR"), "/kernels.rs"));
 
 /// What a program without kernels tells its user.
-pub const ADVICE: &str = "none: this program was built without nvcc. \
+pub const ADVICE: &str = "this program was built without nvcc and has no kernels; \
     `make cuda` fetches nvcc from PyPI into .cuda; then build again (ADALI_REQUIRE_CUDA=1 makes sure)";
 
 impl Resources {

@@ -121,7 +121,7 @@ fn a_device_that_computes_nothing_is_found() {
         eprintln!("left out: a device that computes nothing needs the kernels, and they were built without nvcc");
         return;
     }
-    let Some(folder) = driver("nothing.c", home.path()) else { return };
+    let Some(folder) = driver("nothing.c", "", home.path()) else { return };
     let on_nothing = |arguments: &str| {
         let mut command = command(home.path(), arguments);
         command.env("LD_LIBRARY_PATH", &folder);

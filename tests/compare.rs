@@ -2,7 +2,9 @@
 
 mod process;
 
-use process::{Random, adali, assert_no_leftovers, bytes, command, finish, metrics, result, run, signal, snapshot};
+use process::{
+    Random, adali, assert_no_leftovers, bytes, command, finish, first_line, metrics, result, run, signal, snapshot,
+};
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
@@ -326,4 +328,27 @@ fn plans_that_cannot_be_are_refused_before_anything_is_written() {
     }
     assert_eq!(cases, plans.len() + 8 + 5);
     assert_eq!(snapshot(home.path()).len(), 1);
+}
+
+#[test]
+fn samples_that_fill_no_batch_are_said() {
+    let home = TempDir::new().unwrap();
+    let ran = adali(home.path(), "compare --surrogates adali --seeds 1 --channels 4 --epochs 1 --limit 70").done();
+    let data = "data     digits (built in): 70 to train on (6 left over in each epoch by batches of 32), 8 held out";
+    assert_eq!(ran.out.lines().filter(|line| *line == data).count(), 1, "{ran}");
+}
+
+/// What was measured before Ctrl-C is written.
+#[cfg(unix)]
+#[test]
+fn costs_that_are_interrupted_are_written() {
+    let home = TempDir::new().unwrap();
+    let mut child = command(home.path(), "compare --cost --device cpu --out out").spawn().unwrap();
+    assert!(first_line(&mut child).starts_with("device"));
+    signal(&child, "INT");
+    let ran = finish(child, "compare --cost");
+    assert!(ran.code == Some(130) && ran.err.starts_with("interrupted after 0 of 3 shapes; "), "{ran}");
+    assert!(ran.err.contains("out/cost.json") && ran.err.lines().count() == 1, "{ran}");
+    let cost: Value = serde_json::from_slice(&bytes(home.path().join("out/cost.json"))).unwrap();
+    assert!(cost["shapes"].as_array().unwrap().is_empty() && cost["command"].is_string(), "{cost}");
 }

@@ -55,7 +55,7 @@ fn the_same_seed_gives_the_same_recordings_for_any_number_of_threads() {
     assert_eq!(written["events"].as_u64().unwrap() * 5, total as u64);
     assert!(total > 80 * 1000 && written["on"].as_u64().unwrap() * 10 > total as u64 / 5 * 4);
     // The digits' first image is a 0.
-    assert!(files.contains_key("Train/0/00001.bin") && files.contains_key("Test/9/") && files.len() == 80 + 22 + 1);
+    assert!(files.contains_key("Train/0/00001.bin") && files.contains_key("Test/9/") && files.len() == 80 + 22 + 2);
     for (out, more, same) in [
         ("three", "--threads 3", true),
         ("forced", "", true),
@@ -118,7 +118,7 @@ fn a_simulation_that_is_stopped_leaves_nothing() {
     for (out, more) in [("events", "--force"), ("fresh", "")] {
         let arguments = format!("simulate-events --data digits --side 64 --out {out} {more}");
         let child = command(home.path(), &arguments).spawn().unwrap();
-        while !home.path().join(out).join("Train.tmp/0").exists() {
+        while !home.path().join(out).join(".adali.next/Train/0").exists() {
             std::thread::sleep(Duration::from_millis(1));
         }
         signal(&child, "INT");
@@ -128,6 +128,34 @@ fn a_simulation_that_is_stopped_leaves_nothing() {
     }
     assert_eq!(stopped, 2);
     assert!(snapshot(home.path()) == before, "something was left");
+}
+
+#[cfg(unix)]
+#[test]
+fn two_simulations_do_not_share_a_folder() {
+    let home = TempDir::new().unwrap();
+    let slow = "simulate-events --data digits --side 64 --out events";
+    let child = command(home.path(), slow).spawn().unwrap();
+    while !home.path().join("events/.adali.next/Train/0").exists() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let holder = format!("process {}", child.id());
+    simulate(home.path(), "events", "").failed(2, &["events is in use by", &holder]);
+    simulate(home.path(), "events", "--force").failed(2, &["events is in use by", &holder]);
+    signal(&child, "KILL");
+    finish(child, slow);
+    // What a kill leaves is in nobody's way, and not taken for recordings.
+    assert!(!home.path().join("events/Train").exists());
+    simulate(home.path(), "events", "").done();
+    assert!(!home.path().join("events/.adali.next").exists());
+    // Killed while the new recordings took the old ones' place: half of them, and the description in the hidden folder.
+    fs::create_dir(home.path().join("events/.adali.next")).unwrap();
+    fs::rename(home.path().join("events/simulation.toml"), home.path().join("events/.adali.next/simulation.toml"))
+        .unwrap();
+    fs::remove_dir_all(home.path().join("events/Test")).unwrap();
+    simulate(home.path(), "events", "").failed(2, &["events/Train exists", "--force"]);
+    simulate(home.path(), "events", "--force").done();
+    assert!(home.path().join("events/Test/9").exists() && home.path().join("events/simulation.toml").exists());
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 mod process;
 
-use process::{adali, bytes, command, run};
+use process::{adali, bytes, command, run, snapshot};
 use std::fs;
 use std::path::Path;
 use tempfile::TempDir;
@@ -115,6 +115,37 @@ fn a_bench_that_could_not_be_written_measures_nothing() {
         assert!(ran.out.is_empty(), "{ran}");
         adali(home.path(), &format!("bench {option} /")).failed(2, &["is a folder"]);
     }
+}
+
+/// `--quiet` leaves what `--json` asks for, and notes and errors.
+#[test]
+fn quiet_means_the_same_everywhere() {
+    let home = TempDir::new().unwrap();
+    let simulate = "simulate-events --data digits --limit 2 --out";
+    let train = "train --channels 4 --epochs 1 --limit 64 --out";
+    for line in [&format!("{simulate} events"), &format!("{train} run")] {
+        assert!(adali(home.path(), &format!("{line} --quiet")).done().out.is_empty(), "{line}");
+    }
+    let mut recordings = snapshot(&home.path().join("events")).into_keys().filter(|name| name.ends_with(".bin"));
+    let events = format!("events events/{}", recordings.next().unwrap());
+    let compare = "compare --surrogates adali --seeds 1 --channels 4 --epochs 1 --limit 64 --out";
+    for (line, again) in [
+        (&*events, &*events),
+        ("eval run", "eval run"),
+        ("info", "info"),
+        ("info --kernels", "info --kernels"),
+        (&format!("{simulate} e2"), &format!("{simulate} e3")),
+        (&format!("{train} r2"), &format!("{train} r3")),
+        (&format!("{compare} c2"), &format!("{compare} c3")),
+    ] {
+        let quiet = adali(home.path(), &format!("{line} -q")).done();
+        assert!(quiet.out.is_empty(), "{quiet}");
+        let json = adali(home.path(), &format!("-q {again} --json")).done();
+        assert!(json.out.lines().count() == 1 && json.json().is_object(), "{json}");
+    }
+    let inspect = adali(home.path(), "inspect run -q").done();
+    assert!(inspect.out.is_empty() && home.path().join("inspect.safetensors").exists(), "{inspect}");
+    adali(home.path(), "eval nowhere -q").failed(2, &["nowhere"]);
 }
 
 #[test]

@@ -3,8 +3,9 @@
 use super::compare::command_line;
 use super::defaults::network_file;
 use super::options::{DeviceOptions, on_device};
+use super::progress::target;
 use super::signals;
-use super::{End, is_unheard, say};
+use super::{End, is_quiet, is_unheard, say};
 use crate::backend::Backend;
 use crate::backend::shape::Volume;
 use crate::bench::measure::{COPIES, Ceilings, Copies, Failure, Measured};
@@ -31,73 +32,80 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 pub const EXAMPLES: &str = "\
 Operations:
-  synapses  conv_lif_forward, conv_current, conv_batch_norm, conv_input_grad, conv_input_grad_lif (cards),
-            conv_weight_grad, pack_weight, weight_norm_forward, weight_norm_backward
-  neurons   norm_lif_forward, spike_backward, norm_spike_backward, max_pool_forward, avg_pool_forward, bias_grad
-  training  input, dropout_spikes, dropout_floats, vote_currents, vote_spikes, vote_backward, loss, update,
-            collect_counts, tune_bounds; train_step, a whole step of --network
+  synapses  conv_lif_forward, conv_current, conv_batch_norm, conv_input_grad,
+            conv_input_grad_lif (cards), conv_weight_grad, pack_weight,
+            weight_norm_forward, weight_norm_backward
+  neurons   norm_lif_forward, spike_backward, norm_spike_backward,
+            max_pool_forward, avg_pool_forward, bias_grad
+  training  input, dropout_spikes, dropout_floats, vote_currents, vote_spikes,
+            vote_backward, loss, update, collect_counts, tune_bounds;
+            train_step, a whole step of --network
 
 The columns:
-  µs         median of one call over the rounds; tensors lie in no cache, where there are enough of them
-  GB/s       the tensors, each read or written once, by the time; likewise GFLOP/s of convolutions
-  floor µs   what that takes at the rates of a copy and of products in registers, measured first; on
-             the CPU, which skips silent inputs, products with spikes alone are counted
-  of it %    the floor by the time
-On a card also registers of the kernel that has most. The columns of --card: blocks of a launch, waves
-in which the card runs them, and instructions of the kernel's main loop, those with a matrix product
-beside it (with cuobjdump).
-Every result is first compared with plain loops in f64; a wrong one is an error, and not timed.
+  µs        median of one call over the rounds, on copies of the tensors that
+            together do not fit a cache
+  GB/s      the tensors, each read or written once, divided by the time; so are
+            the GFLOP/s of convolutions
+  floor µs  what that takes at the rates of a copy and of products in registers,
+            which are measured first; on the CPU, which skips silent inputs,
+            only products with spikes count
+  of it %   the floor divided by the time
+On a card there are also the registers of the kernel that takes most. --card has
+other columns: the blocks of a launch, the waves in which the card runs them,
+and the instructions of the kernel's main loop next to those with a matrix
+product (with cuobjdump).
+Every result is first compared with plain loops in f64; a wrong one is an error
+and is not timed.
 
 Examples:
-  adali bench                                      every operation, three shapes: some minutes
+  adali bench                         every operation, three shapes: minutes
   adali bench conv_lif_forward --shape T=4,N=64,C=128,H=14
-  adali bench --surrogates                         what a slope costs, in identical kernels
-  adali bench train_step --network conv2 --input 1x28x28 --surrogate adali,arctan
-  adali bench --card h100                          a plan on paper: floors, launches, registers, occupancy
-  adali bench --json before.json                   then, after a change:
-  adali bench --baseline before.json               marks what moved beyond the spread";
+  adali bench --surrogates            what a slope costs, in identical kernels
+  adali bench train_step --network conv2 --input 1x28x28 --surrogate arctan
+  adali bench --card h100             a plan on paper: floors, launches
+  adali bench --json before.json      then, after a change:
+  adali bench --baseline before.json  what moved by more than the spread";
 
 /// Samples of the usual shapes by which the CPU's are fewer.
 const CPU_SHARE: usize = 8;
 
 #[derive(Args)]
 pub struct BenchArguments {
-    /// What to measure, see below [default: all but train_step].
+    /// Operations to time, of those that --help lists [default: all but train_step].
     #[arg(value_name = "OPERATION")]
     operations: Vec<String>,
-    /// A layer: T steps, N samples, C x H x W in, K filters; W, K, kernel and stride have usual values. May be repeated.
+    /// A layer: T steps, N samples, C x H x W in, K filters; W, K, kernel and stride have usual values; may be given
+    /// several times [default: three usual layers].
     #[arg(long, value_name = "T=4,N=64,C=64,H=32,…")]
     shape: Vec<LayerShape>,
-    /// Every shape of the tables; for neurons alone also 2^20 of them over 4 to 32 steps.
+    /// Take every shape of the tables; for neurons also 2^20 of them over 4 to 32 steps.
     #[arg(long, conflicts_with = "shape")]
     all: bool,
-    /// Compare surrogates and resets in the backward pass of neurons, taking turns.
+    /// Compare surrogates and resets in the backward pass of neurons, in turns.
     #[arg(long, conflicts_with = "operations")]
     surrogates: bool,
     /// Share of neuron-steps that spike.
     #[arg(long, value_name = "SHARE", default_value_t = 0.1)]
     firing_rate: f64,
-    /// Rounds, each some hundredths of a second an operation.
+    /// Rounds, of some hundredths of a second per operation.
     #[arg(long, value_name = "N", default_value_t = ROUNDS)]
     rounds: usize,
-    /// Measure nothing: print what the kernels would take of this card, by the compiler's report and the data sheet.
+    /// Measure nothing; print what the kernels would need on this card, by the compiler's report and the data sheet
+    /// [default: measure].
     #[arg(long, value_enum, conflicts_with_all = ["baseline", "rounds"])]
     card: Option<NamedCard>,
-    /// Mark what is slower or faster than in this file of an earlier --json.
+    /// Mark what is slower or faster than in this file, which --json wrote before [default: none].
     #[arg(long, value_name = "FILE")]
     baseline: Option<PathBuf>,
-    /// Write all figures to this file, also after Ctrl-C.
+    /// Write all figures to this file, after Ctrl-C too [default: none].
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Draw a roofline plot of all figures as SVG.
+    /// Draw a roofline plot of all figures as SVG [default: none].
     #[arg(long, value_name = "FILE", conflicts_with = "card")]
     svg: Option<PathBuf>,
     /// Overwrite the files of --json and --svg.
     #[arg(long)]
     force: bool,
-    /// Nothing but errors; files are written.
-    #[arg(long, short)]
-    quiet: bool,
     #[command(flatten)]
     device: DeviceOptions,
     #[command(flatten)]
@@ -111,13 +119,13 @@ struct StepOptions {
     /// Preset or TOML file.
     #[arg(long, value_name = "PRESET|FILE", default_value = "conv2")]
     network: String,
-    /// Samples of the step.
+    /// Samples per step.
     #[arg(long, value_name = "N", default_value_t = 64)]
     batch: usize,
-    /// Extents of a sample.
+    /// Size of a sample: channels, rows, columns.
     #[arg(long, value_name = "CxHxW", default_value = "1x28x28")]
     input: ImageShape,
-    /// Surrogates, taking turns.
+    /// Surrogates, in turns.
     #[arg(long, value_enum, value_delimiter = ',', default_value = "adali")]
     surrogate: Vec<SurrogateKind>,
     /// What moves the weights.
@@ -160,19 +168,19 @@ fn on_paper(
     let precision = arguments.device.precision.into();
     let mut paper = Paper::new(card, precision)?;
     let (name, Ceilings { copy, products }) = (card.name(), card.ceilings(precision));
-    if !arguments.quiet {
+    if !is_quiet() {
         let (copy, products) = (figure(copy / 1e9), figure(products / 1e9));
         say(format!("{name}, on paper, not measured: {copy} GB/s, {products} GFLOP/s by its data sheet"))?;
     }
     let mut plans = Vec::new();
     for (shape, operations) in arguments.cases(operations, false) {
         let planned = paper.plan(shape, &operations, arguments.firing_rate)?;
-        if !arguments.quiet {
+        if !is_quiet() {
             say(format!("\n{shape}\n{}", paper_table(&planned).indented(2).trim_end()))?;
         }
         plans.extend(planned);
     }
-    if !paper.reads_code() && !arguments.quiet {
+    if !paper.reads_code() && !is_quiet() {
         say("\nno machine code was looked at: cuobjdump is not found (`make cuda` fetches it)")?;
     }
     if let Some(json) = json {
@@ -273,9 +281,9 @@ struct Bench<'a, B> {
 
 impl<B: Backend> Bench<'_, B> {
     fn run(&mut self, operations: &[Operation], stepped: Option<&Stepped>) -> Result<End> {
-        let device = self.backend.describe();
         let ceilings = Ceilings::measure(self.backend)?;
         self.say(|| {
+            let device = self.arguments.device.describe(self.backend);
             let (copy, products) = (figure(ceilings.copy / 1e9), figure(ceilings.products / 1e9));
             format!("device    {device}\nceilings  copy {copy} GB/s, products {products} GFLOP/s")
         })?;
@@ -287,7 +295,7 @@ impl<B: Backend> Bench<'_, B> {
             command: command_line(),
             version: env!("CARGO_PKG_VERSION").into(),
             machine: machine(),
-            device,
+            device: self.backend.describe(),
             compiler: COMPILER.map(String::from),
             time: time.map_or(0, |time| time.as_secs()),
             ceilings,
@@ -393,11 +401,11 @@ impl<B: Backend> Bench<'_, B> {
     }
 
     fn say(&self, line: impl FnOnce() -> String) -> Result<()> {
-        if self.arguments.quiet { Ok(()) } else { say(line()) }
+        if is_quiet() { Ok(()) } else { say(line()) }
     }
 
     fn bar(&self, cases: usize) -> ProgressBar {
-        let bar = if self.arguments.quiet { ProgressBar::hidden() } else { ProgressBar::new(cases as u64) };
+        let bar = ProgressBar::with_draw_target(Some(cases as u64), target());
         let style = ProgressStyle::with_template("{bar:10} {pos}/{len}  {elapsed}");
         bar.set_style(style.expect("the template is well-formed").progress_chars("━╸─"));
         bar

@@ -4,9 +4,9 @@ use super::data::{DataOptions, load_data};
 use super::defaults::usual;
 use super::options::on_device;
 use super::progress::{line, message_bar, room, time_left};
-use super::train::TrainArguments;
+use super::train::{TrainArguments, used};
 use super::train_options::NOT_WITH_RESUME;
-use super::{End, note, say, signals};
+use super::{End, is_quiet, note, say, signals};
 use crate::backend::Backend;
 use crate::bail_input;
 use crate::compare::operations::{SHAPES, operation_costs};
@@ -28,7 +28,6 @@ use anyhow::{Result, bail};
 use clap::{Arg, Args};
 use indicatif::ProgressBar;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 const COMPARE: &str = "Comparison";
@@ -38,14 +37,15 @@ const MOST_SEEDS: usize = 1000;
 
 pub const EXAMPLES: &str = "\
 Examples:
-  adali compare                                  digits, three surrogates, three seeds: half a minute
-  adali compare --surrogates adali,rectangle --seeds 5 --data fashion-mnist --epochs 5
+  adali compare                   digits, 3 surrogates, 3 seeds: half a minute
+  adali compare --surrogates adali,rectangle --data fashion-mnist --epochs 5
   adali compare --plan bounds.toml --out runs/bounds
-  adali compare --resume runs/bounds             after Ctrl-C or a kill: what has finished stays
-  adali compare --resume runs/bounds --seeds 5   more seeds for what was compared
-  adali compare --cost                           what slopes, packed state and histograms cost
+  adali compare --resume runs/bounds            after Ctrl-C or a kill
+  adali compare --resume runs/bounds --seeds 5  more seeds for the same
+  adali compare --cost            what slopes, packed state and histograms cost
 
-A plan is a configuration of which every key is optional (as a run folder's config.toml), and what differs from it:
+A plan is a configuration, with the keys of a run folder's config.toml, all of
+them optional, and the configurations that differ from it:
   seeds = [0, 1, 2]
   training.epochs = 10
 
@@ -62,23 +62,21 @@ A plan is a configuration of which every key is optional (as a run folder's conf
   network.surrogate.kind = \"arctan\"
   training.learning_rate = 0.05
 
-Options such as --epochs change the plan's base. Each run is a run folder, OUT/NAME/seed-N.";
+Options such as --epochs change what they differ from. Each run is a run folder,
+OUT/NAME/seed-N.";
 
 /// Help of options that mean something else here than in `adali train`.
 pub fn out_help(arg: Arg) -> Arg {
     arg.help("Folder to write [default: runs/compare-1, -2, …]")
 }
 pub fn resume_help(arg: Arg) -> Arg {
-    arg.help("Continue the comparison in this folder; all but --seeds comes from there")
+    arg.help("Continue the comparison in this folder, with its own settings but for --seeds [default: a new one]")
 }
 pub fn force_help(arg: Arg) -> Arg {
     arg.help("Overwrite the comparison in --out")
 }
 pub fn seed_help(arg: Arg) -> Arg {
     arg.help("The first seed; the others follow it [default: 0]").long_help(None)
-}
-pub fn quiet_help(arg: Arg) -> Arg {
-    arg.help("Nothing but errors, and what --json prints")
 }
 
 /// All that says what to train.
@@ -92,16 +90,16 @@ pub struct CompareArguments {
     /// Surrogates to compare [default: adali,sigmoid,arctan].
     #[arg(long, value_enum, value_delimiter = ',', value_name = "KIND,KIND,…", help_heading = COMPARE, conflicts_with_all = ["plan", "resume"])]
     surrogates: Option<Vec<SurrogateKind>>,
-    /// Compare the configurations of this file (TOML) instead; see below.
+    /// Compare the configurations of this file; see --help [default: none].
     #[arg(long, value_name = "FILE", help_heading = COMPARE, conflicts_with_all = ["config", "resume"])]
     plan: Option<PathBuf>,
-    /// Seeds for each configuration; with --resume as many as there shall be in all [default: 3, or those of the plan].
+    /// Number of seeds for each configuration; with --resume, the new total [default: 3, or those of the plan].
     #[arg(long, value_name = "N", help_heading = COMPARE)]
     seeds: Option<usize>,
-    /// Report the epochs to this validation accuracy, a share [default: 0.9].
+    /// Report how many epochs reach this validation accuracy, a share [default: 0.9].
     #[arg(long, value_name = "SHARE", help_heading = COMPARE, conflicts_with = "resume")]
     reach: Option<f64>,
-    /// Train nothing: time single operations at several shapes, on random data; with --out also to cost.json.
+    /// Train nothing; time single operations on random data of several shapes, and write cost.json if --out is given.
     #[arg(long, help_heading = COMPARE, conflicts_with_all = not_with_cost())]
     cost: bool,
     /// Share of neuron-steps that spike in the data of --cost.
@@ -119,17 +117,17 @@ pub fn run(arguments: CompareArguments) -> Result<End> {
 }
 
 fn compare<B: Backend>(backend: &B, arguments: &CompareArguments) -> Result<End> {
-    let (mut comparison, stop) = match &arguments.train.resume {
+    let (mut comparison, samples, stop) = match &arguments.train.resume {
         Some(folder) => {
             let place = Comparison::enter(folder)?;
             let plan = resumed_plan(folder, &arguments.train.data, arguments.seeds)?;
-            check(&plan)?;
+            let samples = check(&plan)?;
             let stop = signals::watch()?;
             let comparison = Comparison::open(place, plan)?;
             if arguments.seeds.is_some() {
                 comparison.save_plan()?;
             }
-            (comparison, stop)
+            (comparison, samples, stop)
         }
         None => {
             let inputs: Vec<&Path> = arguments.plan.as_deref().into_iter().chain(arguments.train.inputs()).collect();
@@ -138,22 +136,22 @@ fn compare<B: Backend>(backend: &B, arguments: &CompareArguments) -> Result<End>
                 Place::check(folder, &KIND, force, &inputs)?;
             }
             let plan = arguments.new_plan()?;
-            check(&plan)?;
+            let samples = check(&plan)?;
             let stop = signals::watch()?;
             let comparison = match out {
                 Some(folder) => Comparison::create(folder.clone(), plan, force, &inputs)?,
                 None => Comparison::create_free(plan)?,
             };
-            (comparison, stop)
+            (comparison, samples, stop)
         }
     };
     if let Some(text) = comparison.note() {
         note(text);
     }
-    let quiet = arguments.train.quiet || arguments.train.json;
+    let quiet = is_quiet() || arguments.train.json;
     let folder = comparison.folder().display().to_string();
     if !quiet {
-        introduce(&comparison, &backend.describe())?;
+        introduce(&comparison, &samples, &arguments.train.device.describe(backend))?;
     }
     let mut show = Show::new(&comparison, quiet);
     let load = |config: &Config| load_data(&config.data);
@@ -265,9 +263,10 @@ fn resumed_plan(folder: &Path, moved: &DataOptions, count: Option<usize>) -> Res
     Plan::new(seeds, file.reach.unwrap_or(REACH), command, configurations)
 }
 
-/// Checks every configuration before anything is written.
-fn check(plan: &Plan) -> Result<()> {
+/// Checks every configuration before anything is written; what they do with which samples, each once.
+fn check(plan: &Plan) -> Result<Vec<String>> {
     let mut known: Option<(DataSpec, Dataset)> = None;
+    let mut samples = Vec::new();
     for configuration in &plan.configurations {
         let spec = &configuration.config.data;
         let data = match known.take() {
@@ -277,9 +276,15 @@ fn check(plan: &Plan) -> Result<()> {
             _ => load_data(spec)?,
         };
         configuration.check(&data)?;
+        let (training, held_out) = configuration.config.parts(&data.train.labels)?;
+        let used = used(training.len(), held_out.len(), configuration.config.training.batch);
+        let line = format!("{} ({}): {used}", spec.source.name(), data.source);
+        if !samples.contains(&line) {
+            samples.push(line);
+        }
         known = Some((spec.clone(), data));
     }
-    Ok(())
+    Ok(samples)
 }
 
 /// The command as it was given, quoted where a shell needs it.
@@ -288,12 +293,15 @@ pub(super) fn command_line() -> String {
     std::iter::once("adali".to_string()).chain(words).collect::<Vec<_>>().join(" ")
 }
 
-fn introduce(comparison: &Comparison, device: &str) -> Result<()> {
+fn introduce(comparison: &Comparison, samples: &[String], device: &str) -> Result<()> {
     let plan = &comparison.plan;
     let names: Vec<&str> = plan.configurations.iter().map(|c| c.name.as_str()).collect();
     let seeds: Vec<String> = plan.seeds.iter().map(u64::to_string).collect();
     say(format!("device   {device}"))?;
-    say(format!("compare  {} on {}", names.join(", "), plan.configurations[0].config.data.source.name()))?;
+    say(format!("compare  {}", names.join(", ")))?;
+    for line in samples {
+        say(format!("data     {line}"))?;
+    }
     say(format!("seeds    {}", seeds.join(", ")))?;
     say(format!("runs     {} in {}", comparison.runs.len(), comparison.folder().display()))
 }
@@ -316,7 +324,7 @@ struct Show {
 
 impl Show {
     fn new(comparison: &Comparison, quiet: bool) -> Self {
-        let (bar, runs) = (message_bar(quiet), comparison.runs.len());
+        let (bar, runs) = (message_bar(), comparison.runs.len());
         let width = comparison.plan.configurations.iter().map(|c| c.name.chars().count()).max().unwrap_or(0);
         Self { bar, quiet, runs, width, index: 0, head: String::new(), epochs: 1, begun: None }
     }
@@ -396,19 +404,20 @@ fn costs<B: Backend>(backend: &B, arguments: &CompareArguments) -> Result<End> {
         Output::new("--out", &folder.join("cost.json"), arguments.train.force, &[])
     };
     let out = arguments.train.out.as_ref().map(output).transpose()?;
-    let quiet = arguments.train.quiet || arguments.train.json;
+    let quiet = is_quiet() || arguments.train.json;
     if !quiet {
-        say(format!("device   {}", backend.describe()))?;
+        say(format!("device   {}", arguments.train.device.describe(backend)))?;
     }
+    let stop = signals::watch()?;
     let mut all = Vec::new();
     for shape in SHAPES {
-        let costs = operation_costs(backend, shape, rate, &AtomicBool::new(false))?;
-        let Some(costs) = costs else { return Ok(End::Interrupted) };
+        let Some(costs) = operation_costs(backend, shape, rate, stop)? else { break };
         if !quiet {
             say(format!("\n{}", report::operation_tables(&costs)))?;
         }
         all.push(costs);
     }
+    let measured = all.len();
     let json = serde_json::json!({
         "command": command_line(),
         "version": env!("CARGO_PKG_VERSION"),
@@ -416,11 +425,16 @@ fn costs<B: Backend>(backend: &B, arguments: &CompareArguments) -> Result<End> {
         "device": backend.describe(),
         "shapes": all,
     });
-    if let Some(out) = out {
+    if let Some(out) = &out {
         out.write((serde_json::to_string_pretty(&json)? + "\n").as_bytes())?;
     }
     if arguments.train.json {
         say(&json)?;
+    }
+    if measured < SHAPES.len() {
+        let kept = out.map_or(String::new(), |out| format!("; {} has what was measured", out.path().display()));
+        note(format_args!("interrupted after {measured} of {} shapes{kept}", SHAPES.len()));
+        return Ok(End::Interrupted);
     }
     Ok(End::Done)
 }

@@ -1,6 +1,7 @@
 //! Which data a command uses, and how a person waits for them.
 
 use super::note;
+use super::progress::target;
 use super::signals::STOP;
 use crate::bail_input;
 use crate::data::events::cache::usual_folder;
@@ -20,13 +21,13 @@ use std::sync::{Mutex, PoisonError};
 /// Another place for the data than the one in a configuration.
 #[derive(Args)]
 pub struct DataOptions {
-    /// Data set [default: that of the configuration, else digits].
+    /// Data set [default: that of the configuration, or digits].
     #[arg(long, value_enum)]
     pub data: Option<DataSource>,
     /// Folder (for frames: file) of the data set [default: where it usually is; adali info says where].
     #[arg(long, value_name = "PATH")]
     pub data_dir: Option<PathBuf>,
-    /// Folder where integrated recordings of events are kept for the next start; it may be emptied at any time
+    /// Folder that keeps recordings of events as frames for the next start; it may be emptied at any time
     /// [default: $XDG_CACHE_HOME/adali or ~/.cache/adali].
     #[arg(long, value_name = "FOLDER")]
     pub cache_dir: Option<PathBuf>,
@@ -48,16 +49,16 @@ impl DataOptions {
 /// How recordings of events become frames.
 #[derive(Args)]
 pub struct FrameOptions {
-    /// What the frames of a recording of events have in common [default: count].
+    /// How a recording of events is cut into frames [default: count].
     #[arg(long, value_enum, help_heading = "Training")]
     frames_by: Option<FramesBy>,
-    /// Count the events of squares of so many pixels a side together [default: 1; 3 for cifar10-dvs].
+    /// Sum the events over squares of this many pixels a side [default: 1; 3 for cifar10-dvs].
     #[arg(long, value_name = "PIXELS", help_heading = "Training")]
     downsample: Option<usize>,
-    /// The chip of cifar10-dvs's recordings, if their headers do not name it and it is not the DVS128.
+    /// Sensor of cifar10-dvs's recordings [default: the one that their headers name, or dvs128].
     #[arg(long, value_enum, value_name = "CHIP", help_heading = "Training")]
     sensor: Option<Sensor>,
-    /// Which of several sources in each of dvs-gesture's recordings to read, by its number [default: the first].
+    /// Number of the source to read, where dvs-gesture's recordings have several [default: the first].
     #[arg(long, value_name = "N", help_heading = "Training")]
     stream: Option<u32>,
 }
@@ -117,7 +118,7 @@ impl LoadWatch for Waiting {
             let style = ProgressStyle::with_template("{bar:10} {pos}/{len} recordings  {eta} left");
             self.0.set_style(style.expect("the template is well-formed").progress_chars("━╸─"));
             self.0.set_length(total as u64);
-            self.0.set_draw_target(ProgressDrawTarget::stderr_with_hz(8));
+            self.0.set_draw_target(target());
         }
         self.0.set_position(done as u64);
     }

@@ -3,7 +3,7 @@
 use super::data::{DataOptions, load_data};
 use super::options::{DeviceOptions, on_device, open_trained};
 use super::progress::Bar;
-use super::{End, say};
+use super::{End, is_quiet, say};
 use crate::backend::Backend;
 use crate::bail_input;
 use crate::data::Samples;
@@ -30,13 +30,13 @@ pub enum Part {
 pub struct EvalArguments {
     /// Run folder, or a model.safetensors.
     run: PathBuf,
-    /// Which samples.
+    /// Samples to evaluate.
     #[arg(long, value_enum, default_value = "test")]
     part: Part,
-    /// Samples in a batch; changes nothing but time and memory.
+    /// Samples per batch; it changes only time and memory.
     #[arg(long, default_value_t = 64)]
     batch: usize,
-    /// Print the result as one line of JSON, and nothing else.
+    /// Print the result as one line of JSON and nothing else.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -75,7 +75,7 @@ fn run_on<B: Backend>(backend: B, arguments: EvalArguments) -> Result<End> {
     if indices.is_empty() {
         bail_input!("no sample was held out (validation = 0); evaluate --part test or training");
     }
-    let mut bar = Bar::new(1, arguments.json);
+    let mut bar = Bar::new(1);
     let mut waiting = |done: usize, of: usize| {
         bar.scored(done, of, Scored::Test);
         ControlFlow::Continue(())
@@ -86,7 +86,7 @@ fn run_on<B: Backend>(backend: B, arguments: EvalArguments) -> Result<End> {
     let Some(scores) = scores? else { return Ok(End::Interrupted) };
     if arguments.json {
         say(serde_json::to_string(&scores)?)?;
-    } else {
+    } else if !is_quiet() {
         say(format!(
             "{} accuracy {:.2} % (loss {:.4}, {} samples of {})",
             arguments.part.to_possible_value().map(|v| v.get_name().to_string()).unwrap_or_default(),

@@ -1,6 +1,7 @@
 //! `adali events`
 
-use super::{End, say};
+use super::progress::target;
+use super::{End, is_quiet, say};
 use crate::bench::report::figure;
 use crate::data::events::EventReader;
 use crate::data::events::format::Format;
@@ -10,13 +11,13 @@ use crate::files::output::Output;
 use crate::report::events;
 use anyhow::Result;
 use clap::Args;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 pub const EXAMPLES: &str = "\
-Formats are recognised by their first bytes, N-MNIST's .bin and text by their names:
+Formats are recognised by their first bytes, N-MNIST's .bin and text by name:
   n-mnist  N-MNIST's .bin                     evt2, evt3  Prophesee's RAW
   aedat2   jAER, CIFAR10-DVS                  dat         Prophesee's DAT
   aedat3   cAER, DVS128 Gesture               npz         NumPy's x, y, t, p
@@ -24,7 +25,7 @@ Formats are recognised by their first bytes, N-MNIST's .bin and text by their na
 
 Examples:
   adali events Train/3/00001.bin
-  adali events user01_natural.aedat --svg gesture.svg      frames in a row, and the rate over time
+  adali events user01_natural.aedat --svg gesture.svg   frames, rate over time
   adali events recording.raw --json";
 
 #[derive(Args)]
@@ -32,12 +33,12 @@ pub struct EventsArguments {
     /// A recording of events.
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// Its format, if it is not recognised.
+    /// Its format [default: the one that is recognised].
     #[arg(long, value_enum)]
     format: Option<Format>,
     #[command(flatten)]
     options: ReadOptions,
-    /// Draw frames and the rate over time as SVG.
+    /// Draw frames and the rate over time as SVG in this file [default: none].
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
     /// Overwrite the file of --svg.
@@ -46,10 +47,10 @@ pub struct EventsArguments {
     /// Frames of --svg, of equal time.
     #[arg(long, value_name = "N", default_value_t = 8)]
     frames: usize,
-    /// Read the file once more, decoding alone, and say how long that takes.
+    /// Read the file once more, only decoding it, and say how long that takes.
     #[arg(long)]
     time: bool,
-    /// Print one line of JSON, and nothing else.
+    /// Print the result as one line of JSON and nothing else.
     #[arg(long)]
     json: bool,
 }
@@ -64,7 +65,7 @@ pub fn run(arguments: EventsArguments) -> Result<End> {
     }
     let svg = svg.map(|path| Output::new("--svg", &path, force, &[&file])).transpose()?;
     let format = format.map_or_else(|| Format::of(&file), Ok)?;
-    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(8));
+    let bar = ProgressBar::with_draw_target(None, target());
     bar.set_style(ProgressStyle::with_template("{human_pos} events  {per_sec}  {elapsed}")?);
     let begin = Instant::now();
     let summary = Summary::of(&mut *format.open(&file, &options)?, |events| {
@@ -79,7 +80,7 @@ pub fn run(arguments: EventsArguments) -> Result<End> {
     let decoding = if time { Some(decode(&mut *format.open(&file, &options)?)?) } else { None };
     if json {
         say(as_json(&name, format, &summary, seconds, decoding))?;
-    } else {
+    } else if !is_quiet() {
         say(as_text(&name, format, &summary, seconds, decoding))?;
     }
     if let Some(svg) = svg {

@@ -1,7 +1,7 @@
 //! `adali info`
 
-use super::options::{DeviceOptions, on_device};
-use super::{End, say};
+use super::options::{Device, DeviceOptions, on_device};
+use super::{End, is_quiet, say};
 use crate::backend::Storage;
 use crate::backend::gpu::cuda::Cuda;
 use crate::bail_input;
@@ -18,19 +18,19 @@ use std::path::{Path, PathBuf};
 #[derive(Args)]
 #[command(after_long_help = AFTER_HELP)]
 pub struct InfoArguments {
-    /// Look for data sets in this folder too [default: the usual places only].
+    /// Look for data sets in this folder too [default: only in the usual places].
     #[arg(long, value_name = "FOLDER")]
     data_dir: Option<PathBuf>,
-    /// The CUDA kernels in this program: registers, spills, shared memory, occupancy.
+    /// List the CUDA kernels in this program: registers, spills, shared memory, occupancy.
     #[arg(long)]
     kernels: bool,
-    /// What the main loops of these kernels consist of, in machine instructions: all whose name contains NAME.
+    /// Count the machine instructions in the main loops of the kernels whose name contains NAME [default: none].
     #[arg(long, value_name = "NAME", conflicts_with = "kernels")]
     sass: Option<String>,
-    /// For --sass: the architecture.
-    #[arg(long, value_name = "90", default_value = "90")]
+    /// Architecture of --sass.
+    #[arg(long, value_name = "ARCH", default_value = "90")]
     arch: String,
-    /// Print one line of JSON, and nothing else.
+    /// Print the result as one line of JSON and nothing else.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -39,25 +39,27 @@ pub struct InfoArguments {
 
 const AFTER_HELP: &str = "\
 The table of --kernels, by kernel and architecture, as the compiler reports it:
-  registers   32-bit registers a thread, at most 255; a multiprocessor (SM) has 65536
-  spill       bytes a thread keeps in slow local memory for want of registers; 0, or the
-              build fails, except for kernels named _naive
-  shared      bytes of static shared memory a block; what a launch asks for comes on top
-  threads     the most threads a block may have (its launch bound)
-  occupancy   warps an SM holds at a time, of those it could, with blocks of that size, and
-  at most     what sets the limit; less where a launch asks for shared memory. Low is no
-              fault in itself: registers that hold a tile of the result are worth more than
-              warps that wait
+  registers  32-bit registers per thread, at most 255; a multiprocessor (SM)
+             has 65536
+  spill      bytes per thread in slow local memory, for want of registers; 0, or
+             the build fails, except in kernels named _naive
+  shared     bytes of static shared memory per block; a launch may add to it
+  threads    the most threads a block may have (its launch bound)
+  occupancy  warps that an SM holds at a time with blocks of that size, of those
+  at most    that it could, and what sets the limit; less where a launch adds
+             shared memory. Low is no fault in itself: registers that hold a
+             tile of the result are worth more than warps that wait
 
-The table of --sass (needs cuobjdump, which make cuda fetches) counts the instructions of the
-innermost loop with the most matrix instructions, or of the longest; of the whole kernel where
-none loops. lds and sts: loads from and stores to shared memory; ldg and stg: global memory.
+The table of --sass (it needs cuobjdump, which make cuda fetches) counts the
+instructions of the innermost loop with the most matrix instructions, or of the
+longest loop; of the whole kernel where there is no loop. lds and sts load from
+and store to shared memory, ldg and stg global memory.
 
 Examples:
-  adali info                            devices and data sets
-  adali info --kernels                  the table
-  adali info --kernels --json           the same for programs
-  adali info --sass conv_lif_forward    what these kernels' main loops consist of";
+  adali info                          devices and data sets
+  adali info --kernels                the table
+  adali info --kernels --json         the same for programs
+  adali info --sass conv_lif_forward  the instructions of these kernels";
 
 pub fn run(arguments: InfoArguments) -> Result<End> {
     match (arguments.kernels, arguments.json) {
@@ -72,7 +74,12 @@ pub fn run(arguments: InfoArguments) -> Result<End> {
 }
 
 fn devices_and_data(device: &DeviceOptions, data_dir: Option<&Path>, json: bool) -> Result<()> {
-    let processor = on_device!(device, |backend| backend.describe());
+    let cards = Cuda::names();
+    // What is wrong with the driver has a line of its own.
+    let processor = match (device.device, &cards) {
+        (Device::Auto, Err(_)) => device.on_cpu()?.describe(),
+        _ => on_device!(device, |backend| backend.describe()),
+    };
     let sources: Vec<_> = DataSource::value_variants()
         .iter()
         .map(|&source| {
@@ -80,7 +87,8 @@ fn devices_and_data(device: &DeviceOptions, data_dir: Option<&Path>, json: bool)
             (source, found.map(|found| found.to_string()))
         })
         .collect();
-    let cards = Cuda::names().into_iter().enumerate().map(|(i, name)| format!("cuda:{i} ({name})"));
+    let unusable = cards.as_ref().err().map(|error| format!("{error:#}"));
+    let cards = cards.unwrap_or_default().into_iter().enumerate().map(|(i, name)| format!("cuda:{i} ({name})"));
     let devices: Vec<String> = std::iter::once(processor).chain(cards).collect();
     if json {
         let data: serde_json::Map<_, _> =
@@ -88,18 +96,25 @@ fn devices_and_data(device: &DeviceOptions, data_dir: Option<&Path>, json: bool)
         return say(json!({
             "version": env!("CARGO_PKG_VERSION"),
             "devices": devices,
+            "cuda_error": unusable,
             "data": data,
         }));
+    }
+    if is_quiet() {
+        return Ok(());
     }
     say(format!("adali {}", env!("CARGO_PKG_VERSION")))?;
     for device in devices {
         say(format!("device         {device}"))?;
     }
+    if let Some(error) = unusable {
+        say(format!("cuda           none: {error}"))?;
+    }
     match COMPILER {
         Some(compiler) => {
             say(format!("kernels        {} CUDA modules, {compiler} (--kernels lists them)", MODULES.len()))?
         }
-        None => say(format!("kernels        {ADVICE}"))?,
+        None => say(format!("kernels        none: {ADVICE}"))?,
     }
     for (source, found) in sources {
         let found = found.unwrap_or_else(|| format!("not found: {}", source.advice()));
@@ -109,8 +124,11 @@ fn devices_and_data(device: &DeviceOptions, data_dir: Option<&Path>, json: bool)
 }
 
 fn kernel_table() -> Result<()> {
+    if is_quiet() {
+        return Ok(());
+    }
     let Some(compiler) = COMPILER else {
-        return say(format!("kernels  {ADVICE}"));
+        return say(format!("kernels  none: {ADVICE}"));
     };
     say(format!("{} modules, {compiler}", MODULES.len()))?;
     let width = REPORT.iter().map(|kernel| kernel.kernel.len()).max().unwrap_or(0).max("kernel".len());
@@ -150,6 +168,9 @@ fn loops(part: &str, arch: &str, json: bool) -> Result<()> {
             (name, Value::Object(counts.collect()))
         };
         return say(Value::Object(found.into_iter().map(kernel).collect()));
+    }
+    if is_quiet() {
+        return Ok(());
     }
     let columns = Class::ALL.map(Class::name);
     let mut table = Table::new(&[&["kernel", "", "all"][..], &columns[..]].concat());

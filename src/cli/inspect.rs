@@ -2,7 +2,7 @@
 
 use super::data::{DataOptions, load_data};
 use super::options::{DeviceOptions, on_device, open_trained};
-use super::{End, say};
+use super::{End, is_quiet, say};
 use crate::backend::{Backend, Step};
 use crate::bail_input;
 use crate::data::sampling::Augmentation;
@@ -38,13 +38,13 @@ pub struct InspectArguments {
     /// Samples by number, such as 0,5,7 [default: the first 8].
     #[arg(long, value_delimiter = ',', value_name = "N,N,…")]
     samples: Option<Vec<u32>>,
-    /// Which samples the numbers count.
+    /// The samples that the numbers count.
     #[arg(long, value_enum, default_value = "test")]
     part: Source,
-    /// Also the gradient of the mean loss for every parameter.
+    /// Write the gradient of the mean loss for every parameter too.
     #[arg(long)]
     grads: bool,
-    /// Batch norms use the batch's statistics, as in training (the running ones stay). Dropouts are never drawn.
+    /// Let batch norms use the batch's statistics, as in training; running ones stay, and nothing is dropped out.
     #[arg(long)]
     train_mode: bool,
     #[command(flatten)]
@@ -98,7 +98,9 @@ fn run_on<B: Backend>(backend: B, arguments: InspectArguments) -> Result<End> {
     tensors.describe("samples", format!("{chosen:?}"));
     tensors.describe("train_mode", arguments.train_mode.to_string());
     out.write(&tensors.to_bytes()?)?;
-    say(format!("{}: {} samples, loss {loss:.4}", out.path().display(), labels.len()))?;
+    if !is_quiet() {
+        say(format!("{}: {} samples, loss {loss:.4}", out.path().display(), labels.len()))?;
+    }
     Ok(End::Done)
 }
 

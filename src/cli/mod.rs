@@ -28,43 +28,47 @@ use std::sync::atomic::{AtomicBool, Ordering};
 #[derive(Parser)]
 #[command(name = "adali", version, about, after_help = AFTER_HELP, max_term_width = 100)]
 struct Arguments {
+    /// Print only errors, notes and what --json asks for.
+    #[arg(long, short, global = true, display_order = 998)]
+    quiet: bool,
     #[command(subcommand)]
     command: Command,
 }
 
 const AFTER_HELP: &str = "\
 Examples:
-  adali train                                 the built-in digits, to the end, in seconds
+  adali train                         the built-in digits, in seconds
   adali train --data fashion-mnist --network conv2 --epochs 3
   adali train --config runs/digits-1/config.toml --seed 1
-  adali train --resume runs/digits-1          after Ctrl-C or a kill: same bytes as without
-  adali compare --seeds 5                     adali, sigmoid and arctan beside each other
-  adali events recording.raw                  what is in a recording of a neuromorphic camera
+  adali train --resume runs/digits-1  after Ctrl-C or a kill, to the same bytes
+  adali compare --seeds 5             adali, sigmoid and arctan, five seeds each
+  adali events recording.raw          what an event camera has recorded
 
-Exit codes: 0 done, 1 something failed, 2 something given cannot be used, 130 interrupted (state saved).";
+Exit codes: 0 done, 1 failed, 2 an input cannot be used, 130 interrupted
+(what was reached is saved).";
 
 #[derive(Subcommand)]
 enum Command {
-    /// Train a network and leave a run folder: checkpoint, metrics, pictures.
+    /// Train a network and write a run folder: checkpoint, metrics, plots.
     Train(Box<train::TrainArguments>),
-    /// Train the same network with several surrogates or configurations and seeds; tables, JSON and plots of all.
+    /// Train one network with several surrogates or configurations and seeds, and compare them: tables, JSON, plots.
     #[command(after_long_help = compare::EXAMPLES, mut_arg("out", compare::out_help), mut_arg("resume", compare::resume_help),
-        mut_arg("force", compare::force_help), mut_arg("seed", compare::seed_help), mut_arg("quiet", compare::quiet_help))]
+        mut_arg("force", compare::force_help), mut_arg("seed", compare::seed_help))]
     Compare(Box<compare::CompareArguments>),
-    /// Time operations, checked first, beside the least that the device could need.
+    /// Time each operation, once its result is checked, and compare with what the device allows at best.
     #[command(after_long_help = bench::EXAMPLES)]
     Bench(Box<bench::BenchArguments>),
-    /// Accuracy and loss of a trained network.
+    /// Print the accuracy and loss of a trained network.
     Eval(eval::EvalArguments),
-    /// What is in a recording of a neuromorphic camera: events, time, rate, sensor; a picture.
+    /// Describe a recording of an event camera: events, time, rate, sensor; draw it.
     #[command(after_long_help = events::EXAMPLES)]
     Events(events::EventsArguments),
-    /// Simulate a neuromorphic camera before moving images: labelled recordings in N-MNIST's layout.
+    /// Simulate an event camera that looks at moving images: labelled recordings in N-MNIST's layout.
     #[command(after_long_help = simulate_events::EXAMPLES)]
     SimulateEvents(simulate_events::SimulateArguments),
-    /// Write the tensors of a batch (logits, spikes, membranes, gradients) as safetensors.
+    /// Write the tensors of one batch (logits, spikes, membranes, gradients) as safetensors.
     Inspect(inspect::InspectArguments),
-    /// Devices and data sets that this machine has.
+    /// List the devices and data sets of this machine.
     Info(info::InfoArguments),
 }
 
@@ -80,6 +84,7 @@ pub fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(error) => return refuse(&error),
     };
+    QUIET.store(arguments.quiet, Ordering::Relaxed);
     let result = match arguments.command {
         Command::Train(arguments) => train::run(*arguments),
         Command::Compare(arguments) => compare::run(*arguments),
@@ -132,7 +137,6 @@ const COMMON: &[(&str, &[&str])] = &[
             "out",
             "resume",
             "seed",
-            "quiet",
             "json",
             "network",
             "surrogate",
@@ -143,28 +147,12 @@ const COMMON: &[(&str, &[&str])] = &[
     ),
     (
         "compare",
-        &[
-            "surrogates",
-            "plan",
-            "seeds",
-            "cost",
-            "data",
-            "device",
-            "out",
-            "resume",
-            "quiet",
-            "json",
-            "network",
-            "epochs",
-        ],
+        &["surrogates", "plan", "seeds", "cost", "data", "device", "out", "resume", "json", "network", "epochs"],
     ),
-    (
-        "bench",
-        &["operations", "shape", "all", "surrogates", "card", "baseline", "json", "svg", "quiet", "device", "network"],
-    ),
+    ("bench", &["operations", "shape", "all", "surrogates", "card", "baseline", "json", "svg", "device", "network"]),
     ("eval", &["part", "json", "data", "data_dir", "device"]),
     ("inspect", &["out", "force", "samples", "part", "grads", "data", "data_dir", "device"]),
-    ("simulate-events", &["data", "data_dir", "out", "force", "limit", "seed", "quiet", "json"]),
+    ("simulate-events", &["data", "data_dir", "out", "force", "limit", "seed", "json"]),
 ];
 
 /// Leaves an option that is not `common` to `--help`.
@@ -224,7 +212,51 @@ fn is_unheard() -> bool {
     UNHEARD.load(Ordering::Relaxed)
 }
 
+/// Whether `--quiet` was given: no progress and no report, only what `--json` asks for.
+static QUIET: AtomicBool = AtomicBool::new(false);
+
+fn is_quiet() -> bool {
+    QUIET.load(Ordering::Relaxed)
+}
+
 /// Prints one line to standard error, where nothing that a program reads is. Control characters are escaped.
 fn note(line: impl std::fmt::Display) {
     let _ = writeln!(std::io::stderr(), "{}", terminal::one_line(&line.to_string()));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every option with a value says what holds without it; a flag is off.
+    #[test]
+    fn help_names_every_default() {
+        let mut cases = 0;
+        for command in Arguments::command().get_subcommands() {
+            for option in command.get_arguments().filter(|option| option.get_action().takes_values()) {
+                let texts = [option.get_help(), option.get_long_help().or(option.get_help())];
+                let said = texts.iter().all(|text| text.is_some_and(|text| text.to_string().contains("[default: ")));
+                let shown = option.is_required_set() || !option.get_default_values().is_empty();
+                assert!(said != shown, "{} {}", command.get_name(), option.get_id());
+                cases += 1;
+            }
+        }
+        assert!(cases > 150, "{cases}");
+    }
+
+    /// Text that clap would break in the middle of a table is a wall of words.
+    #[test]
+    fn help_fits_80_columns() {
+        let command = Arguments::command();
+        for command in std::iter::once(&command).chain(command.get_subcommands()) {
+            let texts = [command.get_after_help(), command.get_after_long_help()];
+            for line in texts
+                .into_iter()
+                .flatten()
+                .flat_map(|text| text.to_string().lines().map(String::from).collect::<Vec<_>>())
+            {
+                assert!(line.chars().count() <= 80, "{}: {line}", command.get_name());
+            }
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! Options that several commands share.
 
 use super::note;
+use crate::backend::Storage;
 use crate::backend::cpu::Cpu;
 use crate::backend::gpu::cuda::Cuda;
 use crate::backend::gpu::{Gpu, Precision};
@@ -59,18 +60,19 @@ impl From<Stored> for Precision {
 /// Device and threads.
 #[derive(Args)]
 pub struct DeviceOptions {
-    /// Where to compute: auto, cpu, cuda or cuda:1.
+    /// Device to compute on: auto, cpu, cuda or cuda:1.
     ///
-    /// auto is the first CUDA card, else the CPU; cuda:1 a card by its number.
+    /// auto takes the first CUDA card, or the CPU where there is none that can be used, and says why; cuda:1 is a card by
+    /// its number.
     #[arg(long, default_value = "auto", value_name = "DEVICE")]
     pub device: Device,
-    /// What a CUDA card stores; the CPU computes in f32.
+    /// Format in which a CUDA card stores numbers; the CPU computes in f32.
     #[arg(long, value_enum, default_value = "bf16")]
     pub precision: Stored,
-    /// Launch the CUDA kernels one by one, not as graphs: slower, with the same results.
+    /// Launch the CUDA kernels one by one instead of as graphs: slower, with the same results.
     #[arg(long)]
     pub no_graph: bool,
-    /// Threads; 0 for one per core. The results are the same for any number.
+    /// Number of threads, 0 for one per core; the results do not depend on it.
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub threads: usize,
 }
@@ -98,17 +100,29 @@ pub(super) use on_device;
 impl DeviceOptions {
     /// Sets the threads up and opens the device.
     pub fn open(&self) -> Result<Opened> {
-        start_threads(self.threads)?;
+        let cpu = self.on_cpu()?;
         let precision = self.precision.into();
         match self.device {
-            Device::Cpu => Ok(Opened::Cpu(Cpu)),
-            Device::Auto if Cuda::cards() == 0 => Ok(Opened::Cpu(Cpu)),
+            Device::Cpu => Ok(Opened::Cpu(cpu)),
+            Device::Auto if !Cuda::has_driver() => Ok(Opened::Cpu(cpu)),
             Device::Auto => self.open_card(0, precision).or_else(|error| {
-                note(format_args!("{error:#}; going on on the CPU"));
-                Ok(Opened::Cpu(Cpu))
+                note(format_args!("note: {error:#}; using the CPU"));
+                Ok(Opened::Cpu(cpu))
             }),
             Device::Cuda(ordinal) => self.open_card(ordinal, precision).map_err(|error| input_error!("{error:#}")),
         }
+    }
+
+    /// The CPU with its threads.
+    pub fn on_cpu(&self) -> Result<Cpu> {
+        start_threads(self.threads)?;
+        Ok(Cpu)
+    }
+
+    /// The device that was opened, in words; where nobody chose it, also why it is no card.
+    pub fn describe(&self, opened: &impl Storage) -> String {
+        let why = if self.device == Device::Auto && !Cuda::has_driver() { "; no NVIDIA driver found" } else { "" };
+        format!("{}{why}", opened.describe())
     }
 
     fn open_card(&self, ordinal: usize, precision: Precision) -> Result<Opened> {

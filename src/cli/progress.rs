@@ -1,5 +1,6 @@
 //! What a person sees of a training: a bar while an epoch runs, lines when it has ended.
 
+use super::is_quiet;
 use crate::train::checkpoint::Progress;
 use crate::train::metrics::EpochMetrics;
 use crate::train::session::Scored;
@@ -14,11 +15,15 @@ const FREE: usize = 4;
 const WIDEST_BAR: usize = 28;
 const NARROWEST_BAR: usize = 6;
 
-/// A bar on standard error that shows its message alone; none when `quiet` or when nobody watches.
-pub fn message_bar(quiet: bool) -> ProgressBar {
-    let target = if quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr_with_hz(8) };
+/// Where progress is drawn: on standard error, unless that is no terminal or `--quiet` is given.
+pub fn target() -> ProgressDrawTarget {
+    if is_quiet() { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr_with_hz(8) }
+}
+
+/// A bar that shows its message alone.
+pub fn message_bar() -> ProgressBar {
     let style = ProgressStyle::with_template("{msg}").expect("the template is well-formed");
-    ProgressBar::with_draw_target(None, target).with_style(style)
+    ProgressBar::with_draw_target(None, target()).with_style(style)
 }
 
 /// Columns that a line of progress may take.
@@ -65,9 +70,8 @@ pub struct Bar {
 }
 
 impl Bar {
-    /// A bar, or none when `quiet` or when nobody watches.
-    pub fn new(epochs: u32, quiet: bool) -> Self {
-        Self { bar: message_bar(quiet), epochs, current: 0, begin: Instant::now(), before: 0.0 }
+    pub fn new(epochs: u32) -> Self {
+        Self { bar: message_bar(), epochs, current: 0, begin: Instant::now(), before: 0.0 }
     }
 
     /// Shows one more step.

@@ -2,22 +2,24 @@
 
 use super::data::load_data;
 use super::options::start_threads;
+use super::progress::target;
 use super::signals;
-use super::{End, note, say};
+use super::{End, is_quiet, note, say};
 use crate::data::DataSource;
 use crate::data::events::pixel::PixelModel;
 use crate::data::events::simulate::{Simulation, Written};
 use crate::train::config::DataSpec;
 use anyhow::Result;
 use clap::Args;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressStyle};
 use std::path::PathBuf;
 use std::time::Instant;
 
 pub const EXAMPLES: &str = "\
-Each image moves before the sensor along the three saccades of N-MNIST, 100 ms each. What a pixel sees is sampled every
-millisecond; events come when its logarithm, linear between, crosses the pixel's threshold. The same seed gives the same
-bytes, whatever the number of threads.
+Each image moves in front of the sensor along the three saccades of N-MNIST, of
+100 ms each. What a pixel sees is sampled every millisecond; an event comes when
+its logarithm, linear in between, crosses the pixel's threshold. The same seed
+gives the same bytes, whatever the number of threads.
 
 Examples:
   adali simulate-events --data digits --out events/digits
@@ -29,7 +31,7 @@ pub struct SimulateArguments {
     /// Images to show.
     #[arg(long, value_enum)]
     data: DataSource,
-    /// Folder of the images, if not where they usually are.
+    /// Folder of the images [default: where they usually are; adali info says where].
     #[arg(long, value_name = "PATH")]
     data_dir: Option<PathBuf>,
     /// Folder to write: Train/CLASS/00001.bin, Test/CLASS/00001.bin, simulation.toml.
@@ -38,37 +40,34 @@ pub struct SimulateArguments {
     /// Overwrite the recordings in --out.
     #[arg(long)]
     force: bool,
-    /// Use so many images of each part only, from the first on; 0 for all.
+    /// Use only the first N images of each part; 0 for all.
     #[arg(long, value_name = "N", default_value_t = 0)]
     limit: usize,
-    /// Of the pixels' thresholds and of noise.
+    /// Seed of the pixels' thresholds and of the noise.
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Rows and columns of the sensor; the image takes 28/34 of them.
+    /// Rows and columns of the sensor; the image covers 28/34 of them.
     #[arg(long, value_name = "PIXELS", default_value_t = 34)]
     side: u16,
-    /// Threshold: the change of the natural logarithm of light that makes an event.
+    /// Threshold: the change of the natural logarithm of brightness that makes an event.
     #[arg(long, default_value_t = PixelModel::default().contrast)]
     contrast: f64,
-    /// Standard deviation of the thresholds over pixels, as a share.
+    /// Standard deviation of the threshold between pixels, as a share of it.
     #[arg(long, value_name = "SHARE", default_value_t = PixelModel::default().mismatch)]
     mismatch: f64,
-    /// Microseconds after an event in which a pixel is blind.
+    /// Microseconds for which a pixel is blind after an event.
     #[arg(long, value_name = "MICROSECONDS", default_value_t = PixelModel::default().refractory)]
     refractory: u64,
-    /// Events of background noise of a pixel in a second.
+    /// Background noise of a pixel, in events per second.
     #[arg(long, value_name = "HERTZ", default_value_t = PixelModel::default().noise)]
     noise: f64,
-    /// Light of a black pixel, where a white one's is 1 more.
+    /// Brightness of a black pixel; a white one has 1 more.
     #[arg(long, value_name = "LIGHT", default_value_t = PixelModel::default().dark)]
     dark: f64,
-    /// Threads; 0 for one a core.
+    /// Number of threads, 0 for one per core; the results do not depend on it.
     #[arg(long, default_value_t = 0, value_name = "N")]
     threads: usize,
-    /// Nothing but errors, and what --json prints.
-    #[arg(long, short)]
-    quiet: bool,
-    /// Print what was written as one line of JSON, and nothing else.
+    /// Print what was written as one line of JSON and nothing else.
     #[arg(long)]
     json: bool,
 }
@@ -81,7 +80,7 @@ pub fn run(arguments: SimulateArguments) -> Result<End> {
     simulation.validate()?;
     let data = load_data(&DataSpec { source: arguments.data, dir: arguments.data_dir, ..DataSpec::default() })?;
     let stop = signals::watch()?;
-    let bar = bar((simulation.count(&data.train) + simulation.count(&data.test)) as u64, arguments.quiet);
+    let bar = bar((simulation.count(&data.train) + simulation.count(&data.test)) as u64);
     let begin = Instant::now();
     let written = simulation.write(&data, &arguments.out, arguments.force, &|| bar.inc(1), stop);
     bar.finish_and_clear();
@@ -91,16 +90,15 @@ pub fn run(arguments: SimulateArguments) -> Result<End> {
     };
     if arguments.json {
         say(serde_json::to_string(&written)?)?;
-    } else if !arguments.quiet {
+    } else if !is_quiet() {
         say(summary(&written, begin.elapsed().as_secs_f64(), &arguments.out.display().to_string()))?;
     }
     Ok(End::Done)
 }
 
-fn bar(length: u64, quiet: bool) -> ProgressBar {
-    let target = if quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr_with_hz(8) };
+fn bar(length: u64) -> ProgressBar {
     let style = ProgressStyle::with_template("{bar:10} {pos}/{len} recordings  {eta} left");
-    ProgressBar::with_draw_target(Some(length), target)
+    ProgressBar::with_draw_target(Some(length), target())
         .with_style(style.expect("the template is well-formed").progress_chars("━╸─"))
 }
 

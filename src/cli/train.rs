@@ -1,10 +1,10 @@
 //! `adali train`
 
 use super::data::load_data;
-use super::options::{megabytes, on_device};
+use super::options::{DeviceOptions, megabytes, on_device};
 use super::progress::{Bar, epoch_lines};
 pub use super::train_options::TrainArguments;
-use super::{End, note, say, signals};
+use super::{End, is_quiet, note, say, signals};
 use crate::backend::Backend;
 use crate::data::Dataset;
 use crate::error::exit_code;
@@ -70,12 +70,12 @@ fn train<B: Backend>(trainer: Trainer<B>, run: Run, data: Dataset, arguments: &T
         None => Session::begin(trainer, run, test)?,
     };
     // With --json, standard output holds the result alone; the bar is on standard error.
-    let silent = arguments.quiet || arguments.json;
+    let silent = is_quiet() || arguments.json;
     if !silent {
-        introduce(&session.trainer, &session.run, &source)?;
+        introduce(&session.trainer, &session.run, &source, &arguments.device)?;
     }
     let total = session.trainer.config.training.epochs;
-    let mut watcher = Watcher { bar: Bar::new(total, arguments.quiet), silent, total };
+    let mut watcher = Watcher { bar: Bar::new(total), silent, total };
     let outcome = session.train(&mut watcher, stop);
     let folder = session.run.folder().to_path_buf();
     let outcome = outcome.map_err(|error| {
@@ -128,17 +128,14 @@ fn and_saved(error: anyhow::Error, run: &Run) -> anyhow::Error {
 }
 
 /// Says what will be trained, on what, and how large it is.
-fn introduce<B: Backend>(trainer: &Trainer<B>, run: &Run, source: &str) -> Result<()> {
+fn introduce<B: Backend>(trainer: &Trainer<B>, run: &Run, source: &str, device: &DeviceOptions) -> Result<()> {
     let (training, held_out) = trainer.split();
     let memory = trainer.model.memory();
-    say(format!("device   {}", trainer.model.backend().describe()))?;
-    let left_over = match trainer.left_over() {
-        0 => String::new(),
-        left => format!(" ({left} left over in each epoch by batches of {})", trainer.config.training.batch),
-    };
+    say(format!("device   {}", device.describe(trainer.model.backend())))?;
     say(format!(
-        "data     {} ({source}): {training} to train on{left_over}, {held_out} held out{}",
+        "data     {} ({source}): {}{}",
         trainer.config.data.source.name(),
+        used(training, held_out, trainer.config.training.batch),
         if trainer.is_resident() { "" } else { ", streamed to the device" }
     ))?;
     say(format!("network  {}, {} parameters", trainer.title(), trainer.model.plan().parameters()))?;
@@ -163,6 +160,15 @@ fn introduce<B: Backend>(trainer: &Trainer<B>, run: &Run, source: &str) -> Resul
         (epoch, step) => format!(" (continued after epoch {epoch}, step {step})"),
     };
     say(format!("run      {}{resumed}", run.folder().display()))
+}
+
+/// What becomes of the training samples, in words.
+pub fn used(training: usize, held_out: usize, batch: usize) -> String {
+    let left_over = match training % batch {
+        0 => String::new(),
+        left => format!(" ({left} left over in each epoch by batches of {batch})"),
+    };
+    format!("{training} to train on{left_over}, {held_out} held out")
 }
 
 /// Shows a training.

@@ -81,27 +81,24 @@ pub struct TrainArguments {
 
     /// Start from this configuration (TOML); other options change it [default: none].
     ///
-    /// A run folder's config.toml reruns exactly. docs/configuration.md lists every key.
+    /// The config.toml of a run folder repeats that run exactly. docs/configuration.md lists every key.
     #[arg(long, value_name = "FILE", help_heading = RUN)]
     config: Option<PathBuf>,
     /// Run folder to write [default: runs/DATA-1, -2, …].
     #[arg(long, value_name = "FOLDER", help_heading = RUN)]
     pub out: Option<PathBuf>,
-    /// Overwrite the run in --out [default: refuse].
+    /// Overwrite the run in --out.
     #[arg(long, help_heading = RUN)]
     pub force: bool,
-    /// Continue an interrupted run from its folder; all else comes from there [default: a new run].
+    /// Continue the interrupted run in this folder, with its own settings [default: a new run].
     #[arg(long, value_name = "FOLDER", help_heading = RUN, conflicts_with_all = NOT_WITH_RESUME)]
     pub resume: Option<PathBuf>,
     /// Seed of everything that is random [default: 0].
     ///
-    /// That is weights, order of samples, held-out samples, augmentation and dropout.
+    /// It decides the weights, the order of samples, the held-out samples, augmentation and dropout.
     #[arg(long, help_heading = RUN)]
     seed: Option<u64>,
-    /// Nothing but errors, and what --json prints.
-    #[arg(long, short, help_heading = RUN)]
-    pub quiet: bool,
-    /// Print the result as one line of JSON, and nothing else.
+    /// Print the result as one line of JSON and nothing else.
     #[arg(long, help_heading = RUN)]
     pub json: bool,
 
@@ -114,11 +111,10 @@ pub struct TrainArguments {
     /// Width of the preset's convolutions [default: that of the preset].
     #[arg(long, value_name = "C", help_heading = NETWORK)]
     channels: Option<usize>,
-    /// Time steps T; recordings of events become as many frames [default: that of the preset; 16 for
-    /// recordings].
+    /// Time steps T, and frames of a recording of events [default: that of the preset; 16 for recordings].
     #[arg(long, value_name = "T", help_heading = NETWORK)]
     steps: Option<usize>,
-    /// Norm of every convolution [default: that of the network; batch in presets].
+    /// Normalisation of every convolution [default: that of the network; batch in presets].
     #[arg(long, value_enum, help_heading = NETWORK)]
     norm: Option<Norm>,
     /// Neuron model [default: that of the network; lif in files].
@@ -155,7 +151,7 @@ pub struct TrainArguments {
     /// Right bound, first and last [default: 1.5 0.3].
     #[arg(long, num_args = 2, value_names = ["W0", "W1"], help_heading = SURROGATE)]
     right: Option<Vec<f64>>,
-    /// Weight of the left side; the right side has the rest [default: 0.5].
+    /// Weight of the left side; the right side gets the rest [default: 0.5].
     #[arg(long, help_heading = SURROGATE)]
     alpha: Option<f64>,
     /// Share of membrane potentials that automatic bounds keep inside, first and last [default: 0.4 0.4].
@@ -165,7 +161,7 @@ pub struct TrainArguments {
     /// control, for studies [default: no scaling].
     #[arg(long, num_args = 2, value_names = ["W0", "W1"], help_heading = SURROGATE)]
     gain: Option<Vec<f64>>,
-    /// Bounds for every channel, not only for every layer [default: for every layer].
+    /// Separate bounds for every channel [default: for every layer].
     #[arg(long, help_heading = SURROGATE)]
     per_channel: bool,
     /// One window for the whole network, from the potentials of all layers together [default: one per layer].
@@ -175,7 +171,7 @@ pub struct TrainArguments {
     /// Epochs [default: 20].
     #[arg(long, help_heading = TRAINING)]
     epochs: Option<u32>,
-    /// Samples in a batch [default: 64; 32 for digits and dvs-gesture].
+    /// Samples per batch [default: 64; 32 for digits and dvs-gesture].
     #[arg(long, help_heading = TRAINING)]
     batch: Option<usize>,
     /// Optimiser [default: sgd].
@@ -222,10 +218,10 @@ pub struct TrainArguments {
     drop: Option<f32>,
     #[command(flatten)]
     frames: FrameOptions,
-    /// Share of the training samples in use held out to choose the epoch [default: 0.1].
+    /// Share of the training samples in use that is held out to choose the best epoch [default: 0.1].
     #[arg(long, value_name = "SHARE", help_heading = TRAINING)]
     validation: Option<f64>,
-    /// Train on so many samples only, and hold out as many fewer; 0 for all [default: 0].
+    /// Train on this many samples only, with a held-out part to match; 0 for all [default: 0].
     #[arg(long, value_name = "N", help_heading = TRAINING)]
     limit: Option<usize>,
     /// Steps between checkpoints, besides the one after each epoch; 0 for none [default: 0].

@@ -43,7 +43,8 @@ pub struct Place {
     lock: Lock,
 }
 
-fn hidden(folder: &Path, name: &str) -> PathBuf {
+/// A hidden file or folder of ours.
+pub fn hidden(folder: &Path, name: &str) -> PathBuf {
     folder.join(format!("{HIDDEN}{name}"))
 }
 

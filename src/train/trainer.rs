@@ -153,14 +153,9 @@ impl<B: Backend> Trainer<B> {
         }
     }
 
-    /// Steps in an epoch.
+    /// Steps in an epoch; training samples that fill no batch, others each time, are left over.
     pub fn epoch_steps(&self) -> u64 {
         (self.training.len() / self.config.training.batch) as u64
-    }
-
-    /// Training samples of each epoch, others each time, that fill no batch and are not used.
-    pub fn left_over(&self) -> usize {
-        self.training.len() % self.config.training.batch
     }
 
     /// Whether the training samples are on the device; else they are brought there step by step.

@@ -1,5 +1,6 @@
 // A libcuda.so.1 whose calls succeed and whose kernels do nothing: device memory is the host's and stays as it was set.
-// What the program says of such a device is tested in tests/bench.rs.
+// What the program says of such a device is tested in tests/bench.rs; of one that cannot be used, which the settings below
+// make of it, in tests/drivers.rs.
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,14 +11,27 @@ typedef uint64_t Pointer;
 
 enum { OK = 0, INVALID_DEVICE = 101, OUT_OF_MEMORY = 2 };
 
+#ifndef VERSION
+#define VERSION 99000
+#endif
+#ifndef INIT
+#define INIT OK
+#endif
+#ifndef CARDS
+#define CARDS 1
+#endif
+#ifndef LOAD
+#define LOAD OK
+#endif
+
 static int context;
 static __thread void *current;
 
-Result cuInit(unsigned flags) { return OK; }
-Result cuDriverGetVersion(int *version) { *version = 99000; return OK; }
+Result cuInit(unsigned flags) { return INIT; }
+Result cuDriverGetVersion(int *version) { *version = VERSION; return OK; }
 Result cuGetErrorString(Result error, const char **text) { *text = "an error of the stand-in"; return OK; }
 Result cuDeviceGet(int *device, int ordinal) { *device = ordinal; return ordinal == 0 ? OK : INVALID_DEVICE; }
-Result cuDeviceGetCount(int *count) { *count = 1; return OK; }
+Result cuDeviceGetCount(int *count) { *count = CARDS; return OK; }
 Result cuDeviceGetName(char *name, int length, int device) { snprintf(name, length, "a card that does nothing"); return OK; }
 Result cuDeviceGetAttribute(int *value, int attribute, int device) {
     switch (attribute) {
@@ -34,7 +48,7 @@ Result cuCtxGetCurrent(void **which) { *which = current; return OK; }
 Result cuCtxSetCurrent(void *which) { current = which; return OK; }
 Result cuCtxSynchronize(void) { return OK; }
 
-Result cuModuleLoadData(void **module, const void *image) { *module = &context; return OK; }
+Result cuModuleLoadData(void **module, const void *image) { *module = &context; return LOAD; }
 Result cuModuleUnload(void *module) { return OK; }
 Result cuModuleGetFunction(void **function, void *module, const char *name) { *function = &context; return OK; }
 Result cuFuncGetAttribute(int *value, int attribute, void *function) { *value = attribute == 4 ? 64 : 0; return OK; }
@@ -48,6 +62,8 @@ Result cuMemAllocAsync(Pointer *memory, size_t bytes, void *stream) {
     *memory = (Pointer)(uintptr_t)calloc(bytes ? bytes : 1, 1);
     return *memory ? OK : OUT_OF_MEMORY;
 }
+Result cuMemAlloc_v2(Pointer *memory, size_t bytes) { return cuMemAllocAsync(memory, bytes, 0); }
+Result cuMemFree_v2(Pointer memory) { free((void *)(uintptr_t)memory); return OK; }
 Result cuMemFreeAsync(Pointer memory, void *stream) { free((void *)(uintptr_t)memory); return OK; }
 Result cuMemGetInfo_v2(size_t *free, size_t *total) { *free = *total = (size_t)8 << 30; return OK; }
 Result cuMemHostAlloc(void **memory, size_t bytes, unsigned flags) {

@@ -20,14 +20,16 @@ pub fn with_card(mut command: Command, home: &Path, seed: u64) -> Command {
     command
 }
 
-/// Makes `libcuda.so.1` of a C file and returns the folder for `LD_LIBRARY_PATH`; `None`, and a word of it, where this
-/// machine has no C compiler.
-pub fn driver(source: &str, home: &Path) -> Option<PathBuf> {
-    let folder = home.join(source).with_extension("");
+/// Makes `libcuda.so.1` of a C file with these definitions, separated by blanks, and returns the folder for
+/// `LD_LIBRARY_PATH`; `None`, and a word of it, where this machine has no C compiler.
+pub fn driver(source: &str, definitions: &str, home: &Path) -> Option<PathBuf> {
+    let folder = home.join(format!("{source} {definitions}"));
     std::fs::create_dir_all(&folder).unwrap();
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/drivers").join(source);
     let library = folder.join("libcuda.so.1");
-    let Ok(made) = Command::new("cc").args(["-shared", "-fPIC", "-w", "-o"]).args([&library, &source]).status() else {
+    let mut compiler = Command::new("cc");
+    compiler.args(["-shared", "-fPIC", "-w"]).args(definitions.split_whitespace().map(|name| format!("-D{name}")));
+    let Ok(made) = compiler.arg("-o").args([&library, &source]).status() else {
         eprintln!("left out: {} needs a C compiler, and cc is not found", source.display());
         return None;
     };

@@ -21,10 +21,10 @@ pub const MAX_FRAMES: usize = 4096;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum FramesBy {
-    /// The number of events.
+    /// Equal numbers of events.
     #[default]
     Count,
-    /// The time.
+    /// Equal time.
     Time,
 }
 

@@ -57,13 +57,14 @@ impl std::fmt::Display for Sensor {
 /// How to read a recording where its file leaves a choice; nothing given, the file decides.
 #[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
 pub struct ReadOptions {
-    /// The chip of an AEDAT 2.0 recording, if its header does not name it.
+    /// The sensor of an AEDAT 2.0 recording [default: the one that its header names].
     #[arg(long, value_enum, value_name = "CHIP")]
     pub sensor: Option<Sensor>,
-    /// Which of several streams of events to read, by the file's own number [default: the first].
+    /// The stream of events to read, by the file's own number, where there are several [default: the first].
     #[arg(long, value_name = "N")]
     pub stream: Option<u32>,
-    /// The columns of a text or an array without names, as t_s,x,y,p: _ for other ones; t_s, t_ms, t_us, t_ns with a unit.
+    /// The columns of a text or of an array without names, such as t_s,x,y,p; t_s, t_ms, t_us and t_ns give the unit, _
+    /// is any other column [default: as a header line or the values tell].
     #[arg(long, value_name = "NAMES")]
     pub columns: Option<Columns>,
 }

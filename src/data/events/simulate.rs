@@ -11,11 +11,14 @@ use super::saccade::{STEP, STEPS, Scene};
 use super::{Event, SensorSize};
 use crate::data::sampling::{CounterRng, stream};
 use crate::data::{Dataset, Samples};
+use crate::files::lock::{LOCK, Lock};
+use crate::files::place::hidden;
 use crate::files::write_whole;
 use anyhow::{Context, Result};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -23,6 +26,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 pub const PARTS: [&str; 2] = ["Train", "Test"];
 /// What says how a folder was made.
 pub const DESCRIPTION: &str = "simulation.toml";
+/// The hidden folder in which recordings are made.
+const STAGE: &str = "next";
 /// No sensor has fewer rows.
 const LEAST_SIDE: u16 = 8;
 
@@ -119,43 +124,30 @@ impl Simulation {
         if out.is_file() {
             crate::bail_input!("{} is a file where a folder is expected; give another --out", out.display());
         }
-        let names = PARTS.iter().copied().chain([DESCRIPTION]);
-        if let Some(path) = names.map(|name| out.join(name)).find(|path| path.exists()) {
-            if !out.join(DESCRIPTION).is_file() {
-                crate::bail_input!(
-                    "{} exists and was not simulated: {} has no {DESCRIPTION}; give another --out",
-                    path.display(),
-                    out.display()
-                );
-            }
-            if !force {
-                crate::bail_input!("{} exists; overwrite it with --force or give another --out", path.display());
-            }
-        }
-        let staged = PARTS.map(|part| out.join(format!("{part}.tmp")));
-        let clear = || staged.iter().filter(|path| path.exists()).try_for_each(fs::remove_dir_all);
+        may_replace(out, force)?;
         let failed = || format!("cannot write below {}", out.display());
-        clear().with_context(failed)?;
         let fresh = !out.exists();
-        let written = self.write_parts(data, &staged, done, stop);
+        fs::create_dir_all(out).with_context(failed)?;
+        let _lock = Lock::acquire(out)?;
+        // Once more, now that nobody else writes there.
+        may_replace(out, force)?;
+        let staged = hidden(out, STAGE);
+        let clear = || if staged.exists() { fs::remove_dir_all(&staged) } else { Ok(()) };
+        clear().with_context(failed)?;
+        let written = self.write_parts(data, &PARTS.map(|part| staged.join(part)), done, stop);
         if !matches!(written, Ok(Some(_))) {
             // What stopped it says more than that its rest could not be removed.
             let _ = clear();
             if fresh {
-                let _ = fs::remove_dir(out);
+                let _ = fs::remove_file(out.join(LOCK)).and_then(|()| fs::remove_dir(out));
             }
             return written.with_context(failed);
         }
-        for (part, staged) in PARTS.iter().zip(&staged) {
-            let place = out.join(part);
-            if place.exists() {
-                fs::remove_dir_all(&place).with_context(failed)?;
-            }
-            fs::rename(staged, place).with_context(failed)?;
-        }
         let (version, images, classes) = (env!("CARGO_PKG_VERSION"), &data.name[..], &data.class_names[..]);
         let description = toml::to_string(&Description { version, images, classes, simulation: *self })?;
-        write_whole(&out.join(DESCRIPTION), description.as_bytes())?;
+        write_whole(&staged.join(DESCRIPTION), description.as_bytes())?;
+        replace(out, &staged).with_context(failed)?;
+        clear().with_context(failed)?;
         written
     }
 
@@ -196,6 +188,40 @@ impl Simulation {
         let [events, on, bytes] = [events, on, bytes].map(AtomicU64::into_inner);
         Ok(Some(Written { recordings, events, on, bytes }))
     }
+}
+
+/// Checks that a folder has no recordings, or simulated ones and `force` is set.
+fn may_replace(out: &Path, force: bool) -> Result<()> {
+    let names = PARTS.iter().copied().chain([DESCRIPTION]);
+    let Some(path) = names.map(|name| out.join(name)).find(|path| path.exists()) else { return Ok(()) };
+    // A kill while new recordings take the old ones' place leaves the description with the new ones.
+    if !out.join(DESCRIPTION).is_file() && !hidden(out, STAGE).join(DESCRIPTION).is_file() {
+        crate::bail_input!(
+            "{} exists and was not simulated: {} has no {DESCRIPTION}; give another --out",
+            path.display(),
+            out.display()
+        );
+    }
+    if !force {
+        crate::bail_input!("{} exists; overwrite it with --force or give another --out", path.display());
+    }
+    Ok(())
+}
+
+/// Puts the new recordings and their description, the last of all, in the old ones' place; the old recordings go where
+/// the new ones were.
+fn replace(out: &Path, staged: &Path) -> io::Result<()> {
+    if out.join(DESCRIPTION).exists() {
+        fs::remove_file(out.join(DESCRIPTION))?;
+    }
+    for part in PARTS {
+        let (place, new) = (out.join(part), staged.join(part));
+        if place.exists() {
+            fs::rename(&place, staged.join(format!("old-{part}")))?;
+        }
+        fs::rename(new, place)?;
+    }
+    fs::rename(staged.join(DESCRIPTION), out.join(DESCRIPTION))
 }
 
 /// An image in grey, 0 to 1; colours weighted as by Rec. 601.

@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 mod driver;
+mod library;
 mod recording;
 mod staging;
 
@@ -23,10 +24,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// The oldest compute capability that the kernels are written for.
 const OLDEST: (i32, i32) = (8, 0);
 
-/// CUDA's version for which a driver must be made: below the first its calls may be missing, below the second it may not
-/// know the kernels' format.
+/// CUDA's version for which a driver must be made, or its calls may be missing or differ.
 const OLDEST_DRIVER: i32 = 12000;
-const KERNELS_DRIVER: i32 = 13000;
+
+/// CUDA's version that a driver should have: below that of the compiler it may not know the kernels' format.
+fn wanted_driver() -> i32 {
+    let compiler = COMPILER.unwrap_or_default().trim_start_matches("nvcc ");
+    let mut numbers = compiler.split('.').map_while(|number| number.parse::<i32>().ok());
+    let compiler = numbers.next().zip(numbers.next()).map_or(0, |(major, minor)| 1000 * major + 10 * minor);
+    compiler.max(OLDEST_DRIVER)
+}
 
 /// A card with all kernels loaded.
 pub struct Cuda {
@@ -100,45 +107,51 @@ impl Buffer for CudaBuffer {
 }
 
 impl Cuda {
-    /// How many cards there are; none without a driver.
-    pub fn cards() -> usize {
-        Self::found().map_or(0, |(cards, _)| cards)
+    /// Whether this machine has an NVIDIA driver, of use or not.
+    pub fn has_driver() -> bool {
+        library::find().unwrap_or(true)
     }
 
-    /// How many cards there are, and CUDA's version of the driver.
+    /// How many cards there are, one at least, and CUDA's version of the driver.
     fn found() -> Result<(usize, i32)> {
-        // SAFETY: it looks for the driver's library and opens it.
-        if !unsafe { sys::is_culib_present() } {
+        if !library::find()? {
             bail!("this machine has no NVIDIA driver");
         }
+        library::demand(library::VERSION)?;
         let mut driver = 0;
         // SAFETY: the number outlives the call, which needs no context.
         let asked = unsafe { sys::cuDriverGetVersion(&mut driver) }.result();
         asked.map_err(|error| anyhow!("the NVIDIA driver does not tell its version: {}", text(error)))?;
         if driver < OLDEST_DRIVER {
             bail!(
-                "the NVIDIA driver is too old: its CUDA is {}, needed is {}",
+                "the NVIDIA driver is too old: its CUDA is {}, needed is {}; install a newer driver",
                 version(driver),
-                version(KERNELS_DRIVER)
+                version(wanted_driver())
             );
         }
+        library::demand(library::ALL)?;
         let count = result::init().and_then(|()| CudaContext::device_count());
-        let count =
-            count.map_err(|error| anyhow!("the NVIDIA driver {} gives no card: {}", version(driver), text(error)))?;
-        Ok((usize::try_from(count).unwrap_or(0), driver))
+        let count = count
+            .map_err(|error| anyhow!("the NVIDIA driver (CUDA {}) gives no card: {}", version(driver), text(error)))?;
+        match usize::try_from(count) {
+            Ok(count) if count > 0 => Ok((count, driver)),
+            _ => bail!("the NVIDIA driver (CUDA {}) sees no card", version(driver)),
+        }
     }
 
     /// The cards' names with their compute capability and the driver; nothing is loaded.
-    pub fn names() -> Vec<String> {
-        let Ok((cards, driver)) = Self::found() else { return Vec::new() };
+    ///
+    /// # Errors
+    /// Where the machine has no card that can be used: why.
+    pub fn names() -> Result<Vec<String>> {
+        let (cards, driver) = Self::found()?;
         let name = |ordinal| -> Result<String, DriverError> {
             let context = CudaContext::new(ordinal)?;
             let (major, minor) = context.compute_capability()?;
             Ok(format!("{}, compute capability {major}.{minor}, driver {}", context.name()?, version(driver)))
         };
-        (0..cards)
-            .map(|ordinal| name(ordinal).unwrap_or_else(|error| format!("cannot be opened: {}", text(error))))
-            .collect()
+        let name = |ordinal| name(ordinal).unwrap_or_else(|error| format!("cannot be opened: {}", text(error)));
+        Ok((0..cards).map(name).collect())
     }
 
     /// Opens card `ordinal` and loads every kernel. With `ADALI_SYNC=1` in the environment, every launch is waited for.
@@ -146,14 +159,12 @@ impl Cuda {
     /// # Errors
     /// Where the program has no kernels, the machine has no driver or no such card, or either is too old.
     pub fn open(ordinal: usize) -> Result<Self> {
+        let (cards, driver) = Self::found().map_err(|error| anyhow!("cannot use CUDA: {error}"))?;
         if COMPILER.is_none() {
             bail!("cannot use CUDA: {ADVICE}");
         }
-        let (cards, driver) = Self::found().map_err(|error| anyhow!("cannot use CUDA: {error}"))?;
-        match cards {
-            0 => bail!("cannot use CUDA: this machine has no card that the NVIDIA driver sees"),
-            cards if ordinal >= cards => bail!("there is no CUDA card {ordinal}: the last is {}", cards - 1),
-            _ => {}
+        if ordinal >= cards {
+            bail!("there is no CUDA card {ordinal}: the last is {}", cards - 1);
         }
         let driver_text = version(driver);
         let unusable = |error| anyhow!("CUDA card {ordinal} (driver {driver_text}) cannot be opened: {}", text(error));
@@ -271,8 +282,8 @@ fn load(
     driver: i32,
     shared: usize,
 ) -> Result<HashMap<&'static str, CudaFunction>> {
-    let needed = if driver < KERNELS_DRIVER {
-        format!("; the driver's CUDA is {}, needed is {} or newer", version(driver), version(KERNELS_DRIVER))
+    let needed = if driver < wanted_driver() {
+        format!("; the driver's CUDA is {}, needed is {} or newer", version(driver), version(wanted_driver()))
     } else {
         String::new()
     };
