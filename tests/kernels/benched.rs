@@ -18,7 +18,7 @@ fn operations_are_right_as_they_are_timed() {
         let card = launch::card(&driver, Card { multiprocessors: 2, shared: 99 * 1024 });
         let gpu = Gpu::new(driver, card, precision, "under test".into(), true);
         let operations: Vec<_> = Operation::all().into_iter().chain(Operation::surrogates()).collect();
-        let shape = "T=2,N=2,C=32,H=4,K=40".parse().unwrap();
+        let shape = "T=2,N=2,C=33,H=4,K=41".parse().unwrap();
         let mut copies = Copies::new(&gpu, shape, &operations, 0.2, 1).unwrap();
         let records = copies.measure(&operations, &ceilings, 1, &AtomicBool::new(false)).unwrap().sound().unwrap();
         assert!(records.iter().all(|record| record.compared > 0));
