@@ -63,7 +63,7 @@ impl Ceilings {
             })
         };
         // Rounds grow until they take a turn; each takes at least some nanoseconds.
-        let mut rounds = 1 << 8;
+        let mut rounds = 1 << 2;
         while multiply(rounds)? < TURN && rounds < 1 << 28 {
             rounds *= 2;
         }

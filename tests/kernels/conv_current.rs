@@ -141,7 +141,9 @@ fn conv_current_of_any_values_is_close() {
                 };
                 device.run(&format!("conv_current_dense_t4_{}", value.name()), plan.launch, &params);
                 let got = device.get_values(value, &currents, span, conv.output);
-                assert_close(&format!("{conv:?}"), &got.data, &want.data, value.epsilon() / 2.0, 1e-5);
+                // Tensor cores may cut sums off: with each product, less than the last bit of a sum of about 2.
+                let cut_off = conv.fan_in() as f32 * f32::EPSILON;
+                assert_close(&format!("{conv:?}"), &got.data, &want.data, value.epsilon() / 2.0, cut_off);
             }
             cases += 1;
         }
