@@ -26,7 +26,8 @@ fn graphs_and_orders_change_no_byte() {
     let mut cases = 0;
     for options in ["", "--precision f16 --bounds auto-track", "--norm weight --surrogate arctan"] {
         let models = [(0, ""), (1, "--no-graph"), (2, "")].map(|(seed, more)| {
-            let train = format!("train --device cuda --epochs 2 --limit 96 --quiet --out {cases}-{seed} {options} {more}");
+            let train =
+                format!("train --device cuda --epochs 2 --limit 96 --quiet --out {cases}-{seed} {options} {more}");
             on_card(home.path(), seed, &train).done();
             bytes(home.path().join(format!("{cases}-{seed}/model.safetensors")))
         });

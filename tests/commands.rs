@@ -2,8 +2,8 @@
 
 mod process;
 
-use process::tensors::Tensors;
 use process::driver::with_card;
+use process::tensors::Tensors;
 use process::{
     adali, assert_same, bytes, command, metrics, result, run, snapshot, tiny, train, write_images, write_network,
 };

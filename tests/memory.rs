@@ -313,10 +313,9 @@ fn the_program_says_so_in_one_sentence() {
         run(command)
     };
     let mut cases = 0;
-    for (memory, batch, parts) in [
-        (3_000_000, 256, "the largest batch that would fit is"),
-        (100_000, 64, "no batch would fit"),
-    ] {
+    for (memory, batch, parts) in
+        [(3_000_000, 256, "the largest batch that would fit is"), (100_000, 64, "no batch would fit")]
+    {
         let ran = train(memory, &format!("--out run --limit 256 --epochs 1 --batch {batch}"));
         assert_eq!(ran.err.lines().count(), 1, "{ran}");
         ran.failed(2, &["error: ", parts]);

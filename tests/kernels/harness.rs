@@ -7,8 +7,8 @@
 use crate::launch;
 use crate::oracle::Rng;
 use adali::backend::cpu::layout;
-pub use adali::backend::gpu::cuda::CudaBuffer;
 use adali::backend::gpu::cuda::Cuda;
+pub use adali::backend::gpu::cuda::CudaBuffer;
 use adali::backend::gpu::params::{NeuronConstants, Params, Places};
 use adali::backend::gpu::{Buffer, Driver, Launch};
 use adali::backend::shape::{Span, Volume};

@@ -20,7 +20,8 @@ fn check(assertions: &str) -> String {
             Some("cu") => {
                 for part in text.split("\nstruct ").skip(1) {
                     let lines = part.split("\n};").next().expect("a struct").lines();
-                    let fields = lines.map(|line| line.split("//").next().expect("a part")).collect::<Vec<_>>().join("\n");
+                    let fields =
+                        lines.map(|line| line.split("//").next().expect("a part")).collect::<Vec<_>>().join("\n");
                     let body = fields.split_once('{').expect("a body").1;
                     if !body.contains(['(', '<']) && !body.contains("constexpr") {
                         structs += &format!("struct {fields}\n}};\n");

@@ -1,12 +1,12 @@
 //! Networks on the GPU backend against the CPU backend: the same initial weights, batches and
 //! masks, a few steps of training.
 use crate::launch;
-use adali::backend::gpu::cuda::Cuda;
 use crate::oracle::Rng;
 use crate::support::Case;
 use crate::support::layers::{avg_pool, conv, dropout, linear, max_pool, network, readout, spiking_readout};
 use crate::support::structures::{SURROGATES, vary};
 use adali::backend::cpu::Cpu;
+use adali::backend::gpu::cuda::Cuda;
 use adali::backend::gpu::tile::Card;
 use adali::backend::gpu::{Gpu, Precision};
 use adali::backend::{Backend, LossSpec, Normalisation, Step, Totals, Update, UpdateRule};

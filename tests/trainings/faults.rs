@@ -1,11 +1,11 @@
 //! Trainings that go wrong: gradients beyond f16, values that are not finite.
 
 use super::training::{Seen, config, digits, gpu, network, run, second};
-use adali::backend::gpu::cuda::Cuda;
 use adali::autotune::{BoundsMode, BoundsSpec};
 use adali::backend::Totals;
 use adali::backend::gpu::Gpu;
 use adali::backend::gpu::Precision;
+use adali::backend::gpu::cuda::Cuda;
 use adali::error::InputError;
 use adali::network::parameters::Part;
 use adali::train::{Config, Outcome, Trainer};

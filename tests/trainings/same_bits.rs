@@ -2,10 +2,10 @@
 
 use super::training::{Seen, assert_same, config, digits, gpu, network, second, train};
 use crate::launch::on_card;
-use adali::backend::gpu::cuda::Cuda;
 use adali::autotune::{BoundsMode, BoundsSpec};
 use adali::backend::Storage;
 use adali::backend::gpu::Precision;
+use adali::backend::gpu::cuda::Cuda;
 use adali::backend::gpu::{Gpu, SLOTS};
 use adali::data::events::counts::EventCounts;
 use adali::data::{Augmentation, Dataset, Samples, Values};

@@ -1,8 +1,8 @@
 //! Small trainings on digits, and what they leave.
 
 use crate::launch;
-use adali::backend::gpu::cuda::Cuda;
 use adali::autotune::BoundsSpec;
+use adali::backend::gpu::cuda::Cuda;
 use adali::backend::gpu::tile::Card;
 use adali::backend::gpu::{Gpu, Precision};
 use adali::backend::{Backend, LossSpec, Totals};

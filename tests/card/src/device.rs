@@ -169,9 +169,12 @@ impl Device {
         self.queues.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts work into a stream, and does some.
+    /// Does some work, then puts this into a stream: it is not done yet when the call returns.
     pub fn submit(&self, stream: usize, work: Work) {
         let mut queues = self.queues();
+        for _ in 0..queues.below(3) {
+            self.step(&mut queues);
+        }
         if let Work::Wait { event, .. } = &work {
             self.order.wait(stream, &event.clock.lock().unwrap_or_else(PoisonError::into_inner));
         }
@@ -180,9 +183,6 @@ impl Device {
             *event.clock.lock().unwrap_or_else(PoisonError::into_inner) = self.order.of(stream);
         }
         queues.queues.entry(stream).or_default().push_back((run, work));
-        for _ in 0..queues.below(3) {
-            self.step(&mut queues);
-        }
     }
 
     /// Does one work; false where none is ready.
@@ -246,7 +246,9 @@ impl Device {
                 inside(*to, *bytes, "an upload", Kind::Write)?;
                 let from = match from {
                     Host::Later(address, before) if sum(*address, *bytes) != *before => {
-                        return Err(format!("page-locked memory of {bytes} bytes was changed before its copy was done"));
+                        return Err(format!(
+                            "page-locked memory of {bytes} bytes was changed before its copy was done"
+                        ));
                     }
                     Host::Later(address, _) => *address as *const u8,
                     Host::Now(copy) => copy.as_ptr(),

@@ -8,7 +8,7 @@ struct Instruction {
 };
 
 // a [16][16], b [16][8] 16-bit values and c [16][8] f32 behind them -> a b + c.
-template <class V>
+template <class V, bool SWAPPED = false>
 DEVICE void tensor_core(const Instruction& p) {
     const auto* a = static_cast<const uint16_t*>(p.in);
     const auto* b = a + 16 * 16;
@@ -25,10 +25,12 @@ DEVICE void tensor_core(const Instruction& p) {
     }
     float sums[4];
     for (uint32_t i = 0; i < 4; i++) sums[i] = c[(group + i / 2 * 8) * 8 + pair + i % 2];
-    V::mma(sums, of_a, of_b[0], of_b[1]);
+    V::mma(sums, of_a, of_b[SWAPPED], of_b[!SWAPPED]);
     for (uint32_t i = 0; i < 4; i++) static_cast<float*>(p.out)[(group + i / 2 * 8) * 8 + pair + i % 2] = sums[i];
 }
 KERNEL_EACH_HALF(instruction_mma, Instruction, 32, 1, tensor_core)
+// Its operands in the wrong order.
+KERNEL(planted_mma, Instruction, 32, 1) { tensor_core<F16, true>(p); }
 
 // Four matrices [8][8] of 16 bits, rows 24 values apart in shared memory -> [4][32] registers.
 template <bool TRANSPOSED>

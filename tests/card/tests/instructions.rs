@@ -64,21 +64,20 @@ const HALVES: [Half; 2] = [
 ];
 
 /// What a kernel with so many blocks and threads writes; `None` without nvcc.
-fn run(kernel: &str, (blocks, threads): (u32, u32), input: &[u8], output: (usize, Option<u8>), count: usize, seed: u64)
--> Option<Vec<u8>> {
+fn run(
+    kernel: &str,
+    (blocks, threads): (u32, u32),
+    input: &[u8],
+    output: (usize, Option<u8>),
+    count: usize,
+    seed: u64,
+) -> Option<Vec<u8>> {
     let place = Place { blocks, threads, dynamic: 0, count: count as u64 };
     Some(common::run(PTX.as_ref()?, kernel, place, input, output, seed).unwrap_or_else(|fault| panic!("{fault}")))
 }
 
 /// The same of a kernel that writes all of `bytes` bytes.
-fn output(
-    kernel: &str,
-    extents: (u32, u32),
-    input: &[u8],
-    bytes: usize,
-    count: usize,
-    seed: u64,
-) -> Option<Vec<u8>> {
+fn output(kernel: &str, extents: (u32, u32), input: &[u8], bytes: usize, count: usize, seed: u64) -> Option<Vec<u8>> {
     run(kernel, extents, input, (bytes, None), count, seed)
 }
 
@@ -92,10 +91,16 @@ fn matrix_multiplication() {
             let (a, b, c) = (values(16 * 16), values(16 * 8), values(16 * 8));
             let halves: Vec<u16> = a.iter().chain(&b).map(|&x| encode(x)).collect();
             let input = [bytes(&halves, u16::to_le_bytes), bytes(&c, f32::to_le_bytes)].concat();
-            let Some(got) = output(&format!("instruction_mma_{name}"), (1, 32), &input, 16 * 8 * 4, 0, seed) else { return };
+            let Some(got) = output(&format!("instruction_mma_{name}"), (1, 32), &input, 16 * 8 * 4, 0, seed) else {
+                return;
+            };
             let product = |i: usize, j: usize| (0..16).map(|k| a[16 * i + k] * b[8 * k + j]).sum::<f32>();
             let want: Vec<f32> = (0..128).map(|i| product(i / 8, i % 8) + c[i]).collect();
             assert_eq!(floats(&got), want, "{name}");
+            if name == "f16" {
+                let planted = output("planted_mma", (1, 32), &input, 16 * 8 * 4, 0, seed).expect("nvcc");
+                assert_ne!(floats(&planted), want, "operands in the wrong order");
+            }
         }
     }
 }

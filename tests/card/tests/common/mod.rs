@@ -1,4 +1,5 @@
 //! Kernels of these tests: compiled by the nvcc that the package's build finds, run by the executor.
+#![allow(dead_code)] // each test program uses a part of this
 
 use card::checker::{self, Kind};
 use card::exec::{self, Launch, Worker};
@@ -22,19 +23,24 @@ fn nvcc() -> Option<PathBuf> {
 
 /// The PTX of `tests/NAME.cu`; `None`, and a word of it, where there is no nvcc.
 pub fn ptx(name: &str) -> Option<String> {
+    Some(String::from_utf8(compile(name, "--ptx")?).expect("a text"))
+}
+
+/// `tests/NAME.cu` as this option of nvcc's makes it.
+pub fn compile(name: &str, kind: &str) -> Option<Vec<u8>> {
     let Some(nvcc) = nvcc() else {
         eprintln!("LEFT OUT: no nvcc is found for {name}.cu; `make cuda` fetches one");
         return None;
     };
     let folder = tempfile::tempdir().expect("a folder");
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let ptx = folder.path().join("kernels.ptx");
+    let made = folder.path().join("made");
     let mut command = Command::new(nvcc);
-    command.args("--ptx -arch=compute_80 -O3 -std=c++17 -fmad=false --expt-relaxed-constexpr -lineinfo".split(' '));
-    command.arg("-I").arg(root.join("../../kernels")).arg("-o").arg(&ptx).arg(root.join(format!("tests/{name}.cu")));
+    command.arg(kind).args("-arch=compute_80 -O3 -std=c++17 -fmad=false --expt-relaxed-constexpr -lineinfo".split(' '));
+    command.arg("-I").arg(root.join("../../kernels")).arg("-o").arg(&made).arg(root.join(format!("tests/{name}.cu")));
     let output = command.output().expect("nvcc runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    Some(std::fs::read_to_string(ptx).expect("PTX"))
+    Some(std::fs::read(made).expect("what it made"))
 }
 
 /// Where a kernel runs, and the number that it takes behind the addresses of its input and output.
