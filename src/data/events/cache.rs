@@ -14,9 +14,10 @@
 
 use super::counts::EventCounts;
 use crate::data::{Dataset, SampleShape, Samples, Values};
-use crate::files::{read_bytes, write_whole};
+use crate::files::{read_bytes, write_whole_with};
 use crate::tensors::{TensorFile, Tensors};
 use anyhow::{Context, Result, bail};
+use flate2::CrcWriter;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
@@ -153,9 +154,9 @@ pub fn write(path: &Path, key: Key, data: &Dataset) -> Result<()> {
             ends.push(packed.len() as i64);
         }
         let labels: Vec<i64> = samples.labels.iter().map(|&label| label.into()).collect();
-        tensors.push_bytes(format!("{part}.counts"), &[packed.len()], packed);
-        tensors.push_integers(format!("{part}.ends"), &[ends.len()], &ends);
-        tensors.push_integers(format!("{part}.labels"), &[labels.len()], &labels);
+        tensors.push(format!("{part}.counts"), &[packed.len()], || Ok(packed));
+        tensors.push(format!("{part}.ends"), &[ends.len()], || Ok(ends));
+        tensors.push(format!("{part}.labels"), &[labels.len()], || Ok(labels));
     }
     let SampleShape { frames, height, width, channels } = data.train.shape;
     tensors.describe("name", &data.name);
@@ -164,12 +165,15 @@ pub fn write(path: &Path, key: Key, data: &Dataset) -> Result<()> {
     tensors.describe("shape", serde_json::to_string(&[frames, height, width, channels])?);
     tensors.describe("class names", serde_json::to_string(&data.class_names)?);
     tensors.describe("notes", serde_json::to_string(&data.notes)?);
-    let mut bytes = tensors.to_bytes()?;
-    bytes.extend(checksum(&bytes).to_le_bytes());
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     }
-    write_whole(path, &bytes)
+    write_whole_with(path, |out| {
+        let mut summed = CrcWriter::new(out);
+        tensors.write(&mut summed)?;
+        let sum = summed.crc().sum();
+        Ok(summed.into_inner().write_all(&sum.to_le_bytes())?)
+    })
 }
 
 fn checksum(bytes: &[u8]) -> u32 {
