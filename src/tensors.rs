@@ -1,8 +1,9 @@
 //! Safetensors files, written and read with every offset checked, one tensor at a time.
 
 use crate::files::open_limited;
+use crate::host::zeros;
 use crate::{bail_input, input_error};
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use bytemuck::Pod;
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use std::borrow::Cow;
@@ -91,14 +92,10 @@ impl<'a> TensorFile<'a> {
     }
 
     /// All values of a tensor of this type.
-    fn read<V: Pod>(&self, key: &str, info: &TensorInfo) -> Result<Vec<V>> {
+    fn read<V: Pod + Default>(&self, key: &str, info: &TensorInfo) -> Result<Vec<V>> {
         let (from, to) = info.data_offsets;
         let count = (to - from) / size_of::<V>();
-        let mut values = Vec::new();
-        values.try_reserve_exact(count).map_err(|_| {
-            input_error!("{}: {key} has {} bytes, which memory does not hold", self.name, to - from)
-        })?;
-        values.resize(count, V::zeroed());
+        let mut values = zeros(count).with_context(|| format!("{}: {key}", self.name))?;
         self.fill(key, from, bytemuck::cast_slice_mut(&mut values))?;
         Ok(values)
     }
@@ -194,7 +191,7 @@ fn read_header(from: &mut impl Read, length: u64, name: &str) -> Result<Metadata
 }
 
 /// A type of a tensor's values.
-pub trait Element: Pod {
+pub trait Element: Pod + Default {
     const DTYPE: Dtype;
 }
 
@@ -281,7 +278,9 @@ mod tests {
     /// Names in no order, of all types, one of them empty.
     fn some() -> Vec<(&'static str, Dtype, Vec<usize>, Vec<u8>)> {
         let mut all = Vec::new();
-        for (i, name) in ["layers.10.weight", "layers.2.weight", "b", "a.\"quoted\"", "z", "layers.2.bias"].iter().enumerate() {
+        for (i, name) in
+            ["layers.10.weight", "layers.2.weight", "b", "a.\"quoted\"", "z", "layers.2.bias"].iter().enumerate()
+        {
             for (dtype, size) in [(Dtype::F32, 4), (Dtype::U8, 1), (Dtype::I64, 8)] {
                 let shape = vec![i, 3, 2];
                 let bytes = (0..i * 6 * size).map(|at| (at * 7 + i) as u8).collect();
@@ -298,11 +297,13 @@ mod tests {
             match dtype {
                 Dtype::F32 => {
                     let (values, _) = bytes.as_chunks();
-                    tensors.push(*name, shape, || Ok(values.iter().map(|&b| f32::from_le_bytes(b)).collect::<Vec<_>>()));
+                    tensors
+                        .push(*name, shape, || Ok(values.iter().map(|&b| f32::from_le_bytes(b)).collect::<Vec<_>>()));
                 }
                 Dtype::I64 => {
                     let (values, _) = bytes.as_chunks();
-                    tensors.push(*name, shape, || Ok(values.iter().map(|&b| i64::from_le_bytes(b)).collect::<Vec<_>>()));
+                    tensors
+                        .push(*name, shape, || Ok(values.iter().map(|&b| i64::from_le_bytes(b)).collect::<Vec<_>>()));
                 }
                 _ => tensors.push(*name, shape, move || Ok(bytes)),
             }
@@ -318,9 +319,9 @@ mod tests {
     fn bytes_are_those_of_the_safetensors_library() {
         let all = some();
         for count in 0..=all.len() {
-            let views = all[..count].iter().map(|(name, dtype, shape, bytes)| {
-                (*name, TensorView::new(*dtype, shape.clone(), bytes).unwrap())
-            });
+            let views = all[..count]
+                .iter()
+                .map(|(name, dtype, shape, bytes)| (*name, TensorView::new(*dtype, shape.clone(), bytes).unwrap()));
             let text = r#"{"format":"a test","other":"\"é\"\n"}"#;
             let metadata = HashMap::from([(METADATA_KEY.to_string(), text.to_string())]);
             let expected = safetensors::serialize(views, Some(metadata)).unwrap();

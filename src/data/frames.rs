@@ -9,8 +9,9 @@
 
 use super::files::{self, some_of};
 use super::{DataSource, Dataset, SampleShape, Samples};
+use crate::host::reserve;
 use crate::tensors::TensorFile;
-use anyhow::Result;
+use anyhow::{Context, Result};
 use safetensors::tensor::Dtype;
 use std::path::{Path, PathBuf};
 
@@ -133,9 +134,7 @@ impl TensorFile<'_> {
         }
         let (size, sample) = (count * frames * channels * height * width, frames * channels * height * width);
         let mut values = Vec::new();
-        values
-            .try_reserve_exact(size)
-            .map_err(|_| crate::input_error!("{name}: {key} has {size} bytes, which memory does not hold"))?;
+        reserve(&mut values, size).with_context(|| format!("{name}: {key}"))?;
         self.pieces(key, sample, |piece| {
             files::append_channels_last(piece, channels, height * width, &mut values);
         })?;

@@ -137,7 +137,7 @@ fn read_part(file: &TensorFile, part: &str, shape: SampleShape, classes: usize) 
         counts.unpack(sample, cells)?;
         start += sample.len();
     }
-    Ok(Samples { shape, values: Values::Counts(counts), labels })
+    Ok(Samples { shape, values: counts.into(), labels })
 }
 
 /// Keeps a data set of counts in `path`: whole, or not at all.
@@ -196,11 +196,7 @@ mod tests {
             for _ in 0..samples {
                 counts.push((0..30).map(|_| rng.below(SHAPE.len() as u64) as u32).collect());
             }
-            Samples {
-                shape: SHAPE,
-                values: Values::Counts(counts),
-                labels: (0..samples as u16).map(|i| i % 3).collect(),
-            }
+            Samples { shape: SHAPE, values: counts.into(), labels: (0..samples as u16).map(|i| i % 3).collect() }
         };
         let names = ["a", "b", "c"].map(String::from).into();
         dataset("n-mnist".into(), "there".into(), names, [part(7), part(4)], vec!["odd".into()])
