@@ -10,7 +10,7 @@ use process::{Ran, command, result, run};
 use safetensors::tensor::{Dtype, TensorView};
 use std::fs;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -103,18 +103,22 @@ fn what_is_planned_is_what_the_process_takes() {
 }
 
 /// The program under `ulimit -v`, in kilobytes.
-fn limited(cwd: &Path, kilobytes: usize, arguments: &str) -> Ran {
+fn limited(cwd: &Path, kilobytes: usize, arguments: &str) -> Command {
     let mut shell = Command::new("sh");
     let script = format!("ulimit -c 0; ulimit -v {kilobytes}; exec \"$0\" {arguments}");
     shell.args(["-c", &script, env!("CARGO_BIN_EXE_adali")]).current_dir(cwd).env_remove("RUST_BACKTRACE");
-    shell.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
-    run(shell)
+    shell.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).env_remove("MALLOC_ARENA_MAX");
+    shell
 }
 
-/// The least limit, in kilobytes, in which the program starts at all.
+/// The least limit, in kilobytes, in which the system loads the program and this refuses something itself: below, the
+/// loader or the runtime fails.
 fn least(cwd: &Path) -> usize {
-    let starts = |kilobytes: &usize| limited(cwd, *kilobytes, "--version").code == Some(0);
-    (8_000..).step_by(1_000).find(starts).unwrap()
+    let refuses = |kilobytes: &usize| {
+        let out = limited(cwd, *kilobytes, "train --threads 5000").output().unwrap();
+        out.status.code() == Some(2) && String::from_utf8_lossy(&out.stderr).starts_with("error: --threads 5000")
+    };
+    (8_000..100_000).step_by(1_000).find(refuses).unwrap()
 }
 
 #[test]
@@ -122,12 +126,12 @@ fn a_limit_that_does_not_suffice_is_one_line_and_no_abort() {
     let home = TempDir::new().unwrap();
     let least = least(home.path());
     let mut refused = 0;
-    for (network, most) in [("--batch 512 --limit 512", 120_000), ("--batch 128 --limit 128 --channels 256", 600_000)] {
+    for (network, most) in [("--batch 512 --limit 512", 120_000), ("--batch 512 --limit 512 --channels 128", 400_000)] {
         let train = format!("train -q --force --out run --epochs 1 --threads 2 --device cpu {network}");
         let mut done = 0;
         for share in 0..24 {
             let limit = least + (most - least) * share / 24;
-            let ran = limited(home.path(), limit, &train);
+            let ran = run(limited(home.path(), limit, &train));
             if ran.code == Some(0) {
                 assert!(ran.err.is_empty(), "{limit}: {ran}");
                 done += 1;
@@ -148,12 +152,19 @@ fn a_limit_that_does_not_suffice_is_one_line_and_no_abort() {
 fn the_message_names_what_failed_and_the_largest_batch() {
     let home = TempDir::new().unwrap();
     let least = least(home.path());
-    let train = "train -q --out run --epochs 1 --device cpu --channels 256 --batch 512 --limit 512";
-    let ran = limited(home.path(), least + 60_000, &format!("{train} --threads 1"));
-    ran.failed(2, &["with a batch of 512 takes", "MB are left of the limit on addresses (ulimit -v)", "would fit"]);
+    let train = |batch: &str, threads: &str| {
+        format!("train -q --out run --epochs 1 --device cpu --limit 512 --batch {batch} --threads {threads}")
+    };
+    let limit = least + 30_000;
+    let ran = run(limited(home.path(), limit, &train("512", "1")));
+    let ran = ran.failed(2, &["with a batch of 512 takes", "MB are left of the limit on addresses (ulimit -v)"]);
     assert!(!home.path().join("run").exists(), "nothing is left behind");
+    // The batch that it names trains to the end within that limit.
+    let batch = ran.err.trim().split("fit is ").nth(1).unwrap_or_else(|| panic!("no batch is named: {ran}"));
+    assert!((2..512).contains(&batch.parse::<usize>().unwrap()), "{ran}");
+    run(limited(home.path(), limit, &train(batch, "1"))).done();
     for limit in [least + 10_000, 500_000, 1_000_000, 2_000_000] {
-        let ran = limited(home.path(), limit, &format!("{train} --threads 1000"));
+        let ran = run(limited(home.path(), limit, &train("32", "1000")));
         ran.failed(2, &["cannot start 1000 threads", "(ulimit -v)", "fewer --threads"]);
     }
 }
