@@ -4,8 +4,9 @@ pub mod lock;
 pub mod output;
 pub mod place;
 
+use crate::host::reserve;
 use crate::{bail_input, input_error};
-use anyhow::Result;
+use anyhow::{Context, Result};
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read, Write};
 use std::path::Path;
@@ -122,8 +123,8 @@ pub fn read_bytes(path: &Path, most: u64) -> Result<Vec<u8>> {
     let shown = path.display();
     let (file, length) = open_limited(path, most)?;
     let mut bytes = Vec::new();
-    let room = usize::try_from(length).ok().and_then(|length| bytes.try_reserve_exact(length + 1).ok());
-    room.ok_or_else(|| input_error!("{shown} has {length} bytes, which memory does not hold"))?;
+    let room = usize::try_from(length).map_or(usize::MAX, |length| length.saturating_add(1));
+    reserve(&mut bytes, room).with_context(|| format!("{shown} cannot be read"))?;
     // A file may grow while it is read.
     file.take(most + 1).read_to_end(&mut bytes).map_err(|e| input_error!("{shown} cannot be read: {e}"))?;
     too_large(path, bytes.len() as u64, most)?;

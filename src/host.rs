@@ -45,6 +45,14 @@ pub fn ensure_room(bytes: usize, what: &str) -> Result<()> {
     }
 }
 
+/// How much memory is left, as a part of a sentence.
+pub fn left() -> String {
+    match available() {
+        Some((bytes, limit)) => format!("{:.1} MB are left {limit}", bytes as f64 / 1e6),
+        None => "there is no more".into(),
+    }
+}
+
 /// `len` zeros.
 ///
 /// # Errors
@@ -71,11 +79,7 @@ pub fn resize<V: Clone + Default>(values: &mut Vec<V>, len: usize) -> Result<()>
 /// As [`zeros`].
 pub fn reserve<V>(values: &mut Vec<V>, more: usize) -> Result<()> {
     values.try_reserve_exact(more).map_err(|_| {
-        let left = match available() {
-            Some((bytes, limit)) => format!("{:.1} MB are left {limit}", bytes as f64 / 1e6),
-            None => "there is no more".into(),
-        };
-        let wanted = more as f64 * size_of::<V>() as f64 / 1e6;
+        let (wanted, left) = (more as f64 * size_of::<V>() as f64 / 1e6, left());
         input_error!(
             "{wanted:.1} MB of memory cannot be had, {left}; take a smaller network, batch or file, or raise the limit"
         )

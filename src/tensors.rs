@@ -221,11 +221,14 @@ pub struct Tensors<'a> {
     descriptions: BTreeMap<String, String>,
 }
 
+/// Writes a tensor's values.
+type Values<'a> = Box<dyn FnOnce(&mut dyn Write) -> Result<()> + 'a>;
+
 struct Entry<'a> {
     name: String,
     shape: Vec<usize>,
     dtype: Dtype,
-    write: Box<dyn FnOnce(&mut dyn Write) -> Result<()> + 'a>,
+    write: Values<'a>,
 }
 
 impl<'a> Tensors<'a> {
