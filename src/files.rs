@@ -4,6 +4,7 @@ pub mod lock;
 pub mod output;
 pub mod place;
 
+use crate::host::reserve;
 use crate::{bail_input, input_error};
 use anyhow::{Context, Result};
 use std::fs::{self, File};
@@ -16,24 +17,37 @@ const HIDDEN: &str = ".adali.";
 /// What the names of temporary files end with.
 const TEMPORARY: &str = ".tmp";
 
-/// Writes `bytes` to `path`: to a temporary file of its own in the same folder, synced, then renamed. Whatever happens,
-/// `path` holds the old bytes or the new ones.
+/// Writes `bytes` to `path`, as [`write_whole_with`] does.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_whole_with(path, |out| Ok(out.write_all(bytes)?))
+}
+
+/// Has `fill` write to `path`: to a temporary file of its own in the same folder, synced, then renamed. Whatever happens,
+/// `path` holds the old bytes or the new ones.
+///
+/// # Errors
+/// Those of `fill`, and what hinders the writing, with the path's name.
+pub fn write_whole_with(path: &Path, fill: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
     if path.file_name().is_none() {
         bail_input!("{} does not name a file that could be written", path.display());
     }
     let written = (|| {
-        let temporary = filled(path, bytes)?;
+        let temporary = filled(path, fill)?;
         temporary.persist(path).map_err(|e| e.error)?;
-        sync_folder(folder_of(path))
+        Ok(sync_folder(folder_of(path))?)
     })();
-    written.with_context(|| format!("cannot write {}", path.display()))
+    written.map_err(|error| cannot_write(path, error))
 }
 
-/// A temporary file for `path`, which holds `bytes` on the disk.
-fn filled(path: &Path, bytes: &[u8]) -> io::Result<NamedTempFile> {
+/// An error of a writing, with the path's name where it is the file's.
+fn cannot_write(path: &Path, error: anyhow::Error) -> anyhow::Error {
+    if error.is::<io::Error>() { error.context(format!("cannot write {}", path.display())) } else { error }
+}
+
+/// A temporary file for `path`, which holds on the disk what `fill` has written.
+fn filled(path: &Path, fill: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<NamedTempFile> {
     let mut temporary = temporary_in(folder_of(path))?;
-    temporary.write_all(bytes)?;
+    fill(&mut temporary)?;
     temporary.as_file().sync_all()?;
     Ok(temporary)
 }
@@ -83,26 +97,37 @@ pub fn open_regular(path: &Path) -> Result<File> {
     }
 }
 
+/// Opens a regular file of at most `most` bytes, and says how many it has.
+///
+/// # Errors
+/// An [`InputError`](crate::error::InputError) when there is no such file, or it is larger.
+pub fn open_limited(path: &Path, most: u64) -> Result<(File, u64)> {
+    let file = open_regular(path)?;
+    let length = file.metadata().map_err(|e| input_error!("{} cannot be read: {e}", path.display()))?.len();
+    too_large(path, length, most)?;
+    Ok((file, length))
+}
+
+fn too_large(path: &Path, found: u64, most: u64) -> Result<()> {
+    if found > most {
+        bail_input!("{} has {found} bytes, but at most {most} are read; name another file", path.display());
+    }
+    Ok(())
+}
+
 /// The bytes of a regular file of at most `most` bytes.
 ///
 /// # Errors
 /// An [`InputError`](crate::error::InputError) when there is no such file, it is larger, or memory does not hold it.
 pub fn read_bytes(path: &Path, most: u64) -> Result<Vec<u8>> {
     let shown = path.display();
-    let file = open_regular(path)?;
-    let refused = |error: std::io::Error| input_error!("{shown} cannot be read: {error}");
-    let length = file.metadata().map_err(refused)?.len();
+    let (file, length) = open_limited(path, most)?;
     let mut bytes = Vec::new();
-    if length <= most {
-        let room = usize::try_from(length).ok().and_then(|length| bytes.try_reserve_exact(length + 1).ok());
-        room.ok_or_else(|| input_error!("{shown} has {length} bytes, which memory does not hold"))?;
-        // A file may grow while it is read.
-        file.take(most + 1).read_to_end(&mut bytes).map_err(refused)?;
-    }
-    let found = length.max(bytes.len() as u64);
-    if found > most {
-        bail_input!("{shown} has {found} bytes, but at most {most} are read; name another file");
-    }
+    let room = usize::try_from(length).map_or(usize::MAX, |length| length.saturating_add(1));
+    reserve(&mut bytes, room).with_context(|| format!("{shown} cannot be read"))?;
+    // A file may grow while it is read.
+    file.take(most + 1).read_to_end(&mut bytes).map_err(|e| input_error!("{shown} cannot be read: {e}"))?;
+    too_large(path, bytes.len() as u64, most)?;
     Ok(bytes)
 }
 

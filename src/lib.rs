@@ -17,6 +17,7 @@ pub mod data;
 pub mod error;
 pub mod files;
 pub mod histogram;
+pub mod host;
 pub mod kernels;
 pub mod network;
 pub mod neuron;

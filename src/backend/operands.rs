@@ -1,7 +1,7 @@
 //! Operands of the operations, borrowed or by value.
 
 use super::Storage;
-use super::shape::{Pool, Volume};
+use super::shape::{Conv, Pool, Span, Volume};
 use crate::autotune::{Flag, Histogram};
 use crate::neuron::{Neuron, ResetKind};
 use crate::surrogate::Surrogate;
@@ -97,6 +97,18 @@ pub enum Saved<'a, B: Storage> {
     Bits { spikes: &'a B::Bits, windows: &'a B::Bits },
     /// The currents, of 1 or all steps, from which the membranes are computed again.
     Currents { currents: &'a B::Floats, steps: usize, affine: Affine<'a, B>, spikes: &'a B::Bits },
+}
+
+/// The extents of a layer, on which it depends what its operations need for themselves.
+#[derive(Clone, Copy, Debug)]
+pub struct LayerExtents {
+    pub conv: Conv,
+    /// Of the spikes.
+    pub pool: Option<Pool>,
+    pub batch_norm: bool,
+    /// Whether it has neurons.
+    pub spiking: bool,
+    pub of_currents: Span,
 }
 
 /// The neurons below a convolution, for [`super::Backend::conv_input_grad_lif`].

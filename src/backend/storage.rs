@@ -1,7 +1,7 @@
 //! What a backend keeps on its device.
 
 use super::shape::{Conv, Span, Volume};
-use super::{Histograms, Normalisation, Step, Totals, Trained};
+use super::{Histograms, LayerExtents, Normalisation, Step, Totals, Trained};
 use crate::data::{SampleShape, Values};
 use crate::surrogate::Bounds;
 use anyhow::Result;
@@ -35,6 +35,16 @@ pub trait Storage: Clone {
     /// Bytes of memory that can still be had; `None` where the system does not say.
     fn available_memory(&self) -> Option<usize>;
 
+    /// Where those are left, as the end of a sentence.
+    fn available_where(&self) -> String {
+        format!("on {}", self.describe())
+    }
+
+    /// Whether its memory is that of the process, which data sets, checkpoints and the program itself take too.
+    fn is_host(&self) -> bool {
+        false
+    }
+
     /// The same device without memory or work, on which a network is built and stepped to see what it takes; `None`
     /// where operations take no memory of their own that is worth planning.
     fn rehearsal(&self) -> Option<Self> {
@@ -58,6 +68,11 @@ pub trait Storage: Clone {
 
     /// On a rehearsal: the most bytes that any operation has needed for itself.
     fn working_memory(&self) -> usize {
+        0
+    }
+
+    /// Where there is no rehearsal: the most bytes that the operations of these layers need for themselves.
+    fn working_size(&self, _span: Span, _layers: &[LayerExtents]) -> usize {
         0
     }
 
@@ -116,6 +131,11 @@ pub trait Storage: Clone {
     fn vector_size(&self, len: usize) -> usize;
     fn weight_size(&self, conv: &Conv) -> usize;
     fn packed_size(&self, conv: &Conv) -> usize;
+
+    /// Histograms of a layer; 0 where a rehearsal counts them.
+    fn counts_size(&self, _count: usize) -> usize {
+        0
+    }
 
     // Writing and reading back. Tensors are in PyTorch's order.
     fn write_vector(&self, floats: &mut Self::Floats, values: &[f32]) -> Result<()>;

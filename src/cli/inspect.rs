@@ -97,7 +97,7 @@ fn run_on<B: Backend>(backend: B, arguments: InspectArguments) -> Result<End> {
     tensors.describe("config", config.to_toml());
     tensors.describe("samples", format!("{chosen:?}"));
     tensors.describe("train_mode", arguments.train_mode.to_string());
-    out.write(&tensors.to_bytes()?)?;
+    out.write_with(|out| tensors.write(out))?;
     if !is_quiet() {
         say(format!("{}: {} samples, loss {loss:.4}", out.path().display(), labels.len()))?;
     }
@@ -105,35 +105,34 @@ fn run_on<B: Backend>(backend: B, arguments: InspectArguments) -> Result<End> {
 }
 
 /// `input`, `labels`, `logits`, `logits_per_step`, `spikes.{i}`, `membrane.{i}`, `loss`, `grad.{parameter}`.
-fn collect<B: Backend>(model: &Model<B>, labels: &[u16], loss: f64, grads: bool) -> Result<Tensors> {
+fn collect<'a, B: Backend>(model: &'a Model<B>, labels: &[u16], loss: f64, grads: bool) -> Result<Tensors<'a>> {
     let plan = model.plan();
     let (steps, batch, classes) = (plan.steps, labels.len(), plan.classes);
     let input = plan.input;
     let mut tensors = Tensors::default();
     let image = [batch, input.c, input.h, input.w];
     let frames = [steps, batch, input.c, input.h, input.w];
-    tensors.push_floats("input", if plan.direct { &image } else { &frames }, &model.read_input()?);
-    tensors.push_integers("labels", &[batch], &labels.iter().map(|&label| label.into()).collect::<Vec<i64>>());
+    tensors.push("input", if plan.direct { &image } else { &frames }, || model.read_input());
+    let numbers: Vec<i64> = labels.iter().map(|&label| label.into()).collect();
+    tensors.push("labels", &[batch], || Ok(numbers));
     let per_step = model.read_logits()?;
     let mean = |i: usize| (0..steps).map(|t| per_step[t * batch * classes + i] as f64).sum::<f64>() / steps as f64;
     let logits: Vec<f32> = (0..batch * classes).map(|i| mean(i) as f32).collect();
-    tensors.push_floats("logits", &[batch, classes], &logits);
-    tensors.push_floats("logits_per_step", &[steps, batch, classes], &per_step);
-    tensors.push_floats("loss", &[1], &[loss as f32]);
+    tensors.push("logits", &[batch, classes], || Ok(logits));
+    tensors.push("logits_per_step", &[steps, batch, classes], || Ok(per_step));
+    tensors.push("loss", &[1], move || Ok([loss as f32]));
     for (i, stage) in model.spiking_stages() {
         let output = stage.conv.output;
         let shape = [steps, batch, output.c, output.h, output.w];
-        if let Some(spikes) = model.read_spikes(i)? {
-            tensors.push_bytes(format!("spikes.{}", stage.index), &shape, spikes);
-        }
-        if let Some(membrane) = model.read_membrane(i)? {
-            tensors.push_floats(format!("membrane.{}", stage.index), &shape, &membrane);
-        }
+        let spikes = move || Ok(model.read_spikes(i)?.unwrap_or_default());
+        tensors.push(format!("spikes.{}", stage.index), &shape, spikes);
+        let membrane = move || Ok(model.read_membrane(i)?.unwrap_or_default());
+        tensors.push(format!("membrane.{}", stage.index), &shape, membrane);
     }
     if grads {
         for parameter in model.parameters() {
-            let values = parameter.read(model.backend(), Tensor::Gradient)?;
-            tensors.push_floats(format!("grad.{}", parameter.name), &parameter.shape, &values);
+            let read = move || parameter.read(model.backend(), Tensor::Gradient);
+            tensors.push(format!("grad.{}", parameter.name), &parameter.shape, read);
         }
     }
     Ok(tensors)

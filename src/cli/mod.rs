@@ -80,6 +80,8 @@ enum End {
 
 /// Runs the program on its arguments.
 pub fn main() -> ExitCode {
+    #[cfg(target_os = "linux")]
+    crate::host::keep_to_one_arena();
     let arguments = match parse(std::env::args_os()) {
         Ok(arguments) => arguments,
         Err(error) => return refuse(&error),

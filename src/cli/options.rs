@@ -5,6 +5,7 @@ use crate::backend::Storage;
 use crate::backend::cpu::Cpu;
 use crate::backend::gpu::cuda::Cuda;
 use crate::backend::gpu::{Gpu, Precision};
+use crate::host::{Limit, available};
 use crate::train::checkpoint::{Checkpoint, open_model};
 use crate::train::run::RunFiles;
 use crate::{bail_input, input_error};
@@ -132,6 +133,11 @@ impl DeviceOptions {
     }
 }
 
+/// Bytes of a thread's stack, the usual ones.
+const STACK: usize = 2 << 20;
+/// Bytes of addresses that a thread takes besides: guard pages, what the libraries keep of it.
+const THREAD: usize = 128 << 10;
+
 /// Starts the threads that compute; 0 for one per core.
 ///
 /// # Errors
@@ -141,10 +147,21 @@ pub fn start_threads(threads: usize) -> Result<()> {
         bail_input!("--threads {threads} must be at most 1024");
     }
     let wanted = if threads == 0 { "one thread per core".into() } else { format!("{threads} threads") };
-    let started = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
+    let count = if threads == 0 { std::thread::available_parallelism().map_or(1, usize::from) } else { threads };
+    // Before the first one starts: some of many would leave no memory to say so.
+    let stacks = count * (STACK + THREAD);
+    match available() {
+        Some((left, limit)) if matches!(limit, Limit::Addresses | Limit::Data) && left < stacks => bail_input!(
+            "cannot start {wanted}: they need {} of memory, but {} are left {limit}; give fewer --threads",
+            megabytes(stacks),
+            megabytes(left)
+        ),
+        _ => {}
+    }
+    let started = rayon::ThreadPoolBuilder::new().num_threads(threads).stack_size(STACK).build_global();
     started.map_err(|e| {
         let why = std::error::Error::source(&e).map_or(e.to_string(), |source| source.to_string());
-        input_error!("cannot start {wanted}: {why}; give fewer --threads, or raise the limit on processes (ulimit -u)")
+        input_error!("cannot start {wanted}: {why}; give fewer --threads, or raise the limits on processes and addresses (ulimit -u, ulimit -v)")
     })
 }
 

@@ -17,7 +17,8 @@ const TWICE: Duration = Duration::from_millis(400);
 pub fn watch() -> Result<&'static AtomicBool> {
     let watched: Vec<_> = [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|&s| s != SIGHUP || !ignored(s)).collect();
     let mut signals = Signals::new(watched).context("cannot watch for Ctrl-C")?;
-    std::thread::spawn(move || {
+    let watcher = std::thread::Builder::new().name("signals".into());
+    let watcher = watcher.spawn(move || {
         let mut first: Option<Instant> = None;
         for signal in signals.forever() {
             if signal == SIGINT && first.is_some_and(|first| first.elapsed() > TWICE) {
@@ -27,6 +28,7 @@ pub fn watch() -> Result<&'static AtomicBool> {
             STOP.store(true, Ordering::Relaxed);
         }
     });
+    watcher.context("cannot start the thread that watches for Ctrl-C")?;
     Ok(&STOP)
 }
 

@@ -130,7 +130,7 @@ fn and_saved(error: anyhow::Error, run: &Run) -> anyhow::Error {
 /// Says what will be trained, on what, and how large it is.
 fn introduce<B: Backend>(trainer: &Trainer<B>, run: &Run, source: &str, device: &DeviceOptions) -> Result<()> {
     let (training, held_out) = trainer.split();
-    let memory = trainer.model.memory();
+    let memory = trainer.memory();
     say(format!("device   {}", device.describe(trainer.model.backend())))?;
     say(format!(
         "data     {} ({source}): {}{}",
@@ -148,6 +148,8 @@ fn introduce<B: Backend>(trainer: &Trainer<B>, run: &Run, source: &str, device: 
         ("activations", memory.activations),
         ("tables", memory.tables),
         ("working", memory.working),
+        ("data", memory.data),
+        ("program", memory.program),
     ];
     let kinds: Vec<String> = kinds
         .iter()

@@ -9,9 +9,9 @@
 
 use super::files::{self, some_of};
 use super::{DataSource, Dataset, SampleShape, Samples};
-use crate::files::read_bytes;
+use crate::host::reserve;
 use crate::tensors::TensorFile;
-use anyhow::Result;
+use anyhow::{Context, Result};
 use safetensors::tensor::Dtype;
 use std::path::{Path, PathBuf};
 
@@ -35,7 +35,11 @@ const TENSORS: [&str; 4] = ["train.frames", "train.labels", "test.frames", "test
 /// An [`InputError`](crate::error::InputError) when a tensor is missing, of another type or shape, or when labels
 /// do not run from 0 to the number of classes.
 pub fn parse_frames(bytes: &[u8], name: &str) -> Result<Dataset> {
-    let file = TensorFile::open(bytes, name)?;
+    from_file(&TensorFile::open(bytes, name)?)
+}
+
+fn from_file(file: &TensorFile) -> Result<Dataset> {
+    let name = file.name.as_ref();
     let train = file.part("train")?;
     let test = file.part("test")?;
     if train.shape != test.shape {
@@ -105,8 +109,7 @@ impl TensorFile<'_> {
     }
 
     fn frames(&self, key: &str) -> Result<(usize, SampleShape, Vec<u8>)> {
-        let name = self.name;
-        let (info, data) = self.tensor(key)?;
+        let (name, info) = (&self.name, self.info(key)?);
         if info.dtype != Dtype::U8 {
             crate::bail_input!("{name} has {key} as {:?}, but frames must be U8; convert them", info.dtype);
         }
@@ -129,13 +132,17 @@ impl TensorFile<'_> {
                 );
             }
         }
+        let (size, sample) = (count * frames * channels * height * width, frames * channels * height * width);
         let mut values = Vec::new();
-        files::append_channels_last(data, channels, height * width, &mut values);
+        reserve(&mut values, size).with_context(|| format!("{name}: {key}"))?;
+        self.pieces(key, sample, |piece| {
+            files::append_channels_last(piece, channels, height * width, &mut values);
+        })?;
         Ok((count, SampleShape { frames, height, width, channels }, values))
     }
 
     fn labels(&self, key: &str) -> Result<Vec<u16>> {
-        let name = self.name;
+        let name = &self.name;
         let (info, data) = self.tensor(key)?;
         if info.shape.len() != 1 {
             crate::bail_input!("{name} has {key} of shape {:?}, but labels must be [N]", info.shape);
@@ -174,7 +181,7 @@ pub(super) fn load(path: &Path) -> Result<Dataset> {
         crate::bail_input!("{} has no {FILE_NAME}; {}", path.display(), DataSource::Frames.advice());
     }
     let path = if path.is_dir() { path.join(FILE_NAME) } else { path.to_path_buf() };
-    parse_frames(&read_bytes(&path, MAX_BYTES)?, &path.display().to_string())
+    from_file(&TensorFile::open_file(&path, MAX_BYTES)?)
 }
 
 #[cfg(test)]

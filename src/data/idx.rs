@@ -171,7 +171,9 @@ impl<'a> Source<'a> {
                     bytes.len()
                 )
             }
-            ErrorKind::OutOfMemory => crate::input_error!("{name} does not fit into memory; use a smaller file"),
+            ErrorKind::OutOfMemory => {
+                crate::input_error!("{name} does not fit into memory, {}; use a smaller file", crate::host::left())
+            }
             _ => crate::input_error!("{name} is not valid gzip ({error}); fetch the file again"),
         })?;
         Ok(bytes)

@@ -1,15 +1,18 @@
 //! The values of samples, as they are kept.
 
 use super::events::counts::EventCounts;
+use crate::host::{ensure_room, zeros};
+use anyhow::Result;
 use std::borrow::Cow;
+use std::sync::Arc;
 
-/// Samples of bytes, in one of two forms that mean the same.
+/// Samples of bytes, in one of two forms that mean the same. A clone shares them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Values {
     /// `[N][frames][height][width][channels]`.
-    Bytes(Vec<u8>),
+    Bytes(Arc<Vec<u8>>),
     /// What of event frames is not zero.
-    Counts(EventCounts),
+    Counts(Arc<EventCounts>),
 }
 
 impl Values {
@@ -30,10 +33,26 @@ impl Values {
     }
 
     /// As [`Values::bytes`], without a copy of what is kept so.
-    pub fn into_bytes(self, len: usize) -> Vec<u8> {
+    ///
+    /// # Errors
+    /// Where memory does not hold them.
+    pub fn into_bytes(self, len: usize) -> Result<Arc<Vec<u8>>> {
         match self {
-            Self::Bytes(bytes) => bytes,
-            Self::Counts(counts) => counts.bytes(len),
+            Self::Bytes(bytes) => Ok(bytes),
+            Self::Counts(counts) => {
+                ensure_room(counts.len() * len, "the frames of the recordings take")?;
+                let mut bytes = zeros(counts.len() * len)?;
+                counts.write_all(len, &mut bytes);
+                Ok(bytes.into())
+            }
+        }
+    }
+
+    /// Bytes of memory that they take.
+    pub fn size(&self) -> usize {
+        match self {
+            Self::Bytes(bytes) => bytes.len(),
+            Self::Counts(counts) => size_of_val(counts.entries()) + size_of_val(counts.ends()),
         }
     }
 
@@ -60,6 +79,12 @@ impl Values {
 
 impl From<Vec<u8>> for Values {
     fn from(bytes: Vec<u8>) -> Self {
-        Self::Bytes(bytes)
+        Self::Bytes(bytes.into())
+    }
+}
+
+impl From<EventCounts> for Values {
+    fn from(counts: EventCounts) -> Self {
+        Self::Counts(counts.into())
     }
 }

@@ -1,9 +1,9 @@
 //! A file that a command will write: looked at before the work begins, so that nothing is lost at its end.
 
-use super::{filled, folder_of, sync_folder, temporary_in};
+use super::{cannot_write, filled, folder_of, sync_folder, temporary_in};
 use crate::bail_input;
 use anyhow::{Context, Result};
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 /// Where a result goes.
@@ -59,9 +59,14 @@ impl Output {
 
     /// Writes it, whole. Without `force`, a file that came there since is left as it is.
     pub fn write(&self, bytes: &[u8]) -> Result<()> {
+        self.write_with(|out| Ok(out.write_all(bytes)?))
+    }
+
+    /// As [`Output::write`]: what `fill` writes.
+    pub fn write_with(&self, fill: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
         let Self { path, force } = self;
         let written = (|| {
-            let temporary = filled(path, bytes)?;
+            let temporary = filled(path, fill)?;
             // Where links cannot be made, it is looked once more.
             let placed = if *force { temporary.persist(path) } else { temporary.persist_noclobber(path) };
             match placed {
@@ -69,11 +74,11 @@ impl Output {
                 Err(e) if e.error.kind() != ErrorKind::AlreadyExists && !path.exists() => {
                     e.file.persist(path).map_err(|e| e.error)?;
                 }
-                Err(e) => return Err(e.error),
+                Err(e) => return Err(e.error.into()),
             }
-            sync_folder(folder_of(path))
+            Ok(sync_folder(folder_of(path))?)
         })();
-        written.with_context(|| format!("cannot write {}", path.display()))
+        written.map_err(|error| cannot_write(path, error))
     }
 }
 

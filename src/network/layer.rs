@@ -6,6 +6,7 @@ use crate::backend::shape::{InputKind, PoolKind, Span};
 use crate::backend::{
     Affine, Backend, BatchNorm, Input, Neurons, NormGradient, NormState, SpikeOutput, Trained, Weights, bits_suffice,
 };
+use crate::host;
 use crate::network::model::Pass;
 use crate::network::parameters::{Parameter, StageParameters};
 use crate::network::shapes::Stage;
@@ -140,7 +141,9 @@ impl<B: Backend> SynapseState<B> {
         };
         Ok(Self {
             parameters: StageParameters::new(backend, stage, seed)?,
-            effective: standardised.then(|| backend.weight(conv, &vec![0.0; filters * conv.fan_in()])).transpose()?,
+            effective: standardised
+                .then(|| backend.weight(conv, &host::zeros(filters * conv.fan_in())?))
+                .transpose()?,
             packed: backend.packed(conv)?,
             batch_norm: (stage.synapse.norm == Norm::Batch).then(batch_norm).transpose()?,
             ones: backend.vector(&vec![1.0; filters])?,

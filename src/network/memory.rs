@@ -1,7 +1,7 @@
 //! How much memory a network and a batch take, known before anything is allocated.
 
-use crate::backend::shape::{PoolKind, Span};
-use crate::backend::{Backend, bits_suffice};
+use crate::backend::shape::{PoolKind, Span, Volume};
+use crate::backend::{Backend, LayerExtents, bits_suffice};
 use crate::bail_input;
 use crate::network::model::Model;
 use crate::network::shapes::{Plan, Stage};
@@ -23,16 +23,26 @@ pub struct Memory {
     pub activations: usize,
     /// Logits, histograms, bounds, samples on their way from the host, tables, and what a device adds to round sizes up.
     pub tables: usize,
-    /// What single operations need for themselves.
+    /// What operations need for themselves, or, on the CPU, one tensor on its way to or from a checkpoint.
     pub working: usize,
+    /// On the CPU: the data set.
+    pub data: usize,
+    /// On the CPU: the program itself.
+    pub program: usize,
 }
 
+/// What a process of this program takes in memory before it has data or a network, measured on Linux (x86-64): code, threads,
+/// and what drawing the first pictures leaves.
+const PROGRAM: usize = 10 << 20;
+/// What must be left besides: for threads and pictures to come, and for addresses that the allocator sets aside.
+const RESERVE: usize = 16 << 20;
+
 impl Memory {
-    /// What [`Model::new`] allocates for batches of up to `capacity`, and the batches of two data sets that stay on the host;
-    /// tables, which take little, are left out where nothing is rehearsed. A histogram a channel takes more.
+    /// What [`Model::new`] allocates for batches of up to `capacity`, and the batches of two data sets that stay on the host.
+    /// A histogram a channel takes more.
     pub fn plan<B: Backend>(backend: &B, spec: &NetworkSpec, plan: &Plan, capacity: usize) -> Result<Self> {
         let span = Span { batch: capacity, steps: plan.steps };
-        let (kept, working) = Model::rehearse(backend, spec, plan, capacity)?;
+        let rehearsed = Model::rehearse(backend, spec, plan, capacity)?;
         let mut memory = Self::default();
         for (i, stage) in plan.stages.iter().enumerate() {
             memory.add_synapses(backend, stage);
@@ -59,7 +69,37 @@ impl Memory {
         let input = Span { batch: capacity, steps: plan.current_steps(0) };
         let (largest_span, largest) = Model::largest(backend, plan, capacity);
         memory.activations += 2 * backend.floats_size(largest_span, largest) + backend.samples_size(input, plan.input);
-        Ok(Self { tables: kept.saturating_sub(memory.total()), working, ..memory })
+        let (tables, working) = match rehearsed {
+            Some((kept, working)) => (kept.saturating_sub(memory.total()), working),
+            None => (Self::tables(backend, plan, capacity), Self::working(backend, plan, capacity)),
+        };
+        Ok(Self { tables, working, ..memory })
+    }
+
+    /// Logits, their gradient, and a histogram a layer.
+    fn tables<B: Backend>(backend: &B, plan: &Plan, capacity: usize) -> usize {
+        let logits =
+            backend.readouts_size(Span { batch: capacity, steps: plan.steps }, Volume { h: 1, w: 1, c: plan.classes });
+        2 * logits + plan.stages.len() * backend.counts_size(1)
+    }
+
+    fn working<B: Backend>(backend: &B, plan: &Plan, capacity: usize) -> usize {
+        let extents = |(i, stage): (usize, &Stage)| LayerExtents {
+            conv: stage.conv,
+            pool: stage.pool,
+            batch_norm: stage.synapse.norm == Norm::Batch,
+            spiking: stage.spiking,
+            of_currents: Span { batch: capacity, steps: plan.current_steps(i) },
+        };
+        let layers: Vec<LayerExtents> = plan.stages.iter().enumerate().map(extents).collect();
+        let operations = backend.working_size(Span { batch: capacity, steps: plan.steps }, &layers);
+        let tensor = plan.stages.iter().map(|stage| stage.conv.output.c * stage.conv.fan_in()).max().unwrap_or(0);
+        operations.max(if backend.is_host() { size_of::<f32>() * tensor } else { 0 })
+    }
+
+    /// The same with a data set of `data` bytes, where the network lies in the memory of the process.
+    pub fn of_process<B: Backend>(self, backend: &B, data: usize) -> Self {
+        if backend.is_host() { Self { data, program: PROGRAM, ..self } } else { self }
     }
 
     fn add_synapses<B: Backend>(&mut self, backend: &B, stage: &Stage) {
@@ -76,8 +116,14 @@ impl Memory {
 
     /// All of it.
     pub fn total(&self) -> usize {
-        let Self { weights, optimizer, spikes, windows, currents, activations, tables, working } = self;
-        weights + optimizer + spikes + windows + currents + activations + tables + working
+        let Self { weights, optimizer, spikes, windows, currents, activations, tables, working, data, program } = self;
+        weights + optimizer + spikes + windows + currents + activations + tables + working + data + program
+    }
+
+    /// What must be free: all of it, and where the process shares it, what the allocator adds and the process itself.
+    fn needed<B: Backend>(&self, backend: &B) -> usize {
+        let total = self.total();
+        if backend.is_host() { total + total / 32 + RESERVE } else { total }
     }
 
     /// Refuses what the device cannot hold.
@@ -86,10 +132,12 @@ impl Memory {
     /// With the largest batch that would fit.
     pub fn check<B: Backend>(&self, backend: &B, spec: &NetworkSpec, plan: &Plan, capacity: usize) -> Result<()> {
         let Some(available) = backend.available_memory() else { return Ok(()) };
-        if self.total() <= available {
+        let needed = self.needed(backend);
+        if needed <= available {
             return Ok(());
         }
-        let fits = |batch: usize| Ok::<_, anyhow::Error>(Self::plan(backend, spec, plan, batch)?.total() <= available);
+        let fits =
+            |batch: usize| Ok::<_, anyhow::Error>(Self::plan(backend, spec, plan, batch)?.needed(backend) <= available);
         // Between a batch that fits and one that does not.
         let (mut low, mut high) = (0, capacity);
         while high - low > 1 {
@@ -105,10 +153,10 @@ impl Memory {
             batch => format!("the largest batch that would fit is {batch}"),
         };
         bail_input!(
-            "the network with a batch of {capacity} takes {:.1} MB, but {:.1} MB are free on {}; {advice}",
-            self.total() as f64 / 1e6,
+            "the network with a batch of {capacity} takes {:.1} MB, but {:.1} MB are left {}; {advice}",
+            needed as f64 / 1e6,
             available as f64 / 1e6,
-            backend.describe()
+            backend.available_where()
         );
     }
 }

@@ -133,9 +133,14 @@ impl<B: Backend> Model<B> {
     }
 
     /// What a device is asked to keep, with two data sets that stay on the host, and what its operations need for
-    /// themselves, at most, in training and inference; 0 where that is not planned.
-    pub(super) fn rehearse(backend: &B, spec: &NetworkSpec, plan: &Plan, capacity: usize) -> Result<(usize, usize)> {
-        let Some(backend) = backend.rehearsal() else { return Ok((0, 0)) };
+    /// themselves, at most, in training and inference; `None` where there is no rehearsal.
+    pub(super) fn rehearse(
+        backend: &B,
+        spec: &NetworkSpec,
+        plan: &Plan,
+        capacity: usize,
+    ) -> Result<Option<(usize, usize)>> {
+        let Some(backend) = backend.rehearsal() else { return Ok(None) };
         let mut model = Self::build(backend, spec, plan.clone(), capacity, 0)?;
         let (input, frames) = (plan.input, plan.current_steps(0));
         let shape = SampleShape { frames, height: input.h, width: input.w, channels: input.c };
@@ -155,7 +160,7 @@ impl<B: Backend> Model<B> {
                 model.backward(pass)?;
             }
         }
-        Ok((kept, model.backend.working_memory()))
+        Ok(Some((kept, model.backend.working_memory())))
     }
 
     /// The backend it runs on.

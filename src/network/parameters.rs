@@ -3,6 +3,7 @@
 use crate::backend::shape::Conv;
 use crate::backend::{Backend, Trained, stream};
 use crate::data::sampling::CounterRng;
+use crate::host::zeros;
 use crate::network::shapes::Stage;
 use crate::network::spec::Norm;
 use anyhow::Result;
@@ -38,7 +39,7 @@ impl<B: Backend> Parameter<B> {
             Some(conv) => backend.weight(conv, values),
             None => backend.vector(values),
         };
-        let zeros = vec![0.0; values.len()];
+        let zeros = zeros(values.len())?;
         Ok(Self {
             value: make(values)?,
             gradient: make(&zeros)?,
@@ -114,16 +115,17 @@ impl<B: Backend> StageParameters<B> {
         let filters = conv.output.c;
         let rng = CounterRng::new(seed, stream::WEIGHTS).fork(stage.index as u64);
         let bound = 1.0 / (conv.fan_in() as f64).sqrt();
-        let draw = |case: u64, count: usize| -> Vec<f32> {
-            let mut rng = rng.fork(case);
-            (0..count).map(|_| ((2.0 * rng.uniform() - 1.0) * bound) as f32).collect()
+        let draw = |case: u64, count: usize| -> Result<Vec<f32>> {
+            let (mut rng, mut values) = (rng.fork(case), zeros(count)?);
+            values.iter_mut().for_each(|value| *value = ((2.0 * rng.uniform() - 1.0) * bound) as f32);
+            Ok(values)
         };
         let vector =
             |part: &str, values: &[f32]| Parameter::new(backend, format!("{name}.{part}"), vec![filters], None, values);
-        let weight = draw(0, filters * conv.fan_in());
+        let weight = draw(0, filters * conv.fan_in())?;
         Ok(Self {
             weight: Parameter::new(backend, format!("{name}.weight"), stage.weight_shape(), Some(conv), &weight)?,
-            bias: if synapse.has_bias() { Some(vector("bias", &draw(1, filters))?) } else { None },
+            bias: if synapse.has_bias() { Some(vector("bias", &draw(1, filters)?)?) } else { None },
             norm: match synapse.norm {
                 Norm::None => None,
                 Norm::Batch | Norm::Weight => Some(NormParameters {

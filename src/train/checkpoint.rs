@@ -2,7 +2,7 @@
 
 use crate::autotune::{BINS, Histogram};
 use crate::backend::{Backend, Histograms, Totals};
-use crate::files::{read_bytes, write_whole};
+use crate::files::write_whole_with;
 use crate::network::Model;
 use crate::network::parameters::Part;
 use crate::surrogate::Bounds;
@@ -21,46 +21,34 @@ const STATE_FORMAT: &str = "adali-state-1";
 /// No checkpoint of ours is larger; a file that is was taken by mistake.
 const MAX_BYTES: u64 = 1 << 36;
 
-/// A checkpoint file in memory.
-pub struct Checkpoint {
-    name: String,
-    bytes: Vec<u8>,
-}
+/// A checkpoint file, whose tensors are read as they are needed.
+pub struct Checkpoint(TensorFile<'static>);
 
 impl Checkpoint {
-    /// Reads a file whose metadata say `format`.
-    fn read(path: &Path, format: &str) -> Result<Self> {
-        let name = path.display().to_string();
-        let bytes = read_bytes(path, MAX_BYTES)?;
-        let checkpoint = Self { bytes, name };
-        if checkpoint.file()?.descriptions().get("format").map(String::as_str) != Some(format) {
-            bail_input!(
-                "{} is not a checkpoint of this program: its metadata lack the format {format}",
-                checkpoint.name
-            );
+    /// Opens a file whose metadata say `format`.
+    fn open(path: &Path, format: &str) -> Result<Self> {
+        let file = TensorFile::open_file(path, MAX_BYTES)?;
+        if file.descriptions().get("format").map(String::as_str) != Some(format) {
+            bail_input!("{} is not a checkpoint of this program: its metadata lack the format {format}", file.name);
         }
-        Ok(checkpoint)
-    }
-
-    fn file(&self) -> Result<TensorFile<'_>> {
-        TensorFile::open(&self.bytes, &self.name)
+        Ok(Self(file))
     }
 
     /// A line of its metadata.
     pub fn description(&self, key: &str) -> Result<String> {
-        let value = self.file()?.descriptions().remove(key);
-        value.ok_or_else(|| input_error!("{} lacks {key} in its metadata", self.name))
+        let value = self.0.descriptions().remove(key);
+        value.ok_or_else(|| input_error!("{} lacks {key} in its metadata", self.0.name))
     }
 
     /// A line of its metadata as JSON.
     fn json<V: for<'de> Deserialize<'de>>(&self, key: &str) -> Result<V> {
         serde_json::from_str(&self.description(key)?)
-            .map_err(|e| input_error!("{}: {key} in its metadata cannot be read: {e}", self.name))
+            .map_err(|e| input_error!("{}: {key} in its metadata cannot be read: {e}", self.0.name))
     }
 
     /// The configuration it was trained with.
     pub fn config(&self) -> Result<Config> {
-        Config::parse(&self.description("config")?, &format!("the configuration in {}", self.name))
+        Config::parse(&self.description("config")?, &format!("the configuration in {}", self.0.name))
     }
 }
 
@@ -77,26 +65,34 @@ pub fn descriptions(path: &Path) -> Option<BTreeMap<String, String>> {
 }
 
 /// Adds a tensor of which every value must be finite: the file it would replace is worth more than a broken one.
-fn push_finite(tensors: &mut Tensors, name: String, shape: &[usize], values: &[f32]) -> Result<()> {
-    if let Some(i) = values.iter().position(|v| !v.is_finite()) {
-        bail!("{name} holds {} at {i}; lower the learning rate or clip gradients", values[i]);
-    }
-    tensors.push_floats(name, shape, values);
-    Ok(())
+fn push_finite<'a>(
+    tensors: &mut Tensors<'a>,
+    name: String,
+    shape: &[usize],
+    read: impl FnOnce() -> Result<Vec<f32>> + 'a,
+) {
+    let described = name.clone();
+    tensors.push(name, shape, move || {
+        let values = read()?;
+        if let Some(i) = values.iter().position(|v| !v.is_finite()) {
+            bail!("{described} holds {} at {i}; lower the learning rate or clip gradients", values[i]);
+        }
+        Ok(values)
+    });
 }
 
 /// Adds the parameters, running statistics and bounds.
-fn push_model<B: Backend>(tensors: &mut Tensors, model: &Model<B>) -> Result<()> {
+fn push_model<'a, B: Backend>(tensors: &mut Tensors<'a>, model: &'a Model<B>) -> Result<()> {
     let backend = model.backend();
     for (i, (stage, parameters)) in model.stage_parameters().enumerate() {
         for p in parameters.trained() {
-            push_finite(tensors, p.name.clone(), &p.shape, &p.read(backend, Part::Value)?)?;
+            push_finite(tensors, p.name.clone(), &p.shape, || p.read(backend, Part::Value));
         }
         let filters = stage.conv.output.c;
         if let Some(norm) = parameters.norm.as_ref().filter(|_| stage.has_running_statistics()) {
             for (part, floats) in [("running_mean", &norm.running_mean), ("running_var", &norm.running_variance)] {
                 let name = format!("{}.norm.{part}", stage.name());
-                push_finite(tensors, name, &[filters], &backend.read_vector(floats, filters)?)?;
+                push_finite(tensors, name, &[filters], move || backend.read_vector(floats, filters));
             }
         }
         if stage.spiking {
@@ -109,12 +105,12 @@ fn push_model<B: Backend>(tensors: &mut Tensors, model: &Model<B>) -> Result<()>
 /// Adds bounds: a row, or a row a channel, of left, right, alpha, beta.
 fn push_bounds(tensors: &mut Tensors, name: String, bounds: &[Bounds]) {
     let values: Vec<f32> = bounds.iter().flat_map(|b| [b.left, b.right, b.alpha, b.beta]).collect();
-    tensors.push_floats(name, &[bounds.len(), 4], &values);
+    tensors.push(name, &[bounds.len(), 4], || Ok(values));
 }
 
 /// Takes the parameters, running statistics and bounds from a checkpoint.
 pub fn load_model<B: Backend>(checkpoint: &Checkpoint, model: &mut Model<B>) -> Result<()> {
-    let file = checkpoint.file()?;
+    let file = &checkpoint.0;
     let backend = model.backend().clone();
     let mut bounds = Vec::new();
     for (i, (stage, parameters)) in model.stage_parameters_mut().enumerate() {
@@ -133,7 +129,7 @@ pub fn load_model<B: Backend>(checkpoint: &Checkpoint, model: &mut Model<B>) -> 
             backend.write_vector(&mut norm.running_variance, &variance)?;
         }
         if stage.spiking {
-            bounds.push((i, load_bounds(&file, &format!("{}.bounds", stage.name()), &[1, filters])?));
+            bounds.push((i, load_bounds(file, &format!("{}.bounds", stage.name()), &[1, filters])?));
         }
     }
     bounds.into_iter().try_for_each(|(stage, bounds)| model.set_bounds(stage, &bounds, &bounds))
@@ -141,7 +137,7 @@ pub fn load_model<B: Backend>(checkpoint: &Checkpoint, model: &mut Model<B>) -> 
 
 /// Bounds of a layer: as many rows as `counts` allows, one for the layer or one a channel.
 fn load_bounds(file: &TensorFile, name: &str, counts: &[usize]) -> Result<Vec<Bounds>> {
-    let found = file.tensor(name)?.0.shape.first().copied();
+    let found = file.info(name)?.shape.first().copied();
     let rows = counts.iter().copied().find(|&rows| found == Some(rows)).unwrap_or(counts[0]);
     let values = file.floats(name, &[rows, 4])?;
     let bounds: Vec<Bounds> = values
@@ -159,16 +155,17 @@ fn load_bounds(file: &TensorFile, name: &str, counts: &[usize]) -> Result<Vec<Bo
 /// Writes `model.safetensors` for evaluation and for Python; `config` makes it complete by itself.
 pub fn save_model<B: Backend>(path: &Path, model: &Model<B>, config: &str, epoch: u32) -> Result<()> {
     let mut tensors = Tensors::default();
-    push_model(&mut tensors, model).with_context(|| format!("the network cannot be saved after epoch {epoch}"))?;
+    push_model(&mut tensors, model)?;
     tensors.describe("format", MODEL_FORMAT);
     tensors.describe("config", config);
     tensors.describe("epoch", epoch.to_string());
-    write_whole(path, &tensors.to_bytes()?)
+    write_whole_with(path, |out| tensors.write(out))
+        .with_context(|| format!("the network cannot be saved after epoch {epoch}"))
 }
 
 /// Opens a `model.safetensors`.
 pub fn open_model(path: &Path) -> Result<Checkpoint> {
-    Checkpoint::read(path, MODEL_FORMAT)
+    Checkpoint::open(path, MODEL_FORMAT)
 }
 
 /// Where a training stands.
@@ -214,14 +211,13 @@ pub fn save_state<B: Backend>(
     config: &str,
 ) -> Result<()> {
     let mut tensors = Tensors::default();
-    push_moving(&mut tensors, model)
-        .with_context(|| format!("the state cannot be saved after epoch {}, step {}", progress.epoch, progress.step))?;
+    push_moving(&mut tensors, model)?;
     for layer in &tracker.layers {
         let name = model.plan().stages[layer.stage].name();
         let Histograms { recent, epoch, flags } = model.histograms(layer.stage)?;
         for (what, histograms) in [("epoch", epoch), ("recent", recent)] {
             let counts: Vec<i64> = histograms.iter().flat_map(histogram_values).collect();
-            tensors.push_integers(format!("{name}.histogram.{what}"), &[histograms.len(), BINS + 2], &counts);
+            tensors.push(format!("{name}.histogram.{what}"), &[histograms.len(), BINS + 2], || Ok(counts));
         }
         if tracker.starts() {
             push_bounds(&mut tensors, format!("{name}.start"), &model.start_bounds(layer.stage)?);
@@ -231,16 +227,16 @@ pub fn save_state<B: Backend>(
     tensors.describe("format", STATE_FORMAT);
     tensors.describe("config", config);
     tensors.describe("progress", serde_json::to_string(progress)?);
-    write_whole(path, &tensors.to_bytes()?)
+    write_whole_with(path, |out| tensors.write(out))
+        .with_context(|| format!("the state cannot be saved after epoch {}, step {}", progress.epoch, progress.step))
 }
 
 /// Adds the model and the optimiser's moments.
-fn push_moving<B: Backend>(tensors: &mut Tensors, model: &Model<B>) -> Result<()> {
+fn push_moving<'a, B: Backend>(tensors: &mut Tensors<'a>, model: &'a Model<B>) -> Result<()> {
     push_model(tensors, model)?;
     for p in model.parameters() {
         for (suffix, part) in MOMENTS {
-            let values = p.read(model.backend(), part)?;
-            push_finite(tensors, format!("{}.{suffix}", p.name), &p.shape, &values)?;
+            push_finite(tensors, format!("{}.{suffix}", p.name), &p.shape, move || p.read(model.backend(), part));
         }
     }
     Ok(())
@@ -250,7 +246,7 @@ const MOMENTS: [(&str, Part); 2] = [("first_moment", Part::First), ("second_mome
 
 /// Opens a `state.safetensors` and says where its training stands.
 pub fn open_state(path: &Path) -> Result<(Checkpoint, Progress)> {
-    let checkpoint = Checkpoint::read(path, STATE_FORMAT)?;
+    let checkpoint = Checkpoint::open(path, STATE_FORMAT)?;
     let progress = checkpoint.json("progress")?;
     Ok((checkpoint, progress))
 }
@@ -258,7 +254,7 @@ pub fn open_state(path: &Path) -> Result<(Checkpoint, Progress)> {
 /// Loads an opened state; where the training stands is not the model's affair.
 pub fn load_state<B: Backend>(checkpoint: &Checkpoint, model: &mut Model<B>, tracker: &BoundsTracker) -> Result<()> {
     load_model(checkpoint, model)?;
-    let file = checkpoint.file()?;
+    let file = &checkpoint.0;
     let backend = model.backend().clone();
     for (_, parameters) in model.stage_parameters_mut() {
         for p in parameters.trained_mut() {
@@ -271,12 +267,12 @@ pub fn load_state<B: Backend>(checkpoint: &Checkpoint, model: &mut Model<B>, tra
     for layer in &tracker.layers {
         let name = model.plan().stages[layer.stage].name();
         let bounds = model.bounds(layer.stage)?;
-        let read = |what: &str| load_histograms(&file, &format!("{name}.histogram.{what}"), bounds.len());
+        let read = |what: &str| load_histograms(file, &format!("{name}.histogram.{what}"), bounds.len());
         let (epoch, recent) = (read("epoch")?, read("recent")?);
         let flags = checkpoint.json(&format!("{name}.flags"))?;
         model.set_stage_histograms(layer.stage, &Histograms { recent, epoch, flags })?;
         if tracker.starts() {
-            let start = load_bounds(&file, &format!("{name}.start"), &[bounds.len()])?;
+            let start = load_bounds(file, &format!("{name}.start"), &[bounds.len()])?;
             model.set_bounds(layer.stage, &bounds, &start)?;
         }
     }

@@ -4,8 +4,9 @@ mod epoch;
 
 use crate::backend::{Backend, Normalisation, Step, Totals, Update};
 use crate::data::sampling::{CounterRng, epoch_order};
-use crate::data::{Dataset, Samples};
+use crate::data::{Dataset, Samples, Values};
 use crate::network::Model;
+use crate::network::memory::Memory;
 use crate::network::model::Pass;
 use crate::train::bounds::{BoundsTracker, not_finite};
 use crate::train::checkpoint::{Checkpoint, Progress, load_state};
@@ -67,6 +68,8 @@ pub struct Trainer<B: Backend> {
     pub(crate) validation: Vec<u32>,
     /// Scores of the epoch that has just ended.
     held_out: Option<Scores>,
+    /// Bytes of the data set.
+    data_size: usize,
 }
 
 impl<B: Backend> Trainer<B> {
@@ -78,6 +81,7 @@ impl<B: Backend> Trainer<B> {
         let normalisation = evaluate::normalisation(data);
         let empty = Samples { shape: data.train.shape, values: Vec::new().into(), labels: data.train.labels.clone() };
         let samples = std::mem::replace(&mut data.train, empty);
+        let data_size = data_size(&samples, &data.test);
         let fingerprint = fingerprint(&samples);
         let mut model = Model::new(backend, &config.network, plan, batch, config.seed)?;
         let tracker = BoundsTracker::new(&mut model, config.effective_bounds(), config.training.epochs)?;
@@ -96,7 +100,13 @@ impl<B: Backend> Trainer<B> {
             training,
             validation,
             held_out: None,
+            data_size,
         })
+    }
+
+    /// Memory as planned: of the network, and on the CPU of the data and the program.
+    pub fn memory(&self) -> Memory {
+        self.model.memory().of_process(self.model.backend(), self.data_size)
     }
 
     /// Refuses a place in the training that this configuration never reaches; `path` is the state's.
@@ -342,6 +352,18 @@ impl<B: Backend> Trainer<B> {
         let all: Vec<u32> = (0..samples.labels.len() as u32).collect();
         evaluate::sample_scores(&mut self.model, samples, &self.normalisation, &all, &self.config.loss, waiting)
     }
+}
+
+/// Bytes of memory for a data set whose training samples are frames of bytes in training, and its test samples in the test;
+/// for each sample its labels and its place in the order of an epoch.
+fn data_size(training: &Samples, test: &Samples) -> usize {
+    let bytes = |samples: &Samples| samples.len() * samples.shape.len();
+    let kept = |samples: &Samples| match &samples.values {
+        Values::Bytes(_) => 0,
+        Values::Counts(_) => samples.values.size(),
+    };
+    let lists = (training.len() + test.len()) * 2 * (size_of::<u16>() + size_of::<u32>());
+    bytes(training) + bytes(test) + kept(training).max(kept(test)) + lists
 }
 
 /// FNV-1a over labels and values.

@@ -56,11 +56,11 @@ fn weight_norms_match() {
                     let gradient = draw(file.len(), 0.1, 1.0);
                     let scale = 2.5;
 
-                    let weight = layout::weight_from_file(&conv, &file);
+                    let weight = Cpu.weight(&conv, &file).expect("a weight");
                     let cpu_gain = Cpu.vector(&gain).unwrap();
                     let mut effective = weight.clone();
                     Cpu.weight_norm_forward(&conv, &weight, &cpu_gain, scale, &mut effective).unwrap();
-                    let mut weight_grad = layout::weight_from_file(&conv, &gradient);
+                    let mut weight_grad = Cpu.weight(&conv, &gradient).expect("a gradient");
                     let mut gain_grad = Cpu.vector(&gain).unwrap();
                     Cpu.weight_norm_backward(&conv, &weight, &cpu_gain, scale, &mut weight_grad, &mut gain_grad)
                         .unwrap();
@@ -96,9 +96,9 @@ fn weight_norms_match() {
                         assert_close(&format!("{name}, {what}"), got, want, RELATIVE, absolute);
                     };
                     let got = to_file(&conv, &device.get(&gpu_effective));
-                    close("effective", &got, &layout::weight_to_file(&conv, &effective));
+                    close("effective", &got, &layout::weight_to_file(&conv, &effective).expect("a weight"));
                     let got = to_file(&conv, &device.get(&gpu_gradient));
-                    close("gradient", &got, &layout::weight_to_file(&conv, &weight_grad));
+                    close("gradient", &got, &layout::weight_to_file(&conv, &weight_grad).expect("a gradient"));
                     let got: Vec<f32> = device.get(&gain_gradient);
                     close("gain's gradient", &got[..k], &gain_grad[..k]);
                     assert!(got[k..].iter().all(|&x| x == 0.0), "{what}: padding is zero");

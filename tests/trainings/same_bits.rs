@@ -8,7 +8,7 @@ use adali::backend::gpu::Precision;
 use adali::backend::gpu::cuda::Cuda;
 use adali::backend::gpu::{Gpu, SLOTS};
 use adali::data::events::counts::EventCounts;
-use adali::data::{Augmentation, Dataset, Samples, Values};
+use adali::data::{Augmentation, Dataset, Samples};
 use adali::train::config::Optimizer;
 use adali::train::{Config, Trainer};
 
@@ -93,7 +93,7 @@ fn as_counts(samples: &mut Samples) {
         let cells = sample.iter().zip(0..).flat_map(|(&count, cell)| std::iter::repeat_n(cell, count.into()));
         counts.push(cells.collect());
     }
-    samples.values = Values::Counts(counts);
+    samples.values = counts.into();
 }
 
 #[test]

@@ -6,7 +6,9 @@ use super::norm::moments;
 use super::operands::{CpuInput, Gradient, Weight};
 use super::product::{PANEL, Product, Start};
 use super::threads::{Scratch, each_lanes, simd, split, with_scratch};
-use crate::backend::shape::{Conv, Span};
+use crate::backend::shape::{Conv, InputKind, Span};
+use crate::host::{resize, zeros};
+use anyhow::Result;
 use rayon::prelude::*;
 
 /// One sample at one step, ready to be convolved.
@@ -53,12 +55,17 @@ fn padded_width(conv: &Conv) -> usize {
     conv.input.w + 2 * conv.padding.w
 }
 
+/// Values of a padded image.
+pub fn padded_len(conv: &Conv) -> usize {
+    (conv.input.h + 2 * conv.padding.h) * padded_width(conv) * input_pitch(conv)
+}
+
 /// Copies an image into the middle of zeros.
 fn pad_input(conv: &Conv, image: &[f32], padded: &mut Vec<f32>) {
     let pitch = input_pitch(conv);
     let width = padded_width(conv) * pitch;
     padded.clear();
-    padded.resize((conv.input.h + 2 * conv.padding.h) * width, 0.0);
+    padded.resize(padded_len(conv), 0.0);
     for (y, row) in image.chunks_exact(conv.input.w * pitch).enumerate() {
         padded[(y + conv.padding.h) * width + conv.padding.w * pitch..][..row.len()].copy_from_slice(row);
     }
@@ -162,14 +169,19 @@ pub fn current(
 
 /// Extents and order of a gradient spread out so that its convolution with the flipped kernel, stride 1 and no
 /// border cases, is the input gradient: row `y` tap `r` of the input reads row `y + R-1-r` here.
-struct Spread {
+pub struct Spread {
     height: usize,
     width: usize,
 }
 
 impl Spread {
-    fn new(conv: &Conv) -> Self {
+    pub fn new(conv: &Conv) -> Self {
         Self { height: conv.input.h + conv.kernel.h - 1, width: conv.input.w + conv.kernel.w - 1 }
+    }
+
+    /// Values of a spread gradient.
+    pub fn len(&self, conv: &Conv) -> usize {
+        self.height * self.width * pitch(conv.output.c)
     }
 
     /// Spreads one image's gradient; between strides and outside there are zeros.
@@ -177,7 +189,7 @@ impl Spread {
         let pitch = pitch(conv.output.c);
         let len = conv.output.pixels() * pitch;
         spread.clear();
-        spread.resize(self.height * self.width * pitch, 0.0);
+        spread.resize(self.len(conv), 0.0);
         let place = |at: usize, stride: usize, kernel: usize, padding: usize, extent: usize| {
             (at * stride + kernel - 1).checked_sub(padding).filter(|&to| to < extent)
         };
@@ -199,10 +211,10 @@ impl Spread {
 }
 
 /// `[(R-1-r, S-1-s, k)][c]` in panels of 16 input channels: what [`input_grad`] multiplies by.
-pub fn pack_transposed(conv: &Conv, weight: &[f32], packed: &mut Vec<f32>) {
+pub fn pack_transposed(conv: &Conv, weight: &[f32], packed: &mut Vec<f32>) -> Result<()> {
     let (rows_in, filters, channels) = (input_pitch(conv), pitch(conv.output.c), pitch(conv.input.c));
     let taps = conv.kernel.h * conv.kernel.w;
-    packed.resize(taps * filters * channels, 0.0);
+    resize(packed, taps * filters * channels)?;
     packed.par_chunks_mut(taps * filters * PANEL).enumerate().for_each(|(panel, packed)| {
         for (row, out) in packed.chunks_exact_mut(PANEL).enumerate() {
             let (tap, k) = (taps - 1 - row / filters, row % filters);
@@ -212,6 +224,7 @@ pub fn pack_transposed(conv: &Conv, weight: &[f32], packed: &mut Vec<f32>) {
             }
         }
     });
+    Ok(())
 }
 
 /// Gradient of the input.
@@ -248,21 +261,32 @@ pub fn input_grad(conv: &Conv, span: Span, gradient: &Gradient, weight: &Weight,
 /// it every bit of the result, is the same for any number of threads.
 const PIECES: usize = 16;
 
+/// Channels of a block and blocks of a weight gradient, and groups of samples.
+fn pieces(conv: &Conv, batch: usize) -> (usize, usize, usize) {
+    let (block, blocks) = match conv.reads {
+        InputKind::Spikes => (32, words(conv.input.c)),
+        InputKind::Image | InputKind::Dense => (input_pitch(conv), 1),
+    };
+    (block, blocks, (PIECES / blocks).clamp(1, batch))
+}
+
+/// Values of all pieces of a weight gradient.
+pub fn partials_len(conv: &Conv, batch: usize) -> usize {
+    let (block, blocks, groups) = pieces(conv, batch);
+    groups * blocks * conv.kernel.h * conv.kernel.w * block * pitch(conv.output.c)
+}
+
 /// Gradient of the weight. Each task sums one group of samples for one block of input channels; the groups are then
 /// added in order.
-pub fn weight_grad(conv: &Conv, span: Span, input: &CpuInput, gradient: &Gradient, out: &mut [f32]) {
+pub fn weight_grad(conv: &Conv, span: Span, input: &CpuInput, gradient: &Gradient, out: &mut [f32]) -> Result<()> {
     let filters = pitch(conv.output.c);
     let taps = conv.kernel.h * conv.kernel.w;
-    let (block, blocks) = match input {
-        CpuInput::Spikes { .. } => (32, words(conv.input.c)),
-        CpuInput::Dense(_) => (input_pitch(conv), 1),
-    };
-    let groups = (PIECES / blocks).clamp(1, span.batch);
+    let (block, blocks, groups) = pieces(conv, span.batch);
     let group = span.batch.div_ceil(groups);
-    let partials: Vec<Vec<f32>> = (0..groups * blocks)
+    let partials = (0..groups * blocks)
         .into_par_iter()
         .map(|task| {
-            let mut partial = vec![0.0; taps * block * filters];
+            let mut partial = zeros(taps * block * filters)?;
             let samples = (task / blocks * group).min(span.batch)..((task / blocks + 1) * group).min(span.batch);
             for image in samples.start * span.steps..samples.end * span.steps {
                 with_scratch(|scratch| match *input {
@@ -272,9 +296,9 @@ pub fn weight_grad(conv: &Conv, span: Span, input: &CpuInput, gradient: &Gradien
                     CpuInput::Dense(values) => add_dense_grad(conv, scratch, values, image, gradient, &mut partial),
                 });
             }
-            partial
+            Ok(partial)
         })
-        .collect();
+        .collect::<Result<Vec<Vec<f32>>>>()?;
     let scale = input.scale();
     out.par_chunks_mut(block * filters).enumerate().for_each(|(i, out)| {
         let (tap, at) = (i / blocks, i % blocks);
@@ -288,6 +312,7 @@ pub fn weight_grad(conv: &Conv, span: Span, input: &CpuInput, gradient: &Gradien
             out.iter_mut().for_each(|x| *x *= scale);
         }
     });
+    Ok(())
 }
 
 /// Adds one image's share of the weight gradient of 32 channels: for each channel and tap, the gradients at the

@@ -12,6 +12,8 @@
 //! spikes, weights and vectors, and its values never reach a real channel.
 
 use crate::backend::shape::{Conv, InputKind, Span, Volume};
+use crate::host::{reserve, zeros};
+use anyhow::Result;
 
 /// Channels of an activation with padding.
 pub fn pitch(channels: usize) -> usize {
@@ -50,23 +52,22 @@ fn each_weight(conv: &Conv, mut f: impl FnMut(usize, usize)) {
     }
 }
 
-/// A weight in memory order from `[K, C, R, S]`.
-pub fn weight_from_file(conv: &Conv, values: &[f32]) -> Vec<f32> {
-    let mut weight = vec![0.0; weight_len(conv)];
+/// Puts a weight into memory order from `[K, C, R, S]`; padding stays as it is.
+pub fn weight_from_file(conv: &Conv, values: &[f32], weight: &mut [f32]) {
     each_weight(conv, |file, memory| weight[memory] = values[file]);
-    weight
 }
 
 /// A weight in `[K, C, R, S]` from memory order.
-pub fn weight_to_file(conv: &Conv, weight: &[f32]) -> Vec<f32> {
-    let mut values = vec![0.0; conv.output.c * conv.fan_in()];
+pub fn weight_to_file(conv: &Conv, weight: &[f32]) -> Result<Vec<f32>> {
+    let mut values = zeros(conv.output.c * conv.fan_in())?;
     each_weight(conv, |file, memory| values[file] = weight[memory]);
-    values
+    Ok(values)
 }
 
 /// `[T, N, C, H, W]` from `[N][T][H][W][pitch]`, where `value(pixel index, channel)` reads one value.
-pub fn to_file<V>(span: Span, volume: Volume, value: impl Fn(usize, usize) -> V) -> Vec<V> {
-    let mut values = Vec::with_capacity(span.batch * span.steps * volume.values());
+pub fn to_file<V>(span: Span, volume: Volume, value: impl Fn(usize, usize) -> V) -> Result<Vec<V>> {
+    let mut values = Vec::new();
+    reserve(&mut values, span.batch * span.steps * volume.values())?;
     for t in 0..span.steps {
         for n in 0..span.batch {
             let first = (n * span.steps + t) * volume.pixels();
@@ -75,5 +76,5 @@ pub fn to_file<V>(span: Span, volume: Volume, value: impl Fn(usize, usize) -> V)
             }
         }
     }
-    values
+    Ok(values)
 }

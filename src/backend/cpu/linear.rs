@@ -9,6 +9,8 @@ use super::operands::{CpuInput, Weight};
 use super::product::{PANEL, Product, Start};
 use super::threads::{each_lanes, simd};
 use crate::backend::shape::{Conv, Span, Volume};
+use crate::host::resize;
+use anyhow::Result;
 use rayon::prelude::*;
 
 /// Rows a thread takes.
@@ -74,9 +76,9 @@ fn event_outputs(conv: &Conv, bits: &[u32], scale: f32, weight: &Weight, bias: &
 }
 
 /// `[k][(pixel, c)]` in panels of 16 inputs, their padding that of activations.
-pub fn pack_transposed(conv: &Conv, weight: &[f32], packed: &mut Vec<f32>) {
+pub fn pack_transposed(conv: &Conv, weight: &[f32], packed: &mut Vec<f32>) -> Result<()> {
     let (rows_in, filters, channels) = (input_pitch(conv), pitch(conv.output.c), pitch(conv.input.c));
-    packed.resize(conv.input.pixels() * channels * filters, 0.0);
+    resize(packed, conv.input.pixels() * channels * filters)?;
     packed.par_chunks_mut(filters * PANEL).enumerate().for_each(|(panel, packed)| {
         let (pixel, first) = (panel * PANEL / channels, panel * PANEL % channels);
         for i in 0..PANEL.min(rows_in.saturating_sub(first)) {
@@ -86,6 +88,7 @@ pub fn pack_transposed(conv: &Conv, weight: &[f32], packed: &mut Vec<f32>) {
             }
         }
     });
+    Ok(())
 }
 
 /// Gradient of the input.

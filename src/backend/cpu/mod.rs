@@ -26,9 +26,11 @@ mod step;
 mod storage;
 mod synapses;
 mod threads;
+mod working;
 
 use super::shape::{Conv, Pool, Span, Volume};
 use super::*;
+use crate::host::zeros;
 use crate::surrogate::Bounds;
 use layout::pitch;
 use lif::{Lif, each_image};
@@ -75,7 +77,7 @@ impl Backend for Cpu {
 
     fn pack_weight(&self, conv: &Conv, weight: &Vec<f32>, packed: &mut Transposed, input_grad: bool) -> Result<()> {
         if input_grad {
-            synapses::pack_transposed(conv, weight, packed);
+            synapses::pack_transposed(conv, weight, packed)?;
         }
         Ok(())
     }
@@ -133,7 +135,7 @@ impl Backend for Cpu {
     ) -> Result<()> {
         // `[N or N T][2][pitch]`: a piece is a sample's step.
         let pitch = pitch(conv.output.c);
-        let mut moments = vec![0.0; span.batch * span.steps * 2 * pitch];
+        let mut moments = zeros(span.batch * span.steps * 2 * pitch)?;
         synapses::current(conv, span, &input.into(), &weights.get(), bias, currents, Some(&mut moments));
         *state = norm::statistics(norm, span, conv.output, steps, &moments, update);
         Ok(())
@@ -284,7 +286,7 @@ impl Backend for Cpu {
         out: &mut Vec<f32>,
         bias_grad: Option<&mut Vec<f32>>,
     ) -> Result<()> {
-        let sums = neurons_backward(volume, span, neurons, saved, pool, spikes_grad, current_steps, out, None);
+        let sums = neurons_backward(volume, span, neurons, saved, pool, spikes_grad, current_steps, out, None)?;
         if let Some(bias_grad) = bias_grad {
             norm::channel_sums(&sums, span.batch, bias_grad);
         }
@@ -305,7 +307,7 @@ impl Backend for Cpu {
         let NormBackward { currents, current_steps, state, batch, gain_grad, bias_grad, gradient, current_bias_grad } =
             norm;
         let of_norm = Some((currents, state));
-        let sums = neurons_backward(volume, span, neurons, saved, pool, spikes_grad, current_steps, out, of_norm);
+        let sums = neurons_backward(volume, span, neurons, saved, pool, spikes_grad, current_steps, out, of_norm)?;
         let of_currents = Span { steps: current_steps, ..span };
         norm::batch_backward(
             volume,
@@ -335,8 +337,7 @@ impl Backend for Cpu {
         gradient: CurrentGradient<Self>,
         weight_grad: &mut Vec<f32>,
     ) -> Result<()> {
-        synapses::weight_grad(conv, span, &input.into(), &gradient.into(), weight_grad);
-        Ok(())
+        synapses::weight_grad(conv, span, &input.into(), &gradient.into(), weight_grad)
     }
 
     fn conv_input_grad(
@@ -347,8 +348,7 @@ impl Backend for Cpu {
         weights: Weights<Self>,
         input_grad: &mut Vec<f32>,
     ) -> Result<()> {
-        synapses::input_grad(conv, span, &gradient.into(), &weights.get(), input_grad);
-        Ok(())
+        synapses::input_grad(conv, span, &gradient.into(), &weights.get(), input_grad)
     }
 
     fn update(

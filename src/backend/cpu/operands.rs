@@ -5,6 +5,8 @@ use super::layout::pitch;
 use super::lif::lanes;
 use super::threads::simd;
 use crate::backend::{CurrentGradient, Input, Neurons, NormGradient};
+use crate::host::zeros;
+use anyhow::Result;
 use std::borrow::Cow;
 
 /// A weight in both orders.
@@ -92,15 +94,13 @@ impl Gradient<'_> {
     }
 
     /// All of it, for the linear layers, which read it more than once.
-    pub fn whole(&self, len: usize, pitch: usize) -> Cow<'_, [f32]> {
-        match self.norm {
-            None => Cow::Borrowed(self.values),
-            Some(_) => {
-                let mut values = Vec::new();
-                self.image(0, len, pitch, &mut values);
-                Cow::Owned(values)
-            }
+    pub fn whole(&self, len: usize, pitch: usize) -> Result<Cow<'_, [f32]>> {
+        if self.norm.is_none() {
+            return Ok(Cow::Borrowed(self.values));
         }
+        let mut values = zeros(len)?;
+        self.image(0, len, pitch, &mut values);
+        Ok(Cow::Owned(values))
     }
 }
 

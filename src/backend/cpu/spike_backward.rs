@@ -8,8 +8,10 @@ use super::threads::{Scratch, each_lanes, simd, with_scratch};
 use super::{Cpu, norm};
 use crate::backend::shape::{Pool, Span, Volume};
 use crate::backend::{Neurons, NormState, Saved};
+use crate::host::zeros;
 use crate::neuron::{Neuron, ResetKind};
 use crate::surrogate::{MembraneSlope, Slope};
+use anyhow::Result;
 use rayon::prelude::*;
 
 /// One sample of what the forward pass left.
@@ -227,7 +229,7 @@ pub fn neurons_backward(
     current_steps: usize,
     out: &mut [f32],
     norm: Option<(&Vec<f32>, &NormState<Vec<f32>>)>,
-) -> Vec<f32> {
+) -> Result<Vec<f32>> {
     let task = SpikeBackward {
         volume,
         steps: span.steps,
@@ -242,7 +244,7 @@ pub fn neurons_backward(
     let bits = span.steps * pixels * words(volume.c);
     let gradient = span.steps * pool.map_or(pixels, |pool| pool.output.pixels()) * pitch;
     let image = current_steps * pixels * pitch;
-    let mut sums = vec![0.0; span.batch * 2 * pitch];
+    let mut sums = zeros(span.batch * 2 * pitch)?;
     out.par_chunks_mut(image).zip(sums.par_chunks_mut(2 * pitch)).enumerate().for_each(|(n, (out, sums))| {
         let saved = match saved {
             Saved::Bits { spikes, windows } => {
@@ -262,5 +264,5 @@ pub fn neurons_backward(
             None => norm::gradient_sums(out, sums),
         }
     });
-    sums
+    Ok(sums)
 }

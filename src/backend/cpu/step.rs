@@ -7,10 +7,11 @@ use crate::backend::{Fault, Histograms, Normalisation, Step, Totals, Trained, Up
 use crate::data::SampleShape;
 use crate::data::sampling::{Augmentation, Placement, placement};
 use crate::surrogate::Bounds;
+use std::sync::Arc;
 
 /// A data set.
 pub struct Set {
-    pub values: Vec<u8>,
+    pub values: Arc<Vec<u8>>,
     pub shape: SampleShape,
     pub normalisation: Normalisation,
 }

@@ -2,11 +2,13 @@
 
 use super::integrate_events::integrate_events;
 use super::layout::{self, pitch, words};
+use super::working::working_size;
 use super::{Batch, Counts, Cpu, Set, Transposed};
-use crate::autotune::Histogram;
+use crate::autotune::{BINS, Histogram};
 use crate::backend::shape::{Conv, InputKind, Span, Volume};
-use crate::backend::{Histograms, Normalisation, Step, Storage, Totals, Trained};
+use crate::backend::{Histograms, LayerExtents, Normalisation, Step, Storage, Totals, Trained};
 use crate::data::{SampleShape, Values};
+use crate::host::{available, zeros};
 use crate::surrogate::Bounds;
 use anyhow::Result;
 
@@ -35,13 +37,23 @@ impl Storage for Cpu {
     }
 
     fn available_memory(&self) -> Option<usize> {
-        let meminfo = std::fs::read_to_string("/proc/meminfo").ok()?;
-        let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-        line.trim().strip_suffix("kB")?.trim().parse::<usize>().ok().map(|kilobytes| kilobytes * 1024)
+        available().map(|(bytes, _)| bytes)
+    }
+
+    fn available_where(&self) -> String {
+        available().map_or_else(String::new, |(_, limit)| limit.to_string())
+    }
+
+    fn is_host(&self) -> bool {
+        true
+    }
+
+    fn working_size(&self, span: Span, layers: &[LayerExtents]) -> usize {
+        working_size(span, layers, rayon::current_num_threads())
     }
 
     fn activations(&self, span: Span, volume: Volume) -> Result<Vec<f32>> {
-        Ok(vec![0.0; span.batch * span.steps * volume.pixels() * pitch(volume.c)])
+        zeros(span.batch * span.steps * volume.pixels() * pitch(volume.c))
     }
 
     fn readouts(&self, span: Span, volume: Volume) -> Result<Vec<f32>> {
@@ -49,21 +61,23 @@ impl Storage for Cpu {
     }
 
     fn samples(&self, span: Span, volume: Volume) -> Result<Vec<f32>> {
-        Ok(vec![0.0; span.batch * span.steps * volume.values()])
+        zeros(span.batch * span.steps * volume.values())
     }
 
     fn spikes(&self, span: Span, volume: Volume) -> Result<Vec<u32>> {
-        Ok(vec![0; span.batch * span.steps * volume.pixels() * words(volume.c)])
+        zeros(span.batch * span.steps * volume.pixels() * words(volume.c))
     }
 
     fn vector(&self, values: &[f32]) -> Result<Vec<f32>> {
-        let mut vector = values.to_vec();
-        vector.resize(pitch(values.len()), 0.0);
+        let mut vector = zeros(pitch(values.len()))?;
+        vector[..values.len()].copy_from_slice(values);
         Ok(vector)
     }
 
     fn weight(&self, conv: &Conv, values: &[f32]) -> Result<Vec<f32>> {
-        Ok(layout::weight_from_file(conv, values))
+        let mut weight = zeros(layout::weight_len(conv))?;
+        layout::weight_from_file(conv, values, &mut weight);
+        Ok(weight)
     }
 
     fn packed(&self, _: &Conv) -> Result<Transposed> {
@@ -91,7 +105,7 @@ impl Storage for Cpu {
     }
 
     fn set(&self, values: Values, shape: SampleShape, normalisation: &Normalisation, _: usize) -> Result<Set> {
-        let values = integrate_events(values, shape.len());
+        let values = integrate_events(values, shape.len())?;
         Ok(Set { values, shape, normalisation: normalisation.clone() })
     }
 
@@ -119,13 +133,17 @@ impl Storage for Cpu {
         if conv.reads == InputKind::Image { 0 } else { self.weight_size(conv) }
     }
 
+    fn counts_size(&self, count: usize) -> usize {
+        3 * count * (size_of::<Histogram>() + BINS * size_of::<u64>())
+    }
+
     fn write_vector(&self, floats: &mut Vec<f32>, values: &[f32]) -> Result<()> {
         floats[..values.len()].copy_from_slice(values);
         Ok(())
     }
 
     fn write_weight(&self, conv: &Conv, floats: &mut Vec<f32>, values: &[f32]) -> Result<()> {
-        *floats = layout::weight_from_file(conv, values);
+        layout::weight_from_file(conv, values, floats);
         Ok(())
     }
 
@@ -134,16 +152,16 @@ impl Storage for Cpu {
     }
 
     fn read_activations(&self, floats: &Vec<f32>, span: Span, volume: Volume) -> Result<Vec<f32>> {
-        Ok(layout::to_file(span, volume, |pixel, c| floats[pixel * pitch(volume.c) + c]))
+        layout::to_file(span, volume, |pixel, c| floats[pixel * pitch(volume.c) + c])
     }
 
     fn read_samples(&self, floats: &Vec<f32>, span: Span, volume: Volume) -> Result<Vec<f32>> {
-        Ok(layout::to_file(span, volume, |pixel, c| floats[pixel * volume.c + c]))
+        layout::to_file(span, volume, |pixel, c| floats[pixel * volume.c + c])
     }
 
     fn read_spikes(&self, bits: &Vec<u32>, span: Span, volume: Volume) -> Result<Vec<u8>> {
         let words = words(volume.c);
-        Ok(layout::to_file(span, volume, |pixel, c| (bits[pixel * words + c / 32] >> (c % 32) & 1) as u8))
+        layout::to_file(span, volume, |pixel, c| (bits[pixel * words + c / 32] >> (c % 32) & 1) as u8)
     }
 
     fn read_vector(&self, floats: &Vec<f32>, len: usize) -> Result<Vec<f32>> {
@@ -151,7 +169,7 @@ impl Storage for Cpu {
     }
 
     fn read_weight(&self, conv: &Conv, floats: &Vec<f32>) -> Result<Vec<f32>> {
-        Ok(layout::weight_to_file(conv, floats))
+        layout::weight_to_file(conv, floats)
     }
 
     fn write_windows(&self, windows: &mut Vec<Bounds>, bounds: &[Bounds]) -> Result<()> {

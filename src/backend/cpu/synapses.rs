@@ -4,6 +4,7 @@ use super::layout::pitch;
 use super::operands::{CpuInput, Gradient, Weight};
 use super::{Transposed, conv, linear, norm};
 use crate::backend::shape::{Conv, Span};
+use anyhow::Result;
 
 /// See [`crate::backend::Backend::conv_current`]; and the moments of each step of a sample, `[N T][2][pitch]`.
 pub fn current(
@@ -27,32 +28,46 @@ pub fn current(
 }
 
 /// See [`crate::backend::Backend::pack_weight`].
-pub fn pack_transposed(shape: &Conv, weight: &[f32], packed: &mut Transposed) {
+pub fn pack_transposed(shape: &Conv, weight: &[f32], packed: &mut Transposed) -> Result<()> {
     if shape.is_linear() {
-        linear::pack_transposed(shape, weight, packed);
+        linear::pack_transposed(shape, weight, packed)
     } else {
-        conv::pack_transposed(shape, weight, packed);
+        conv::pack_transposed(shape, weight, packed)
     }
 }
 
 /// See [`crate::backend::Backend::conv_weight_grad`].
-pub fn weight_grad(shape: &Conv, span: Span, input: &CpuInput, gradient: &Gradient, weight_grad: &mut [f32]) {
+pub fn weight_grad(
+    shape: &Conv,
+    span: Span,
+    input: &CpuInput,
+    gradient: &Gradient,
+    weight_grad: &mut [f32],
+) -> Result<()> {
     if shape.is_linear() {
         let pitch = pitch(shape.output.c);
-        let whole = gradient.whole(span.batch * span.steps * pitch, pitch);
+        let whole = gradient.whole(span.batch * span.steps * pitch, pitch)?;
         linear::weight_grad(shape, span, input, &whole, weight_grad);
+        Ok(())
     } else {
-        conv::weight_grad(shape, span, input, gradient, weight_grad);
+        conv::weight_grad(shape, span, input, gradient, weight_grad)
     }
 }
 
 /// See [`crate::backend::Backend::conv_input_grad`].
-pub fn input_grad(shape: &Conv, span: Span, gradient: &Gradient, weight: &Weight, input_grad: &mut [f32]) {
+pub fn input_grad(
+    shape: &Conv,
+    span: Span,
+    gradient: &Gradient,
+    weight: &Weight,
+    input_grad: &mut [f32],
+) -> Result<()> {
     if shape.is_linear() {
         let pitch = pitch(shape.output.c);
-        let whole = gradient.whole(span.batch * span.steps * pitch, pitch);
+        let whole = gradient.whole(span.batch * span.steps * pitch, pitch)?;
         linear::input_grad(shape, span, &whole, weight, input_grad);
     } else {
         conv::input_grad(shape, span, gradient, weight, input_grad);
     }
+    Ok(())
 }

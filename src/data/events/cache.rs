@@ -14,9 +14,10 @@
 
 use super::counts::EventCounts;
 use crate::data::{Dataset, SampleShape, Samples, Values};
-use crate::files::{read_bytes, write_whole};
+use crate::files::{read_bytes, write_whole_with};
 use crate::tensors::{TensorFile, Tensors};
 use anyhow::{Context, Result, bail};
+use flate2::CrcWriter;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
@@ -136,7 +137,7 @@ fn read_part(file: &TensorFile, part: &str, shape: SampleShape, classes: usize) 
         counts.unpack(sample, cells)?;
         start += sample.len();
     }
-    Ok(Samples { shape, values: Values::Counts(counts), labels })
+    Ok(Samples { shape, values: counts.into(), labels })
 }
 
 /// Keeps a data set of counts in `path`: whole, or not at all.
@@ -153,9 +154,9 @@ pub fn write(path: &Path, key: Key, data: &Dataset) -> Result<()> {
             ends.push(packed.len() as i64);
         }
         let labels: Vec<i64> = samples.labels.iter().map(|&label| label.into()).collect();
-        tensors.push_bytes(format!("{part}.counts"), &[packed.len()], packed);
-        tensors.push_integers(format!("{part}.ends"), &[ends.len()], &ends);
-        tensors.push_integers(format!("{part}.labels"), &[labels.len()], &labels);
+        tensors.push(format!("{part}.counts"), &[packed.len()], || Ok(packed));
+        tensors.push(format!("{part}.ends"), &[ends.len()], || Ok(ends));
+        tensors.push(format!("{part}.labels"), &[labels.len()], || Ok(labels));
     }
     let SampleShape { frames, height, width, channels } = data.train.shape;
     tensors.describe("name", &data.name);
@@ -164,12 +165,15 @@ pub fn write(path: &Path, key: Key, data: &Dataset) -> Result<()> {
     tensors.describe("shape", serde_json::to_string(&[frames, height, width, channels])?);
     tensors.describe("class names", serde_json::to_string(&data.class_names)?);
     tensors.describe("notes", serde_json::to_string(&data.notes)?);
-    let mut bytes = tensors.to_bytes()?;
-    bytes.extend(checksum(&bytes).to_le_bytes());
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     }
-    write_whole(path, &bytes)
+    write_whole_with(path, |out| {
+        let mut summed = CrcWriter::new(out);
+        tensors.write(&mut summed)?;
+        let sum = summed.crc().sum();
+        Ok(summed.into_inner().write_all(&sum.to_le_bytes())?)
+    })
 }
 
 fn checksum(bytes: &[u8]) -> u32 {
@@ -192,11 +196,7 @@ mod tests {
             for _ in 0..samples {
                 counts.push((0..30).map(|_| rng.below(SHAPE.len() as u64) as u32).collect());
             }
-            Samples {
-                shape: SHAPE,
-                values: Values::Counts(counts),
-                labels: (0..samples as u16).map(|i| i % 3).collect(),
-            }
+            Samples { shape: SHAPE, values: counts.into(), labels: (0..samples as u16).map(|i| i % 3).collect() }
         };
         let names = ["a", "b", "c"].map(String::from).into();
         dataset("n-mnist".into(), "there".into(), names, [part(7), part(4)], vec!["odd".into()])

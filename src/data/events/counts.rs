@@ -84,8 +84,13 @@ impl EventCounts {
     /// The samples as bytes, `[N][cells]`, a byte a cell.
     pub fn bytes(&self, cells: usize) -> Vec<u8> {
         let mut bytes = vec![0; self.len() * cells];
-        bytes.par_chunks_exact_mut(cells).enumerate().for_each(|(index, bytes)| self.write(index, bytes));
+        self.write_all(cells, &mut bytes);
         bytes
+    }
+
+    /// Writes the counts of all samples over zeros, `[N][cells]`.
+    pub fn write_all(&self, cells: usize, bytes: &mut [u8]) {
+        bytes.par_chunks_exact_mut(cells).enumerate().for_each(|(index, bytes)| self.write(index, bytes));
     }
 
     /// Writes the counts of one sample over zeros, a byte a cell.

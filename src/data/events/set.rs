@@ -8,7 +8,7 @@ use super::options::{ReadOptions, Sensor};
 use super::recordings::{Recordings, Trial, list};
 use super::remarks::{Noticed, Remarks};
 use super::{Event, SensorSize};
-use crate::data::{DataSource, Dataset, LoadWatch, SampleShape, Samples, Values};
+use crate::data::{DataSource, Dataset, LoadWatch, SampleShape, Samples};
 use crate::error::Interrupted;
 use anyhow::Result;
 use rayon::prelude::*;
@@ -105,7 +105,7 @@ fn integrate(
         remarks.on_samples(part, trials, &counts, shape, integration.frames_by)?;
         noticed.extend(files.iter().zip(read).map(|(trials, (_, noticed))| (&*trials[0].file, noticed)));
         let labels = trials.iter().map(|trial| trial.label).collect();
-        samples.push(Samples { shape, values: Values::Counts(counts), labels });
+        samples.push(Samples { shape, values: counts.into(), labels });
     }
     remarks.on_files(&noticed, integration.frames_by);
     let samples = samples.try_into().expect("one for each of the two parts");

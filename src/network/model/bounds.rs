@@ -40,7 +40,8 @@ impl<B: Backend> Model<B> {
         for (stage, state) in self.plan.stages.iter().zip(&mut self.stages) {
             let count = if per_channel { stage.conv.output.c } else { 1 };
             let (bounds, neurons) = (vec![Bounds::RECTANGLE; count], &mut state.neurons);
-            if self.backend.read_windows(&neurons.bounds)?.len() == count {
+            let before = self.backend.read_windows(&neurons.bounds)?.len();
+            if before == count {
                 self.backend.write_windows(&mut neurons.bounds, &bounds)?;
                 self.backend.write_windows(&mut neurons.start, &bounds)?;
                 self.backend.write_counts(&mut neurons.counts, &Histograms::empty(count))?;
@@ -49,6 +50,8 @@ impl<B: Backend> Model<B> {
             let windows = || self.backend.windows(&bounds, self.neuron.threshold);
             (neurons.bounds, neurons.start) = (windows()?, windows()?);
             neurons.counts = self.backend.counts(count)?;
+            let tables = self.memory.tables + self.backend.counts_size(count);
+            self.memory.tables = tables.saturating_sub(self.backend.counts_size(before));
         }
         Ok(())
     }

@@ -10,6 +10,7 @@ use crate::data::{SampleShape, Values};
 use crate::histogram::BINS;
 use anyhow::Result;
 use std::mem::offset_of;
+use std::sync::Arc;
 
 /// Counters of a histogram: bins, underflow, overflow, not finite.
 const COUNTERS: usize = BINS + 3;
@@ -51,7 +52,7 @@ enum Held<D: Driver> {
     Device(Memory<D>),
     /// On the host; batches are brought to `[SLOTS][capacity]` samples in turn.
     Host {
-        values: Vec<u8>,
+        values: Arc<Vec<u8>>,
         batches: Memory<D>,
         capacity: usize,
     },
@@ -225,7 +226,7 @@ impl<D: Driver> Gpu<D> {
         let room = self.driver().map_or(Some(0), Driver::available_memory).map(|bytes| bytes - bytes / 16);
         let held = match room {
             Some(room) if values.samples(shape.len()) * shape.len() > room => {
-                let values = values.into_bytes(shape.len());
+                let values = values.into_bytes(shape.len())?;
                 Held::Host { values, batches: self.zeros(SLOTS * capacity * shape.len())?, capacity }
             }
             _ => Held::Device(self.frames(&values, shape.len())?),
