@@ -58,10 +58,10 @@ fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Bytes of a configuration, a network, a plan, or a list of trials.
+/// Bytes of a configuration, a network, a plan, a list of trials, or a benchmark.
 pub const MOST_SETTINGS: u64 = 1 << 20;
-/// Bytes of what the program writes as text itself: metrics of up to a million epochs, benchmarks.
-pub const MOST_RECORDS: u64 = 1 << 31;
+/// Bytes of what the program writes as text itself: metrics of a hundred thousand epochs.
+pub const MOST_RECORDS: u64 = 1 << 28;
 
 /// Opens a regular file: nothing that waits, as a pipe does, or never ends, as a device does.
 ///
@@ -94,15 +94,25 @@ pub fn read_bytes(path: &Path, most: u64) -> Result<Vec<u8>> {
     let length = file.metadata().map_err(refused)?.len();
     let mut bytes = Vec::new();
     if length <= most {
-        let room = usize::try_from(length).ok().and_then(|length| bytes.try_reserve_exact(length + 1).ok());
-        room.ok_or_else(|| input_error!("{shown} has {length} bytes, which memory does not hold"))?;
         // A file may grow while it is read.
+        bytes = room(length + 1, &shown)?;
         file.take(most + 1).read_to_end(&mut bytes).map_err(refused)?;
     }
     let found = length.max(bytes.len() as u64);
     if found > most {
         bail_input!("{shown} has {found} bytes, but at most {most} are read; name another file");
     }
+    Ok(bytes)
+}
+
+/// An empty vector with room for the `length` bytes of the file `name`.
+///
+/// # Errors
+/// An [`InputError`](crate::error::InputError) when memory does not hold them.
+pub fn room(length: u64, name: &dyn std::fmt::Display) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let room = usize::try_from(length).ok().and_then(|length| bytes.try_reserve_exact(length).ok());
+    room.ok_or_else(|| input_error!("{name} has {length} bytes, which memory does not hold; use a smaller file"))?;
     Ok(bytes)
 }
 

@@ -1,8 +1,94 @@
 //! Safetensors files, written and read with every offset checked.
 
+use crate::files::{self, open_regular};
 use anyhow::Result;
 use safetensors::tensor::{Dtype, Metadata, TensorInfo, TensorView};
 use std::collections::{BTreeMap, HashMap};
+use std::fmt::Display;
+use std::io::Read;
+use std::path::Path;
+
+/// No header is longer: that of a network of a thousand layers has less than a tenth of it.
+const MAX_HEADER: u64 = 1 << 23;
+
+/// The bytes of a safetensors file of at most `most` bytes, which are read once its header fits its length.
+///
+/// # Errors
+/// An [`InputError`](crate::error::InputError) when it cannot be read or is no such file.
+pub fn read_bytes(path: &Path, most: u64) -> Result<Vec<u8>> {
+    let (header, length) = read_header(path)?;
+    check_length(&header, length, &path.display())?;
+    files::read_bytes(path, most)
+}
+
+/// What [`Tensors::describe`] wrote into a file, of which the header alone is read.
+///
+/// # Errors
+/// As [`read_bytes`].
+pub fn read_descriptions(path: &Path) -> Result<BTreeMap<String, String>> {
+    Ok(descriptions(&read_header(path)?.0))
+}
+
+/// The header of a file, and how many bytes of data follow it.
+fn read_header(path: &Path) -> Result<(Metadata, u64)> {
+    let name = path.display();
+    let mut file = open_regular(path)?;
+    let refused = |error: std::io::Error| crate::input_error!("{name} cannot be read: {error}");
+    let mut left = file.metadata().map_err(refused)?.len();
+    let mut start = Vec::new();
+    (&mut file).take(8).read_to_end(&mut start).map_err(refused)?;
+    let length = header_length(&start, left, &name)?;
+    left -= 8 + length;
+    let mut header = Vec::new();
+    file.take(length).read_to_end(&mut header).map_err(refused)?;
+    Ok((parse_header(&header, &name)?, left))
+}
+
+/// The length of the header of a file of `length` bytes that begins with `start`.
+fn header_length(start: &[u8], length: u64, name: &dyn Display) -> Result<u64> {
+    let Some(&announced) = start.first_chunk() else {
+        crate::bail_input!(
+            "{name} has {} bytes, but a safetensors file starts with a length of 8; write it again",
+            start.len()
+        );
+    };
+    let announced = u64::from_le_bytes(announced);
+    if announced > length.saturating_sub(8) {
+        crate::bail_input!(
+            "{name} is truncated or not a safetensors file: it announces a header of {announced} bytes, but {} follow; \
+             write it again",
+            length.saturating_sub(8)
+        );
+    }
+    if announced > MAX_HEADER {
+        crate::bail_input!(
+            "{name} announces a header of {announced} bytes, but at most {MAX_HEADER} are read; write it with fewer tensors"
+        );
+    }
+    Ok(announced)
+}
+
+/// As `SafeTensors::deserialize`, which adds offsets from the file without a check and so can overflow.
+fn parse_header(header: &[u8], name: &dyn Display) -> Result<Metadata> {
+    serde_json::from_slice(header).map_err(|error| {
+        crate::input_error!("{name} has no valid safetensors header ({error}); write it with safetensors")
+    })
+}
+
+fn check_length(header: &Metadata, found: u64, name: &dyn Display) -> Result<()> {
+    let announced = header.data_len();
+    if announced as u64 != found {
+        crate::bail_input!(
+            "{name} has {found} bytes of data, but its header announces {announced}, so it is damaged; write it again"
+        );
+    }
+    Ok(())
+}
+
+fn descriptions(header: &Metadata) -> BTreeMap<String, String> {
+    let ours = header.metadata().as_ref().and_then(|metadata| metadata.get(METADATA_KEY));
+    ours.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
+}
 
 /// A safetensors file whose header was checked against its length.
 pub struct TensorFile<'a> {
@@ -13,32 +99,15 @@ pub struct TensorFile<'a> {
 }
 
 impl<'a> TensorFile<'a> {
-    /// As `SafeTensors::deserialize`, which adds offsets from the file without a check and so can overflow.
+    /// The tensors in these bytes.
+    ///
+    /// # Errors
+    /// An [`InputError`](crate::error::InputError) when they are not exactly what their header announces.
     pub fn open(bytes: &'a [u8], name: &'a str) -> Result<Self> {
-        let Some((len, rest)) = bytes.split_first_chunk() else {
-            crate::bail_input!(
-                "{name} has {} bytes, but a safetensors file starts with a length of 8; write it again",
-                bytes.len()
-            );
-        };
-        let len = u64::from_le_bytes(*len);
-        let Some((header, data)) = usize::try_from(len).ok().and_then(|len| rest.split_at_checked(len)) else {
-            crate::bail_input!(
-                "{name} is truncated or not a safetensors file: it announces a header of {len} bytes, but {} follow; \
-                 write it again",
-                rest.len()
-            );
-        };
-        let header: Metadata = serde_json::from_slice(header).map_err(|error| {
-            crate::input_error!("{name} has no valid safetensors header ({error}); write it with safetensors")
-        })?;
-        if header.data_len() != data.len() {
-            crate::bail_input!(
-                "{name} has {} bytes of data, but its header announces {}, so it is damaged; write it again",
-                data.len(),
-                header.data_len()
-            );
-        }
+        let length = header_length(bytes, bytes.len() as u64, &name)? as usize;
+        let (header, data) = bytes[8..].split_at(length);
+        let header = parse_header(header, &name)?;
+        check_length(&header, data.len() as u64, &name)?;
         Ok(Self { name, header, data })
     }
 
@@ -99,8 +168,7 @@ impl<'a> TensorFile<'a> {
 
     /// What [`Tensors::describe`] wrote.
     pub fn descriptions(&self) -> BTreeMap<String, String> {
-        let ours = self.header.metadata().as_ref().and_then(|metadata| metadata.get(METADATA_KEY));
-        ours.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
+        descriptions(&self.header)
     }
 }
 

@@ -9,8 +9,8 @@
 
 use super::files::{self, some_of};
 use super::{DataSource, Dataset, SampleShape, Samples};
-use crate::files::read_bytes;
-use crate::tensors::TensorFile;
+use crate::files::room;
+use crate::tensors::{self, TensorFile};
 use anyhow::Result;
 use safetensors::tensor::Dtype;
 use std::path::{Path, PathBuf};
@@ -129,7 +129,7 @@ impl TensorFile<'_> {
                 );
             }
         }
-        let mut values = Vec::new();
+        let mut values = room(data.len() as u64, &name)?;
         files::append_channels_last(data, channels, height * width, &mut values);
         Ok((count, SampleShape { frames, height, width, channels }, values))
     }
@@ -174,7 +174,7 @@ pub(super) fn load(path: &Path) -> Result<Dataset> {
         crate::bail_input!("{} has no {FILE_NAME}; {}", path.display(), DataSource::Frames.advice());
     }
     let path = if path.is_dir() { path.join(FILE_NAME) } else { path.to_path_buf() };
-    parse_frames(&read_bytes(&path, MAX_BYTES)?, &path.display().to_string())
+    parse_frames(&tensors::read_bytes(&path, MAX_BYTES)?, &path.display().to_string())
 }
 
 #[cfg(test)]

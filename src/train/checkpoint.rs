@@ -2,18 +2,16 @@
 
 use crate::autotune::{BINS, Histogram};
 use crate::backend::{Backend, Histograms, Totals};
-use crate::files::{read_bytes, write_whole};
+use crate::files::write_whole;
 use crate::network::Model;
 use crate::network::parameters::Part;
 use crate::surrogate::Bounds;
-use crate::tensors::{TensorFile, Tensors};
+use crate::tensors::{TensorFile, Tensors, read_bytes, read_descriptions};
 use crate::train::bounds::BoundsTracker;
 use crate::train::config::Config;
 use crate::{bail_input, input_error};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
-use std::io::Read;
 use std::path::Path;
 
 const MODEL_FORMAT: &str = "adali-model-1";
@@ -31,15 +29,11 @@ impl Checkpoint {
     /// Reads a file whose metadata say `format`.
     fn read(path: &Path, format: &str) -> Result<Self> {
         let name = path.display().to_string();
-        let bytes = read_bytes(path, MAX_BYTES)?;
-        let checkpoint = Self { bytes, name };
-        if checkpoint.file()?.descriptions().get("format").map(String::as_str) != Some(format) {
-            bail_input!(
-                "{} is not a checkpoint of this program: its metadata lack the format {format}",
-                checkpoint.name
-            );
+        // Weights of another program may be large.
+        if read_descriptions(path)?.get("format").map(String::as_str) != Some(format) {
+            bail_input!("{name} is not a checkpoint of this program: its metadata lack the format {format}");
         }
-        Ok(checkpoint)
+        Ok(Self { bytes: read_bytes(path, MAX_BYTES)?, name })
     }
 
     fn file(&self) -> Result<TensorFile<'_>> {
@@ -62,18 +56,6 @@ impl Checkpoint {
     pub fn config(&self) -> Result<Config> {
         Config::parse(&self.description("config")?, &format!("the configuration in {}", self.name))
     }
-}
-
-/// What the metadata of a file say, from its header alone; `None` where it is no checkpoint.
-pub fn descriptions(path: &Path) -> Option<BTreeMap<String, String>> {
-    const LONGEST: u64 = 1 << 26;
-    let mut file = std::fs::File::open(path).ok()?;
-    let mut length = [0; 8];
-    file.read_exact(&mut length).ok()?;
-    let mut header = Vec::new();
-    file.take(u64::from_le_bytes(length).min(LONGEST)).read_to_end(&mut header).ok()?;
-    let header: serde_json::Value = serde_json::from_slice(&header).ok()?;
-    serde_json::from_str(header.get("__metadata__")?.get("adali")?.as_str()?).ok()
 }
 
 /// Adds a tensor of which every value must be finite: the file it would replace is worth more than a broken one.

@@ -8,7 +8,7 @@ use serde::Serialize;
 const PIECES: usize = 1024;
 /// at first so many microseconds each.
 const FIRST_PIECE: u64 = 1000;
-/// Pixels that are counted one by one; beyond, none is.
+/// Pixels that are counted one by one; events beyond are said.
 const PIXELS: usize = 1 << 24;
 
 /// Events of both polarities.
@@ -53,7 +53,7 @@ pub struct Summary {
     pub stated: Option<SensorSize>,
     /// The smallest sensor with all its pixels.
     pub seen: Option<SensorSize>,
-    /// Pixels with an event, and the one with most; of sensors that are not too large.
+    /// Pixels with an event, and the one with most, of those that are counted one by one.
     pub active: usize,
     pub busiest: Option<Pixel>,
     /// Events over time, in pieces of so many microseconds from the first event on; what is earlier lies in the first piece.
@@ -68,6 +68,8 @@ pub struct Summary {
 struct Grid {
     width: usize,
     counts: Vec<u64>,
+    /// Events of pixels for which it has no room.
+    beyond: u64,
 }
 
 impl Grid {
@@ -75,6 +77,7 @@ impl Grid {
         if x >= self.width {
             let width = (x + 1).next_power_of_two();
             if width * (self.counts.len() / self.width.max(1)) > PIXELS {
+                self.beyond += 1;
                 return;
             }
             let rows = self.counts.chunks(self.width.max(1));
@@ -85,6 +88,7 @@ impl Grid {
         }
         let needed = (y + 1) * self.width;
         if needed > PIXELS {
+            self.beyond += 1;
             return;
         }
         if needed > self.counts.len() {
@@ -122,9 +126,16 @@ impl Summary {
             read(summary.events.total());
         }
         if summary.events.total() > 0 {
-            summary.seen = Some(SensorSize { width: width.saturating_add(1), height: height.saturating_add(1) });
+            summary.seen = Some(SensorSize { width: u32::from(width) + 1, height: u32::from(height) + 1 });
         }
         summary.notes = reader.notes();
+        if grid.beyond > 0 {
+            let (beyond, events) = (grid.beyond, summary.events.total());
+            summary.notes.push(format!(
+                "{beyond} of {events} events lie beyond the {PIXELS} pixels that are counted one by one; the active and \
+                 the busiest pixels leave them out"
+            ));
+        }
         let counts = || grid.counts.iter().enumerate().filter(|pixel| *pixel.1 > 0);
         summary.active = counts().count();
         summary.busiest = counts()
@@ -186,8 +197,8 @@ impl Frames {
     /// Those of the reader.
     pub fn of(reader: &mut dyn EventReader, summary: &Summary, count: usize, side: usize) -> Result<Self> {
         let size = summary.size().unwrap_or(SensorSize { width: 1, height: 1 });
-        let pixels = usize::from(size.width.max(size.height)).div_ceil(side).max(1);
-        let [width, height] = [size.width, size.height].map(|extent| usize::from(extent).div_ceil(pixels).max(1));
+        let pixels = (size.width.max(size.height) as usize).div_ceil(side).max(1);
+        let [width, height] = [size.width, size.height].map(|extent| (extent as usize).div_ceil(pixels).max(1));
         let (first, last) = summary.times.unwrap_or_default();
         let length = ((last - first) / count as u64).saturating_add(1);
         let mut values = vec![vec![0; width * height]; count];
@@ -265,6 +276,8 @@ mod tests {
         let events = vec![event(0, 65535, 65535, true), event(u64::MAX, 0, 0, false)];
         let summary = Summary::of(&mut Listed(events), |_| {}).unwrap();
         assert!(summary.rate.len() <= PIECES);
+        assert_eq!(summary.seen, Some(SensorSize { width: 65536, height: 65536 }));
+        assert!(summary.notes[0].starts_with("1 of 2 events lie beyond"), "{:?}", summary.notes);
         assert_eq!(summary.busiest, Some(Pixel { x: 0, y: 0, events: 1 }));
     }
 }
