@@ -72,6 +72,12 @@ fn reader(name: &str) -> Reader {
     Reader::new_in(&folder, name)
 }
 
+/// Writes a file anew: some file systems wait for the disk where one is emptied and filled again.
+fn replace(file: &Path, bytes: &[u8]) {
+    fs::remove_file(file).unwrap();
+    fs::write(file, bytes).unwrap();
+}
+
 /// What a damaged file comes to.
 fn is_read(reader: &mut Reader, file: &Path, what: &str) -> bool {
     let begin = Instant::now();
@@ -95,9 +101,9 @@ fn reads_mutated_files() {
     let mut count = |is_read| *(if is_read { &mut read } else { &mut refused }) += 1;
     for case in 0..CASES {
         let which = case % files.len();
-        fs::write(&files[which], mutated(&mut Rng::new(case as u64), &seeds, which)).unwrap();
+        replace(&files[which], &mutated(&mut Rng::new(case as u64), &seeds, which));
         count(is_read(&mut reader, &files[which], &format!("case {case} of {name}, {}", files[which].display())));
-        fs::write(&files[which], &seeds[which]).unwrap();
+        replace(&files[which], &seeds[which]);
     }
     for (file, seed) in files.iter().zip(&seeds) {
         for kind in ["folder", "device", "pipe", "sparse"] {
