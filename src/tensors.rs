@@ -214,3 +214,37 @@ impl Tensors {
         Ok(safetensors::serialize(views, Some(metadata))?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::InputError;
+    use std::fs::{self, File};
+
+    /// Files of a terabyte that hold nothing behind their first bytes: none is read beyond its header.
+    #[test]
+    fn claims_are_refused_before_anything_is_read() {
+        let home = tempfile::TempDir::new().unwrap();
+        let path = home.path().join("x.safetensors");
+        let file = |header: &str, length: u64| [&length.to_le_bytes(), header.as_bytes()].concat();
+        let small = r#"{"a":{"dtype":"U8","shape":[2],"data_offsets":[0,2]}}"#;
+        let huge = r#"{"a":{"dtype":"U8","shape":[1099511627776],"data_offsets":[0,1099511627776]}}"#;
+        for (start, part) in [
+            (file("", 1 << 41), "announces a header of 2199023255552 bytes"),
+            (file("", 1 << 30), "announces a header of 1073741824 bytes, but at most 8388608"),
+            (file("", 1 << 10), "no valid safetensors header"),
+            (file(small, small.len() as u64), "but its header announces 2"),
+            (file(huge, huge.len() as u64), "but its header announces 1099511627776"),
+        ] {
+            fs::write(&path, start).unwrap();
+            File::options().write(true).open(&path).unwrap().set_len(1 << 40).unwrap();
+            let error = read_bytes(&path, 1 << 30).unwrap_err();
+            assert!(error.is::<InputError>() && error.to_string().contains(part), "{error}");
+        }
+        // One that keeps its word is larger than asked for.
+        fs::write(&path, file(huge, huge.len() as u64)).unwrap();
+        File::options().write(true).open(&path).unwrap().set_len((1 << 40) + 8 + huge.len() as u64).unwrap();
+        let error = read_bytes(&path, 1 << 30).unwrap_err();
+        assert!(error.is::<InputError>() && error.to_string().contains("at most 1073741824"), "{error}");
+    }
+}
