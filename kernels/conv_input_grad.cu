@@ -3,13 +3,13 @@
 //   dL/dS[t] = sum over taps and filters of W dL/dI[t]
 //
 // dL/dI of this layer [T][N][P][Q][K] -> dL/dS [T][N][H][W][C], 16-bit, or, in the `lif` kernels, dL/dI of the layer
-// below: all steps of a neuron end in one thread (conv.cuh), which runs them backward from the spike and window bits,
-// or from stored membranes, so dL/dS never reaches memory. Between the two layers may lie a 2x2 pool over even extents:
-// its gradient goes to the first spike of each window, else to its first pixel (max), or in quarters (avg), and the
-// four neurons of a window are run one after the other. With a pool or sums over the steps, all steps are in one chunk.
-// dL/dS is rounded to 16 bits between the two, so the result is that of conv_input_grad and spike_backward bit by bit.
-// Strided convolutions are launched once for each parity class of the input's pixels. Moves, per neuron-step: the patch
-// and 2 bits in, 2 bytes out.
+// below: all steps of a neuron end in one thread (conv.cuh), which runs them backward from the spike and window bits
+// and from stored membranes where the bits are not all, so dL/dS never reaches memory. Between the two layers may lie a
+// 2x2 pool over even extents: its gradient goes to the first spike of each window, else to its first pixel (max), or in
+// quarters (avg), and the four neurons of a window are run one after the other. With a pool or sums over the steps, all
+// steps are in one chunk. dL/dS is rounded to 16 bits between the two, so the result is that of conv_input_grad and
+// spike_backward bit by bit. Strided convolutions are launched once for each parity class of the input's pixels. Moves,
+// per neuron-step: the patch and 2 bits in, 2 bytes out.
 #include "conv.cuh"
 #include "neuron.cuh"
 #include "pool.cuh"
@@ -20,7 +20,7 @@ struct ConvInputGrad {
     const void* gradient;
     const uint4* weights;
     void* out;
-    const uint32_t *spikes, *inside;  // of the neurons below
+    const uint32_t *spikes, *inside;  // of the neurons below; inside: adali alone
     const void* membranes;            // null: the bits say it all
     const Window* windows;            // one, or [C to 32]
     ConvShape shape;
@@ -135,7 +135,7 @@ DEVICE void run_neurons_back(const ConvInputGrad& p, const Position (&at)[2], ui
         for (int t = 0; t < TC; t++) {
             if (!at[row].valid || t0 + t >= p.shape.steps) continue;
             route[t][row] = route_of(p, p.spikes + (t0 + t) * words, below[row], i, spikes[t][row]);
-            if (p.inside) inside_bits[t][row] = p.inside[own[row] + t * words];
+            if (p.slope == ADALI) inside_bits[t][row] = p.inside[own[row] + t * words];
         }
     }
 #pragma unroll 1
@@ -162,9 +162,10 @@ DEVICE void run_neurons_back(const ConvInputGrad& p, const Position (&at)[2], ui
                 for (int e = 0; e < 2; e++) {
                     const bool spike = spikes[t][row] >> (bit + e) & 1;
                     const float h = e == 0 ? V::low(stored) : V::high(stored);
-                    const float g = p.inside ? Adali::of_bits(window[e], inside_bits[t][row] >> (bit + e) & 1, spike)
-                                             : slope_at(static_cast<SlopeKind>(p.slope), p.constants, window[e],
-                                                        h - p.neuron.threshold);
+                    const float g =
+                        p.slope == ADALI
+                            ? Adali::of_bits(window[e], inside_bits[t][row] >> (bit + e) & 1, spike)
+                            : slope_at(static_cast<SlopeKind>(p.slope), p.constants, h - p.neuron.threshold);
                     const float g_s =
                         route[t][row] >> (bit + e) & 1 ? (e == 0 ? V::low(pair) : V::high(pair)) * share : 0.0f;
                     g_i[e] = step_back(p.neuron, p.neuron.hard, p.neuron.detach, h, spike, g, g_s, g_v[e]);

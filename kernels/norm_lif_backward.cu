@@ -39,13 +39,18 @@ DEVICE Window window_of(const NormLifBackward& p, uint32_t channel) {
     return p.windows[p.windows_per_channel ? channel : 0];
 }
 
-// Slopes of eight channels from their membranes.
+// Slopes of eight channels from their membranes, which are not rounded here.
 template <class Slope>
-DEVICE void slopes(const NormLifBackward& p, uint32_t channel, const float (&h)[8], float (&g)[8]) {
+DEVICE void slopes(const NormLifBackward& p, uint32_t channel, const float (&h)[8], uint32_t spikes, float (&g)[8]) {
 #pragma unroll
     for (int i = 0; i < 8; i++) {
-        const Window window = Slope::needs_membrane ? Window{} : window_of(p, channel + i);
-        g[i] = Slope::at(p.slope, window, h[i] - p.neuron.threshold);
+        const float d = h[i] - p.neuron.threshold;
+        if constexpr (Slope::needs_membrane) {
+            g[i] = Slope::at(p.slope, d);
+        } else {
+            const Window window = window_of(p, channel + i);
+            g[i] = Slope::of_bits(window, inside(window, d), spikes >> i & 1);
+        }
     }
 }
 
@@ -120,13 +125,13 @@ struct FromCurrents {
         }
         switch (p.slope_kind) {
             case ADALI:
-                return slopes<Adali>(p, quad.channel(), h, g);
+                return slopes<Adali>(p, quad.channel(), h, spikes, g);
             case SIGMOID:
-                return slopes<Sigmoid>(p, quad.channel(), h, g);
+                return slopes<Sigmoid>(p, quad.channel(), h, spikes, g);
             case ARCTAN:
-                return slopes<Arctan>(p, quad.channel(), h, g);
+                return slopes<Arctan>(p, quad.channel(), h, spikes, g);
             default:
-                return slopes<Triangle>(p, quad.channel(), h, g);
+                return slopes<Triangle>(p, quad.channel(), h, spikes, g);
         }
     }
 };

@@ -3,12 +3,11 @@
 //   G_H = G_S g + G_V dV/dH     G_I[t] = gain G_H     G_V[t-1] = leak G_H     t from T-1 to 0, G_V[T-1] = 0
 //
 // g is the slope of surrogate.cuh, dV/dH that of neuron.cuh; each slope x reset x detach x stored form is a kernel of
-// its own. gradient [T][N][H'][W'][C] (H' W' those of the pool, else of the layer), spikes [T][places][C/32]; for AdaLi
-// inside [T][places][C/32]; and, where the stored form is membrane and not bits (all that AdaLi needs but for a hard
-// attached reset), the membranes H [T][places][C] -> out [T or 1][places][C] (1: summed over the steps). Rounding may
-// lift a stored H over the threshold or an end of the window, so what fired and what lay inside is always read from the
-// bits. Threads as in places.cuh. Moves, per neuron-step: 2 bytes of gradient, 2 bits and (or) 2 bytes of membrane in,
-// 2 bytes out.
+// its own. gradient [T][N][H'][W'][C] (H' W' those of the pool, else of the layer), spikes and, for AdaLi, inside
+// [T][places][C/32], and, where the bits are not all (any other slope; a hard attached reset), the membranes H
+// [T][places][C] -> out [T or 1][places][C] (1: summed over the steps). Rounding may lift a stored H over the threshold
+// or an end of the window, so what fired and what lay inside is always read from the bits. Threads as in places.cuh.
+// Moves, per neuron-step: 2 bytes of gradient, 2 bits and, where they are stored, 2 bytes of membrane in, 2 bytes out.
 #include "neuron.cuh"
 #include "surrogate.cuh"
 #include "unpool.cuh"
@@ -30,6 +29,15 @@ struct SpikeBackward {
 enum ResetKind : bool { soft, hard };
 enum ResetGradient : bool { attached, detached };
 enum StoredForm : bool { membrane, bits };
+
+template <class Slope>
+DEVICE float slope_of(const SpikeBackward& p, const Window& window, bool inside, bool spike, float h) {
+    if constexpr (Slope::needs_membrane) {
+        return Slope::at(p.slope, h - p.neuron.threshold);
+    } else {
+        return Slope::of_bits(window, inside, spike);
+    }
+}
 
 template <class V, class Slope, ResetKind RESET, ResetGradient RESET_GRADIENT, StoredForm FORM, bool POOLED>
 DEVICE void steps_back(const SpikeBackward& p, const Quad& quad) {
@@ -76,8 +84,7 @@ DEVICE void steps_back(const SpikeBackward& p, const Quad& quad) {
                 for (int i = 0; i < 8; i++) {
                     const bool spike = spikes[j] >> (8 * quad.lane + i) & 1;
                     const bool inside_bit = inside[j] >> (8 * quad.lane + i) & 1;
-                    const float g = Slope::needs_membrane ? Slope::at(p.slope, window[i], h[i] - p.neuron.threshold)
-                                                          : Adali::of_bits(window[i], inside_bit, spike);
+                    const float g = slope_of<Slope>(p, window[i], inside_bit, spike, h[i]);
                     const float through = reset_derivative<RESET, RESET_GRADIENT>(p.neuron, h[i], spike, g);
                     g_i[i] = step_back(p.neuron, through, g, g_s[i], g_v[i]);
                     sum[i] += g_i[i];

@@ -16,10 +16,10 @@ struct SlopeConstants {
     float height, rate;
 };
 
-// A spike and window bit say all that AdaLi's slope depends on.
+// A spike and window bit say all that AdaLi's slope depends on. There is no AdaLi of a membrane: storing H in 16 bits
+// may lift it over the threshold or out of the window, so both bits are those of the forward pass.
 struct Adali {
     static constexpr bool needs_membrane = false;
-    static DEVICE float at(SlopeConstants, const Window& w, float d) { return of_bits(w, inside(w, d), d >= 0.0f); }
     static DEVICE float of_bits(const Window& w, bool inside, bool spike) {
         const float side = spike ? w.slope_right : w.slope_left;
         return inside ? side : 0.0f;
@@ -44,7 +44,7 @@ DEVICE float exp_of_negative(float x) {
 
 struct Sigmoid {
     static constexpr bool needs_membrane = true;
-    static DEVICE float at(SlopeConstants c, const Window&, float d) {
+    static DEVICE float at(SlopeConstants c, float d) {
         const float e = exp_of_negative(fabsf(c.rate * d));
         return c.rate * e / ((1.0f + e) * (1.0f + e));
     }
@@ -52,7 +52,7 @@ struct Sigmoid {
 
 struct Arctan {
     static constexpr bool needs_membrane = true;
-    static DEVICE float at(SlopeConstants c, const Window&, float d) {
+    static DEVICE float at(SlopeConstants c, float d) {
         const float x = c.rate * d;
         return c.height / fmaf(x, x, 1.0f);
     }
@@ -60,21 +60,17 @@ struct Arctan {
 
 struct Triangle {
     static constexpr bool needs_membrane = true;
-    static DEVICE float at(SlopeConstants c, const Window&, float d) {
-        return fmaxf(fmaf(-c.rate, fabsf(d), c.height), 0.0f);
-    }
+    static DEVICE float at(SlopeConstants c, float d) { return fmaxf(fmaf(-c.rate, fabsf(d), c.height), 0.0f); }
 };
 
-// Where the slope is a uniform run-time choice.
-DEVICE float slope_at(SlopeKind kind, SlopeConstants c, const Window& w, float d) {
+// Where a slope of the membrane is a uniform run-time choice; adali is none.
+DEVICE float slope_at(SlopeKind kind, SlopeConstants c, float d) {
     switch (kind) {
-        case ADALI:
-            return Adali::at(c, w, d);
         case SIGMOID:
-            return Sigmoid::at(c, w, d);
+            return Sigmoid::at(c, d);
         case ARCTAN:
-            return Arctan::at(c, w, d);
+            return Arctan::at(c, d);
         default:
-            return Triangle::at(c, w, d);
+            return Triangle::at(c, d);
     }
 }

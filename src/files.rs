@@ -72,10 +72,10 @@ fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Bytes of a configuration, a network, a plan, or a list of trials.
+/// Bytes of a configuration, a network, a plan, a list of trials, or a benchmark.
 pub const MOST_SETTINGS: u64 = 1 << 20;
-/// Bytes of what the program writes as text itself: metrics of up to a million epochs, benchmarks.
-pub const MOST_RECORDS: u64 = 1 << 31;
+/// Bytes of what the program writes as text itself: metrics of a hundred thousand epochs.
+pub const MOST_RECORDS: u64 = 1 << 28;
 
 /// Opens a regular file: nothing that waits, as a pipe does, or never ends, as a device does.
 ///
@@ -122,12 +122,21 @@ fn too_large(path: &Path, found: u64, most: u64) -> Result<()> {
 pub fn read_bytes(path: &Path, most: u64) -> Result<Vec<u8>> {
     let shown = path.display();
     let (file, length) = open_limited(path, most)?;
-    let mut bytes = Vec::new();
-    let room = usize::try_from(length).map_or(usize::MAX, |length| length.saturating_add(1));
-    reserve(&mut bytes, room).with_context(|| format!("{shown} cannot be read"))?;
     // A file may grow while it is read.
+    let mut bytes = room(length.saturating_add(1), &shown)?;
     file.take(most + 1).read_to_end(&mut bytes).map_err(|e| input_error!("{shown} cannot be read: {e}"))?;
     too_large(path, bytes.len() as u64, most)?;
+    Ok(bytes)
+}
+
+/// An empty vector with room for the `length` bytes of the file `name`.
+///
+/// # Errors
+/// An [`InputError`](crate::error::InputError) when memory does not hold them.
+pub fn room(length: u64, name: &dyn std::fmt::Display) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let length = usize::try_from(length).unwrap_or(usize::MAX);
+    reserve(&mut bytes, length).with_context(|| format!("{name} cannot be read"))?;
     Ok(bytes)
 }
 

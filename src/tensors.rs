@@ -27,8 +27,8 @@ enum Data<'a> {
     File(File, u64),
 }
 
-/// No header of a file is longer.
-const LONGEST_HEADER: u64 = 1 << 27;
+/// No header is longer: that of a network of a thousand layers has less than a tenth of it.
+const LONGEST_HEADER: u64 = 1 << 23;
 /// Bytes of a tensor that are in memory at a time where it is read in pieces.
 const PIECE: usize = 1 << 20;
 
@@ -154,6 +154,14 @@ impl<'a> TensorFile<'a> {
     }
 }
 
+/// What [`Tensors::describe`] wrote into a file, of which the header alone is read.
+///
+/// # Errors
+/// As [`TensorFile::open_file`].
+pub fn read_descriptions(path: &Path) -> Result<BTreeMap<String, String>> {
+    Ok(TensorFile::open_file(path, u64::MAX)?.descriptions())
+}
+
 /// Reads the header of a file of `length` bytes, and checks it against that length.
 fn read_header(from: &mut impl Read, length: u64, name: &str) -> Result<Metadata> {
     if length < 8 {
@@ -276,7 +284,32 @@ impl<'a> Tensors<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::InputError;
     use safetensors::tensor::TensorView;
+    use std::fs;
+
+    /// Files of a terabyte that hold nothing behind their first bytes: none is read beyond its header.
+    #[test]
+    fn claims_are_refused_before_anything_is_read() {
+        let home = tempfile::TempDir::new().unwrap();
+        let path = home.path().join("x.safetensors");
+        let file = |header: &str, length: u64| [&length.to_le_bytes(), header.as_bytes()].concat();
+        let small = r#"{"a":{"dtype":"U8","shape":[2],"data_offsets":[0,2]}}"#;
+        let huge = r#"{"a":{"dtype":"U8","shape":[1099511627776],"data_offsets":[0,1099511627776]}}"#;
+        for (start, most, part) in [
+            (file("", 1 << 41), 1 << 40, "announces a header of 2199023255552 bytes"),
+            (file("", 1 << 30), 1 << 40, "announces a header of 1073741824 bytes, but at most 8388608"),
+            (file("", 1 << 10), 1 << 40, "no valid safetensors header"),
+            (file(small, small.len() as u64), 1 << 40, "but its header announces 2"),
+            (file(huge, huge.len() as u64), 1 << 40, "but its header announces 1099511627776"),
+            (file(huge, huge.len() as u64), 1 << 30, "at most 1073741824"),
+        ] {
+            fs::write(&path, start).unwrap();
+            File::options().write(true).open(&path).unwrap().set_len(1 << 40).unwrap();
+            let error = TensorFile::open_file(&path, most).err().expect("it lies");
+            assert!(error.is::<InputError>() && error.to_string().contains(part), "{error}");
+        }
+    }
 
     /// Names in no order, of all types, one of them empty.
     fn some() -> Vec<(&'static str, Dtype, Vec<usize>, Vec<u8>)> {

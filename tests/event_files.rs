@@ -36,7 +36,7 @@ const FILES: [(&str, Format); 17] = [
     ("plain.csv", Format::Csv),
 ];
 /// The sizes that some of them state: columns and rows.
-const SIZES: [(&str, u16, u16); 6] = [
+const SIZES: [(&str, u32, u32); 6] = [
     ("dv_lz4.aedat4", 64, 48),
     ("evt2_faery.raw", 640, 480),
     ("evt3.raw", 640, 480),

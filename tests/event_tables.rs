@@ -12,7 +12,7 @@ use std::fs;
 use std::path::PathBuf;
 
 /// Events, size, and notes.
-type Read = (Vec<Event>, Option<(u16, u16)>, String);
+type Read = (Vec<Event>, Option<(u32, u32)>, String);
 
 fn read_with(format: Format, bytes: &[u8], columns: Option<&str>) -> Result<Read> {
     let columns = columns.map(|columns| columns.parse().unwrap());

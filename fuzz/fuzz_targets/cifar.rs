@@ -1,4 +1,4 @@
-//! CIFAR files: any bytes are read whole or refused. `cargo +nightly fuzz run cifar -- -max_len=10000`
+//! CIFAR files: any bytes are read whole or refused.
 #![no_main]
 
 use adali::data::cifar::{Variant, parse_batch};

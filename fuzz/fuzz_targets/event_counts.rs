@@ -1,4 +1,4 @@
-//! Packed event counts: any bytes are read whole or refused. `cargo +nightly fuzz run event_counts`
+//! Packed event counts: any bytes are read whole or refused.
 #![no_main]
 
 use adali::data::events::counts::{EventCounts, MAX_CELLS};

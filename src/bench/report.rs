@@ -2,7 +2,7 @@
 
 use super::measure::{Ceilings, Failure, Record};
 use crate::bench::table::Table;
-use crate::files::{MOST_RECORDS, read_text};
+use crate::files::{MOST_SETTINGS, read_text};
 use crate::input_error;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -39,7 +39,7 @@ pub enum Change {
 impl Report {
     /// An earlier file.
     pub fn read(path: &Path) -> Result<Self> {
-        let text = read_text(path, MOST_RECORDS)?;
+        let text = read_text(path, MOST_SETTINGS)?;
         serde_json::from_str(&text)
             .map_err(|e| input_error!("{} is not what `adali bench --json` writes: {e}", path.display()))
     }

@@ -79,9 +79,9 @@ pub fn run(arguments: EventsArguments) -> Result<End> {
     let name = file.display().to_string();
     let decoding = if time { Some(decode(&mut *format.open(&file, &options)?)?) } else { None };
     if json {
-        say(as_json(&name, format, &summary, seconds, decoding))?;
+        say(as_json(&name, format, &options, &summary, seconds, decoding))?;
     } else if !is_quiet() {
-        say(as_text(&name, format, &summary, seconds, decoding))?;
+        say(as_text(&name, format, &options, &summary, seconds, decoding))?;
     }
     if let Some(svg) = svg {
         let frames = Frames::of(&mut *format.open(&file, &options)?, &summary, frames, CELLS)?;
@@ -103,7 +103,14 @@ fn decode(reader: &mut dyn EventReader) -> Result<f64> {
     }
 }
 
-fn as_text(name: &str, format: Format, summary: &Summary, seconds: f64, decoding: Option<f64>) -> String {
+fn as_text(
+    name: &str,
+    format: Format,
+    options: &ReadOptions,
+    summary: &Summary,
+    seconds: f64,
+    decoding: Option<f64>,
+) -> String {
     let Summary { events, out_of_order, active, busiest, stated, piece, .. } = summary;
     let total = events.total();
     let share = |part: u64| 100.0 * part as f64 / total.max(1) as f64;
@@ -121,8 +128,12 @@ fn as_text(name: &str, format: Format, summary: &Summary, seconds: f64, decoding
         ));
     }
     if let Some(size) = summary.size() {
-        let how = if stated.is_some() { "stated" } else { "as far as events reach" };
-        let pixels = usize::from(size.width) * usize::from(size.height);
+        let how = match (options.sensor, stated) {
+            (Some(_), _) => "as --sensor says",
+            (None, Some(_)) => "stated",
+            (None, None) => "as far as events reach",
+        };
+        let pixels = u64::from(size.width) * u64::from(size.height);
         lines.push(format!("sensor    {}x{} ({how}), {active} of {pixels} pixels", size.width, size.height));
     }
     if let Some(pixel) = busiest {
@@ -138,7 +149,14 @@ fn as_text(name: &str, format: Format, summary: &Summary, seconds: f64, decoding
     lines.join("\n")
 }
 
-fn as_json(name: &str, format: Format, summary: &Summary, seconds: f64, decoding: Option<f64>) -> String {
+fn as_json(
+    name: &str,
+    format: Format,
+    options: &ReadOptions,
+    summary: &Summary,
+    seconds: f64,
+    decoding: Option<f64>,
+) -> String {
     let size = summary.size().map(|size| json!({ "width": size.width, "height": size.height }));
     let value = json!({
         "file": name,
@@ -153,7 +171,7 @@ fn as_json(name: &str, format: Format, summary: &Summary, seconds: f64, decoding
         "peak_rate": summary.peak_rate(),
         "rate_piece_us": summary.piece,
         "size": size,
-        "size_stated": summary.stated.is_some(),
+        "size_stated": summary.stated.is_some() && options.sensor.is_none(),
         "active_pixels": summary.active,
         "busiest_pixel": summary.busiest,
         "notes": summary.notes,

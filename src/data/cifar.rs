@@ -7,8 +7,9 @@
 //! Format and data: A. Krizhevsky, "Learning multiple layers of features from tiny images", 2009.
 
 use super::{DataSource, Dataset, SampleShape, Samples, files};
-use crate::files::{MOST_SETTINGS, read_bytes, read_text};
+use crate::files::{MOST_SETTINGS, open_regular, read_text, room};
 use anyhow::Result;
+use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
 /// The shape of every CIFAR image.
@@ -21,8 +22,8 @@ const CIFAR100_MEAN: [f32; 3] = [0.5071, 0.4865, 0.4409];
 const CIFAR100_DEVIATION: [f32; 3] = [0.2673, 0.2564, 0.2762];
 const CIFAR10_NAMES: [&str; 10] =
     ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"];
-/// No file is larger.
-pub const MAX_BYTES: u64 = 1 << 33;
+/// No file is larger; a whole one of CIFAR-100 has 154 MB.
+pub const MAX_BYTES: u64 = 1 << 30;
 const FINE_NAMES_FILE: &str = "fine_label_names.txt";
 
 /// Which of the two sets a file belongs to.
@@ -68,7 +69,7 @@ impl Variant {
     }
 
     /// Images in a whole file, training and test: files have no header that says so.
-    fn whole_files(self) -> [usize; 2] {
+    fn whole_files(self) -> [u64; 2] {
         match self {
             Self::Cifar10 => [10_000; 2],
             Self::Cifar100 => [50_000, 10_000],
@@ -89,28 +90,44 @@ impl Variant {
 /// An [`InputError`](crate::error::InputError) when there is no record, a part of a record, or a label out of
 /// range.
 pub fn parse_batch(bytes: &[u8], name: &str, variant: Variant) -> Result<Samples> {
-    let (mut values, mut labels) = (Vec::new(), Vec::new());
-    append_batch(bytes, name, variant, &mut values, &mut labels)?;
+    let images = count_records(bytes.len() as u64, name, variant)?;
+    let (mut values, mut labels) = (room(images * SHAPE.len() as u64, &name)?, Vec::new());
+    append_batch(bytes, images, name, variant, &mut values, &mut labels)?;
     Ok(Samples { shape: SHAPE, values: values.into(), labels })
 }
 
-/// Adds the values and labels of a file to those of others.
-fn append_batch(bytes: &[u8], name: &str, variant: Variant, values: &mut Vec<u8>, labels: &mut Vec<u16>) -> Result<()> {
-    let record_len = variant.label_bytes() + SHAPE.len();
-    if bytes.is_empty() {
+/// The images in a file of `length` bytes.
+fn count_records(length: u64, name: &str, variant: Variant) -> Result<u64> {
+    let record = (variant.label_bytes() + SHAPE.len()) as u64;
+    if length == 0 {
         crate::bail_input!("{name} holds no images; unpack the archive again");
     }
-    if !bytes.len().is_multiple_of(record_len) {
+    if !length.is_multiple_of(record) {
         crate::bail_input!(
-            "{name} has {} bytes, {} more than {} records of {record_len}, so it is damaged or not the binary \
+            "{name} has {length} bytes, {} more than {} records of {record}, so it is damaged or not the binary \
              version; unpack the archive again",
-            bytes.len(),
-            bytes.len() % record_len,
-            bytes.len() / record_len
+            length % record,
+            length / record
         );
     }
-    values.reserve(bytes.len());
-    for (index, record) in bytes.chunks_exact(record_len).enumerate() {
+    if length > MAX_BYTES {
+        crate::bail_input!("{name} has {length} bytes, but at most {MAX_BYTES} are read; name another file");
+    }
+    Ok(length / record)
+}
+
+/// Adds the values and labels of `images` records to those of others.
+fn append_batch(
+    mut records: impl Read,
+    images: u64,
+    name: &str,
+    variant: Variant,
+    values: &mut Vec<u8>,
+    labels: &mut Vec<u16>,
+) -> Result<()> {
+    let mut record = vec![0; variant.label_bytes() + SHAPE.len()];
+    for index in 0..images {
+        records.read_exact(&mut record).map_err(|error| crate::input_error!("{name} cannot be read: {error}"))?;
         let (own, planes) = record.split_at(variant.label_bytes());
         let label = own[own.len() - 1];
         if usize::from(label) >= variant.classes() {
@@ -148,8 +165,8 @@ pub(super) fn load(source: DataSource, dir: &Path) -> Result<Dataset> {
     };
     let folder = files::folder(dir, &[variant.sub_folder()], holds_a_file).unwrap_or_else(|| dir.to_path_buf());
     let mut notes = Vec::new();
-    let mut part = |names: &[&str], whole: usize| -> Result<Samples> {
-        let (mut values, mut labels) = (Vec::new(), Vec::new());
+    let mut part = |names: &[&str], whole: u64| -> Result<Samples> {
+        let mut files = Vec::new();
         for name in names {
             let path = folder.join(name);
             if !path.exists() {
@@ -159,18 +176,17 @@ pub(super) fn load(source: DataSource, dir: &Path) -> Result<Dataset> {
                     source.advice()
                 );
             }
-            let before = labels.len();
-            append_batch(
-                &read_bytes(&path, MAX_BYTES)?,
-                &path.display().to_string(),
-                variant,
-                &mut values,
-                &mut labels,
-            )?;
-            let images = labels.len() - before;
+            let (file, name) = (open_regular(&path)?, path.display().to_string());
+            let images = count_records(file.metadata()?.len(), &name, variant)?;
             if images != whole {
-                notes.push(format!("{} holds {images} images, where {source}'s has {whole}", path.display()));
+                notes.push(format!("{name} holds {images} images, where {source}'s has {whole}"));
             }
+            files.push((file, images, name));
+        }
+        let images: u64 = files.iter().map(|(_, images, _)| images).sum();
+        let (mut values, mut labels) = (room(images * SHAPE.len() as u64, &folder.display())?, Vec::new());
+        for (file, images, name) in files {
+            append_batch(BufReader::new(file), images, &name, variant, &mut values, &mut labels)?;
         }
         Ok(Samples { shape: SHAPE, values: values.into(), labels })
     };

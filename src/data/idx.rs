@@ -7,10 +7,11 @@
 //! Format: Y. LeCun, C. Cortes and C. Burges, "The MNIST database".
 
 use super::{DataSource, Dataset, SampleShape, Samples, files};
-use crate::files::read_bytes;
+use crate::files::{open_regular, room};
 use anyhow::Result;
 use flate2::read::MultiGzDecoder;
-use std::io::{ErrorKind, Read};
+use std::fs::File;
+use std::io::{BufRead, BufReader, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 /// Where Debian's package dataset-fashion-mnist puts its files.
@@ -51,7 +52,11 @@ impl Images {
 /// # Errors
 /// An [`InputError`](crate::error::InputError) when the bytes are not exactly what their header announces.
 pub fn parse_images(bytes: &[u8], name: &str) -> Result<Images> {
-    let mut source = Source::open(bytes, name);
+    images(Source::new(bytes, bytes.len() as u64, name)?)
+}
+
+fn images(mut source: Source) -> Result<Images> {
+    let name = source.name;
     let [count, height, width] = source.header(IMAGES_MAGIC)?;
     if count == 0 {
         crate::bail_input!("{name} holds no images; use a file with at least one");
@@ -77,7 +82,11 @@ pub fn parse_images(bytes: &[u8], name: &str) -> Result<Images> {
 /// An [`InputError`](crate::error::InputError) when the bytes are not exactly what their header announces, or a
 /// label is not below `classes`.
 pub fn parse_labels(bytes: &[u8], name: &str, classes: usize) -> Result<Vec<u16>> {
-    let mut source = Source::open(bytes, name);
+    labels(Source::new(bytes, bytes.len() as u64, name)?, classes)
+}
+
+fn labels(mut source: Source, classes: usize) -> Result<Vec<u16>> {
+    let name = source.name;
     let [count] = source.header(LABELS_MAGIC)?;
     if count == 0 {
         crate::bail_input!("{name} holds no labels; use a file with at least one");
@@ -97,13 +106,19 @@ pub fn parse_labels(bytes: &[u8], name: &str, classes: usize) -> Result<Vec<u16>
 struct Source<'a> {
     name: &'a str,
     content: Box<dyn Read + 'a>,
+    /// Bytes of content that were not read yet, where the file's length says so: gzip hides them.
+    left: Option<u64>,
 }
 
 impl<'a> Source<'a> {
-    fn open(bytes: &'a [u8], name: &'a str) -> Self {
-        let content: Box<dyn Read> =
-            if bytes.starts_with(&GZIP_MAGIC) { Box::new(MultiGzDecoder::new(bytes)) } else { Box::new(bytes) };
-        Self { name, content }
+    /// A file of `length` bytes.
+    fn new(mut file: impl BufRead + 'a, length: u64, name: &'a str) -> Result<Self> {
+        let first = file.fill_buf().map_err(|error| crate::input_error!("{name} cannot be read: {error}"))?;
+        Ok(if first.starts_with(&GZIP_MAGIC) {
+            Self { name, content: Box::new(MultiGzDecoder::new(file)), left: None }
+        } else {
+            Self { name, content: Box::new(file), left: Some(length) }
+        })
     }
 
     /// The `D` extents after the magic number, which must be `magic`.
@@ -140,12 +155,19 @@ impl<'a> Source<'a> {
         Ok(extents)
     }
 
-    /// The rest of the content, which must be `expected` bytes. Never holds more than one byte beyond them, and
-    /// never more than there are, whatever the header announces.
+    /// The rest of the content, which must be `expected` bytes: where the file's length shows that, before they are read.
+    /// Never holds more than one byte beyond them, and never more than there are, whatever the header announces.
     fn body(&mut self, expected: u64) -> Result<Vec<u8>> {
-        let name = self.name;
+        if let Some(left) = self.left {
+            self.check(left, expected)?;
+        }
         let bytes = self.read(expected + 1)?;
-        let found = bytes.len() as u64;
+        self.check(bytes.len() as u64, expected)?;
+        Ok(bytes)
+    }
+
+    fn check(&self, found: u64, expected: u64) -> Result<()> {
+        let name = self.name;
         if found < expected {
             crate::bail_input!(
                 "{name} is truncated: its header announces {expected} bytes of data, but {found} follow; fetch the \
@@ -157,13 +179,13 @@ impl<'a> Source<'a> {
                 "{name} goes on after the {expected} bytes of data that its header announces; fetch the file again"
             );
         }
-        Ok(bytes)
+        Ok(())
     }
 
     /// Up to `limit` bytes.
     fn read(&mut self, limit: u64) -> Result<Vec<u8>> {
         let name = self.name;
-        let mut bytes = Vec::new();
+        let mut bytes = room(self.left.map_or(0, |left| left.min(limit)), &name)?;
         self.content.as_mut().take(limit).read_to_end(&mut bytes).map_err(|error| match error.kind() {
             ErrorKind::UnexpectedEof => {
                 crate::input_error!(
@@ -174,10 +196,18 @@ impl<'a> Source<'a> {
             ErrorKind::OutOfMemory => {
                 crate::input_error!("{name} does not fit into memory, {}; use a smaller file", crate::host::left())
             }
+            _ if self.left.is_some() => crate::input_error!("{name} cannot be read: {error}"),
             _ => crate::input_error!("{name} is not valid gzip ({error}); fetch the file again"),
         })?;
+        self.left = self.left.map(|left| left.saturating_sub(bytes.len() as u64));
         Ok(bytes)
     }
+}
+
+fn open<'a>(path: &Path, name: &'a str) -> Result<Source<'a>> {
+    let file: File = open_regular(path)?;
+    let length = file.metadata()?.len();
+    Source::new(BufReader::new(file), length, name)
 }
 
 /// The folder of [`load`], if it holds all four files.
@@ -235,8 +265,9 @@ fn load_part(source: DataSource, folder: &Path, part: &str) -> Result<(Samples, 
         })
     });
     let (image_file, label_file) = (image_file?, label_file?);
-    let images = parse_images(&read_bytes(&image_file, MAX_VALUES + 16)?, &image_file.display().to_string())?;
-    let labels = parse_labels(&read_bytes(&label_file, MAX_VALUES + 16)?, &label_file.display().to_string(), CLASSES)?;
+    let [image_name, label_name] = [&image_file, &label_file].map(|file| file.display().to_string());
+    let images = images(open(&image_file, &image_name)?)?;
+    let labels = labels(open(&label_file, &label_name)?, CLASSES)?;
     if images.count() != labels.len() {
         crate::bail_input!(
             "{} holds {} images, but {} holds {} labels; use two files that belong together",

@@ -12,8 +12,6 @@ use crate::train::config::Config;
 use crate::{bail_input, input_error};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
-use std::io::Read;
 use std::path::Path;
 
 const MODEL_FORMAT: &str = "adali-model-1";
@@ -50,18 +48,6 @@ impl Checkpoint {
     pub fn config(&self) -> Result<Config> {
         Config::parse(&self.description("config")?, &format!("the configuration in {}", self.0.name))
     }
-}
-
-/// What the metadata of a file say, from its header alone; `None` where it is no checkpoint.
-pub fn descriptions(path: &Path) -> Option<BTreeMap<String, String>> {
-    const LONGEST: u64 = 1 << 26;
-    let mut file = std::fs::File::open(path).ok()?;
-    let mut length = [0; 8];
-    file.read_exact(&mut length).ok()?;
-    let mut header = Vec::new();
-    file.take(u64::from_le_bytes(length).min(LONGEST)).read_to_end(&mut header).ok()?;
-    let header: serde_json::Value = serde_json::from_slice(&header).ok()?;
-    serde_json::from_str(header.get("__metadata__")?.get("adali")?.as_str()?).ok()
 }
 
 /// Adds a tensor of which every value must be finite: the file it would replace is worth more than a broken one.

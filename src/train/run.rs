@@ -15,8 +15,8 @@ use crate::files::lock::Lock;
 use crate::files::place::{Kind, Place, is_half_replaced};
 use crate::files::{MOST_RECORDS, MOST_SETTINGS, read_bytes, read_text, write_whole};
 use crate::report::{MembranePanel, curves, membranes};
+use crate::tensors::read_descriptions;
 use crate::train::bounds::LayerTrack;
-use crate::train::checkpoint::descriptions;
 use crate::train::metrics::EpochMetrics;
 use crate::train::session::RunResult;
 use crate::train::{Config, Trainer};
@@ -222,7 +222,7 @@ impl RunFiles {
             drop(Place::enter(self.folder.clone(), &KIND)?);
         }
         let of_config = read_text(&self.config(), MOST_SETTINGS).ok().and_then(|text| identity_in(&text));
-        let of_tensors = |path: &Path| descriptions(path).and_then(|about| identity_in(about.get("config")?));
+        let of_tensors = |path: &Path| read_descriptions(path).ok().and_then(|about| identity_in(about.get("config")?));
         let text = read_text(&self.metrics(), MOST_RECORDS).unwrap_or_default();
         let lines = text.lines().filter_map(|line| serde_json::from_str::<Line<serde::de::IgnoredAny>>(line).ok());
         let result = read_bytes(&self.result(), MOST_SETTINGS)

@@ -10,6 +10,7 @@ mod conv_lif_forward;
 mod conv_weight_grad;
 mod convolution;
 mod dropout;
+mod edges;
 mod harness;
 mod input;
 mod integrate_events;

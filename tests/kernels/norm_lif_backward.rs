@@ -9,7 +9,7 @@ use adali::backend::gpu::{Buffer, Launch};
 use adali::backend::shape::Span;
 
 /// What batch norm knows of each channel.
-struct Channels {
+pub struct Channels {
     mean: Vec<f32>,
     inverse_deviation: Vec<f32>,
     of_gradient: Vec<f32>,
@@ -18,7 +18,7 @@ struct Channels {
 }
 
 impl Channels {
-    fn new(rng: &mut Rng, channels: usize) -> Self {
+    pub fn new(rng: &mut Rng, channels: usize) -> Self {
         let mut draw =
             |low, high| with_padding(&(0..channels).map(|_| rng.uniform(low, high) as f32).collect::<Vec<_>>());
         Self {
@@ -45,7 +45,8 @@ impl Channels {
         sums
     }
 
-    fn apply(&self, layer: &Layer, gradient: &Tensor) -> Tensor {
+    /// The gradient of the currents before the norm.
+    pub fn apply(&self, layer: &Layer, gradient: &Tensor) -> Tensor {
         let mut out = gradient.clone();
         for (i, (x, y)) in out.data.iter_mut().zip(&layer.currents.data).enumerate() {
             let c = i / layer.volume.pixels() % layer.volume.c;
@@ -63,7 +64,7 @@ fn with_padding(values: &[f32]) -> Vec<f32> {
 
 /// What the kernels start from.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Form {
+pub enum Form {
     Bits,
     Currents,
     /// With membranes in global memory.
@@ -71,7 +72,7 @@ enum Form {
 }
 
 /// Partial sums and applied gradient.
-fn on_gpu(seed: u64, value: Value, layer: &Layer, channels: &Channels, form: Form) -> (Vec<f32>, Tensor) {
+pub fn on_gpu(seed: u64, value: Value, layer: &Layer, channels: &Channels, form: Form) -> (Vec<f32>, Tensor) {
     let device = Device::new(seed);
     let bits = form == Form::Bits;
     let (neuron, volume, span) = (layer.neuron, layer.volume, layer.span);

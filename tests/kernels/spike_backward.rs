@@ -95,7 +95,8 @@ impl Layer {
         layer
     }
 
-    fn forward(&mut self) {
+    /// Spikes, windows and membranes on the CPU.
+    pub fn forward(&mut self) {
         let (span, volume) = (self.span, self.volume);
         let mut spikes = Cpu.spikes(span, volume).unwrap();
         let mut inside = Cpu.spikes(span, volume).unwrap();
@@ -195,7 +196,7 @@ fn on_cpu(neurons: &Neurons<Cpu>, layer: &Layer, saved: Saved<Cpu>, steps: usize
 }
 
 /// Runs a kernel on what the forward pass left.
-fn on_gpu(seed: u64, value: Value, layer: &Layer, bits: bool) -> Tensor {
+pub fn on_gpu(seed: u64, value: Value, layer: &Layer, bits: bool) -> Tensor {
     let device = Device::new(seed);
     let (neuron, volume, span) = (layer.neuron, layer.volume, layer.span);
     let of_currents = Span { steps: layer.current_steps, ..span };

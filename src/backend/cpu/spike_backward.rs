@@ -37,14 +37,14 @@ struct SpikeBackward<'a> {
     pub current_steps: usize,
 }
 
-/// Slopes of neighbouring channels from their membranes.
+/// Slopes of neighbouring channels from their membranes; `fired` is all ones where a neuron spiked, else 0.
 trait LaneSlope {
-    fn at<const L: usize>(&self, channel: usize, d: &[f32; L]) -> [f32; L];
+    fn at<const L: usize>(&self, channel: usize, d: &[f32; L], fired: &[u32; L]) -> [f32; L];
 }
 
 impl<S: MembraneSlope> LaneSlope for S {
     #[inline(always)]
-    fn at<const L: usize>(&self, _: usize, d: &[f32; L]) -> [f32; L] {
+    fn at<const L: usize>(&self, _: usize, d: &[f32; L], _: &[u32; L]) -> [f32; L] {
         let mut g = [0.0; L];
         for i in 0..L {
             g[i] = MembraneSlope::at(*self, d[i]);
@@ -55,15 +55,24 @@ impl<S: MembraneSlope> LaneSlope for S {
 
 impl LaneSlope for &WindowTable {
     #[inline(always)]
-    fn at<const L: usize>(&self, channel: usize, d: &[f32; L]) -> [f32; L] {
+    fn at<const L: usize>(&self, channel: usize, d: &[f32; L], fired: &[u32; L]) -> [f32; L] {
         let (left, right) = (lanes::<L>(&self.left, channel), lanes::<L>(&self.right, channel));
+        let mut inside = [0; L];
+        for i in 0..L {
+            inside[i] = u32::from((d[i] >= -left[i]) & (d[i] <= right[i])).wrapping_neg();
+        }
+        self.of_bits(channel, &inside, fired)
+    }
+}
+
+impl WindowTable {
+    /// AdaLi's slopes, from masks of all ones or none: without a branch the loop becomes SIMD.
+    #[inline(always)]
+    fn of_bits<const L: usize>(&self, channel: usize, inside: &[u32; L], fired: &[u32; L]) -> [f32; L] {
         let (low, high) = (lanes::<L>(&self.slope_left, channel), lanes::<L>(&self.slope_right, channel));
         let mut g = [0.0; L];
         for i in 0..L {
-            // Masks of all ones or none: without a branch the loop becomes SIMD.
-            let inside = u32::from((d[i] >= -left[i]) & (d[i] <= right[i])).wrapping_neg();
-            let above = u32::from(d[i] >= 0.0).wrapping_neg();
-            g[i] = f32::from_bits((high[i].to_bits() & above | low[i].to_bits() & !above) & inside);
+            g[i] = f32::from_bits((high[i].to_bits() & fired[i] | low[i].to_bits() & !fired[i]) & inside[i]);
         }
         g
     }
@@ -169,36 +178,33 @@ impl SpikeBackward<'_> {
         for t in (0..self.steps).rev() {
             let g_s = lanes::<L>(gradients, 32 * t);
             let place = t * pixels + pixel;
-            let mut g = [0.0; L];
+            let g;
             let mut h = [0.0; L];
-            let mut spike = [0.0; L];
+            let mut fired = [0; L];
             match saved {
                 ImageSaved::Bits { spikes, windows } => {
                     let word = place * words + channel / 32;
                     let (spikes, windows) = (spikes[word], windows[word]);
-                    let low = lanes::<L>(&self.table.slope_left, channel);
-                    let high = lanes::<L>(&self.table.slope_right, channel);
+                    let mut inside = [0; L];
                     for i in 0..L {
-                        let fired = (spikes >> i & 1).wrapping_neg();
-                        let inside = (windows >> i & 1).wrapping_neg();
-                        let side = high[i].to_bits() & fired | low[i].to_bits() & !fired;
-                        g[i] = f32::from_bits(side & inside);
-                        spike[i] = f32::from_bits(1f32.to_bits() & fired);
+                        fired[i] = (spikes >> i & 1).wrapping_neg();
+                        inside[i] = (windows >> i & 1).wrapping_neg();
                     }
+                    g = self.table.of_bits(channel, &inside, &fired);
                 }
                 ImageSaved::Currents { .. } => {
                     h = *lanes::<L>(membranes, 32 * t);
                     let mut d = h;
                     for i in 0..L {
-                        spike[i] = if h[i] >= neuron.threshold { 1.0 } else { 0.0 };
+                        fired[i] = u32::from(h[i] >= neuron.threshold).wrapping_neg();
                         d[i] -= neuron.threshold;
                     }
-                    g = slope.at::<L>(channel, &d);
+                    g = slope.at::<L>(channel, &d, &fired);
                 }
             }
             let mut g_i = [0.0; L];
             for i in 0..L {
-                let through_reset = g_v[i] * neuron.reset_derivative::<HARD, DETACH>(h[i], spike[i] != 0.0, g[i]);
+                let through_reset = g_v[i] * neuron.reset_derivative::<HARD, DETACH>(h[i], fired[i] != 0, g[i]);
                 let g_h = g_s[i].mul_add(g[i], through_reset);
                 g_i[i] = neuron.gain * g_h;
                 g_v[i] = neuron.leak * g_h;

@@ -126,7 +126,7 @@ fn only_dvs128(source: &mut Source) -> Result<()> {
     }
     let holds = |sensor: &&Sensor| {
         let SensorSize { width, height } = sensor.size();
-        **sensor != Sensor::Dvs128 && u32::from(width) > x && u32::from(height) > y
+        **sensor != Sensor::Dvs128 && width > x && height > y
     };
     let fit: Vec<_> = Sensor::value_variants().iter().filter(holds).map(|sensor| sensor.name()).collect();
     let why = match (dvs128 == pixels, davis == pixels) {
@@ -156,8 +156,9 @@ fn decode(sensor: Sensor, size: SensorSize, address: u32) -> Meaning {
     let (x, y) = (bits(12, 10), bits(22, 9));
     match () {
         () if address >> 31 == 1 || bits(10, 1) == 1 => Meaning::Other,
-        () if x >= size.width || y >= size.height => Meaning::Outside,
-        () => Meaning::Pixel { x: size.width - 1 - x, y: size.height - 1 - y, on: bits(11, 1) == 1 },
+        () if u32::from(x) >= size.width || u32::from(y) >= size.height => Meaning::Outside,
+        // No DAVIS has more than 640 columns.
+        () => Meaning::Pixel { x: (size.width - 1) as u16 - x, y: (size.height - 1) as u16 - y, on: bits(11, 1) == 1 },
     }
 }
 

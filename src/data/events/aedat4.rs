@@ -180,10 +180,11 @@ fn streams_of_events(text: &str) -> Vec<Stream> {
                 streams.push(Stream { id, size: None });
             }
         }
-        let extent = |key: &str| value(key)?.parse::<u16>().ok().filter(|&n| n > 0);
+        let extent = |key: &str| value(key)?.parse::<u64>().ok();
         let size = extent("key=\"sizeX\"").zip(extent("key=\"sizeY\""));
-        if let (true, Some((width, height)), Some(stream)) = (inside, size, streams.last_mut()) {
-            stream.size = Some(SensorSize { width, height });
+        let size = size.and_then(|(width, height)| SensorSize::stated(width, height));
+        if let (true, Some(size), Some(stream)) = (inside, size, streams.last_mut()) {
+            stream.size = Some(size);
         }
     }
     streams

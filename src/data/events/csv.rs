@@ -169,9 +169,8 @@ fn head(source: &mut Source) -> Result<Head> {
 /// `1280,720`, `240 180`.
 fn size_of(text: &str) -> Option<SensorSize> {
     let mut extents = Separator::of(text.as_bytes()).fields(text.as_bytes()).map(number);
-    let [width, height] = [extents.next()??, extents.next()??].map(|extent| u16::try_from(extent).ok());
-    let (width, height) = (width.filter(|&w| w > 0)?, height.filter(|&h| h > 0)?);
-    extents.next().is_none().then_some(SensorSize { width, height })
+    let (width, height) = (extents.next()??, extents.next()??);
+    extents.next().is_none().then(|| SensorSize::stated(width, height)).flatten()
 }
 
 /// The order of columns with these names.

@@ -63,11 +63,11 @@ impl Integration {
         if frames == 0 || frames > MAX_FRAMES {
             crate::bail_input!("frames {frames} must be between 1 and {MAX_FRAMES}");
         }
-        let side = usize::from(size.width.min(size.height));
+        let side = size.width.min(size.height) as usize;
         if downsample == 0 || downsample > side {
             crate::bail_input!("downsample {downsample} must be between 1 and {side}, the sensor's smaller side");
         }
-        let [height, width] = [size.height, size.width].map(|extent| usize::from(extent).div_ceil(downsample));
+        let [height, width] = [size.height, size.width].map(|extent| (extent as usize).div_ceil(downsample));
         let shape = SampleShape { frames, height, width, channels: 2 };
         if shape.len() > MAX_CELLS {
             crate::bail_input!(
@@ -117,7 +117,7 @@ mod tests {
     /// The definition, loop by loop: the events of a frame are a slice found from its ends.
     fn by_loops(integration: Integration, size: SensorSize, events: &[Event]) -> Vec<u8> {
         let Integration { frames, frames_by, downsample, .. } = integration;
-        let [height, width] = [size.height, size.width].map(|n| usize::from(n).div_ceil(downsample));
+        let [height, width] = [size.height, size.width].map(|n| (n as usize).div_ceil(downsample));
         let mut out = Vec::new();
         for frame in 0..frames {
             let last = frame == frames - 1;
@@ -222,10 +222,10 @@ mod tests {
 
     #[test]
     fn coordinates_up_to_65535_count() {
-        let size = SensorSize { width: u16::MAX, height: u16::MAX };
+        let size = SensorSize { width: 65_536, height: 65_536 };
         let coarse =
-            Integration { frames: 1, frames_by: FramesBy::Count, downsample: 65_535, ..Integration::default() };
-        assert_eq!(frames(coarse, size, &[event(0, 65_534, 65_534, true), event(0, 0, 65_534, false)]), [1, 1]);
+            Integration { frames: 1, frames_by: FramesBy::Count, downsample: 65_536, ..Integration::default() };
+        assert_eq!(frames(coarse, size, &[event(0, 65_535, 65_535, true), event(0, 0, 65_535, false)]), [1, 1]);
     }
 
     #[test]

@@ -51,13 +51,27 @@ pub struct Event {
     pub on: bool,
 }
 
-/// The pixels of a sensor.
+/// The pixels of a sensor: at most 65536 in a row or a column, as an [`Event`] counts them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SensorSize {
     /// Columns.
-    pub width: u16,
+    pub width: u32,
     /// Rows.
-    pub height: u16,
+    pub height: u32,
+}
+
+impl SensorSize {
+    /// What a file states, if events can reach all of it.
+    fn stated(width: u64, height: u64) -> Option<Self> {
+        let side = |extent: u64| u32::try_from(extent).ok().filter(|side| (1..=1 << 16).contains(side));
+        Some(Self { width: side(width)?, height: side(height)? })
+    }
+
+    /// Whether the pixel of an event is one of it.
+    #[inline(always)]
+    fn has(self, event: &Event) -> bool {
+        u32::from(event.x) < self.width && u32::from(event.y) < self.height
+    }
 }
 
 /// A recording that is read piece by piece, in the file's order, in bounded memory.

@@ -91,8 +91,8 @@ impl Sensor {
         let SensorSize { width, height } = self.size;
         let mut events = Vec::new();
         for (index, &thresholds) in self.thresholds.iter().enumerate() {
-            let (y, x) = ((index / usize::from(width)) as u16, (index % usize::from(width)) as u16);
-            debug_assert!(y < height);
+            let (y, x) = ((index / width as usize) as u16, (index % width as usize) as u16);
+            debug_assert!(u32::from(y) < height);
             let (mut before, mut log) = (light(y, x, 0), (light(y, x, 0) + self.model.dark).ln());
             let mut pixel = Pixel::new(&self.model, thresholds, log, rng.fork(index as u64));
             for i in 1..=steps {
@@ -226,8 +226,8 @@ mod tests {
     fn a_bright_bar_gives_on_then_off() {
         let events = bar(QUIET);
         let mut pixels = 0;
-        for y in 0..SIZE.height {
-            for x in 0..SIZE.width {
+        for y in 0..SIZE.height as u16 {
+            for x in 0..SIZE.width as u16 {
                 let own: Vec<bool> = events.iter().filter(|e| (e.x, e.y) == (x, y)).map(|e| e.on).collect();
                 // ln(1.1 / 0.1) is 2.4: seven thresholds of 0.3 up, and as many down or, for the parts of a
                 // microsecond that are lost at each event, one fewer.
@@ -272,7 +272,7 @@ mod tests {
         for refractory in [0, 1, 700, 5000] {
             let events = bar(PixelModel { refractory, noise: 500.0, mismatch: 0.2, ..QUIET });
             assert!(events.is_sorted_by_key(|event| (event.time, event.y, event.x)));
-            assert!(events.iter().all(|e| e.x < SIZE.width && e.y < SIZE.height && e.time <= 200_000));
+            assert!(events.iter().all(|e| SIZE.has(e) && e.time <= 200_000));
             let mut last = [None; 200];
             for event in &events {
                 let last = &mut last[usize::from(event.y) * 20 + usize::from(event.x)];

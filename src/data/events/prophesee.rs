@@ -95,13 +95,13 @@ impl Header {
 
     /// The sensor: `% geometry 1280x720`, `% format EVT3;width=1280;height=720`, `% Width 1280` and `% Height 720`.
     pub fn size(&self) -> Option<SensorSize> {
-        let number = |text: &str| text.trim().parse::<u16>().ok().filter(|&n| n > 0);
+        let number = |text: &str| text.trim().parse::<u64>().ok();
         let option = |key: &str| {
             let pairs = self.value("format")?.split(';').filter_map(|pair| pair.split_once('='));
             pairs.filter(|(found, _)| found.trim().eq_ignore_ascii_case(key)).find_map(|(_, value)| number(value))
         };
         let line = |key: &str| self.value(key).and_then(number);
-        let pair = |width: Option<u16>, height: Option<u16>| Some(SensorSize { width: width?, height: height? });
+        let pair = |width: Option<u64>, height: Option<u64>| SensorSize::stated(width?, height?);
         let geometry = self.value("geometry").and_then(|text| text.split_once('x'));
         pair(option("width"), option("height"))
             .or_else(|| geometry.and_then(|(width, height)| pair(number(width), number(height))))
@@ -124,7 +124,9 @@ mod tests {
         assert_eq!(size(&["% geometry 640x480", "% evt 3.0"]), Some((640, 480)));
         assert_eq!(size(&["% Height 240", "% Width 304"]), Some((304, 240)));
         assert_eq!(size(&["% Width 304"]), None);
+        assert_eq!(size(&["% geometry 65536x65536"]), Some((65536, 65536)));
         assert_eq!(size(&["% geometry 640x0"]), None);
+        assert_eq!(size(&["% geometry 65537x480"]), None);
         assert_eq!(size(&[]), None);
     }
 

@@ -169,7 +169,7 @@ fn nmnist_size(folder: &Path) -> Result<SensorSize> {
     let Side { side } = side.map_err(|error| {
         crate::input_error!("{} does not say the sensor's side ({}); simulate again", path.display(), error.message())
     })?;
-    Ok(SensorSize { width: side, height: side })
+    Ok(SensorSize { width: side.into(), height: side.into() })
 }
 
 /// Of each class, in the order of the files' names, the first nine of ten train, as SpikingJelly's

@@ -130,7 +130,7 @@ fn of_file(
         if piece.is_empty() {
             break;
         }
-        if let Some(event) = piece.iter().find(|event| event.x >= size.width || event.y >= size.height) {
+        if let Some(event) = piece.iter().find(|event| !size.has(event)) {
             crate::bail_input!(
                 "{} has an event at column {}, row {}, outside of the sensor of {}x{} (columns x rows); use recordings \
                  of this data set",

@@ -158,7 +158,8 @@ impl Simulation {
         done: &(dyn Fn() + Sync),
         stop: &AtomicBool,
     ) -> Result<Option<Written>> {
-        let sensor = Sensor::new(self.pixels, SensorSize { width: self.side, height: self.side }, self.seed);
+        let size = SensorSize { width: self.side.into(), height: self.side.into() };
+        let sensor = Sensor::new(self.pixels, size, self.seed);
         let (events, on, bytes) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
         let mut recordings = 0;
         for (part, (samples, folder)) in [&data.train, &data.test].into_iter().zip(folders).enumerate() {

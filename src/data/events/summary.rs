@@ -8,7 +8,7 @@ use serde::Serialize;
 const PIECES: usize = 1024;
 /// at first so many microseconds each.
 const FIRST_PIECE: u64 = 1000;
-/// Pixels that are counted one by one; beyond, none is.
+/// Pixels that are counted one by one; events beyond are said.
 const PIXELS: usize = 1 << 24;
 
 /// Events of both polarities.
@@ -53,7 +53,7 @@ pub struct Summary {
     pub stated: Option<SensorSize>,
     /// The smallest sensor with all its pixels.
     pub seen: Option<SensorSize>,
-    /// Pixels with an event, and the one with most; of sensors that are not too large.
+    /// Pixels with an event, and the one with most, of those that are counted one by one.
     pub active: usize,
     pub busiest: Option<Pixel>,
     /// Events over time, in pieces of so many microseconds from the first event on; what is earlier lies in the first piece.
@@ -63,34 +63,56 @@ pub struct Summary {
     pub notes: Vec<String>,
 }
 
-/// Events of every pixel, in a grid that grows.
-#[derive(Default)]
+/// Events of every pixel, in tiles that are made where there is one: a far pixel takes no more memory than a near one.
 struct Grid {
-    width: usize,
+    /// Which tile, counted from 1; 0: none yet. `[SIDE][SIDE]`.
+    tiles: Vec<u32>,
+    /// Where each tile lies in them.
+    places: Vec<usize>,
+    /// `[tiles][TILE][TILE]`.
     counts: Vec<u64>,
+    /// Events of pixels for which there is no room.
+    beyond: u64,
 }
 
 impl Grid {
-    fn count(&mut self, x: usize, y: usize) {
-        if x >= self.width {
-            let width = (x + 1).next_power_of_two();
-            if width * (self.counts.len() / self.width.max(1)) > PIXELS {
+    /// Pixels along a tile, and tiles along the largest sensor.
+    const TILE: usize = 64;
+    const SIDE: usize = (1 << 16) / Self::TILE;
+
+    fn new() -> Self {
+        Self { tiles: vec![0; Self::SIDE * Self::SIDE], places: Vec::new(), counts: Vec::new(), beyond: 0 }
+    }
+
+    fn count(&mut self, x: u16, y: u16) {
+        const PIXELS_OF_TILE: usize = Grid::TILE * Grid::TILE;
+        let (x, y) = (usize::from(x), usize::from(y));
+        let place = y / Self::TILE * Self::SIDE + x / Self::TILE;
+        let tile = &mut self.tiles[place];
+        if *tile == 0 {
+            if self.counts.len() >= PIXELS {
+                self.beyond += 1;
                 return;
             }
-            let rows = self.counts.chunks(self.width.max(1));
-            let wider =
-                |row: &[u64]| row.iter().copied().chain(std::iter::repeat_n(0, width - row.len())).collect::<Vec<_>>();
-            self.counts = rows.flat_map(wider).collect();
-            self.width = width;
+            self.counts.resize(self.counts.len() + PIXELS_OF_TILE, 0);
+            self.places.push(place);
+            *tile = self.places.len() as u32;
         }
-        let needed = (y + 1) * self.width;
-        if needed > PIXELS {
-            return;
-        }
-        if needed > self.counts.len() {
-            self.counts.resize(needed, 0);
-        }
-        self.counts[y * self.width + x] += 1;
+        let first = (*tile as usize - 1) * PIXELS_OF_TILE;
+        self.counts[first + y % Self::TILE * Self::TILE + x % Self::TILE] += 1;
+    }
+
+    /// Pixels with an event.
+    fn pixels(&self) -> impl Iterator<Item = Pixel> {
+        let tiles = self.places.iter().zip(self.counts.chunks(Self::TILE * Self::TILE));
+        tiles.flat_map(|(place, counts)| {
+            let (left, top) = (place % Self::SIDE * Self::TILE, place / Self::SIDE * Self::TILE);
+            counts.iter().enumerate().filter(|(_, events)| **events > 0).map(move |(i, &events)| Pixel {
+                x: (left + i % Self::TILE) as u16,
+                y: (top + i / Self::TILE) as u16,
+                events,
+            })
+        })
     }
 }
 
@@ -101,7 +123,7 @@ impl Summary {
     /// Those of the reader.
     pub fn of(reader: &mut dyn EventReader, mut read: impl FnMut(u64)) -> Result<Self> {
         let mut summary = Self { stated: reader.size(), piece: FIRST_PIECE, ..Self::default() };
-        let (mut grid, mut piece, mut last, mut first) = (Grid::default(), Vec::new(), 0, None);
+        let (mut grid, mut piece, mut last, mut first) = (Grid::new(), Vec::new(), 0, None);
         let (mut width, mut height) = (0, 0);
         loop {
             reader.read(&mut piece)?;
@@ -116,20 +138,25 @@ impl Summary {
                 let (low, high) = summary.times.get_or_insert((time, time));
                 (*low, *high) = ((*low).min(time), (*high).max(time));
                 (width, height) = (width.max(x), height.max(y));
-                grid.count(x.into(), y.into());
+                grid.count(x, y);
                 summary.at(time.saturating_sub(first)).count(on);
             }
             read(summary.events.total());
         }
         if summary.events.total() > 0 {
-            summary.seen = Some(SensorSize { width: width.saturating_add(1), height: height.saturating_add(1) });
+            summary.seen = Some(SensorSize { width: u32::from(width) + 1, height: u32::from(height) + 1 });
         }
         summary.notes = reader.notes();
-        let counts = || grid.counts.iter().enumerate().filter(|pixel| *pixel.1 > 0);
-        summary.active = counts().count();
-        summary.busiest = counts()
-            .max_by_key(|pixel| (*pixel.1, std::cmp::Reverse(pixel.0)))
-            .map(|(place, &events)| Pixel { x: (place % grid.width) as u16, y: (place / grid.width) as u16, events });
+        if grid.beyond > 0 {
+            let (beyond, events) = (grid.beyond, summary.events.total());
+            summary.notes.push(format!(
+                "{beyond} of {events} events lie on more pixels than the {PIXELS} that are counted one by one; the active \
+                 and the busiest pixels leave them out"
+            ));
+        }
+        summary.active = grid.pixels().count();
+        // Of several, the first in the order of rows.
+        summary.busiest = grid.pixels().max_by_key(|pixel| (pixel.events, std::cmp::Reverse((pixel.y, pixel.x))));
         Ok(summary)
     }
 
@@ -186,8 +213,8 @@ impl Frames {
     /// Those of the reader.
     pub fn of(reader: &mut dyn EventReader, summary: &Summary, count: usize, side: usize) -> Result<Self> {
         let size = summary.size().unwrap_or(SensorSize { width: 1, height: 1 });
-        let pixels = usize::from(size.width.max(size.height)).div_ceil(side).max(1);
-        let [width, height] = [size.width, size.height].map(|extent| usize::from(extent).div_ceil(pixels).max(1));
+        let pixels = (size.width.max(size.height) as usize).div_ceil(side).max(1);
+        let [width, height] = [size.width, size.height].map(|extent| (extent as usize).div_ceil(pixels).max(1));
         let (first, last) = summary.times.unwrap_or_default();
         let length = ((last - first) / count as u64).saturating_add(1);
         let mut values = vec![vec![0; width * height]; count];
@@ -262,9 +289,21 @@ mod tests {
 
     #[test]
     fn far_pixels_and_long_times_take_no_more_memory() {
-        let events = vec![event(0, 65535, 65535, true), event(u64::MAX, 0, 0, false)];
+        let events = vec![event(0, 65535, 65535, true), event(u64::MAX, 0, 0, false), event(1, 65535, 65535, true)];
         let summary = Summary::of(&mut Listed(events), |_| {}).unwrap();
         assert!(summary.rate.len() <= PIECES);
-        assert_eq!(summary.busiest, Some(Pixel { x: 0, y: 0, events: 1 }));
+        assert_eq!(summary.seen, Some(SensorSize { width: 65536, height: 65536 }));
+        assert_eq!((summary.active, summary.busiest), (2, Some(Pixel { x: 65535, y: 65535, events: 2 })));
+        assert!(summary.notes.is_empty(), "{:?}", summary.notes);
+    }
+
+    #[test]
+    fn more_pixels_than_are_counted_are_said() {
+        let tiles = PIXELS / Grid::TILE.pow(2);
+        let corner =
+            |i: usize| event(0, (i % Grid::SIDE * Grid::TILE) as u16, (i / Grid::SIDE * Grid::TILE) as u16, true);
+        let summary = Summary::of(&mut Listed((0..tiles + 7).map(corner).collect()), |_| {}).unwrap();
+        assert_eq!((summary.active, summary.events.total()), (tiles, tiles as u64 + 7));
+        assert!(summary.notes[0].starts_with(&format!("7 of {} events", tiles + 7)), "{:?}", summary.notes);
     }
 }

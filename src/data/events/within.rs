@@ -27,13 +27,13 @@ impl EventReader for Within {
     }
 
     fn read(&mut self, events: &mut Vec<Event>) -> Result<()> {
-        let SensorSize { width, height } = self.size;
+        let size = self.size;
         loop {
             self.reader.read(events)?;
             let before = events.len();
             // One quick look first: mostly there are none.
-            if events.iter().fold(false, |any, e| any | (e.x >= width) | (e.y >= height)) {
-                events.retain(|e| e.x < width && e.y < height);
+            if events.iter().fold(false, |any, event| any | !size.has(event)) {
+                events.retain(|event| size.has(event));
                 self.outside += (before - events.len()) as u64;
             }
             if before == 0 || !events.is_empty() {

@@ -1,0 +1,19 @@
+//! What the program writes as JSON and reads again: a line of metrics, a run's result, an earlier benchmark.
+#![no_main]
+
+use adali::bench::report::Report;
+use adali::train::metrics::EpochMetrics;
+use adali::train::session::RunResult;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    for line in bytes.split(|&byte| byte == b'\n') {
+        let _ = serde_json::from_slice::<EpochMetrics>(line);
+    }
+    let _ = serde_json::from_slice::<RunResult>(bytes);
+    if let Ok(report) = serde_json::from_slice::<Report>(bytes) {
+        for record in &report.results {
+            let _ = report.change(record);
+        }
+    }
+});

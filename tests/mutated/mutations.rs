@@ -1,0 +1,60 @@
+//! Damage: flipped bits, wrong numbers, cuts, splices of two files, repeated and lost parts.
+
+#[path = "../oracle/rng.rs"]
+#[allow(dead_code)] // the oracle draws more
+pub mod rng;
+
+use rng::Rng;
+
+/// Numbers that headers lie with.
+const NUMBERS: [u64; 12] =
+    [0, 1, 0x7f, 0x80, 0xff, 0x7fff, 0xffff, 1 << 16, 0x7fff_ffff, 0xffff_ffff, i64::MAX as u64, u64::MAX];
+/// Words that take the place of a number in a text.
+const WORDS: [&str; 10] = ["", "-1", "0", "1e999", "nan", "99999999999999999999", "4294967296", "\"", "[", "\u{1b}"];
+
+/// File `which` of some, changed in one to four ways.
+pub fn mutated(rng: &mut Rng, seeds: &[Vec<u8>], which: usize) -> Vec<u8> {
+    let mut bytes = seeds[which].clone();
+    for _ in 0..1 + rng.below(4) {
+        if bytes.is_empty() {
+            break;
+        }
+        // Headers are a small part of a file, and most of what lies.
+        let reach = if rng.below(2) == 0 { bytes.len().min(300) } else { bytes.len() };
+        let at = rng.below(reach);
+        match rng.below(8) {
+            0 | 1 => bytes[at] ^= 1 << rng.below(8),
+            2 => bytes[at] = rng.next_u64() as u8,
+            3 => {
+                let number = NUMBERS[rng.below(NUMBERS.len())];
+                let width = [1, 2, 4, 8][rng.below(4)].min(bytes.len() - at);
+                match rng.below(2) {
+                    0 => bytes[at..at + width].copy_from_slice(&number.to_le_bytes()[..width]),
+                    _ => bytes[at..at + width].copy_from_slice(&number.to_be_bytes()[8 - width..]),
+                }
+            }
+            4 => {
+                let is_digit = |byte: &u8| byte.is_ascii_digit();
+                let Some(start) = bytes[at..].iter().position(is_digit).map(|skipped| at + skipped) else { continue };
+                let end = bytes[start..].iter().position(|byte| !is_digit(byte)).map_or(bytes.len(), |len| start + len);
+                bytes.splice(start..end, WORDS[rng.below(WORDS.len())].bytes());
+            }
+            5 => bytes.truncate(at),
+            6 => {
+                let other = &seeds[rng.below(seeds.len())];
+                bytes.truncate(at);
+                bytes.extend_from_slice(&other[rng.below(other.len().max(1)).min(other.len())..]);
+            }
+            _ => {
+                let end = at + rng.below(bytes.len() - at) + 1;
+                if rng.below(2) == 0 {
+                    bytes.drain(at..end);
+                } else {
+                    let part = bytes[at..end].to_vec();
+                    bytes.splice(at..at, part);
+                }
+            }
+        }
+    }
+    bytes
+}
