@@ -245,7 +245,8 @@ calls! {
             *function = *known;
             return Ok(());
         }
-        if !(**module).functions.contains_key(&*name) { return Err(NOT_FOUND); }
+        let loaded: LoadedModule = *module;
+        if !loaded.functions.contains_key(&*name) { return Err(NOT_FOUND); }
         let kernel = lower(*module, &name).map_err(|error| { say!("{error}"); INVALID_PTX })?;
         let made: &'static Function = Box::leak(Box::new(Function { kernel, limit: AtomicI32::new(49152) }));
         functions.insert(key, made);

@@ -252,7 +252,7 @@ impl Context<'_> {
                     Some(format!("byte {address} of {} bytes of shared memory", self.shared_bytes))
                 }
                 Space::Global if !memory::holds(address, bytes as usize) => Some(memory::describe(address)),
-                _ if address % bytes as u64 != 0 => Some(format!("misaligned {address:#x}")),
+                _ if !address.is_multiple_of(bytes as u64) => Some(format!("misaligned {address:#x}")),
                 _ => None,
             };
             if let Some(wrong) = wrong {

@@ -28,7 +28,10 @@ pub(super) fn copy_async(
         if size > bytes {
             return Err(context.fault(warp, at, &format!("lane {l} takes {size} bytes of {bytes}")));
         }
-        if size != 0 && size != bytes && (!memory::holds(from[l], size as usize) || from[l] % bytes as u64 != 0) {
+        if size != 0
+            && size != bytes
+            && (!memory::holds(from[l], size as usize) || !from[l].is_multiple_of(bytes as u64))
+        {
             return Err(context.fault(warp, at, &format!("lane {l} takes {size} bytes at {:#x}", from[l])));
         }
         reading |= ((size == bytes) as u32) << l;
