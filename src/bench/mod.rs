@@ -2,6 +2,7 @@
 //! the device could need.
 
 pub mod check;
+pub mod counters;
 pub mod measure;
 pub mod operation;
 pub mod paper;

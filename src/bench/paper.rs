@@ -1,6 +1,7 @@
 //! What operations would take of a card that is not there: from the launches that the host would make, what the compiler
 //! says of the kernels, and the card's data sheet. A plan, no measurement.
 
+use super::counters::{Counters, PerLaunch};
 use super::measure::Ceilings;
 use super::operation::Operation;
 use super::report::figure;
@@ -53,6 +54,20 @@ impl NamedCard {
         Ceilings { copy, products: if precision == Precision::F32 { single } else { sixteen } }
     }
 
+    /// What an estimate rests on.
+    pub fn rates(self) -> Rates {
+        let (arch, multiprocessors, memory, products, _) = self.data();
+        let multiprocessors = multiprocessors as f64;
+        // Of a multiprocessor in a clock, by the architecture's white paper.
+        let (per_clock, reached) = match arch {
+            "80" => (2048.0, 1.0),
+            "89" => (512.0, 1.0),
+            // `mma.sync` reaches less than the instructions that Hopper alone has (Luo et al., arXiv 2402.13499).
+            _ => (4096.0, 0.63),
+        };
+        Rates { multiprocessors, clock: products / (multiprocessors * per_clock), memory, products: reached * products }
+    }
+
     fn card(self) -> Card {
         let (arch, multiprocessors, ..) = self.data();
         let shared = Multiprocessor::of(arch).expect("it is known").shared_per_block as usize;
@@ -66,6 +81,18 @@ impl NamedCard {
         let runs = |arch: &str| arch.len() == own.len() && arch[..1] == own[..1] && arch <= own;
         REPORT.iter().filter(|r| r.kernel == kernel && runs(r.arch)).max_by_key(|r| r.arch)
     }
+}
+
+/// Rates of a card for an estimate.
+#[derive(Clone, Copy, Debug)]
+pub struct Rates {
+    pub multiprocessors: f64,
+    /// Clocks a second at which the data sheet's products are reached.
+    pub clock: f64,
+    /// Bytes a second of device memory.
+    pub memory: f64,
+    /// Floating-point operations a second in 16 bits that `mma.sync` reaches.
+    pub products: f64,
 }
 
 /// A launch on paper.
@@ -84,6 +111,9 @@ pub struct PlannedLaunch {
     /// Instructions of the main loop, and those of them that multiply matrices, where cuobjdump is there.
     pub instructions: Option<u32>,
     pub matrix: Option<u32>,
+    /// What it does, where such a launch was counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub counted: Option<PerLaunch>,
 }
 
 /// An operation on paper.
@@ -107,14 +137,15 @@ pub struct Paper {
     ceilings: Ceilings,
     /// By the name of the module; `None` where there is no cuobjdump.
     loops: Option<BTreeMap<String, BTreeMap<String, Loop>>>,
+    counters: Option<Counters>,
 }
 
 impl Paper {
-    /// Plans for a card with values stored in `precision`.
+    /// Plans for a card with values stored in `precision`, with estimates where `counters` has such launches.
     ///
     /// # Errors
     /// Where the program has no kernels.
-    pub fn new(card: NamedCard, precision: Precision) -> Result<Self> {
+    pub fn new(card: NamedCard, precision: Precision, counters: Option<Counters>) -> Result<Self> {
         if MODULES.is_empty() {
             bail!("cannot plan for a card: {}", crate::kernels::ADVICE);
         }
@@ -124,6 +155,7 @@ impl Paper {
             gpu: Gpu::on_paper(card.card(), precision, name),
             ceilings: card.ceilings(precision),
             loops: Some(BTreeMap::new()),
+            counters,
         })
     }
 
@@ -166,6 +198,8 @@ impl Paper {
         let blocks: u64 = launch.grid.iter().map(|&n| u64::from(n)).product();
         let held = u64::from(occupancy.blocks) * self.card.card().multiprocessors as u64;
         let main = self.main_loop(resources);
+        let waves = blocks as f64 / held as f64;
+        let counted = self.counters.as_ref().and_then(|counters| counters.of(self.card, kernel, launch, waves));
         Some(PlannedLaunch {
             kernel: kernel.into(),
             blocks,
@@ -173,9 +207,10 @@ impl Paper {
             shared: launch.shared,
             registers: resources.registers,
             occupancy: occupancy.fraction(),
-            waves: blocks as f64 / held as f64,
+            waves,
             instructions: main.as_ref().map(Loop::instructions),
             matrix: main.as_ref().map(|main| main.count(Class::Matrix)),
+            counted,
         })
     }
 
@@ -253,10 +288,10 @@ mod tests {
     #[test]
     fn every_operation_has_its_launches() {
         if MODULES.is_empty() {
-            assert!(Paper::new(NamedCard::H100, Precision::Bf16).is_err());
+            assert!(Paper::new(NamedCard::H100, Precision::Bf16, None).is_err());
             return;
         }
-        let mut paper = Paper::new(NamedCard::H100, Precision::Bf16).unwrap();
+        let mut paper = Paper::new(NamedCard::H100, Precision::Bf16, None).unwrap();
         let shape: LayerShape = "T=4,N=64,C=64,H=32".parse().unwrap();
         let plans = paper.plan(shape, &Operation::all(), 0.1).unwrap();
         assert_eq!(plans.len(), Operation::all().len());

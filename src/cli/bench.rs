@@ -8,6 +8,7 @@ use super::signals;
 use super::{End, is_quiet, is_unheard, say};
 use crate::backend::Backend;
 use crate::backend::shape::Volume;
+use crate::bench::counters::{self, Counters};
 use crate::bench::measure::{COPIES, Ceilings, Copies, Failure, Measured};
 use crate::bench::operation::{Operation, Part};
 use crate::bench::paper::{NamedCard, Paper, table as paper_table};
@@ -94,6 +95,11 @@ pub struct BenchArguments {
     /// [default: measure].
     #[arg(long, value_enum, conflicts_with_all = ["baseline", "rounds"])]
     card: Option<NamedCard>,
+    /// Add what each launch does and an estimate of its time, counted by the card made of software [default: none].
+    ///
+    /// CARD_REPORT=FILE writes such a report; see tests/card/README.md. It is used for launches of the same extents.
+    #[arg(long, value_name = "FILE", requires = "card")]
+    counters: Option<PathBuf>,
     /// Mark what is slower or faster than in this file, which --json wrote before [default: none].
     #[arg(long, value_name = "FILE")]
     baseline: Option<PathBuf>,
@@ -166,7 +172,9 @@ fn on_paper(
         bail_input!("a plan for a card has no train_step; name operations of a layer, or none for all");
     }
     let precision = arguments.device.precision.into();
-    let mut paper = Paper::new(card, precision)?;
+    let counters = arguments.counters.as_deref().map(Counters::read).transpose()?;
+    let estimates = counters.is_some();
+    let mut paper = Paper::new(card, precision, counters)?;
     let (name, Ceilings { copy, products }) = (card.name(), card.ceilings(precision));
     if !is_quiet() {
         let (copy, products) = (figure(copy / 1e9), figure(products / 1e9));
@@ -177,6 +185,14 @@ fn on_paper(
         let planned = paper.plan(shape, &operations, arguments.firing_rate)?;
         if !is_quiet() {
             say(format!("\n{shape}\n{}", paper_table(&planned).indented(2).trim_end()))?;
+        }
+        if estimates && !is_quiet() {
+            let (counted, launches) = counters::counted(&planned);
+            say(format!(
+                "\n{counted} of {launches} launches were counted: thousands of PTX instructions of warps, sectors of 32 bytes and\n\
+                 wavefronts for each access with how few would do, and an estimate of the time, which nobody measured\n{}",
+                counters::table(&planned).indented(2).trim_end()
+            ))?;
         }
         plans.extend(planned);
     }

@@ -322,6 +322,19 @@ mod tests {
     }
 
     #[test]
+    fn of_equal_accuracies_the_lower_loss_was_saved_then_the_earlier_epoch() {
+        let mut epochs = epochs(4, 1, true, true);
+        for (losses, saved) in [([0.9, 0.7, 0.5, 0.6], 3), ([0.5, 0.7, 0.5, 0.5], 1), ([0.9, f64::NAN, 0.8, 0.8], 3)] {
+            for (epoch, loss) in epochs.iter_mut().zip(losses) {
+                (epoch.validation_accuracy, epoch.validation_loss) = (Some(0.875), Some(loss));
+            }
+            let of: Vec<_> = epochs.iter().collect();
+            assert_eq!(chosen(&of).map(|best| best.epoch), Some(saved), "{losses:?}");
+            assert!(drawn(&epochs).contains(&format!("saved: 87.50 % (epoch {saved})")), "{losses:?}");
+        }
+    }
+
+    #[test]
     fn adali_has_five_panels_and_a_key_of_layers() {
         let svg = drawn(&epochs(5, 2, true, true));
         for text in [

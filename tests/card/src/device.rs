@@ -280,7 +280,7 @@ impl Device {
                 let (kernel, order) = (&function.kernel, &self.order);
                 let start = Instant::now();
                 let result = exec::run(&exec::Launch { kernel, grid, block, dynamic, parameters, run, order }, workers);
-                profile::record(kernel, start.elapsed(), workers, grid.iter().product());
+                profile::record(kernel, grid, block, start.elapsed(), workers);
                 result.map_err(|fault| format!("{fault}; grid {grid:?}, block {block:?}, dynamic {dynamic}"))?;
             }
         }

@@ -1,137 +1,156 @@
-//! What ran: launches, time and warp instructions of each kernel; with `CARD_PROFILE=1` also their classes, sectors and
-//! wavefronts. Printed at the end of the process, if `CARD_STATISTICS` or `CARD_PROFILE` is set.
+//! What ran, by kernel and extents: launches, warp instructions by class, sectors of device memory, wavefronts of shared
+//! memory, and which instructions were executed at all. Written as JSON at the end of the process to the file that
+//! `CARD_REPORT` names.
 
 use crate::exec::Worker;
 use crate::lower::{Kernel, Space};
 use crate::ops::Op;
-use std::collections::HashMap;
-use std::sync::{LazyLock, Mutex};
+use std::collections::BTreeMap;
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-#[derive(Default, Clone)]
+/// Classes of instructions, in the order of the counts.
+const CLASSES: [&str; 8] = ["matrix", "float", "integer", "convert", "global", "shared", "control", "move"];
+
+fn class(op: Op, space: Space) -> usize {
+    let name = format!("{op:?}");
+    let arithmetic = ["Add", "Sub", "Mul", "Div", "Fma", "Rcp", "Sqrt", "Neg", "Abs", "Min", "Max"];
+    match op {
+        Op::Multiply => 0,
+        Op::LoadMatrix => 5,
+        // Of these the bytes that are fetched count as well; their shared memory is counted apart.
+        Op::CopyAsync => 4,
+        Op::Load | Op::Store | Op::AtomicAdd | Op::AtomicCas => {
+            if space == Space::Shared {
+                5
+            } else {
+                4
+            }
+        }
+        Op::Branch | Op::Return | Op::Barrier | Op::WarpBarrier | Op::Commit | Op::WaitGroup => 6,
+        _ if name.starts_with("Cvt_") => 3,
+        _ if name.contains("f32") || name.contains("f64") => match arithmetic.iter().any(|a| name.starts_with(a)) {
+            true => 1,
+            false => 2, // comparisons
+        },
+        Op::LoadParameter | Op::Special | Op::Pack | Op::Unpack | Op::Shuffle | Op::Ballot | Op::Match => 7,
+        _ if name.starts_with("Mov") || name.starts_with("Cvta") || name.starts_with("Sel") => 7,
+        _ => 2,
+    }
+}
+
+#[derive(Default)]
 struct Entry {
     launches: u64,
-    blocks: u64,
     time: Duration,
-    instructions: u64,
     lanes: u64,
-    matrix: u64,
+    classes: [u64; CLASSES.len()],
     /// Instructions, transactions, how few would do.
     global: [u64; 3],
     shared: [u64; 3],
+    /// Wavefronts of asynchronous copies to shared memory.
     copied: u64,
-    barriers: u64,
-    control: u64,
 }
 
-static TABLE: LazyLock<Mutex<HashMap<String, Entry>>> = LazyLock::new(Default::default);
+/// Of a kernel, how often each instruction was executed, and where it stands.
+type Executed = BTreeMap<String, Vec<(u64, String)>>;
+
+#[derive(Default)]
+struct Report {
+    launches: BTreeMap<(String, [u32; 3], [u32; 3]), Entry>,
+    executed: Executed,
+}
+
+static REPORT: LazyLock<Mutex<Report>> = LazyLock::new(|| {
+    // SAFETY: the function lives as long as the library, which is never unloaded.
+    unsafe { atexit(write) };
+    Mutex::default()
+});
 
 unsafe extern "C" {
     fn atexit(call: extern "C" fn()) -> i32;
 }
 
+fn report() -> MutexGuard<'static, Report> {
+    REPORT.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether accesses are looked at for their transactions.
 pub fn wanted() -> bool {
-    std::env::var_os("CARD_PROFILE").is_some()
+    std::env::var_os("CARD_REPORT").is_some()
 }
 
-pub fn record(kernel: &Kernel, time: Duration, workers: &[Worker], blocks: u32) {
-    let mut table = TABLE.lock().unwrap();
-    if table.is_empty() && (wanted() || std::env::var_os("CARD_STATISTICS").is_some()) {
-        // SAFETY: the function lives as long as the library, which is never unloaded.
-        unsafe { atexit(print) };
+pub fn record(kernel: &Kernel, grid: [u32; 3], block: [u32; 3], time: Duration, workers: &[Worker]) {
+    if !wanted() {
+        return;
     }
-    let entry = table.entry(kernel.name.clone()).or_default();
+    let mut report = report();
+    let Report { launches, executed } = &mut *report;
+    let executed = executed
+        .entry(kernel.name.clone())
+        .or_insert_with(|| (0..kernel.code.len()).map(|at| (0, kernel.place(at))).collect());
+    let entry = launches.entry((kernel.name.clone(), grid, block)).or_default();
     entry.launches += 1;
-    entry.blocks += blocks as u64;
     entry.time += time;
-    for worker in workers {
-        // A worker that had no part keeps the counts of another kernel.
-        if worker.hits.len() != kernel.code.len() || (blocks == 1 && !std::ptr::eq(worker, &workers[0])) {
-            continue;
-        }
-        for (at, &hits) in worker.hits.iter().enumerate() {
+    let blocks: u64 = grid.iter().map(|&extent| extent as u64).product();
+    // Where there is but one block, the first worker has it.
+    let took_part = if blocks == 1 { &workers[..1] } else { workers };
+    for worker in took_part.iter().filter(|worker| worker.hits.len() == kernel.code.len()) {
+        for (at, &hits) in worker.hits.iter().enumerate().filter(|(_, hits)| **hits > 0) {
             let i = &kernel.code[at];
-            entry.instructions += hits;
+            executed[at].0 += hits;
             entry.lanes += worker.lanes[at];
-            match i.op {
-                Op::Multiply => entry.matrix += hits,
-                Op::Barrier => entry.barriers += hits,
-                Op::Branch | Op::Return => entry.control += hits,
-                Op::Load | Op::Store | Op::AtomicAdd | Op::AtomicCas | Op::CopyAsync | Op::LoadMatrix => {
-                    let matrix = i.op == Op::LoadMatrix;
-                    let counts = if matrix || i.space == Space::Shared { &mut entry.shared } else { &mut entry.global };
-                    counts[0] += hits;
-                    counts[1] += worker.transactions[at];
-                    counts[2] += worker.ideal[at];
-                    entry.copied += worker.copied[at];
-                }
-                _ => {}
-            }
+            let class = class(i.op, i.space);
+            entry.classes[class] += hits;
+            let counts = match CLASSES[class] {
+                "global" => &mut entry.global,
+                "shared" => &mut entry.shared,
+                _ => continue,
+            };
+            counts[0] += hits;
+            counts[1] += worker.transactions[at];
+            counts[2] += worker.ideal[at];
+            entry.copied += worker.copied[at];
         }
     }
 }
 
-extern "C" fn print() {
-    let table = TABLE.lock().unwrap();
-    let mut rows: Vec<_> = table.iter().collect();
-    rows.sort_by_key(|(_, entry)| std::cmp::Reverse(entry.time));
-    let mut sum = Entry::default();
-    eprintln!(
-        "{:34} {:>8} {:>8} {:>8} {:>11} {:>5} {:>6} {:>10} {:>9} {:>5} {:>5} {:>9} {:>5} {:>5} {:>8} {:>8} {:>9}",
-        "kernel",
-        "launches",
-        "blocks",
-        "ms",
-        "warp inst",
-        "lanes",
-        "Minst/s",
-        "mma",
-        "global",
-        "sect",
-        "least",
-        "shared",
-        "wave",
-        "least",
-        "copied",
-        "barrier",
-        "control"
-    );
-    for (_, entry) in &rows {
-        sum.launches += entry.launches;
-        sum.blocks += entry.blocks;
-        sum.time += entry.time;
-        sum.instructions += entry.instructions;
-        sum.lanes += entry.lanes;
-        sum.matrix += entry.matrix;
-        sum.barriers += entry.barriers;
-        sum.control += entry.control;
-        sum.copied += entry.copied;
-        for at in 0..3 {
-            sum.global[at] += entry.global[at];
-            sum.shared[at] += entry.shared[at];
-        }
-    }
-    let total = "all".to_string();
-    for (name, e) in rows.into_iter().chain([(&total, &sum)]) {
-        let per = |pair: [u64; 3], which: usize| pair[which] as f64 / pair[0].max(1) as f64;
-        eprintln!(
-            "{name:34} {:8} {:8} {:8.1} {:11} {:5.1} {:6.1} {:10} {:9} {:5.2} {:5.2} {:9} {:5.2} {:5.2} {:8} {:8} {:9}",
-            e.launches,
-            e.blocks,
-            e.time.as_secs_f64() * 1e3,
-            e.instructions,
-            e.lanes as f64 / e.instructions.max(1) as f64,
-            e.instructions as f64 / e.time.as_secs_f64() / 1e6,
-            e.matrix,
-            e.global[0],
-            per(e.global, 1),
-            per(e.global, 2),
-            e.shared[0],
-            per(e.shared, 1),
-            per(e.shared, 2),
-            e.copied,
-            e.barriers,
-            e.control
-        );
+fn text(report: &Report) -> String {
+    let list = |items: Vec<String>| items.join(",\n");
+    let launches = report.launches.iter().map(|((kernel, grid, block), entry)| {
+        let classes: Vec<_> =
+            CLASSES.iter().zip(entry.classes).map(|(name, count)| format!("\"{name}\": {count}")).collect();
+        let Entry { launches, time, lanes, global, shared, copied, .. } = entry;
+        format!(
+            "    {{\"kernel\": \"{kernel}\", \"grid\": {grid:?}, \"block\": {block:?}, \"launches\": {launches}, \
+             \"seconds\": {:.6}, \"lanes\": {lanes}, \"instructions\": {{{}}}, \"accesses\": {}, \"sectors\": {}, \
+             \"least_sectors\": {}, \"shared_accesses\": {}, \"wavefronts\": {}, \"least_wavefronts\": {}, \
+             \"copied_wavefronts\": {copied}}}",
+            time.as_secs_f64(),
+            classes.join(", "),
+            global[0],
+            global[1],
+            global[2],
+            shared[0],
+            shared[1],
+            shared[2],
+        )
+    });
+    let executed = report.executed.iter().map(|(kernel, places)| {
+        let left: Vec<_> =
+            places.iter().filter(|(hits, _)| *hits == 0).map(|(_, place)| format!("{place:?}")).collect();
+        format!("    {{\"kernel\": \"{kernel}\", \"instructions\": {}, \"left\": [{}]}}", places.len(), left.join(", "))
+    });
+    format!(
+        "{{\n  \"launches\": [\n{}\n  ],\n  \"executed\": [\n{}\n  ]\n}}\n",
+        list(launches.collect()),
+        list(executed.collect())
+    )
+}
+
+extern "C" fn write() {
+    let Some(path) = std::env::var_os("CARD_REPORT") else { return };
+    if let Err(error) = std::fs::write(&path, text(&report())) {
+        eprintln!("card: {} cannot be written: {error}", path.display());
     }
 }

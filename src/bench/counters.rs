@@ -1,0 +1,171 @@
+//! What a launch does, counted by the card made of software (`tests/card`, `CARD_REPORT`), and from it an estimate of the
+//! time that a real card takes. An estimate, no measurement.
+
+use super::paper::{NamedCard, Planned};
+use super::report::figure;
+use super::table::Table;
+use crate::backend::gpu::Launch;
+use crate::files::{MOST_RECORDS, read_text};
+use crate::input_error;
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// Floating-point operations of an `mma.m16n8k16`.
+const MATRIX_FLOPS: f64 = 2.0 * 16.0 * 8.0 * 16.0;
+/// Bytes of a sector of device memory.
+const SECTOR: f64 = 32.0;
+/// Warp instructions that a multiprocessor issues in a clock.
+const ISSUED: f64 = 4.0;
+
+/// Counts over all launches of a kernel with these extents.
+#[derive(Clone, Debug, Deserialize)]
+struct Counted {
+    kernel: String,
+    grid: [u32; 3],
+    block: [u32; 3],
+    launches: u64,
+    /// Warp instructions by class.
+    instructions: BTreeMap<String, u64>,
+    /// Warp instructions that access device memory, the sectors that they touch, and the fewest that hold the same bytes.
+    accesses: u64,
+    sectors: u64,
+    least_sectors: u64,
+    /// The same of shared memory in wavefronts, but for those of asynchronous copies to it.
+    shared_accesses: u64,
+    wavefronts: u64,
+    least_wavefronts: u64,
+    copied_wavefronts: u64,
+}
+
+/// What one launch does, on average over those that were counted.
+#[derive(Clone, Debug, Serialize)]
+pub struct PerLaunch {
+    /// Warp instructions of PTX by class.
+    pub instructions: BTreeMap<String, f64>,
+    /// Sectors of 32 bytes by warp instruction that accesses device memory, and the fewest that hold the same bytes.
+    pub sectors_per_access: f64,
+    pub least_sectors_per_access: f64,
+    /// Wavefronts by warp instruction that accesses shared memory, and how many without bank conflicts.
+    pub wavefronts_per_access: f64,
+    pub least_wavefronts_per_access: f64,
+    /// Estimated seconds, and what takes them.
+    pub estimate: f64,
+    pub bound: &'static str,
+}
+
+/// The report of a run on the card made of software.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Counters {
+    launches: Vec<Counted>,
+}
+
+impl Counters {
+    /// Reads a file that `CARD_REPORT` named.
+    ///
+    /// # Errors
+    /// An [`InputError`](crate::error::InputError) where it cannot be read or is no such report.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = read_text(path, MOST_RECORDS)?;
+        serde_json::from_str(&text).map_err(|error| {
+            input_error!("{} is no report of CARD_REPORT ({error}); see tests/card/README.md", path.display())
+        })
+    }
+
+    /// What a launch does on `card` when it runs `waves` times as many blocks as the card holds; `None` where none with these
+    /// extents was counted.
+    pub fn of(&self, card: NamedCard, kernel: &str, launch: &Launch, waves: f64) -> Option<PerLaunch> {
+        let same = |c: &&Counted| c.kernel == kernel && c.grid == launch.grid && c.block == [launch.threads, 1, 1];
+        let counted = self.launches.iter().find(same).filter(|counted| counted.launches > 0)?;
+        let each = |count: u64| count as f64 / counted.launches as f64;
+        let per = |count: u64, accesses: u64| count as f64 / accesses.max(1) as f64;
+        let instructions: BTreeMap<_, _> = counted.instructions.iter().map(|(k, &n)| (k.clone(), each(n))).collect();
+        let rates = card.rates();
+        let all: f64 = instructions.values().sum();
+        let wavefronts = each(counted.wavefronts + counted.copied_wavefronts);
+        // The last wave takes as long as a full one.
+        let tail = waves.ceil() / waves;
+        let times = [
+            ("issue", tail * all / (ISSUED * rates.multiprocessors * rates.clock)),
+            ("matrix", tail * instructions.get("matrix").unwrap_or(&0.0) * MATRIX_FLOPS / rates.products),
+            ("shared memory", tail * wavefronts / (rates.multiprocessors * rates.clock)),
+            ("device memory", each(counted.sectors) * SECTOR / rates.memory),
+        ];
+        let (bound, estimate) = times.into_iter().max_by(|a, b| a.1.total_cmp(&b.1))?;
+        Some(PerLaunch {
+            instructions,
+            sectors_per_access: per(counted.sectors, counted.accesses),
+            least_sectors_per_access: per(counted.least_sectors, counted.accesses),
+            wavefronts_per_access: per(counted.wavefronts, counted.shared_accesses),
+            least_wavefronts_per_access: per(counted.least_wavefronts, counted.shared_accesses),
+            estimate,
+            bound,
+        })
+    }
+}
+
+/// One row per launch that was counted: thousands of warp instructions by class, accesses, the estimate.
+pub fn table(plans: &[Planned]) -> Table {
+    let classes = ["matrix", "float", "integer", "convert", "global", "shared", "control", "move"];
+    let accesses = ["sectors", "least", "wavefronts", "least"];
+    let head: Vec<_> =
+        ["kernel"].into_iter().chain(classes).chain(accesses).chain(["estimate µs", "bound by"]).collect();
+    let mut table = Table::new(&head);
+    for launch in plans.iter().flat_map(|plan| &plan.launches) {
+        let Some(counted) = &launch.counted else { continue };
+        let of_class = |class: &&str| figure(counted.instructions.get(*class).unwrap_or(&0.0) / 1e3);
+        let per_access = [
+            counted.sectors_per_access,
+            counted.least_sectors_per_access,
+            counted.wavefronts_per_access,
+            counted.least_wavefronts_per_access,
+        ];
+        let row = std::iter::once(launch.kernel.clone()).chain(classes.iter().map(of_class));
+        let row = row.chain(per_access.map(|count| format!("{count:.2}")));
+        table.row(row.chain([figure(1e6 * counted.estimate), counted.bound.into()]));
+    }
+    table
+}
+
+/// How many launches of the plans were counted, and how many there are.
+pub fn counted(plans: &[Planned]) -> (usize, usize) {
+    let launches = plans.iter().flat_map(|plan| &plan.launches);
+    (launches.clone().filter(|launch| launch.counted.is_some()).count(), launches.count())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::InputError;
+
+    #[test]
+    fn the_slowest_part_of_a_launch_is_its_estimate() {
+        let report = |classes: &str, sectors: u64, wavefronts: u64| {
+            let text = format!(
+                r#"{{"launches": [{{"kernel": "k", "grid": [132, 1, 1], "block": [256, 1, 1], "launches": 2,
+                "instructions": {classes}, "accesses": 4, "sectors": {sectors}, "least_sectors": 4, "shared_accesses": 8,
+                "wavefronts": {wavefronts}, "least_wavefronts": 8, "copied_wavefronts": 0, "more": 1}}], "executed": []}}"#
+            );
+            serde_json::from_str::<Counters>(&text).unwrap()
+        };
+        let launch = Launch { grid: [132, 1, 1], threads: 256, shared: 0 };
+        let of = |counters: Counters| counters.of(NamedCard::H200, "k", &launch, 0.5).unwrap();
+        let rates = NamedCard::H200.rates();
+        let issue = of(report(r#"{"integer": 4000000, "float": 4000000}"#, 8, 16));
+        assert_eq!((issue.bound, issue.instructions["float"], issue.sectors_per_access), ("issue", 2e6, 2.0));
+        assert!((issue.estimate - 2.0 * 4e6 / (4.0 * 132.0 * rates.clock)).abs() < 1e-12);
+        assert_eq!(issue.wavefronts_per_access, 2.0);
+        let matrix = of(report(r#"{"matrix": 2000000}"#, 8, 16));
+        assert_eq!(matrix.bound, "matrix");
+        assert!((matrix.estimate - 2.0 * 1e6 * 4096.0 / rates.products).abs() < 1e-12);
+        assert_eq!(of(report("{}", 1 << 20, 16)).bound, "device memory");
+        assert_eq!(of(report("{}", 8, 1 << 20)).bound, "shared memory");
+        let other = Launch { grid: [131, 1, 1], ..launch };
+        assert!(report("{}", 8, 16).of(NamedCard::H200, "k", &other, 1.0).is_none());
+        let home = tempfile::TempDir::new().unwrap();
+        let path = home.path().join("no.json");
+        std::fs::write(&path, "{}").unwrap();
+        assert!(Counters::read(&path).unwrap_err().is::<InputError>());
+    }
+}
