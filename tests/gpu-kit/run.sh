@@ -54,17 +54,26 @@ step system 60 bash -ec 'nvidia-smi; bin/adali info; bin/adali info --kernels' |
     echo "no card or no driver: nothing else can run" >&2
     exit 1
 }
-step drivers 300 "$tests" promises::
-step kernels 600 "$tests" kernels::
-step networks 600 "$tests" networks::
-# The program that a killed training needs is the one that was built with the tests; it is elsewhere.
-step trainings 600 "$tests" trainings:: --skip killed
-
+# The whole path first: a network that learns, and the same bytes without graphs.
 train digits 300
+step digits-accuracy 10 awk -F'[:,]' '/"test_accuracy"/ { print $2; exit !($2 > 0.97) }' "$out/digits.json"
 train digits-eager 300 --no-graph
 step graph-equals-eager 10 cmp "$out/digits/model.safetensors" "$out/digits-eager/model.safetensors"
 train digits-f32 300 --precision f32
 train digits-f16 300 --precision f16
+
+# A process per test, because a fault of one would stay in the context of all; eight at a time, and nothing is timed meanwhile.
+tests() {
+    local name=$1 limit=$2
+    shift 2
+    step "$name" "$limit" bash -c 'program=$1; shift
+        "$program" --list --format terse "$@" | sed -n "s/: test$//p" | xargs -P 8 -I{} "$program" --exact {}' _ "$tests" "$@"
+}
+tests drivers 300 promises::
+tests kernels 600 kernels::
+tests networks 600 networks::
+# The program that a killed training needs is the one that was built with the tests; it is elsewhere.
+tests trainings 600 trainings:: --skip killed
 
 # What AdaLi costs beside arctan and sigmoid: single operations, then whole trainings.
 step cost 600 bin/adali compare --cost --device cuda --out "$out/cost"
