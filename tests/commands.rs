@@ -2,6 +2,7 @@
 
 mod process;
 
+#[cfg(kernels)]
 use process::driver::with_card;
 use process::tensors::Tensors;
 use process::{
