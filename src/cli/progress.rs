@@ -4,20 +4,68 @@ use super::is_quiet;
 use crate::train::checkpoint::Progress;
 use crate::train::metrics::EpochMetrics;
 use crate::train::session::Scored;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use console::Term;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
+use std::io::Result;
 use std::time::Instant;
 
 /// A last layer that fires less, a share of neuron-steps, gives the readout nothing to learn from.
 const SILENT: f64 = 1e-4;
 
 /// Columns that stay free behind a bar: the terminal writes `^C` there, which must not begin a new line.
-const FREE: usize = 4;
+const FREE: u16 = 4;
 const WIDEST_BAR: usize = 28;
 const NARROWEST_BAR: usize = 6;
 
 /// Where progress is drawn: on standard error, unless that is no terminal or `--quiet` is given.
 pub fn target() -> ProgressDrawTarget {
-    if is_quiet() { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr_with_hz(8) }
+    let terminal = Term::buffered_stderr();
+    if is_quiet() || !terminal.is_term() {
+        return ProgressDrawTarget::hidden();
+    }
+    ProgressDrawTarget::term_like_with_hz(Box::new(Narrow(terminal)), 8)
+}
+
+/// A terminal but for its last columns, which indicatif would fill with blanks.
+#[derive(Debug)]
+struct Narrow(Term);
+
+impl TermLike for Narrow {
+    fn width(&self) -> u16 {
+        self.0.size().1.saturating_sub(FREE)
+    }
+
+    fn move_cursor_up(&self, n: usize) -> Result<()> {
+        self.0.move_cursor_up(n)
+    }
+
+    fn move_cursor_down(&self, n: usize) -> Result<()> {
+        self.0.move_cursor_down(n)
+    }
+
+    fn move_cursor_right(&self, n: usize) -> Result<()> {
+        self.0.move_cursor_right(n)
+    }
+
+    fn move_cursor_left(&self, n: usize) -> Result<()> {
+        self.0.move_cursor_left(n)
+    }
+
+    fn write_line(&self, text: &str) -> Result<()> {
+        self.0.write_line(text)
+    }
+
+    fn write_str(&self, text: &str) -> Result<()> {
+        self.0.write_str(text)
+    }
+
+    fn clear_line(&self) -> Result<()> {
+        self.0.clear_line()
+    }
+
+    fn flush(&self) -> Result<()> {
+        self.0.flush()
+    }
 }
 
 /// A bar that shows its message alone.
@@ -28,7 +76,7 @@ pub fn message_bar() -> ProgressBar {
 
 /// Columns that a line of progress may take.
 pub fn room() -> usize {
-    usize::from(console::Term::stderr().size().1).saturating_sub(FREE)
+    Narrow(Term::stderr()).width().into()
 }
 
 /// A line of progress in `room` columns: `head`, a bar, and those `fields` that fit, the first ones first.
