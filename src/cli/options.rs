@@ -137,6 +137,8 @@ impl DeviceOptions {
 const STACK: usize = 2 << 20;
 /// Bytes of addresses that a thread takes besides: guard pages, what the libraries keep of it.
 const THREAD: usize = 128 << 10;
+/// Bytes of addresses for small things, whose allocation must not fail: it would end the program.
+const SMALL: usize = 8 << 20;
 
 /// Starts the threads that compute; 0 for one per core.
 ///
@@ -149,11 +151,12 @@ pub fn start_threads(threads: usize) -> Result<()> {
     let wanted = if threads == 0 { "one thread per core".into() } else { format!("{threads} threads") };
     let count = if threads == 0 { std::thread::available_parallelism().map_or(1, usize::from) } else { threads };
     // Before the first one starts: some of many would leave no memory to say so.
-    let stacks = count * (STACK + THREAD);
+    let needed = count * (STACK + THREAD) + SMALL;
     match available() {
-        Some((left, limit)) if matches!(limit, Limit::Addresses | Limit::Data) && left < stacks => bail_input!(
-            "cannot start {wanted}: they need {} of memory, but {} are left {limit}; give fewer --threads",
-            megabytes(stacks),
+        Some((left, limit)) if matches!(limit, Limit::Addresses | Limit::Data) && left < needed => bail_input!(
+            "cannot start {wanted}: the program then needs {} of memory, but {} are left {limit}; give fewer --threads, or \
+             raise the limit",
+            megabytes(needed),
             megabytes(left)
         ),
         _ => {}
