@@ -130,7 +130,7 @@ impl Comparison {
         self.place.folder()
     }
 
-    /// Where its files are for now.
+    /// Where its files are until the first checkpoint.
     pub fn path(&self) -> PathBuf {
         self.place.path()
     }

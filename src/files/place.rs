@@ -137,7 +137,7 @@ impl Place {
         &self.folder
     }
 
-    /// Where its files are for now.
+    /// Where its files are until the first checkpoint.
     pub fn path(&self) -> PathBuf {
         if self.staged.get() { hidden(&self.folder, "next") } else { self.folder.clone() }
     }

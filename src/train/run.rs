@@ -125,7 +125,7 @@ impl Run {
         }
     }
 
-    /// Its files, where they are for now.
+    /// Its files, where they are until the first checkpoint.
     pub fn files(&self) -> RunFiles {
         match self.below.as_os_str().is_empty() {
             true => RunFiles::at(self.place.path()),
