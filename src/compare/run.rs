@@ -130,7 +130,7 @@ impl Comparison {
         self.place.folder()
     }
 
-    /// Where its files are until the first checkpoint.
+    /// Where its files are: until the first checkpoint beside those of an old run.
     pub fn path(&self) -> PathBuf {
         self.place.path()
     }

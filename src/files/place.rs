@@ -137,7 +137,7 @@ impl Place {
         &self.folder
     }
 
-    /// Where its files are until the first checkpoint.
+    /// Where its files are: until the first checkpoint beside those of an old run.
     pub fn path(&self) -> PathBuf {
         if self.staged.get() { hidden(&self.folder, "next") } else { self.folder.clone() }
     }

@@ -125,7 +125,7 @@ impl Run {
         }
     }
 
-    /// Its files, where they are until the first checkpoint.
+    /// Its files: until the first checkpoint beside those of an old run.
     pub fn files(&self) -> RunFiles {
         match self.below.as_os_str().is_empty() {
             true => RunFiles::at(self.place.path()),
