@@ -43,6 +43,7 @@ pub fn shapes(reads: InputKind) -> Vec<Conv> {
 }
 
 /// A convolution's weight, `[K, C, R, S]`.
+#[derive(Clone)]
 pub struct Weight {
     pub conv: Conv,
     pub values: Vec<f32>,

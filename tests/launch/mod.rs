@@ -33,6 +33,12 @@ pub fn on_card() -> bool {
     }
 }
 
+/// Whether matrix products may be cut off where they are rounded otherwise: on tensor cores, and where the card made of
+/// software is asked to.
+pub fn cuts_off() -> bool {
+    on_card() || std::env::var("CARD_MMA").is_ok_and(|mode| mode == "cut-off")
+}
+
 type AddDevice = unsafe extern "C" fn(u64, usize) -> i32;
 
 /// Loads the card made of software, under the name by which a program asks for NVIDIA's driver.
