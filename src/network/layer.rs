@@ -54,7 +54,7 @@ pub struct NeuronState<B: Backend> {
     /// `None` for a readout without neurons.
     pub spikes: Option<B::Bits>,
     /// Where the bits are all that the backward pass needs.
-    pub windows: Option<B::Bits>,
+    windows: Option<B::Bits>,
     /// Only after a pass that asked for it.
     pub membrane: Option<B::Floats>,
     pub counts: B::Counts,

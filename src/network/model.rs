@@ -350,17 +350,13 @@ impl<B: Backend> Model<B> {
 
     /// A stage's spikes before any pool, `[T, N, C, H, W]`, if it has neurons.
     pub fn read_spikes(&self, stage: usize) -> Result<Option<Vec<u8>>> {
-        self.read_bits(stage, self.stages[stage].neurons.spikes.as_ref())
-    }
-
-    /// Which of a stage's potentials lay inside the window in a training pass, `[T, N, C, H, W]`, if its slope is a window.
-    pub fn read_inside(&self, stage: usize) -> Result<Option<Vec<u8>>> {
-        self.read_bits(stage, self.stages[stage].neurons.windows.as_ref())
-    }
-
-    fn read_bits(&self, stage: usize, bits: Option<&B::Bits>) -> Result<Option<Vec<u8>>> {
         let volume = self.plan.stages[stage].conv.output;
-        bits.map(|bits| self.backend.read_spikes(bits, self.span(), volume)).transpose()
+        self.stages[stage]
+            .neurons
+            .spikes
+            .as_ref()
+            .map(|bits| self.backend.read_spikes(bits, self.span(), volume))
+            .transpose()
     }
 
     /// A stage's `H` before the reset, `[T, N, C, H, W]`, after a pass with `membranes`.

@@ -18,6 +18,8 @@ use adali::surrogate::Bounds;
 
 const CLASSES: usize = 3;
 const STEPS: u64 = 3;
+/// AdaLi's in every layer.
+const BOUNDS: Bounds = Bounds { left: 0.9, right: 1.1, alpha: 0.5, beta: 0.5 };
 
 /// What a short training leaves.
 #[derive(Default)]
@@ -27,8 +29,8 @@ struct Trained {
     parameters: Vec<(String, Vec<f32>, Vec<f32>)>,
     /// Spikes of every stage in the first pass.
     spikes: Vec<Vec<u8>>,
-    /// Which potentials lay inside the window, where the slope is one.
-    inside: Vec<Vec<u8>>,
+    /// Membrane potentials of every stage in the first pass, before the reset.
+    membranes: Vec<Vec<f32>>,
     /// Whether the steps were recorded once and replayed.
     recorded: bool,
 }
@@ -40,7 +42,7 @@ fn train<B: Backend>(backend: B, case: &Case, bytes: &[u8], rule: UpdateRule) ->
     let normalisation = Normalisation { full_scale: 255.0, mean: vec![0.4; channels], deviation: vec![0.25; channels] };
     let mut set = backend.set(bytes.to_vec().into(), shape, &normalisation, case.batch).expect("memory");
     let mut model = Model::new(backend.clone(), &case.spec, case.plan(), case.batch, 7).expect("a model");
-    let bounds = [Bounds::new(0.9, 1.1, 0.5)];
+    let bounds = [BOUNDS];
     for stage in 0..case.plan().stages.len() {
         model.set_bounds(stage, &bounds, &bounds).expect("bounds");
     }
@@ -58,6 +60,12 @@ fn train<B: Backend>(backend: B, case: &Case, bytes: &[u8], rule: UpdateRule) ->
         let numbers = Step { samples, labels, seed: 7, epoch, position: 1.0, dropout: step, rate: 0.05, count };
         model.write_batch(&mut set, &numbers).expect("a batch");
         let pass = Pass::train(false);
+        if step == 1 {
+            model.gather(&set, &augmentation).expect("a batch");
+            model.forward(Pass { update_running: false, backward: false, membranes: true, ..pass }).expect("a pass");
+            let stages = 0..case.plan().stages.len();
+            trained.membranes = stages.filter_map(|stage| model.read_membrane(stage).expect("membranes")).collect();
+        }
         let before = model.totals().expect("sums");
         let mut operations = || {
             model.gather(&set, &augmentation)?;
@@ -74,8 +82,6 @@ fn train<B: Backend>(backend: B, case: &Case, bytes: &[u8], rule: UpdateRule) ->
         if step == 1 {
             let spikes = (0..case.plan().stages.len()).filter_map(|stage| model.read_spikes(stage).expect("spikes"));
             trained.spikes = spikes.collect();
-            let inside = (0..case.plan().stages.len()).filter_map(|stage| model.read_inside(stage).expect("windows"));
-            trained.inside = inside.collect();
             assert_eq!((totals.updates, totals.skipped), (1, 0), "a gradient is not finite");
             for parameter in model.parameters() {
                 let read = |part| parameter.read(&backend, part).expect("a tensor");
@@ -93,6 +99,24 @@ fn distance(got: &[f32], want: &[f32]) -> f64 {
     let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|x| x * x).sum::<f64>().sqrt();
     let apart = norm(&mut got.iter().zip(want).map(|(&g, &w)| f64::from(g) - f64::from(w)));
     apart / norm(&mut want.iter().map(|&w| f64::from(w))).max(1e-6)
+}
+
+/// The first stage from which on no potential lies on another side of an edge where the slope jumps: rounding that takes one
+/// across changes the gradients of its stage and of those before it, by however much hangs on it.
+fn first_alike(case: &Case, precision: Precision, got: &Trained, want: &Trained) -> usize {
+    if case.spec.surrogate.needs_membrane() {
+        return 0; // no jumps
+    }
+    let window = BOUNDS.window(case.spec.neuron.threshold);
+    let inside = |h: f32| (-window.left..=window.right).contains(&(h - case.spec.neuron.threshold));
+    let rounding = match precision {
+        Precision::F32 => 0.0,
+        Precision::F16 => 2f32.powi(-11),
+        Precision::Bf16 => 2f32.powi(-8),
+    };
+    let crossed = |(&got, &want)| [1.0 - rounding, 1.0 + rounding].iter().any(|by| inside(got * by) != inside(want));
+    let mut stages = got.membranes.iter().zip(&want.membranes);
+    stages.rposition(|(got, want)| got.iter().zip(want).any(crossed)).map_or(0, |stage| stage + 1)
 }
 
 /// The device under test; the order of its work follows from `seed`.
@@ -215,13 +239,11 @@ fn compare(precision: Precision, losses: f64, gradients: f64, flips: f64) {
             let parted = flipped > 0 && precision == Precision::F32;
             assert!(parted || apart <= losses, "{what}: {:?}, not {:?}", got.losses, want.losses);
             if flipped == 0 {
-                // A potential that rounding takes across an edge of the window takes its part of the gradient along: as many of
-                // those inside, with any signs, move its length by about the root of their share.
-                let pairs = || got.inside.iter().flatten().zip(want.inside.iter().flatten());
-                let (crossed, inside) =
-                    (pairs().filter(|(g, w)| g != w).count(), pairs().filter(|(_, w)| **w != 0).count());
-                let gradients = gradients + (crossed as f64 / inside.max(1) as f64).sqrt();
-                for (got, want) in got.parameters.iter().zip(&want.parameters) {
+                let first = first_alike(&case, precision, &got, &want);
+                let names: Vec<_> =
+                    case.plan().stages[first..].iter().map(|stage| format!("{}.", stage.name())).collect();
+                let parameters = got.parameters.iter().zip(&want.parameters);
+                for (got, want) in parameters.filter(|(got, _)| names.iter().any(|name| got.0.starts_with(name))) {
                     let mut apart = [distance(&got.1, &want.1), distance(&got.2, &want.2)];
                     if matches!(rule, UpdateRule::Adam { .. }) {
                         apart[0] = 0.0; // its first step goes by the sign of gradients, which rounding gives to zeros
@@ -237,21 +259,21 @@ fn compare(precision: Precision, losses: f64, gradients: f64, flips: f64) {
     assert_eq!(compared, 7 * SURROGATES.len());
     assert!((3..=27).contains(&recorded), "{recorded} of 30 with graphs");
     println!("{}: {gradients_compared} gradients; loss, flips, gradients apart by up to {largest:?}", precision.name());
-    // In 16 bits only where no spike has parted.
+    // In 16 bits only where no spike has parted and no potential has crossed an edge.
     assert!(precision != Precision::F32 || gradients_compared >= 100, "{gradients_compared} gradients");
 }
 
 #[test]
 fn f32_follows_the_cpu() {
-    compare(Precision::F32, 1e-5, 1e-4, 2e-3);
+    compare(Precision::F32, 1e-5, 2e-5, 2e-3);
 }
 
 #[test]
 fn bf16_is_near_the_cpu() {
-    compare(Precision::Bf16, 0.15, 0.3, 0.03);
+    compare(Precision::Bf16, 0.15, 0.1, 0.03);
 }
 
 #[test]
 fn f16_is_near_the_cpu() {
-    compare(Precision::F16, 0.1, 0.3, 0.01);
+    compare(Precision::F16, 0.1, 0.03, 0.01);
 }
