@@ -3,8 +3,8 @@
 //   dL/dS[t] = sum over taps and filters of W dL/dI[t]
 //
 // dL/dI of this layer [T][N][P][Q][K] -> dL/dS [T][N][H][W][C], 16-bit, or, in the `lif` kernels, dL/dI of the layer
-// below: all steps of a neuron end in one thread (conv.cuh), which runs them backward from the spike and window bits
-// and from stored membranes where the bits are not all, so dL/dS never reaches memory. Between the two layers may lie a
+// below: all steps of a neuron end in one thread (conv.cuh), which runs them backward from AdaLi's spike and window
+// bits, so dL/dS never reaches memory. Between the two layers may lie a
 // 2x2 pool over even extents: its gradient goes to the first spike of each window, else to its first pixel (max), or in
 // quarters (avg), and the four neurons of a window are run one after the other. With a pool or sums over the steps, all
 // steps are in one chunk. dL/dS is rounded to 16 bits between the two, so the result is that of conv_input_grad and
@@ -20,17 +20,16 @@ struct ConvInputGrad {
     const void* gradient;
     const uint4* weights;
     void* out;
-    const uint32_t *spikes, *inside;  // of the neurons below; inside: adali alone
-    const void* membranes;            // null: the bits say it all
+    const uint32_t *spikes, *inside;  // of the neurons below
     const Window* windows;            // one, or [C to 32]
     ConvShape shape;
     Tile tile;
     uint32_t pool, sum_steps;  // sum_steps: the neurons' current is the same at every step
-    uint32_t windows_per_channel, slope;
-    SlopeConstants constants;
+    uint32_t windows_per_channel;
     Neuron neuron;
     uint32_t below_h, below_w, below_words;  // of the convolution's input image, which a linear layer sees as one pixel
     uint32_t carry;                          // bytes of dynamic shared memory before G_V, which chunks of time hand on
+    uint32_t padding;
 };
 
 // Words of scratch memory of a thread: all its sums, two to a word.
@@ -135,7 +134,7 @@ DEVICE void run_neurons_back(const ConvInputGrad& p, const Position (&at)[2], ui
         for (int t = 0; t < TC; t++) {
             if (!at[row].valid || t0 + t >= p.shape.steps) continue;
             route[t][row] = route_of(p, p.spikes + (t0 + t) * words, below[row], i, spikes[t][row]);
-            if (p.slope == ADALI) inside_bits[t][row] = p.inside[own[row] + t * words];
+            inside_bits[t][row] = p.inside[own[row] + t * words];
         }
     }
 #pragma unroll 1
@@ -152,23 +151,15 @@ DEVICE void run_neurons_back(const ConvInputGrad& p, const Position (&at)[2], ui
 #pragma unroll
             for (int t = TC - 1; t >= 0; t--) {
                 if (t0 + t >= p.shape.steps) continue;
-                uint32_t stored = 0;
-                if (p.membranes && at[row].valid) {
-                    stored = static_cast<const uint32_t*>(p.membranes)[(own[row] + t * words) * 16 + j * 4 + q];
-                }
                 const uint32_t pair = above.at(t, row, j);
                 float g_i[2];
 #pragma unroll
                 for (int e = 0; e < 2; e++) {
                     const bool spike = spikes[t][row] >> (bit + e) & 1;
-                    const float h = e == 0 ? V::low(stored) : V::high(stored);
-                    const float g =
-                        p.slope == ADALI
-                            ? Adali::of_bits(window[e], inside_bits[t][row] >> (bit + e) & 1, spike)
-                            : slope_at(static_cast<SlopeKind>(p.slope), p.constants, h - p.neuron.threshold);
+                    const float g = Adali::of_bits(window[e], inside_bits[t][row] >> (bit + e) & 1, spike);
                     const float g_s =
                         route[t][row] >> (bit + e) & 1 ? (e == 0 ? V::low(pair) : V::high(pair)) * share : 0.0f;
-                    g_i[e] = step_back(p.neuron, p.neuron.hard, p.neuron.detach, h, spike, g, g_s, g_v[e]);
+                    g_i[e] = step_back(p.neuron, p.neuron.hard, p.neuron.detach, 0.0f, spike, g, g_s, g_v[e]);
                     sum[e] += g_i[e];
                 }
                 out.at(t, row, j) = V::pack(g_i[0], g_i[1]);

@@ -30,7 +30,8 @@ struct NormLifBackward {
     Pool pool;
     Neuron neuron;
     SlopeConstants slope;
-    uint32_t slope_kind, windows_per_channel, current_steps;
+    SlopeKind slope_kind;
+    uint32_t windows_per_channel, current_steps;
 };
 
 namespace {
@@ -124,14 +125,13 @@ struct FromCurrents {
             spikes |= static_cast<uint32_t>(h[i] >= p.neuron.threshold) << i;
         }
         switch (p.slope_kind) {
-            case ADALI:
+            case SlopeKind::Adali:
                 return slopes<Adali>(p, quad.channel(), h, spikes, g);
-            case SIGMOID:
-                return slopes<Sigmoid>(p, quad.channel(), h, spikes, g);
-            case ARCTAN:
-                return slopes<Arctan>(p, quad.channel(), h, spikes, g);
-            default:
-                return slopes<Triangle>(p, quad.channel(), h, spikes, g);
+#define CASE(name, Formula)  \
+    case SlopeKind::Formula: \
+        return slopes<Formula>(p, quad.channel(), h, spikes, g);
+                FORMULAS(CASE)
+#undef CASE
         }
     }
 };

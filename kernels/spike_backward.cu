@@ -122,9 +122,7 @@ DEVICE void spike_backward(const SpikeBackward& p) {
     EACH_TYPE(slope, Slope, hard, detached, membrane)
 
 EACH_RESET(adali, Adali)
-EACH_RESET(sigmoid, Sigmoid)
-EACH_RESET(arctan, Arctan)
-EACH_RESET(triangle, Triangle)
+FORMULAS(EACH_RESET)
 EACH_TYPE(adali, Adali, soft, attached, bits)
 EACH_TYPE(adali, Adali, soft, detached, bits)
 EACH_TYPE(adali, Adali, hard, detached, bits)

@@ -9,9 +9,17 @@ struct alignas(16) Window {
 
 DEVICE bool inside(const Window& w, float d) { return d >= -w.left && d <= w.right; }
 
-enum SlopeKind : uint32_t { ADALI, SIGMOID, ARCTAN, TRIANGLE };
+// Every slope that is a formula of the membrane: its name in kernels' names, and its struct. In the order of SurrogateKind.
+#define FORMULAS(EACH) EACH(sigmoid, Sigmoid) EACH(arctan, Arctan) EACH(triangle, Triangle) EACH(softsign, Softsign)
 
-// A slope's constants in units of the membrane; adali has its windows instead.
+enum class SlopeKind : uint32_t {
+    Adali,
+#define KIND(name, Formula) Formula,
+    FORMULAS(KIND)
+#undef KIND
+};
+
+// A formula's constants in units of the membrane; adali has its windows instead.
 struct SlopeConstants {
     float height, rate;
 };
@@ -63,14 +71,10 @@ struct Triangle {
     static DEVICE float at(SlopeConstants c, float d) { return fmaxf(fmaf(-c.rate, fabsf(d), c.height), 0.0f); }
 };
 
-// Where a slope of the membrane is a uniform run-time choice; adali is none.
-DEVICE float slope_at(SlopeKind kind, SlopeConstants c, float d) {
-    switch (kind) {
-        case SIGMOID:
-            return Sigmoid::at(c, d);
-        case ARCTAN:
-            return Arctan::at(c, d);
-        default:
-            return Triangle::at(c, d);
+struct Softsign {
+    static constexpr bool needs_membrane = true;
+    static DEVICE float at(SlopeConstants c, float d) {
+        const float x = fmaf(c.rate, fabsf(d), 1.0f);
+        return c.height / (x * x);
     }
-}
+};

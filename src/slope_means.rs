@@ -2,7 +2,7 @@
 //! `z = (H - theta)/theta`, from histograms of `z`.
 
 use crate::histogram::{BINS, Histogram, RANGE};
-use crate::surrogate::{Bounds, MembraneSlope, Slope, Surrogate};
+use crate::surrogate::{Bounds, Formula, Surrogate, match_slope};
 
 /// Means over counted potentials, without unit: `g_z` is per threshold.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -33,17 +33,13 @@ impl SlopeMeans {
 /// Sums of the slope and of its square over one histogram.
 fn sums(surrogate: &Surrogate, bounds: &Bounds, histogram: &Histogram) -> [f64; 2] {
     // With a threshold of 1, H - theta is z.
-    match surrogate.slope(1.0) {
-        Slope::Window => window_sums(bounds, histogram),
-        Slope::Sigmoid(slope) => formula_sums(slope, histogram),
-        Slope::Arctan(slope) => formula_sums(slope, histogram),
-        Slope::Triangle(slope) => formula_sums(slope, histogram),
-    }
+    let slope = surrogate.slope(1.0);
+    match_slope!(slope, Window => window_sums(bounds, histogram), formula => formula_sums(formula, histogram))
 }
 
 const BIN: f64 = 2.0 * RANGE / BINS as f64;
 
-fn formula_sums(slope: impl MembraneSlope, histogram: &Histogram) -> [f64; 2] {
+fn formula_sums(slope: impl Formula, histogram: &Histogram) -> [f64; 2] {
     let ends = [(-RANGE, histogram.underflow), (RANGE, histogram.overflow)];
     let centre = |bin: usize| (bin as f64 + 0.5) * BIN - RANGE;
     let bins = histogram.bins.iter().enumerate().map(|(bin, &count)| (centre(bin), count));
@@ -75,14 +71,6 @@ mod tests {
     use crate::histogram::tests::{histogram, uniform};
     use crate::surrogate::SurrogateKind;
 
-    const KINDS: [SurrogateKind; 5] = [
-        SurrogateKind::Adali,
-        SurrogateKind::Sigmoid,
-        SurrogateKind::Arctan,
-        SurrogateKind::Triangle,
-        SurrogateKind::Rectangle,
-    ];
-
     /// `g_z(z)` as the definitions say it.
     fn slope(kind: SurrogateKind, k: f64, bounds: &Bounds, z: f64) -> f64 {
         let b = bounds;
@@ -100,13 +88,14 @@ mod tests {
             }
             SurrogateKind::Arctan => k / 2.0 / (1.0 + (std::f64::consts::FRAC_PI_2 * k * z).powi(2)),
             SurrogateKind::Triangle => (k - k * k * z.abs()).max(0.0),
+            SurrogateKind::Softsign => k / 2.0 / (1.0 + k * z.abs()).powi(2),
         }
     }
 
     #[test]
     fn means_are_those_of_a_direct_sum() {
         let mut cases = 0;
-        for kind in KINDS {
+        for &kind in SurrogateKind::all() {
             for k in [0.5, 2.0] {
                 for bounds in [Bounds::new(1.5, 0.3, 0.5), Bounds::new(0.26, 3.7, 0.2)] {
                     for (low, high) in [(-2.0, 1.0), (-0.9, 3.9), (0.2, 0.4), (-3.9, -0.1)] {

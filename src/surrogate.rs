@@ -4,6 +4,7 @@
 //! slope `g(H) = g_z(z) / theta` with `z = (H - theta) / theta` [ours: scaled by theta, so that a bound means
 //! the same at any threshold].
 
+use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 /// Which slope stands in for the derivative of a spike.
@@ -14,20 +15,28 @@ pub enum SurrogateKind {
     #[value(help = "alpha/L left of the threshold, beta/R right of it, 0 outside of the bounds")]
     Adali,
     /// `k s(kz)(1 - s(kz))` with the logistic function `s`.
-    #[value(help = "Derivative of the logistic function")]
+    #[value(help = "Derivative of the logistic function, k = 4")]
     Sigmoid,
     /// `(k/2) / (1 + (pi k z / 2)^2)`.
-    #[value(help = "Derivative of the arctangent")]
+    #[value(help = "Derivative of the arctangent, k = 2")]
     Arctan,
     /// `max(0, k - k^2 |z|)`.
-    #[value(help = "A triangle around the threshold")]
+    #[value(help = "A triangle around the threshold, k = 1")]
     Triangle,
+    /// `(k/2) / (1 + k|z|)^2`.
+    #[value(help = "Derivative of the softsign x/(1 + |x|), k = 2")]
+    Softsign,
     /// AdaLi fixed at `L = R = alpha = beta = 0.5`: the rectangle of STBP.
     #[value(help = "AdaLi with both bounds and weights fixed at 0.5")]
     Rectangle,
 }
 
 impl SurrogateKind {
+    /// Every kind, adali first.
+    pub fn all() -> &'static [Self] {
+        Self::value_variants()
+    }
+
     /// Its name on the command line.
     pub fn name(self) -> &'static str {
         match self {
@@ -35,7 +44,18 @@ impl SurrogateKind {
             Self::Sigmoid => "sigmoid",
             Self::Arctan => "arctan",
             Self::Triangle => "triangle",
+            Self::Softsign => "softsign",
             Self::Rectangle => "rectangle",
+        }
+    }
+
+    /// The usual sharpness `k`, where the slope is a formula.
+    pub fn usual_sharpness(self) -> Option<f32> {
+        match self {
+            Self::Adali | Self::Rectangle => None,
+            Self::Sigmoid => Some(4.0),
+            Self::Arctan | Self::Softsign => Some(2.0),
+            Self::Triangle => Some(1.0),
         }
     }
 }
@@ -45,7 +65,7 @@ impl SurrogateKind {
 #[serde(deny_unknown_fields)]
 pub struct Surrogate {
     pub kind: SurrogateKind,
-    /// `k` of sigmoid (4), arctan (2) and triangle (1); adali and rectangle have none.
+    /// `k`, if not the usual one; adali and rectangle have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sharpness: Option<f32>,
 }
@@ -63,110 +83,117 @@ impl Surrogate {
 
     /// The slope as a function of `H - theta`, for kernels.
     pub fn slope(&self, threshold: f32) -> Slope {
-        let k = |usual: f32| self.sharpness.unwrap_or(usual);
+        let k = self.sharpness.or(self.kind.usual_sharpness()).unwrap_or_default();
+        let constants = |height, rate| SlopeConstants { height, rate };
         match self.kind {
             SurrogateKind::Adali | SurrogateKind::Rectangle => Slope::Window,
-            SurrogateKind::Sigmoid => Slope::Sigmoid(SigmoidSlope { rate: k(4.0) / threshold }),
-            SurrogateKind::Arctan => Slope::Arctan(ArctanSlope {
-                height: k(2.0) / (2.0 * threshold),
-                rate: std::f32::consts::FRAC_PI_2 * k(2.0) / threshold,
-            }),
-            SurrogateKind::Triangle => Slope::Triangle(TriangleSlope {
-                height: k(1.0) / threshold,
-                rate: k(1.0) * k(1.0) / (threshold * threshold),
-            }),
+            SurrogateKind::Sigmoid => Slope::Sigmoid(Sigmoid(constants(0.0, k / threshold))),
+            SurrogateKind::Arctan => {
+                Slope::Arctan(Arctan(constants(k / (2.0 * threshold), std::f32::consts::FRAC_PI_2 * k / threshold)))
+            }
+            SurrogateKind::Triangle => {
+                Slope::Triangle(Triangle(constants(k / threshold, k * k / (threshold * threshold))))
+            }
+            SurrogateKind::Softsign => Slope::Softsign(Softsign(constants(k / (2.0 * threshold), k / threshold))),
         }
     }
 }
 
-/// A slope with its constants in units of the membrane; a kernel is compiled once for each kind.
+/// A slope with its constants in units of the membrane.
 #[derive(Clone, Copy, Debug)]
 pub enum Slope {
     /// Piecewise constant: see [`Window`].
     Window,
-    Sigmoid(SigmoidSlope),
-    Arctan(ArctanSlope),
-    Triangle(TriangleSlope),
+    Sigmoid(Sigmoid),
+    Arctan(Arctan),
+    Triangle(Triangle),
+    Softsign(Softsign),
+}
+
+/// A `match` over a [`Slope`] with one arm for all formulas, which is compiled for each of them.
+macro_rules! match_slope {
+    ($slope:expr, Window => $window:expr, $formula:ident => $body:expr) => {
+        match $slope {
+            $crate::surrogate::Slope::Window => $window,
+            $crate::surrogate::Slope::Sigmoid($formula) => $body,
+            $crate::surrogate::Slope::Arctan($formula) => $body,
+            $crate::surrogate::Slope::Triangle($formula) => $body,
+            $crate::surrogate::Slope::Softsign($formula) => $body,
+        }
+    };
+}
+pub(crate) use match_slope;
+
+impl Slope {
+    /// `g(H)` at `d = H - theta`; `None` where bounds decide it.
+    pub fn at(self, d: f32) -> Option<f32> {
+        match_slope!(self, Window => None, formula => Some(formula.at(d)))
+    }
+
+    /// The constants of a formula.
+    pub fn constants(self) -> Option<SlopeConstants> {
+        match_slope!(self, Window => None, formula => Some(formula.0))
+    }
+}
+
+/// Constants of a formula: its value at the threshold and what scales the distance from it, each where it has one.
+#[derive(Clone, Copy, Debug)]
+pub struct SlopeConstants {
+    pub height: f32,
+    pub rate: f32,
 }
 
 /// A slope that is a formula of `d = H - theta`.
-pub trait MembraneSlope: Copy + Send + Sync {
+pub trait Formula: Copy + Send + Sync {
     /// `g(H)` at `d = H - theta`.
     fn at(self, d: f32) -> f32;
 }
 
 /// See [`SurrogateKind::Sigmoid`].
 #[derive(Clone, Copy, Debug)]
-pub struct SigmoidSlope {
-    rate: f32,
-}
+pub struct Sigmoid(SlopeConstants);
 
-impl SigmoidSlope {
-    /// What the distance from the threshold is scaled by, a constant of the formula.
-    pub fn rate(self) -> f32 {
-        self.rate
-    }
-}
-
-impl MembraneSlope for SigmoidSlope {
+impl Formula for Sigmoid {
     #[inline(always)]
     fn at(self, d: f32) -> f32 {
         // s(x)(1 - s(x)) = e / (1 + e)^2 with e = exp(-|x|), which cannot overflow.
-        let e = exp_of_negative((self.rate * d).abs());
-        self.rate * e / ((1.0 + e) * (1.0 + e))
+        let e = exp_of_negative((self.0.rate * d).abs());
+        self.0.rate * e / ((1.0 + e) * (1.0 + e))
     }
 }
 
 /// See [`SurrogateKind::Arctan`].
 #[derive(Clone, Copy, Debug)]
-pub struct ArctanSlope {
-    height: f32,
-    rate: f32,
-}
+pub struct Arctan(SlopeConstants);
 
-impl ArctanSlope {
-    /// Its value at the threshold, a constant of the formula.
-    pub fn height(self) -> f32 {
-        self.height
-    }
-
-    /// What the distance from the threshold is scaled by, a constant of the formula.
-    pub fn rate(self) -> f32 {
-        self.rate
-    }
-}
-
-impl MembraneSlope for ArctanSlope {
+impl Formula for Arctan {
     #[inline(always)]
     fn at(self, d: f32) -> f32 {
-        let x = self.rate * d;
-        self.height / x.mul_add(x, 1.0)
+        let x = self.0.rate * d;
+        self.0.height / x.mul_add(x, 1.0)
     }
 }
 
 /// See [`SurrogateKind::Triangle`].
 #[derive(Clone, Copy, Debug)]
-pub struct TriangleSlope {
-    height: f32,
-    rate: f32,
-}
+pub struct Triangle(SlopeConstants);
 
-impl TriangleSlope {
-    /// Its value at the threshold, a constant of the formula.
-    pub fn height(self) -> f32 {
-        self.height
-    }
-
-    /// What the distance from the threshold is scaled by, a constant of the formula.
-    pub fn rate(self) -> f32 {
-        self.rate
-    }
-}
-
-impl MembraneSlope for TriangleSlope {
+impl Formula for Triangle {
     #[inline(always)]
     fn at(self, d: f32) -> f32 {
-        (-self.rate).mul_add(d.abs(), self.height).max(0.0)
+        (-self.0.rate).mul_add(d.abs(), self.0.height).max(0.0)
+    }
+}
+
+/// See [`SurrogateKind::Softsign`].
+#[derive(Clone, Copy, Debug)]
+pub struct Softsign(SlopeConstants);
+
+impl Formula for Softsign {
+    #[inline(always)]
+    fn at(self, d: f32) -> f32 {
+        let x = self.0.rate.mul_add(d.abs(), 1.0);
+        self.0.height / (x * x)
     }
 }
 
@@ -298,20 +325,16 @@ mod tests {
                     }),
                     (SurrogateKind::Arctan, 1.0 / (1.0 + (std::f64::consts::PI * z).powi(2))),
                     (SurrogateKind::Triangle, (1.0 - z.abs()).max(0.0)),
+                    (SurrogateKind::Softsign, (1.0 + 2.0 * z.abs()).powi(-2)),
                 ] {
-                    let got = match Surrogate::new(kind).slope(threshold) {
-                        Slope::Sigmoid(s) => s.at(d),
-                        Slope::Arctan(s) => s.at(d),
-                        Slope::Triangle(s) => s.at(d),
-                        Slope::Window => unreachable!("a formula"),
-                    };
+                    let got = Surrogate::new(kind).slope(threshold).at(d).expect("a formula");
                     let want = want / threshold as f64;
                     assert!((got as f64 - want).abs() <= 2e-6 * want + 2e-7, "{kind:?} at {z}: {got} and {want}");
                     cases += 1;
                 }
             }
         }
-        assert_eq!(cases, 3 * 8000 * 3);
+        assert_eq!(cases, 3 * 8000 * 4);
     }
 
     #[test]

@@ -15,11 +15,12 @@ use adali::surrogate::{Surrogate, SurrogateKind};
 use oracle::Rng;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+use rayon::prelude::*;
 use support::compare::{gradient_norm, pass};
 use support::layers::{
     avg_pool, conv, conv_of, dropout, linear, max_pool, network, random_input, random_neuron, readout, spiking_readout,
 };
-use support::structures::{CHANNELS, RESETS, SURROGATES, structures, vary};
+use support::structures::{CHANNELS, RESETS, structures, vary};
 use support::{Case, Drawn, Outcome, check, draw, run_model};
 
 /// With whether a batch norm uses the batch's statistics.
@@ -48,33 +49,13 @@ fn check_slope(kind: SurrogateKind, per_channel: bool) {
 }
 
 #[test]
-fn matrix_adali() {
-    check_slope(SurrogateKind::Adali, false);
+fn matrix_of_every_slope() {
+    SurrogateKind::all().par_iter().for_each(|&kind| check_slope(kind, false));
 }
 
 #[test]
-fn matrix_adali_per_channel() {
+fn matrix_of_bounds_per_channel() {
     check_slope(SurrogateKind::Adali, true);
-}
-
-#[test]
-fn matrix_rectangle() {
-    check_slope(SurrogateKind::Rectangle, false);
-}
-
-#[test]
-fn matrix_sigmoid() {
-    check_slope(SurrogateKind::Sigmoid, false);
-}
-
-#[test]
-fn matrix_arctan() {
-    check_slope(SurrogateKind::Arctan, false);
-}
-
-#[test]
-fn matrix_triangle() {
-    check_slope(SurrogateKind::Triangle, false);
 }
 
 #[test]
@@ -325,7 +306,7 @@ fn any_number_of_threads_gives_the_same_bits() {
 fn adali_keeps_no_currents() {
     let mut rng = Rng::fresh("memory");
     let mut compared = 0;
-    for kind in SURROGATES {
+    for &kind in SurrogateKind::all() {
         for (reset, detach) in RESETS {
             for norm in [Norm::None, Norm::Batch, Norm::Weight] {
                 for spiking in [false, true] {

@@ -15,11 +15,12 @@ use adali::network::model::Pass;
 use adali::network::parameters::{Parameter, Part};
 use adali::network::{Model, Norm};
 use adali::surrogate::Surrogate;
+use adali::surrogate::SurrogateKind;
 use oracle::{AdamW, AdamWState, Rng, Sgd, norm};
 use std::collections::BTreeSet;
 use support::compare::{pass, run_model_at};
 use support::layers::{conv, linear, max_pool, network, random_input, readout};
-use support::structures::{SURROGATES, vary};
+use support::structures::vary;
 use support::{Case, draw, run_model};
 
 /// Every count lies between those of the membranes that surely fall into a bin and those that may.
@@ -47,7 +48,7 @@ fn histograms_count_the_membranes() {
     let mut rng = Rng::fresh("histograms");
     let mut compared = 0;
     for norm in [Norm::None, Norm::Batch, Norm::Weight] {
-        for kind in SURROGATES {
+        for &kind in SurrogateKind::all() {
             for per_channel in [false, true] {
                 let layers = vec![conv(33, 3, 1, 1, norm), max_pool(2, 2, 0), linear(17, norm), readout(3)];
                 let mut spec = vary(network(4, layers), &mut rng);

@@ -23,10 +23,7 @@ fn random_slopes(kind: &str, channels: usize, rng: &mut Rng) -> Vec<Slope> {
         "rectangle" => vec![Slope::rectangle()],
         "adali" => vec![random_adali(rng)],
         "adali per channel" => (0..channels).map(|_| random_adali(rng)).collect(),
-        "sigmoid" => vec![Slope::Sigmoid { k: rng.uniform(2.0, 4.0) }],
-        "arctan" => vec![Slope::Arctan { k: rng.uniform(1.0, 2.0) }],
-        "triangle" => vec![Slope::Triangle { k: rng.uniform(0.5, 1.0) }],
-        _ => panic!("no slope {kind}"),
+        formula => vec![Slope::formula(formula, rng.uniform(0.5, 2.0))],
     }
 }
 
@@ -121,18 +118,10 @@ fn gradient_adali_per_channel() {
 }
 
 #[test]
-fn gradient_sigmoid() {
-    check_slope("sigmoid");
-}
-
-#[test]
-fn gradient_arctan() {
-    check_slope("arctan");
-}
-
-#[test]
-fn gradient_triangle() {
-    check_slope("triangle");
+fn gradient_of_formulas() {
+    for name in Slope::FORMULAS {
+        check_slope(name);
+    }
 }
 
 /// Max-pooling, dropout and average pooling between spiking convolutions, and a readout of 4 votes.

@@ -110,13 +110,16 @@ impl Operation {
 
     /// Every surrogate with every reset: the backward pass of neurons in otherwise identical kernels.
     pub fn surrogates() -> Vec<Self> {
-        use SurrogateKind::*;
         let resets = [ResetKind::Soft, ResetKind::Hard];
         let neurons = resets.into_iter().flat_map(|reset| [false, true].map(|detach| (reset, detach)));
         let neuron = |(reset, detach)| Neuron { reset, detach, ..usual_neuron() };
-        let kinds =
-            [(Adali, true), (Adali, false), (Rectangle, false), (Triangle, false), (Arctan, false), (Sigmoid, false)];
-        let of = |neuron: Neuron| kinds.map(|(kind, bits)| Self::SpikeBackward { kind, neuron, bits });
+        let kinds: Vec<_> = [(SurrogateKind::Adali, true)]
+            .into_iter()
+            .chain(SurrogateKind::all().iter().map(|&kind| (kind, false)))
+            .collect();
+        let of = |neuron: Neuron| {
+            kinds.clone().into_iter().map(move |(kind, bits)| Self::SpikeBackward { kind, neuron, bits })
+        };
         // Bits are no alternative where they do not suffice.
         let other =
             |operation: &Self| !matches!(operation, Self::SpikeBackward { bits: true, .. }) || operation.reads_bits();

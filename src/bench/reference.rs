@@ -3,7 +3,7 @@
 use super::tensors::BOUNDS;
 use crate::backend::shape::{Conv, Span, Volume};
 use crate::neuron::{Neuron, ResetKind};
-use crate::surrogate::{MembraneSlope, Slope, Surrogate, SurrogateKind};
+use crate::surrogate::{Surrogate, SurrogateKind};
 
 /// A tensor on the host, `[T, N, C, H, W]`.
 pub struct Host<T> {
@@ -151,19 +151,8 @@ pub fn back(neuron: &Neuron, kind: SurrogateKind, steps: &[Fired], gradient: &[f
     let mut out = vec![0.0; steps.len()];
     for (t, step) in steps.iter().enumerate().rev() {
         let d = step.membrane - neuron.threshold;
-        let g = match slope {
-            Slope::Window if !step.inside => 0.0,
-            Slope::Window => {
-                if step.spike {
-                    window.slope_right
-                } else {
-                    window.slope_left
-                }
-            }
-            Slope::Sigmoid(slope) => slope.at(d),
-            Slope::Arctan(slope) => slope.at(d),
-            Slope::Triangle(slope) => slope.at(d),
-        };
+        let side = if step.spike { window.slope_right } else { window.slope_left };
+        let g = slope.at(d).unwrap_or(if step.inside { side } else { 0.0 });
         let kept = match (neuron.reset, neuron.detach) {
             (ResetKind::Soft, false) => neuron.reset_derivative::<false, false>(step.membrane, step.spike, g),
             (ResetKind::Soft, true) => neuron.reset_derivative::<false, true>(step.membrane, step.spike, g),

@@ -136,7 +136,7 @@ pub struct TrainArguments {
     /// Slope that stands in for the spike's derivative [default: adali].
     #[arg(long, value_enum, help_heading = SURROGATE)]
     surrogate: Option<SurrogateKind>,
-    /// Sharpness k of the surrogate [default: 4 for sigmoid, 2 for arctan, 1 for triangle].
+    /// Sharpness k of the surrogate [default: as --surrogate says].
     #[arg(long, value_name = "K", help_heading = SURROGATE)]
     sharpness: Option<f32>,
     /// What sets AdaLi's bounds [default: manual].

@@ -17,8 +17,10 @@ use anyhow::Result;
 use serde::Serialize;
 use std::sync::atomic::AtomicBool;
 
-const KINDS: [SurrogateKind; 4] =
-    [SurrogateKind::Adali, SurrogateKind::Sigmoid, SurrogateKind::Arctan, SurrogateKind::Triangle];
+/// Every slope that has kernels of its own; AdaLi comes first.
+fn kinds() -> impl Iterator<Item = SurrogateKind> {
+    SurrogateKind::all().iter().copied().filter(|&kind| kind != SurrogateKind::Rectangle)
+}
 
 /// Early and late layers of image networks, and one of event frames.
 pub const SHAPES: [LayerShape; 3] =
@@ -65,7 +67,8 @@ pub fn operation_costs<B: Backend>(
     stop: &AtomicBool,
 ) -> Result<Option<OperationCosts>> {
     let backward = |kind, bits| Operation::SpikeBackward { kind, neuron: usual_neuron(), bits };
-    let slopes = KINDS.map(|kind| backward(kind, false));
+    let slopes: Vec<_> = kinds().map(|kind| backward(kind, false)).collect();
+    let names: Vec<_> = kinds().map(SurrogateKind::name).collect();
     let saved = [backward(SurrogateKind::Adali, false), backward(SurrogateKind::Adali, true)];
     let histogram = [false, true].map(|histogram| Operation::NormLifForward { histogram });
     let all = [&slopes[..], &saved, &histogram].concat();
@@ -81,7 +84,7 @@ pub fn operation_costs<B: Backend>(
                 .map(|records| records.iter().zip(names).map(Cost::of).collect::<Vec<_>>()),
         )
     };
-    let Some(slopes) = costs(&slopes, &KINDS.map(SurrogateKind::name))? else { return Ok(None) };
+    let Some(slopes) = costs(&slopes, &names)? else { return Ok(None) };
     let Some(mut saved) = costs(&saved, &["currents", "bits"])? else { return Ok(None) };
     let Some(histogram) = costs(&histogram, &["without", "with"])? else { return Ok(None) };
     let (span, volume) = (shape.span, shape.neurons());
@@ -123,7 +126,7 @@ mod tests {
             assert!((costs.firing_rate - wanted).abs() < 0.2 * wanted, "{costs:?}");
             assert!(costs.inside > 0.0 && costs.inside < 0.7, "{costs:?}");
             let names = |costs: &[Cost]| costs.iter().map(|cost| cost.name.clone()).collect::<Vec<_>>().join(" ");
-            assert_eq!(names(&costs.slopes), "adali sigmoid arctan triangle");
+            assert_eq!(names(&costs.slopes), "adali sigmoid arctan triangle softsign");
             assert_eq!((names(&costs.saved), names(&costs.histogram)), ("currents bits".into(), "without with".into()));
             for all in [&costs.slopes, &costs.saved, &costs.histogram] {
                 assert_eq!(all[0].ratio, Timing { median: 1.0, min: 1.0, max: 1.0 });

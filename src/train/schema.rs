@@ -194,12 +194,7 @@ pub const NEURON: &[Key] = &[
 /// `[network.surrogate]`.
 pub const SURROGATE: &[Key] = &[
     required("kind", Kind::Word(words::<SurrogateKind>), "Which slope."),
-    key(
-        "sharpness",
-        Kind::Number,
-        "4 for sigmoid, 2 for arctan, 1 for triangle",
-        "Sharpness; adali and rectangle have none.",
-    ),
+    key("sharpness", Kind::Number, "that of the kind", "Sharpness k; adali and rectangle have none."),
 ];
 
 const KERNEL: Key = required("kernel", Kind::Extent, "Rows and columns of the kernel.");

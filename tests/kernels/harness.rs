@@ -303,8 +303,10 @@ pub fn constants(neuron: Neuron) -> NeuronConstants {
     neuron.into()
 }
 
-pub const SLOPES: [SurrogateKind; 4] =
-    [SurrogateKind::Adali, SurrogateKind::Sigmoid, SurrogateKind::Arctan, SurrogateKind::Triangle];
+/// Every slope that has kernels of its own.
+pub fn slopes() -> impl Iterator<Item = SurrogateKind> {
+    SurrogateKind::all().iter().copied().filter(|&kind| kind != SurrogateKind::Rectangle)
+}
 
 pub fn surrogate(kind: SurrogateKind) -> Surrogate {
     Surrogate::new(kind)

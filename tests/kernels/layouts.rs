@@ -2,6 +2,7 @@
 
 use adali::backend::gpu::{params, tile};
 use adali::kernels::REPORT;
+use adali::surrogate::{Surrogate, SurrogateKind};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
@@ -55,6 +56,11 @@ fn parameter_structs_are_laid_out_alike() {
         assert!(names.insert(name), "two structs are named {name}");
     }
     assert!(names.len() > 40, "{} structs", names.len());
+    for &kind in SurrogateKind::all() {
+        let (number, ..) = params::slope(&Surrogate::new(kind), 1.0);
+        let name = if kind == SurrogateKind::Rectangle { SurrogateKind::Adali } else { kind };
+        assertions += &format!("static_assert(uint32_t(SlopeKind::{name:?}) == {number}, \"{name:?}\");\n");
+    }
     if !Path::new(env!("ADALI_NVCC")).exists() {
         eprintln!("LEFT OUT: the nvcc that compiled the kernels is not on this machine");
         return;

@@ -4,7 +4,7 @@ use crate::launch;
 use crate::oracle::Rng;
 use crate::support::Case;
 use crate::support::layers::{avg_pool, conv, dropout, linear, max_pool, network, readout, spiking_readout};
-use crate::support::structures::{SURROGATES, vary};
+use crate::support::structures::vary;
 use adali::backend::cpu::Cpu;
 use adali::backend::gpu::cuda::Cuda;
 use adali::backend::gpu::tile::Card;
@@ -14,7 +14,7 @@ use adali::data::{Augmentation, SampleShape};
 use adali::network::model::{Model, Pass};
 use adali::network::parameters::Part;
 use adali::network::{InputMode, NetworkSpec, Norm};
-use adali::surrogate::Bounds;
+use adali::surrogate::{Bounds, SurrogateKind};
 
 const CLASSES: usize = 3;
 const STEPS: u64 = 3;
@@ -211,7 +211,7 @@ fn compare(precision: Precision, losses: f64, gradients: f64, flips: f64) {
         UpdateRule::Adam { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, decoupled: true },
     ];
     for (i, (name, spec)) in networks().into_iter().enumerate() {
-        for (j, &kind) in SURROGATES.iter().enumerate() {
+        for (j, &kind) in SurrogateKind::all().iter().enumerate() {
             let mut spec = vary(spec.clone(), &mut rng);
             spec.surrogate = adali::surrogate::Surrogate::new(kind);
             if name == "frames" {
@@ -256,7 +256,7 @@ fn compare(precision: Precision, losses: f64, gradients: f64, flips: f64) {
             compared += 1;
         }
     }
-    assert_eq!(compared, 7 * SURROGATES.len());
+    assert_eq!(compared, 7 * SurrogateKind::all().len());
     assert!((3..=27).contains(&recorded), "{recorded} of 30 with graphs");
     println!("{}: {gradients_compared} gradients; loss, flips, gradients apart by up to {largest:?}", precision.name());
     // In 16 bits only where no spike has parted and no potential has crossed an edge.

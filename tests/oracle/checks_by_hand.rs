@@ -27,9 +27,10 @@ fn slopes_and_their_primitives() {
         [0.0, 0.0, 0.125, 0.25, 0.625, 1.0, 1.0]
     );
     assert_eq!([-0.5, 0.0, 0.5, 0.75].map(|z| Slope::rectangle().slope(z)), [1.0, 1.0, 1.0, 0.0]);
-    let others = [Slope::Sigmoid { k: 4.0 }, Slope::Arctan { k: 2.0 }, Slope::Triangle { k: 1.0 }];
-    assert_eq!(others.map(|slope| slope.slope(0.0)), [1.0, 1.0, 1.0]);
-    assert_close(&others.map(|slope| slope.slope(0.5)), &[0.419_974_341_614_026_1, 0.288_400_439_142_001, 0.5]);
+    let usual = [4.0, 2.0, 1.0, 2.0];
+    let others: [_; 4] = std::array::from_fn(|i| Slope::formula(Slope::FORMULAS[i], usual[i]));
+    assert_eq!(others.map(|slope| slope.slope(0.0)), [1.0; 4]);
+    assert_close(&others.map(|slope| slope.slope(0.5)), &[0.419_974_341_614_026_1, 0.288_400_439_142_001, 0.5, 0.25]);
     let mut compared = 0;
     for slope in others.into_iter().chain([adali]) {
         assert!(slope.primitive(-1e9).abs() < 1e-8 && (slope.primitive(1e9) - 1.0).abs() < 1e-8);
@@ -40,7 +41,7 @@ fn slopes_and_their_primitives() {
             compared += 1;
         }
     }
-    assert_eq!(compared, 4 * 600);
+    assert_eq!(compared, 5 * 600);
 }
 
 /// Three steps with theta = 1, lambda = .5, kappa = 2 and g = .5 left, 1.5 right of the threshold.

@@ -31,9 +31,28 @@ pub enum Slope {
         /// Height.
         k: f64,
     },
+    /// (k/2) / (1 + k|z|)^2.
+    Softsign {
+        /// Steepness.
+        k: f64,
+    },
 }
 
 impl Slope {
+    /// The slopes that are formulas of one steepness.
+    pub const FORMULAS: [&str; 4] = ["sigmoid", "arctan", "triangle", "softsign"];
+
+    /// One of them by name.
+    pub fn formula(name: &str, k: f64) -> Self {
+        match name {
+            "sigmoid" => Self::Sigmoid { k },
+            "arctan" => Self::Arctan { k },
+            "triangle" => Self::Triangle { k },
+            "softsign" => Self::Softsign { k },
+            _ => panic!("no formula {name}"),
+        }
+    }
+
     /// The rectangle of STBP: height 1 on [-.5, .5].
     pub fn rectangle() -> Self {
         Self::Adali { left: 0.5, right: 0.5, alpha: 0.5, beta: 0.5 }
@@ -57,6 +76,7 @@ impl Slope {
                 (k / 2.0) / (1.0 + scaled * scaled)
             }
             Self::Triangle { k } => (k - k * k * z.abs()).max(0.0),
+            Self::Softsign { k } => (k / 2.0) / (1.0 + k * z.abs()).powi(2),
         }
     }
 
@@ -81,6 +101,7 @@ impl Slope {
                 let tail = 0.5 * edge * edge;
                 if z < 0.0 { tail } else { 1.0 - tail }
             }
+            Self::Softsign { k } => 0.5 + 0.5 * k * z / (1.0 + k * z.abs()),
         }
     }
 
@@ -98,6 +119,7 @@ impl Slope {
         match *self {
             Self::Adali { left, right, .. } => pieces(left, right),
             Self::Triangle { k } => pieces(1.0 / k, 1.0 / k),
+            Self::Softsign { .. } => usize::from(0.0 <= z),
             Self::Sigmoid { .. } | Self::Arctan { .. } => 0,
         }
     }

@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
-SHARPNESS = {"sigmoid": 4.0, "arctan": 2.0, "triangle": 1.0}
+SHARPNESS = {"sigmoid": 4.0, "arctan": 2.0, "triangle": 1.0, "softsign": 2.0}
 BATCH_NORM_EPS = 1e-5
 WEIGHT_NORM_EPS = 1e-4
 
@@ -62,6 +62,8 @@ def slope(z, surrogate, bounds, spikes):
         return (k / 2) / (1 + (math.pi * k * z / 2) ** 2)
     if kind == "triangle":
         return (k - k * k * z.abs()).clamp(min=0)
+    if kind == "softsign":
+        return (k / 2) / (1 + k * z.abs()) ** 2
     if kind == "rectangle":
         bounds = torch.full((4,), 0.5, dtype=z.dtype)
     elif kind != "adali":

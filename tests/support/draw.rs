@@ -205,7 +205,6 @@ fn oracle_neuron(spec: &NetworkSpec) -> Neuron {
 }
 
 fn oracle_slopes(spec: &NetworkSpec, bounds: &[Bounds]) -> Vec<Slope> {
-    let k = |usual: f64| spec.surrogate.sharpness.map_or(usual, f64::from);
     let adali = |b: &Bounds| {
         let [left, right, alpha, beta] = [b.left, b.right, b.alpha, b.beta].map(f64::from);
         Slope::Adali { left, right, alpha, beta }
@@ -213,9 +212,10 @@ fn oracle_slopes(spec: &NetworkSpec, bounds: &[Bounds]) -> Vec<Slope> {
     match spec.surrogate.kind {
         SurrogateKind::Adali => bounds.iter().map(adali).collect(),
         SurrogateKind::Rectangle => vec![Slope::rectangle()],
-        SurrogateKind::Sigmoid => vec![Slope::Sigmoid { k: k(4.0) }],
-        SurrogateKind::Arctan => vec![Slope::Arctan { k: k(2.0) }],
-        SurrogateKind::Triangle => vec![Slope::Triangle { k: k(1.0) }],
+        kind => {
+            let k = spec.surrogate.sharpness.or(kind.usual_sharpness()).expect("a formula");
+            vec![Slope::formula(kind.name(), f64::from(k))]
+        }
     }
 }
 

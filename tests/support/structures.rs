@@ -9,13 +9,6 @@ use adali::surrogate::{Surrogate, SurrogateKind};
 
 pub const RESETS: [(ResetKind, bool); 4] =
     [(ResetKind::Soft, false), (ResetKind::Soft, true), (ResetKind::Hard, false), (ResetKind::Hard, true)];
-pub const SURROGATES: [SurrogateKind; 5] = [
-    SurrogateKind::Adali,
-    SurrogateKind::Rectangle,
-    SurrogateKind::Sigmoid,
-    SurrogateKind::Arctan,
-    SurrogateKind::Triangle,
-];
 /// On both sides of 16, 32 and 64, where lanes and words end.
 pub const CHANNELS: [usize; 11] = [1, 2, 3, 16, 17, 31, 32, 33, 48, 64, 65];
 
@@ -23,7 +16,7 @@ pub const CHANNELS: [usize; 11] = [1, 2, 3, 16, 17, 31, 32, 33, 48, 64, 65];
 pub fn vary(mut spec: NetworkSpec, rng: &mut Rng) -> NetworkSpec {
     let (reset, detach) = RESETS[rng.below(4)];
     spec.neuron = random_neuron(reset, detach, rng);
-    spec.surrogate = Surrogate::new(SURROGATES[rng.below(5)]);
+    spec.surrogate = Surrogate::new(SurrogateKind::all()[rng.below(SurrogateKind::all().len())]);
     if rng.below(3) == 0 && spec.surrogate.needs_membrane() {
         spec.surrogate.sharpness = Some(rng.uniform(0.7, 3.0) as f32);
     }

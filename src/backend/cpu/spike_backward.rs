@@ -10,7 +10,7 @@ use crate::backend::shape::{Pool, Span, Volume};
 use crate::backend::{Neurons, NormState, Saved};
 use crate::host::zeros;
 use crate::neuron::{Neuron, ResetKind};
-use crate::surrogate::{MembraneSlope, Slope};
+use crate::surrogate::{Formula, Slope, match_slope};
 use anyhow::Result;
 use rayon::prelude::*;
 
@@ -42,12 +42,12 @@ trait LaneSlope {
     fn at<const L: usize>(&self, channel: usize, d: &[f32; L], fired: &[u32; L]) -> [f32; L];
 }
 
-impl<S: MembraneSlope> LaneSlope for S {
+impl<S: Formula> LaneSlope for S {
     #[inline(always)]
     fn at<const L: usize>(&self, _: usize, d: &[f32; L], _: &[u32; L]) -> [f32; L] {
         let mut g = [0.0; L];
         for i in 0..L {
-            g[i] = MembraneSlope::at(*self, d[i]);
+            g[i] = Formula::at(*self, d[i]);
         }
         g
     }
@@ -114,13 +114,10 @@ impl SpikeBackward<'_> {
         out: &mut [f32],
         buffers: (&mut Vec<f32>, &mut Vec<f32>),
     ) {
-        match (saved, self.slope) {
-            (ImageSaved::Bits { .. }, _) => self.pixels::<HARD, DETACH, _>(&self.table, saved, upstream, out, buffers),
-            (_, Slope::Window) => self.pixels::<HARD, DETACH, _>(&self.table, saved, upstream, out, buffers),
-            (_, Slope::Sigmoid(slope)) => self.pixels::<HARD, DETACH, _>(slope, saved, upstream, out, buffers),
-            (_, Slope::Arctan(slope)) => self.pixels::<HARD, DETACH, _>(slope, saved, upstream, out, buffers),
-            (_, Slope::Triangle(slope)) => self.pixels::<HARD, DETACH, _>(slope, saved, upstream, out, buffers),
-        }
+        let slope = if matches!(saved, ImageSaved::Bits { .. }) { Slope::Window } else { self.slope };
+        match_slope!(slope,
+            Window => self.pixels::<HARD, DETACH, _>(&self.table, saved, upstream, out, buffers),
+            formula => self.pixels::<HARD, DETACH, _>(formula, saved, upstream, out, buffers))
     }
 
     #[inline(always)]

@@ -183,7 +183,7 @@ impl<D: Driver> Gpu<D> {
         out: &mut Floats<D>,
     ) -> Result<()> {
         let (windows, windows_per_channel) = Self::windows_for(neurons);
-        let (_, slope_name, slope) = params::slope(neurons.surrogate.slope(neurons.neuron.threshold));
+        let (_, slope_name, slope) = params::slope(&neurons.surrogate, neurons.neuron.threshold);
         let places = places(span, volume);
         // Where bits do not suffice the membranes are computed again, and AdaLi's bits with them: a membrane that is
         // rounded to be stored may come to lie on another side of the threshold or of the window's end.
@@ -245,7 +245,7 @@ impl<D: Driver> Gpu<D> {
         let NormBackward { currents, current_steps, state, batch, gain_grad, bias_grad, gradient, current_bias_grad } =
             norm;
         let (windows, windows_per_channel) = Self::windows_for(neurons);
-        let (slope_kind, _, slope) = params::slope(neurons.surrogate.slope(neurons.neuron.threshold));
+        let (slope_kind, _, slope) = params::slope(&neurons.surrogate, neurons.neuron.threshold);
         let places = places(span, volume);
         let launch = self.over_places(places);
         // Membranes that are computed again wait in shared memory, if they fit.

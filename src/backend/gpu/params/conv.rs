@@ -1,6 +1,6 @@
 //! Convolutions and what makes their operands.
 
-use super::{ConvShape, Field, NeuronConstants, Params, Places, SlopeConstants, Tile};
+use super::{ConvShape, Field, NeuronConstants, Params, Places, Tile};
 use bytemuck::{Pod, Zeroable};
 
 params! {
@@ -64,20 +64,18 @@ params! {
         out: u64,
         spikes: u64,
         inside: u64,
-        membranes: u64,
         windows: u64,
         shape: ConvShape,
         tile: Tile,
         pool: u32,
         sum_steps: u32,
         windows_per_channel: u32,
-        slope: u32,
-        constants: SlopeConstants,
         neuron: NeuronConstants,
         below_h: u32,
         below_w: u32,
         below_words: u32,
         carry: u32,
+        padding: u32,
     }
 
     /// `conv_weight_grad`

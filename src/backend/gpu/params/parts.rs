@@ -4,7 +4,7 @@ use super::{Field, Params};
 use crate::backend::shape::{self, PoolKind};
 use crate::data::sampling;
 use crate::neuron::{Neuron, ResetKind};
-use crate::surrogate::{Slope, Window};
+use crate::surrogate::{Surrogate, SurrogateKind, Window};
 use bytemuck::{Pod, Zeroable};
 
 params! {
@@ -136,13 +136,12 @@ impl From<Neuron> for NeuronConstants {
 }
 
 /// A slope's number in `kernels/surrogate.cuh`, its name in kernels' names, and its constants.
-pub fn slope(slope: Slope) -> (u32, &'static str, SlopeConstants) {
-    match slope {
-        Slope::Window => (0, "adali", SlopeConstants::default()),
-        Slope::Sigmoid(s) => (1, "sigmoid", SlopeConstants { height: 0.0, rate: s.rate() }),
-        Slope::Arctan(s) => (2, "arctan", SlopeConstants { height: s.height(), rate: s.rate() }),
-        Slope::Triangle(s) => (3, "triangle", SlopeConstants { height: s.height(), rate: s.rate() }),
-    }
+pub fn slope(surrogate: &Surrogate, threshold: f32) -> (u32, &'static str, SlopeConstants) {
+    let kind = if surrogate.needs_membrane() { surrogate.kind } else { SurrogateKind::Adali };
+    let constants = surrogate.slope(threshold).constants();
+    let constants =
+        constants.map_or_else(SlopeConstants::default, |c| SlopeConstants { height: c.height, rate: c.rate });
+    (kind as u32, kind.name(), constants)
 }
 
 /// A window as the kernels read it.
