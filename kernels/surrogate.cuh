@@ -9,7 +9,7 @@ struct alignas(16) Window {
 
 DEVICE bool inside(const Window& w, float d) { return d >= -w.left && d <= w.right; }
 
-// Every slope that is a formula of the membrane: its name in kernels' names, and its struct. In the order of SurrogateKind.
+// Every slope that is a formula of the membrane, in the order of SurrogateKind: its name in kernels' names, its struct.
 #define FORMULAS(EACH) EACH(sigmoid, Sigmoid) EACH(arctan, Arctan) EACH(triangle, Triangle) EACH(softsign, Softsign)
 
 enum class SlopeKind : uint32_t {

@@ -1,7 +1,0 @@
-//! `cargo bench --bench input`
-
-mod criterion;
-
-fn main() -> anyhow::Result<()> {
-    criterion::bench("input")
-}

@@ -1,7 +1,0 @@
-//! `cargo bench --bench vote_spikes`
-
-mod criterion;
-
-fn main() -> anyhow::Result<()> {
-    criterion::bench("vote_spikes")
-}
