@@ -1,11 +1,9 @@
 //! `adali bench` as a person runs it.
 
-mod process;
-
+use crate::process::driver::driver;
+use crate::process::{adali, command, run};
 use adali::bench::operation::Operation;
 use adali::kernels::MODULES;
-use process::driver::driver;
-use process::{adali, command, run};
 use serde_json::Value;
 use std::fs;
 use std::path::Path;

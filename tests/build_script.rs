@@ -1,5 +1,4 @@
 //! `build.rs` with stand-ins for nvcc: what a person reads where it is missing, too old or broken.
-#![cfg(unix)]
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

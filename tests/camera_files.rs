@@ -1,13 +1,11 @@
 //! Recordings whose bytes leave something open (`tests/cases/events`, laid out by the published formats): each is read right,
 //! or refused with what to do.
 
-mod process;
-
+use crate::process::adali;
 use adali::data::events::format::{self, Format};
 use adali::data::events::options::{ReadOptions, Sensor};
 use adali::data::events::{Event, EventReader};
 use adali::error::InputError;
-use process::adali;
 use std::fs;
 use std::path::PathBuf;
 use tempfile::TempDir;

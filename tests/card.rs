@@ -1,10 +1,7 @@
 //! The program on the card made of software (`tests/card`): what it does with `--device cuda`, from the command line on.
-#![cfg(kernels)]
 
-mod process;
-
-use process::driver::with_card;
-use process::{Ran, adali, bytes, command, run};
+use crate::process::driver::with_card;
+use crate::process::{Ran, adali, bytes, command, run};
 use serde_json::Value;
 use std::path::Path;
 use tempfile::TempDir;

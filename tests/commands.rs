@@ -1,11 +1,9 @@
 //! The commands as a person runs them: `train`, `eval`, `inspect`, `info`, with good input and with bad.
 
-mod process;
-
 #[cfg(kernels)]
-use process::driver::with_card;
-use process::tensors::Tensors;
-use process::{
+use crate::process::driver::with_card;
+use crate::process::tensors::Tensors;
+use crate::process::{
     adali, assert_same, bytes, command, metrics, result, run, snapshot, tiny, train, write_images, write_network,
 };
 use safetensors::tensor::Dtype;
@@ -343,7 +341,7 @@ fn a_training_that_diverges_says_where_and_keeps_what_it_had() {
             adali(home.path(), &format!("eval run-{cases}")).done();
             assert_eq!(Tensors::read(&folder.join("state.safetensors")).progress()["epoch"], 1);
         }
-        process::assert_no_leftovers(&folder);
+        crate::process::assert_no_leftovers(&folder);
         cases += 1;
     }
     // A configuration changed behind a state is refused, and nothing is touched.

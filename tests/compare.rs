@@ -1,8 +1,6 @@
 //! `adali compare` as a person runs it: plans, means, failures, kills and resumes, hostile plan files.
 
-mod process;
-
-use process::{
+use crate::process::{
     Random, adali, assert_no_leftovers, bytes, command, finish, first_line, metrics, result, run, signal, snapshot,
 };
 use serde_json::Value;

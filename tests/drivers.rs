@@ -1,11 +1,9 @@
 //! NVIDIA drivers that are there and of no use: what is said of them, and that the CPU is taken instead.
 
-mod process;
-
+use crate::process::driver::driver;
+use crate::process::{Ran, adali, command, run};
 use adali::backend::gpu::cuda::Cuda;
 use adali::kernels::COMPILER;
-use process::driver::driver;
-use process::{Ran, adali, command, run};
 use std::fs;
 use std::path::Path;
 use tempfile::TempDir;

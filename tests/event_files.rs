@@ -1,16 +1,13 @@
 //! Recordings of events: files that other programs wrote or read (`tests/events`), and hostile ones.
 
-mod oracle;
-mod process;
-
+use crate::process::adali;
+use crate::rng::Rng;
 use adali::data::events::Event;
 use adali::data::events::format::Format;
 use adali::data::events::options::ReadOptions;
 use adali::data::{DataSource, Integration, load_frames};
 use adali::error::InputError;
 use anyhow::Result;
-use oracle::Rng;
-use process::adali;
 use std::fs;
 use std::path::PathBuf;
 use tempfile::TempDir;

@@ -1,10 +1,10 @@
 //! Recordings of events as a person uses them: simulated, integrated, cached, trained on; with bad input too.
 
-mod process;
-
+use crate::process::{
+    Ran, adali, assert_same, bytes, command, finish, metrics, result, run, signal, snapshot, write_images,
+};
 use adali::data::events::integrate::FramesBy;
 use adali::data::{DataSource, Integration, load_frames};
-use process::{Ran, adali, assert_same, bytes, command, finish, metrics, result, run, signal, snapshot, write_images};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -206,7 +206,7 @@ fn the_second_start_reads_the_cache_and_trains_the_same() {
         assert!(text.contains(line), "{line}: {text}");
     }
     assert!(!text.contains("cache"), "{text}");
-    process::assert_no_leftovers(cwd);
+    crate::process::assert_no_leftovers(cwd);
 }
 
 #[test]

@@ -1,13 +1,11 @@
 //! Events as text and as NumPy's arrays, in the ways in which people write them (`tests/cases`).
 
-mod process;
-
+use crate::process::adali;
 use adali::data::events::Event;
 use adali::data::events::format::Format;
 use adali::data::events::options::ReadOptions;
 use adali::error::InputError;
 use anyhow::Result;
-use process::adali;
 use std::fs;
 use std::path::PathBuf;
 

@@ -5,9 +5,13 @@
 
 mod kernels;
 mod launch;
+mod memory;
 mod networks;
+#[allow(dead_code, unused_imports)] // a part of it
 mod oracle;
+#[allow(dead_code, unused_imports)] // a part of it
 mod process;
 mod promises;
+#[allow(dead_code, unused_imports)] // a part of it
 mod support;
 mod trainings;

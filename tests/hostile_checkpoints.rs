@@ -1,9 +1,7 @@
 //! Checkpoints, configurations, networks, data and arguments that cannot be used: one line, exit code 2, nothing lost.
 
-mod process;
-
-use process::tensors::Tensors;
-use process::{Random, adali, bytes, copy, snapshot, tiny, train, write_images, write_network};
+use crate::process::tensors::Tensors;
+use crate::process::{Random, adali, bytes, copy, snapshot, tiny, train, write_images, write_network};
 use safetensors::tensor::Dtype;
 use serde_json::json;
 use std::fs;

@@ -1,11 +1,9 @@
 //! Memory and launches of the GPU backend, known on a rehearsal before anything is allocated: what is planned is what
 //! is taken, every launch is one that a card accepts, and a batch that is too large is refused with one that fits.
-#![cfg(kernels)]
 
-mod launch;
-mod oracle;
-mod process;
-
+use crate::oracle::Rng;
+use crate::process::driver::with_card;
+use crate::process::{command, run};
 use adali::autotune::{BoundsMode, BoundsSpec, Tuning};
 use adali::backend::gpu::cuda::Cuda;
 use adali::backend::gpu::tile::Card;
@@ -20,9 +18,6 @@ use adali::network::model::Pass;
 use adali::network::presets::Preset;
 use adali::network::{InputMode, Model, NetworkSpec, Norm, Plan};
 use adali::surrogate::{Surrogate, SurrogateKind};
-use oracle::Rng;
-use process::driver::with_card;
-use process::{command, run};
 use std::collections::{BTreeMap, BTreeSet};
 
 const PRESETS: [(Preset, Volume, usize); 5] = [
@@ -41,7 +36,7 @@ const LARGE: usize = 1 << 40;
 const SMALL: Card = Card { multiprocessors: 2, shared: 227 * 1024 };
 
 fn gpu(card: Card, precision: Precision, memory: usize) -> Gpu<Cuda> {
-    Gpu::new(launch::open_with(0, memory), card, precision, "under test".into(), true)
+    Gpu::new(crate::launch::open_with(0, memory), card, precision, "under test".into(), true)
 }
 
 fn network(preset: Preset, input: Volume, classes: usize) -> (NetworkSpec, Plan) {
@@ -303,7 +298,7 @@ fn a_batch_that_is_too_large_is_refused_with_one_that_fits() {
 
 #[test]
 fn the_program_says_so_in_one_sentence() {
-    if launch::on_card() {
+    if crate::launch::on_card() {
         return; // its memory is not for a test to choose
     }
     let home = tempfile::TempDir::new().unwrap();

@@ -1,8 +1,6 @@
 //! What a person is told: on one line, by the name of what is wrong, and never more than text.
 
-mod process;
-
-use process::{adali, bytes, command, run, snapshot};
+use crate::process::{adali, bytes, command, run, snapshot};
 use std::fs;
 use std::path::Path;
 use tempfile::TempDir;

@@ -1,17 +1,15 @@
 //! Every reader of files, on thousands of damaged ones, pipes, devices and folders: each is read or refused as what a person
 //! gave, in one line, in seconds, and in bounded memory. A process for each reader, under `ulimit`.
-#![cfg(target_os = "linux")]
 
 #[path = "mutated/mutations.rs"]
 mod mutations;
-mod process;
 #[path = "mutated/readers.rs"]
 mod readers;
 
+use crate::process::bytes;
+use crate::rng::Rng;
 use adali::error::exit_code;
 use mutations::mutated;
-use mutations::rng::Rng;
-use process::bytes;
 use readers::{FORMATS, OTHERS, Reader};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -32,7 +30,7 @@ const LONGEST: Duration = Duration::from_secs(5);
 fn under_limits(names: &[&str]) {
     for name in names {
         let limited = format!(
-            "ulimit -v {MEMORY} && ulimit -t {SECONDS} && exec \"$0\" --exact --ignored --nocapture reads_mutated_files"
+            "ulimit -v {MEMORY} && ulimit -t {SECONDS} && exec \"$0\" --exact --ignored --nocapture mutated_files::reads_mutated_files"
         );
         let mut command = Command::new("sh");
         command.arg("-c").arg(limited).arg(std::env::current_exe().unwrap());
@@ -42,7 +40,7 @@ fn under_limits(names: &[&str]) {
             .env("RAYON_NUM_THREADS", "2")
             .stdin(Stdio::null());
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let ran = process::finish(child, name);
+        let ran = crate::process::finish(child, name);
         let said = ran.out.lines().find(|line| line.contains("refused"));
         assert!(ran.code == Some(0) && said.is_some(), "the last file is in {}: {ran}", folder(name).display());
         println!("{}", said.unwrap());

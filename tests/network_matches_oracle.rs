@@ -1,9 +1,13 @@
 //! A whole training step of a network on the CPU backend against the f64 oracle: membranes, spikes, logits, loss
 //! and the gradient of every parameter; the same bits for any number of threads; no currents in memory.
 
-mod oracle;
-mod support;
-
+use crate::oracle::Rng;
+use crate::support::compare::{gradient_norm, pass};
+use crate::support::layers::{
+    avg_pool, conv, conv_of, dropout, linear, max_pool, network, random_input, random_neuron, readout, spiking_readout,
+};
+use crate::support::structures::{CHANNELS, RESETS, structures, vary};
+use crate::support::{Case, Drawn, Outcome, check, draw, run_model};
 use adali::backend::LossSpec;
 use adali::backend::cpu::Cpu;
 use adali::network::model::{Model, Pass};
@@ -12,16 +16,9 @@ use adali::network::spec::{LayerSpec, Synapse};
 use adali::network::{InputMode, Norm, Plan, Volume};
 use adali::neuron::ResetKind;
 use adali::surrogate::{Surrogate, SurrogateKind};
-use oracle::Rng;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use rayon::prelude::*;
-use support::compare::{gradient_norm, pass};
-use support::layers::{
-    avg_pool, conv, conv_of, dropout, linear, max_pool, network, random_input, random_neuron, readout, spiking_readout,
-};
-use support::structures::{CHANNELS, RESETS, structures, vary};
-use support::{Case, Drawn, Outcome, check, draw, run_model};
 
 /// With whether a batch norm uses the batch's statistics.
 const NORMS: [(Norm, bool); 4] = [(Norm::None, true), (Norm::Batch, true), (Norm::Batch, false), (Norm::Weight, true)];

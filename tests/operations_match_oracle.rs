@@ -3,9 +3,12 @@
 
 #[path = "operations/extents.rs"]
 mod extents;
-mod oracle;
-mod support;
 
+use crate::oracle::{AdamW, AdamWState, Rng, Sgd, norm};
+use crate::support::compare::{pass, run_model_at};
+use crate::support::layers::{conv, linear, max_pool, network, random_input, readout};
+use crate::support::structures::vary;
+use crate::support::{Case, draw, run_model};
 use adali::autotune::{BINS, Histogram, RANGE};
 use adali::backend::cpu::Cpu;
 use adali::backend::{Histograms, Step, Update, UpdateRule};
@@ -16,12 +19,7 @@ use adali::network::parameters::{Parameter, Part};
 use adali::network::{Model, Norm};
 use adali::surrogate::Surrogate;
 use adali::surrogate::SurrogateKind;
-use oracle::{AdamW, AdamWState, Rng, Sgd, norm};
 use std::collections::BTreeSet;
-use support::compare::{pass, run_model_at};
-use support::layers::{conv, linear, max_pool, network, random_input, readout};
-use support::structures::vary;
-use support::{Case, draw, run_model};
 
 /// Every count lies between those of the membranes that surely fall into a bin and those that may.
 #[track_caller]

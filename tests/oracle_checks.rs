@@ -1,14 +1,12 @@
 //! Checks of the oracle itself: its gradients against finite differences, its values against cases done by hand.
 
-mod oracle;
-
 #[path = "oracle/checks_by_hand.rs"]
 mod checks_by_hand;
 #[path = "oracle/layers_by_hand.rs"]
 mod layers_by_hand;
 
-use oracle::finite_difference::{Case, Report, check};
-use oracle::{Input, Layer, Loss, Network, Neuron, Norm, Params, Reset, Rng, Slope, SpikeModel, Tensor, run};
+use crate::oracle::finite_difference::{Case, Report, check};
+use crate::oracle::{Input, Layer, Loss, Network, Neuron, Norm, Params, Reset, Rng, Slope, SpikeModel, Tensor, run};
 
 const MEAN_CE: Loss = Loss { mse: 0.0, tet: false, smoothing: 0.0 };
 

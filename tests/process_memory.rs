@@ -1,12 +1,9 @@
 //! The memory of the process: what a training plans is what it takes, for every preset, and where a limit does not hold
 //! that, the program says so in one line and never aborts.
-#![cfg(target_os = "linux")]
 
-mod process;
-
+use crate::process::{Ran, command, result, run};
 use adali::network::presets::Preset;
 use clap::ValueEnum;
-use process::{Ran, command, result, run};
 use safetensors::tensor::{Dtype, TensorView};
 use std::fs;
 use std::path::Path;
@@ -57,7 +54,7 @@ fn watched(mut command: Command) -> (Ran, f64) {
             std::thread::sleep(Duration::from_millis(1));
         }
     });
-    let ran = process::finish(child, &what);
+    let ran = crate::process::finish(child, &what);
     (ran, watch.join().unwrap())
 }
 

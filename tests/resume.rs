@@ -1,9 +1,7 @@
 //! Trainings that are killed, interrupted, out of space or out of readers, and then continued: as if nothing had been.
 
-mod process;
-
-use process::tensors::Tensors;
-use process::{
+use crate::process::tensors::Tensors;
+use crate::process::{
     Random, adali, assert_no_leftovers, assert_same, bytes, command, copy, finish, first_line, run, signal, snapshot,
     tiny, train, write_images, write_network,
 };
@@ -116,7 +114,7 @@ fn a_finished_run_says_its_result_again() {
     let home = TempDir::new().unwrap();
     let folder = train(home.path(), "run", "");
     let before = snapshot(&folder);
-    let accuracy = process::result(&folder)["test_accuracy"].as_f64().unwrap();
+    let accuracy = crate::process::result(&folder)["test_accuracy"].as_f64().unwrap();
     for _ in 0..2 {
         let ran = adali(home.path(), "train --resume run").done();
         assert!(ran.out.contains(&format!("test accuracy {:.2} %", 100.0 * accuracy)), "{ran}");

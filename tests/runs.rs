@@ -1,8 +1,6 @@
 //! Folders that two processes share, files that must not be overwritten, runs that are replaced, readers that leave.
 
-mod process;
-
-use process::{
+use crate::process::{
     Ran, Random, adali, assert_same, bytes, command, copy, finish, first_line, result, signal, snapshot, tiny, train,
     write_images,
 };
@@ -120,7 +118,7 @@ fn files_of_different_runs_are_refused() {
     result.as_object_mut().unwrap().remove("identity").unwrap();
     fs::write(old.join("result.json"), result.to_string()).unwrap();
     for file in ["model.safetensors", "state.safetensors"] {
-        let mut tensors = process::tensors::Tensors::read(&old.join(file));
+        let mut tensors = crate::process::tensors::Tensors::read(&old.join(file));
         let text = tensors.descriptions["config"].as_str().unwrap().split("# adali").next().unwrap().to_string();
         tensors.descriptions.insert("config".into(), json!(text));
         tensors.write(&old.join(file));

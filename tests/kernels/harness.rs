@@ -2,7 +2,6 @@
 //!
 //! Tests draw tensors in PyTorch's order, `[T, N, C, H, W]`, and hand them to the CPU backend with
 //! [`Tensor::cpu_floats`] and to kernels with [`Device::values`].
-#![allow(dead_code)]
 
 use crate::launch;
 use crate::oracle::Rng;

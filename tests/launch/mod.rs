@@ -1,8 +1,6 @@
 //! The device that the tests of kernels run on: one of the card made of software (`tests/card`), each with an order of
 //! blocks, warps, streams and copies of its own; or with `ADALI_TEST_DEVICE=cuda` the first NVIDIA card.
 
-#![allow(dead_code)] // each test program uses a part of this
-
 use adali::backend::gpu::cuda::Cuda;
 use adali::backend::gpu::tile::Card;
 use adali::backend::gpu::{Driver, Launch};

@@ -1,10 +1,6 @@
 //! Damage: flipped bits, wrong numbers, cuts, splices of two files, repeated and lost parts.
 
-#[path = "../oracle/rng.rs"]
-#[allow(dead_code)] // the oracle draws more
-pub mod rng;
-
-use rng::Rng;
+use crate::rng::Rng;
 
 /// Numbers that headers lie with.
 const NUMBERS: [u64; 12] =

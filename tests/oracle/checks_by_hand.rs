@@ -1,7 +1,7 @@
 //! Slopes, neurons, losses and optimisers of the oracle against cases done by hand; a module of
 //! `tests/oracle_checks.rs` alone.
 
-use super::oracle::{
+use crate::oracle::{
     AdamW, AdamWState, Loss, Neuron, Reset, Sgd, Slope, SpikeModel, Tensor, loss_and_gradient, neuron_backward,
     neuron_forward,
 };

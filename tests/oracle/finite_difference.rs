@@ -7,8 +7,7 @@
 
 use super::neuron::slope_of;
 use super::{
-    Forward, Input, Layer, LayerGradients, Loss, Network, Params, Rng, SpikeModel, Tensor, forward, loss_and_gradient,
-    run,
+    Forward, Input, LayerGradients, Loss, Network, Params, Rng, SpikeModel, Tensor, forward, loss_and_gradient, run,
 };
 
 /// A network with all it needs to compute a loss.

@@ -1,10 +1,10 @@
 //! Layers of the oracle against cases done by hand; a module of `tests/oracle_checks.rs` alone.
 
 use super::checks_by_hand::assert_close;
-use super::oracle::conv::conv_forward;
-use super::oracle::norm::{batch_forward, standardise_weight, training_statistics};
-use super::oracle::pool::{Window, avg_pool_backward, avg_pool_forward, dropout, max_pool_backward, max_pool_forward};
-use super::oracle::{Filter, Input, Layer, LayerParams, Loss, Network, Norm, Params, SpikeModel, Tensor, run};
+use crate::oracle::conv::conv_forward;
+use crate::oracle::norm::{batch_forward, standardise_weight, training_statistics};
+use crate::oracle::pool::{Window, avg_pool_backward, avg_pool_forward, dropout, max_pool_backward, max_pool_forward};
+use crate::oracle::{Filter, Input, Layer, LayerParams, Loss, Network, Norm, Params, SpikeModel, Tensor, run};
 
 /// Two channels of 2x3, kernel 2x1, stride 2, padding 1: only the products inside the image.
 #[test]

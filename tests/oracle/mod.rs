@@ -6,7 +6,6 @@
 //! [`run`] does a forward and an explicit backward pass. With [`SpikeModel::Smooth`] the spike is the integral
 //! of its surrogate slope, so that the same backward code computes a true derivative, which
 //! [`finite_difference`] can check.
-#![allow(dead_code, unused_imports)]
 
 pub mod backward;
 pub mod conv;

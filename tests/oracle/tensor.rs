@@ -27,22 +27,6 @@ impl Tensor {
         self.shape[..].try_into().expect("an activation [T, N, C, H, W]")
     }
 
-    /// Position of `index` in `data`.
-    pub fn offset<const D: usize>(&self, index: [usize; D]) -> usize {
-        assert_eq!(D, self.shape.len());
-        let mut offset = 0;
-        for (i, extent) in index.into_iter().zip(&self.shape) {
-            assert!(i < *extent, "index {index:?} outside shape {:?}", self.shape);
-            offset = offset * extent + i;
-        }
-        offset
-    }
-
-    /// The value at `index`.
-    pub fn at<const D: usize>(&self, index: [usize; D]) -> f64 {
-        self.data[self.offset(index)]
-    }
-
     /// Channel of the element at `offset` of an activation `[T, N, C, H, W]`.
     pub fn channel(&self, offset: usize) -> usize {
         let [_, _, channels, height, width] = self.dims5();

@@ -42,10 +42,6 @@ impl Tensors {
         data.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect()
     }
 
-    pub fn shape(&self, name: &str) -> &[usize] {
-        &self.all.get(name).unwrap_or_else(|| panic!("no {name} among {:?}", self.all.keys())).1
-    }
-
     /// Replaces the bytes of a tensor from its start.
     pub fn poke(&mut self, name: &str, bytes: &[u8]) {
         self.all.get_mut(name).unwrap().2[..bytes.len()].copy_from_slice(bytes);

@@ -5,7 +5,7 @@ use crate::oracle::neuron::slope_of;
 use crate::oracle::{Forward, LayerTrace, Loss, Neuron, Reset, Rng, Slope, SpikeModel, Tensor, forward};
 use adali::backend::cpu::{Cpu, Set};
 use adali::backend::shape::Extent;
-use adali::backend::{Backend, LossSpec, Normalisation, Storage, dropout_mask, keeps};
+use adali::backend::{LossSpec, Normalisation, Storage, dropout_mask, keeps};
 use adali::data::SampleShape;
 use adali::network::parameters::{Parameter, Part};
 use adali::network::spec::{LayerSpec, Synapse};

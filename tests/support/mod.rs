@@ -1,6 +1,5 @@
 //! What the tests of the network and of the backend's operations share: random networks with their parameters
 //! and data ([`draw`]), run on the CPU and compared with the oracle ([`compare`]).
-#![allow(dead_code, unused_imports)]
 
 pub mod compare;
 pub mod draw;

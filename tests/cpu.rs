@@ -1,0 +1,9 @@
+//! The library on the CPU, against an oracle in f64.
+
+mod configuration;
+mod data_files;
+mod network_matches_oracle;
+mod operations_match_oracle;
+mod oracle;
+mod oracle_checks;
+mod support;
