@@ -1,13 +1,13 @@
 # `cargo` builds everything; this file fetches the one tool that cargo cannot.
 
-# 13.0: drivers from 580 on accept it. cuobjdump and nvdisasm are on PyPI from 13.2 on; they read older files.
+# CUDA 13.0 needs driver 580 or newer. PyPI has cuobjdump and nvdisasm from 13.2 on; they also read older files.
 WHEELS := nvidia-cuda-nvcc==13.0.88 nvidia-nvvm==13.0.88 nvidia-cuda-crt==13.0.88 \
           nvidia-cuda-runtime==13.0.96 nvidia-cuda-cccl==13.0.85 \
           nvidia-cuda-cuobjdump==13.5.37 nvidia-cuda-nvdisasm==13.5.37
 
 .PHONY: help cuda
 
-help: ## This list.
+help: ## Lists the targets.
 	@sed -n 's/^\([a-z-]*\):.*## /make \1	/p' Makefile
 
 cuda: ## Puts nvcc, cuobjdump and nvdisasm into .cuda/ (about 300 MB from PyPI; needs python3 with pip or venv).
@@ -15,8 +15,8 @@ cuda: ## Puts nvcc, cuobjdump and nvdisasm into .cuda/ (about 300 MB from PyPI; 
 	@.cuda/bin/nvcc --version | grep release
 	@.cuda/bin/cuobjdump --version | grep release
 
-# Whole or not at all: the list of wheels is written last. build.rs is touched because cargo cannot watch a folder
-# that is not there.
+# The list of wheels is written last, so that an interrupted download counts as absent. build.rs is touched because cargo
+# cannot watch a folder that does not exist yet.
 .PHONY: .fetch
 .fetch:
 	@command -v python3 >/dev/null || { echo "make cuda: python3 is missing (Debian: apt-get install python3-pip)" >&2; exit 1; }
@@ -34,11 +34,11 @@ cuda: ## Puts nvcc, cuobjdump and nvdisasm into .cuda/ (about 300 MB from PyPI; 
 CLANG_FORMAT := .cuda/format/bin/clang-format
 KERNEL_FILES = $(shell find kernels -name '*.cu' -o -name '*.cuh')
 
-# Everything that a card is asked, for machines without Rust. The binaries need a glibc as new as this machine's.
+# All GPU tests and benchmarks, for machines without Rust. The binaries need a glibc at least as new as this machine's.
 FASHION := /usr/share/datasets/fashion-mnist
 
 .PHONY: gpu-kit
-gpu-kit: ## Gathers program, GPU tests and data into gpu-kit/; there, on a machine with a card: ./run.sh
+gpu-kit: ## Packs program, GPU tests and data into gpu-kit/; copy it to a machine with a GPU and run ./run.sh there.
 	@rm -rf gpu-kit && mkdir -p gpu-kit/bin gpu-kit/data
 	@ADALI_REQUIRE_CUDA=1 cargo build --release --locked
 	@ADALI_REQUIRE_CUDA=1 cargo test --release --locked --no-run --test gpu --message-format=json \
@@ -51,7 +51,7 @@ gpu-kit: ## Gathers program, GPU tests and data into gpu-kit/; there, on a machi
 	@strip gpu-kit/bin/* && gzip -9 gpu-kit/bin/gpu-tests
 	@cp tests/gpu-kit/run.sh gpu-kit/
 	@cp -r benches/peers gpu-kit/peers && rm -rf gpu-kit/peers/__pycache__
-	@# What the peers need beside PyTorch, unpacked by run.sh where there is no network.
+	@# What the peers need in addition to PyTorch; run.sh unpacks it where there is no network.
 	@python3 -m pip download --quiet --no-deps --only-binary :all: --dest gpu-kit/wheels \
 	    $$(grep -E '^(safetensors|snntorch|spikingjelly)==' benches/peers/requirements.txt) \
 	    || echo "make gpu-kit: no wheels of the peers (see above); the kit goes without them" >&2
@@ -59,10 +59,10 @@ gpu-kit: ## Gathers program, GPU tests and data into gpu-kit/; there, on a machi
 	@du -sh gpu-kit && ls gpu-kit/bin
 
 .PHONY: format check-format
-format: $(CLANG_FORMAT) ## Formats the kernels (clang-format from PyPI).
+format: $(CLANG_FORMAT) ## Formats the kernels with clang-format from PyPI.
 	@PYTHONPATH=.cuda/format $(CLANG_FORMAT) -i $(KERNEL_FILES)
 
-check-format: $(CLANG_FORMAT) ## Says whether the kernels are formatted.
+check-format: $(CLANG_FORMAT) ## Checks the formatting of the kernels.
 	@PYTHONPATH=.cuda/format $(CLANG_FORMAT) --dry-run -Werror $(KERNEL_FILES)
 
 $(CLANG_FORMAT):
