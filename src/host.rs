@@ -81,7 +81,7 @@ pub fn reserve<V>(values: &mut Vec<V>, more: usize) -> Result<()> {
     values.try_reserve_exact(more).map_err(|_| {
         let (wanted, left) = (more as f64 * size_of::<V>() as f64 / 1e6, left());
         input_error!(
-            "{wanted:.1} MB of memory cannot be had, {left}; take a smaller network, batch or file, or raise the limit"
+            "cannot allocate {wanted:.1} MB of memory, {left}; use a smaller network, batch or file, or raise the limit"
         )
     })
 }
@@ -100,7 +100,7 @@ mod tests {
         for len in [usize::MAX, usize::MAX / 8] {
             let error = zeros::<f32>(len).unwrap_err();
             let text = error.to_string();
-            assert!(exit_code(&error) == 2 && text.contains("MB of memory cannot be had") && text.lines().count() == 1);
+            assert!(exit_code(&error) == 2 && text.contains("MB of memory") && text.lines().count() == 1);
         }
         ensure_room(1 << 20, "a test takes").unwrap();
         #[cfg(target_os = "linux")]

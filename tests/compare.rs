@@ -332,7 +332,8 @@ fn plans_that_cannot_be_are_refused_before_anything_is_written() {
 fn samples_that_fill_no_batch_are_said() {
     let home = TempDir::new().unwrap();
     let ran = adali(home.path(), "compare --surrogates adali --seeds 1 --channels 4 --epochs 1 --limit 70").done();
-    let data = "data     digits (built in): 70 to train on (6 left over in each epoch by batches of 32), 8 held out";
+    let data =
+        "data     digits (built in): 70 to train on (6 per epoch unused: they do not fill a batch of 32), 8 held out";
     assert_eq!(ran.out.lines().filter(|line| *line == data).count(), 1, "{ran}");
 }
 

@@ -40,10 +40,10 @@ fn a_driver_of_no_use_is_said_and_the_cpu_trains() {
     fs::write(empty.join("libcuda.so.1"), "").unwrap();
     is_said(home, &empty, "libcuda.so.1: file too short");
     for (definitions, said) in [
-        ("INIT=100", "gives no card: an error of the stand-in (CUDA_ERROR_NO_DEVICE)"),
-        ("INIT=803", "gives no card: an error of the stand-in (CUDA_ERROR_SYSTEM_DRIVER_MISMATCH)"),
-        ("INIT=999", "gives no card: an error of the stand-in (CUDA_ERROR_UNKNOWN)"),
-        ("CARDS=0", "sees no card"),
+        ("INIT=100", "cannot list its GPUs: an error of the stand-in (CUDA_ERROR_NO_DEVICE)"),
+        ("INIT=803", "cannot list its GPUs: an error of the stand-in (CUDA_ERROR_SYSTEM_DRIVER_MISMATCH)"),
+        ("INIT=999", "cannot list its GPUs: an error of the stand-in (CUDA_ERROR_UNKNOWN)"),
+        ("CARDS=0", "finds no GPU"),
         ("VERSION=11080", "the NVIDIA driver is too old: its CUDA is 11.8"),
         ("cuGraphUpload=absent", "lacks the function cuGraphUpload"),
         ("cuDriverGetVersion=absent", "lacks the function cuDriverGetVersion"),
@@ -79,7 +79,7 @@ fn the_version_that_is_needed_is_that_of_the_compiler() {
     };
     let home = TempDir::new().unwrap();
     let numbers: Vec<&str> = compiler.trim_start_matches("nvcc ").split('.').collect();
-    let needed = format!("needed is {}.{}", numbers[0], numbers[1]);
+    let needed = format!("but {}.{}", numbers[0], numbers[1]);
     let train = "train --device cuda --limit 64 --epochs 1 --out run";
     for definitions in ["VERSION=11080", "VERSION=12000 LOAD=222"] {
         let Some(folder) = driver("nothing.c", definitions, home.path()) else { return };
@@ -87,7 +87,7 @@ fn the_version_that_is_needed_is_that_of_the_compiler() {
     }
     let Some(folder) = driver("nothing.c", "LOAD=222", home.path()) else { return };
     let refused = with_driver(home.path(), &folder, train).failed(2, &["CUDA_ERROR_UNSUPPORTED_PTX_VERSION"]);
-    assert!(!refused.err.contains("needed is"), "this driver is new enough: {refused}");
+    assert!(!refused.err.contains("is required"), "this driver is new enough: {refused}");
 }
 
 #[test]

@@ -161,7 +161,7 @@ fn a_recording_is_summed_up() {
     let ran = adali(home.path(), &format!("events {} --svg r.svg --time", file.display())).done();
     assert!(ran.out.contains("(evt3)") && ran.out.contains("640x480 (stated)") && ran.out.contains("decoded"), "{ran}");
     let drawn = fs::read_to_string(home.path().join("r.svg")).unwrap();
-    assert!(drawn.starts_with("<svg") && drawn.contains("thousand events a second"));
+    assert!(drawn.starts_with("<svg") && drawn.contains("thousand events/s"));
     let (events, said) =
         (expected("evt3.raw"), adali(home.path(), &format!("events {} --json", file.display())).done());
     let said = said.json();

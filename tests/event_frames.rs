@@ -358,7 +358,7 @@ fn frames_by_time_span_all_events_and_disorder_is_said() {
     for _ in 0..2 {
         noted(adali(home.path(), &format!("{train} --frames-by time")), &["frames by time take each at its time"]);
     }
-    noted(adali(home.path(), &train), &["6 of 6 recordings have events out of order (6 earlier than the one before)"]);
+    noted(adali(home.path(), &train), &["6 of 6 recordings have events out of order (6 in all)"]);
 }
 
 #[test]
@@ -479,9 +479,9 @@ fn the_samples_that_are_used_are_said() {
     let cwd = home.path();
     let train = |more: &str| adali(cwd, &format!("train --force --out run --channels 4 --epochs 1 {more}")).done().out;
     for (more, said) in [
-        ("", "1294 to train on (14 left over in each epoch by batches of 32), 144 held out"),
+        ("", "1294 to train on (14 per epoch unused: they do not fill a batch of 32), 144 held out"),
         ("--batch 1294", "1294 to train on, 144 held out"),
-        ("--limit 90 --batch 20", "90 to train on (10 left over in each epoch by batches of 20), 10 held out"),
+        ("--limit 90 --batch 20", "90 to train on (10 per epoch unused: they do not fill a batch of 20), 10 held out"),
         ("--limit 90 --batch 30 --validation 0.25", "90 to train on, 30 held out"),
         ("--limit 90 --batch 30 --validation 0", "90 to train on, 0 held out"),
     ] {

@@ -318,7 +318,7 @@ fn states_that_are_damaged_or_lie_are_refused() {
             ("loss_scale", json!(-1024.0)),
             ("loss_scale", json!(1e39)),
         ] {
-            change(&|t| t.set_progress(key, value.clone()), &["bad/state.safetensors", "sums that cannot be"]);
+            change(&|t| t.set_progress(key, value.clone()), &["bad/state.safetensors", "impossible totals"]);
         }
         for (key, value) in [("updates", json!(-1)), ("loss_scale", json!(null)), ("steady", json!(1.5))] {
             change(&|t| t.set_progress(key, value.clone()), &["progress", "cannot be read"]);

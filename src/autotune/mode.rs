@@ -10,13 +10,13 @@ pub enum BoundsMode {
     Manual,
     /// The first value from the histogram before the first step, then the schedule.
     AutoInit,
-    /// From the histogram before the first step, then followed at every update.
+    /// Set from the histogram before the first step and updated from it afterwards.
     AutoTrack,
     /// From the schedule, with `alpha = R/(L+R)` and `beta = L/(L+R)`.
     #[value(help = "From the schedule, with alpha = R/(L+R) and beta = L/(L+R)")]
     AutoMass,
     /// As auto-track, with one `W` for both sides: `P(|z| <= W) = p`.
-    #[value(help = "As auto-track, with one width W for both sides: P(|z| <= W) is the target")]
+    #[value(help = "Like auto-track, with one width W for both sides, such that P(|z| <= W) equals the target")]
     AutoSymmetric,
     /// As auto-symmetric, with `W = sqrt(3) p` standard deviations: the quantile's width, were potentials spread evenly.
     #[value(help = "As auto-symmetric, with W = sqrt(3) times the target, in standard deviations")]

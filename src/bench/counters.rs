@@ -69,7 +69,7 @@ impl Counters {
     pub fn read(path: &Path) -> Result<Self> {
         let text = read_text(path, MOST_RECORDS)?;
         serde_json::from_str(&text).map_err(|error| {
-            input_error!("{} is no report of CARD_REPORT ({error}); see tests/card/README.md", path.display())
+            input_error!("{} is not a CARD_REPORT file ({error}); see tests/card/README.md", path.display())
         })
     }
 

@@ -72,14 +72,14 @@ const CPU_SHARE: usize = 8;
 
 #[derive(Args)]
 pub struct BenchArguments {
-    /// Operations to time, of those that --help lists [default: all but train_step].
+    /// Operations to time; --help lists them [default: all but train_step].
     #[arg(value_name = "OPERATION")]
     operations: Vec<String>,
     /// A layer: T steps, N samples, C x H x W in, K filters; W, K, kernel and stride have usual values; may be given
     /// several times [default: three usual layers].
     #[arg(long, value_name = "T=4,N=64,C=64,H=32,…")]
     shape: Vec<LayerShape>,
-    /// Take every shape of the tables; for neurons also 2^20 of them over 4 to 32 steps.
+    /// Time all predefined shapes, including 2^20 neurons over 4 to 32 steps.
     #[arg(long, conflicts_with = "shape")]
     all: bool,
     /// Compare surrogates and resets in the backward pass of neurons, in turns.
@@ -88,14 +88,14 @@ pub struct BenchArguments {
     /// Share of neuron-steps that spike.
     #[arg(long, value_name = "SHARE", default_value_t = 0.1)]
     firing_rate: f64,
-    /// Rounds, of some hundredths of a second per operation.
+    /// Number of rounds; each takes a few hundredths of a second per operation.
     #[arg(long, value_name = "N", default_value_t = ROUNDS)]
     rounds: usize,
-    /// Measure nothing; print what the kernels would need on this card, by the compiler's report and the data sheet
+    /// Do not measure; estimate what the kernels need on this GPU from the compiler's report and the data sheet
     /// [default: measure].
     #[arg(long, value_enum, conflicts_with_all = ["baseline", "rounds"])]
     card: Option<NamedCard>,
-    /// Add what each launch does and an estimate of its time, counted by the card made of software [default: none].
+    /// Add instruction counts and a time estimate per launch, from a report of the software GPU [default: none].
     ///
     /// CARD_REPORT=FILE writes such a report; see tests/card/README.md. It is used for launches of the same extents.
     #[arg(long, value_name = "FILE", requires = "card")]
@@ -134,7 +134,7 @@ struct StepOptions {
     /// Surrogates, in turns.
     #[arg(long, value_enum, value_delimiter = ',', default_value = "adali")]
     surrogate: Vec<SurrogateKind>,
-    /// What moves the weights.
+    /// Optimiser.
     #[arg(long, value_enum, default_value = "sgd")]
     optimizer: Optimizer,
 }
@@ -190,7 +190,7 @@ fn on_paper(
             let (counted, launches) = counters::counted(&planned);
             say(format!(
                 "\n{counted} of {launches} launches were counted: thousands of PTX instructions of warps, sectors of 32 bytes and\n\
-                 wavefronts for each access with how few would do, and an estimate of the time, which nobody measured\n{}",
+                 wavefronts per access, each with the minimum, and an estimated (not measured) time\n{}",
                 counters::table(&planned).indented(2).trim_end()
             ))?;
         }

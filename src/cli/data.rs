@@ -27,7 +27,7 @@ pub struct DataOptions {
     /// Folder (for frames: file) of the data set [default: where it usually is; adali info says where].
     #[arg(long, value_name = "PATH")]
     pub data_dir: Option<PathBuf>,
-    /// Folder that keeps recordings of events as frames for the next start; it may be emptied at any time
+    /// Cache folder for event frames; can be deleted at any time
     /// [default: $XDG_CACHE_HOME/adali or ~/.cache/adali].
     #[arg(long, value_name = "FOLDER")]
     pub cache_dir: Option<PathBuf>,

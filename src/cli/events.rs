@@ -116,12 +116,12 @@ fn as_text(
     let share = |part: u64| 100.0 * part as f64 / total.max(1) as f64;
     let mut lines = vec![
         format!("file      {name} ({format})"),
-        format!("events    {total}, {:.1} % ON, {out_of_order} earlier than the one before", share(events.on)),
+        format!("events    {total}, {:.1} % ON, {out_of_order} out of order", share(events.on)),
     ];
     if let Some((first, last)) = summary.times {
         lines.push(format!("time      {first} to {last} µs: {:.3} s", summary.duration()));
         lines.push(format!(
-            "rate      {} thousand events a second, at most {} (in {} ms)",
+            "rate      {} thousand events/s, peak {} (over {} ms)",
             figure(summary.mean_rate() / 1e3),
             figure(summary.peak_rate() / 1e3),
             *piece as f64 / 1e3
@@ -131,7 +131,7 @@ fn as_text(
         let how = match (options.sensor, stated) {
             (Some(_), _) => "as --sensor says",
             (None, Some(_)) => "stated",
-            (None, None) => "as far as events reach",
+            (None, None) => "inferred from the events",
         };
         let pixels = u64::from(size.width) * u64::from(size.height);
         lines.push(format!("sensor    {}x{} ({how}), {active} of {pixels} pixels", size.width, size.height));
@@ -142,9 +142,9 @@ fn as_text(
     }
     let millions = |seconds: f64| figure(total as f64 / seconds / 1e6);
     lines.extend(summary.notes.iter().map(|note| format!("note      {note}")));
-    lines.push(format!("read in   {seconds:.3} s, {} million events a second", millions(seconds)));
+    lines.push(format!("read in   {seconds:.3} s, {} million events/s", millions(seconds)));
     if let Some(seconds) = decoding {
-        lines.push(format!("decoded   {seconds:.3} s, {} million events a second", millions(seconds)));
+        lines.push(format!("decoded   {seconds:.3} s, {} million events/s", millions(seconds)));
     }
     lines.join("\n")
 }

@@ -38,13 +38,13 @@ pub struct InspectArguments {
     /// Samples by number, such as 0,5,7 [default: the first 8].
     #[arg(long, value_delimiter = ',', value_name = "N,N,…")]
     samples: Option<Vec<u32>>,
-    /// The samples that the numbers count.
+    /// Data set part that --samples refers to.
     #[arg(long, value_enum, default_value = "test")]
     part: Source,
     /// Write the gradient of the mean loss for every parameter too.
     #[arg(long)]
     grads: bool,
-    /// Let batch norms use the batch's statistics, as in training; running ones stay, and nothing is dropped out.
+    /// Use batch statistics in batch norms, as in training; running statistics are not updated, dropout is off.
     #[arg(long)]
     train_mode: bool,
     #[command(flatten)]

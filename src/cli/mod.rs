@@ -1,4 +1,4 @@
-//! The command line: one file a command.
+//! The command line: one file per command.
 
 mod bench;
 mod compare;
@@ -28,7 +28,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 #[derive(Parser)]
 #[command(name = "adali", version, about, after_help = AFTER_HELP, max_term_width = 100)]
 struct Arguments {
-    /// Print only errors, notes and what --json asks for.
+    /// Print only errors, notes and the --json output.
     #[arg(long, short, global = true, display_order = 998)]
     quiet: bool,
     #[command(subcommand)]
@@ -40,12 +40,12 @@ Examples:
   adali train                         the built-in digits, in seconds
   adali train --data fashion-mnist --network conv2 --epochs 3
   adali train --config runs/digits-1/config.toml --seed 1
-  adali train --resume runs/digits-1  after Ctrl-C or a kill, to the same bytes
+  adali train --resume runs/digits-1  continue after Ctrl-C or a kill
   adali compare --seeds 5             adali, sigmoid and arctan, five seeds each
   adali events recording.raw          what an event camera has recorded
 
 Exit codes: 0 done, 1 failed, 2 an input cannot be used, 130 interrupted
-(what was reached is saved).";
+(progress is saved).";
 
 #[derive(Subcommand)]
 enum Command {
@@ -55,7 +55,7 @@ enum Command {
     #[command(after_long_help = compare::EXAMPLES, mut_arg("out", compare::out_help), mut_arg("resume", compare::resume_help),
         mut_arg("force", compare::force_help), mut_arg("seed", compare::seed_help))]
     Compare(Box<compare::CompareArguments>),
-    /// Time each operation, once its result is checked, and compare with what the device allows at best.
+    /// Check and time each operation, and compare it with the device's limits.
     #[command(after_long_help = bench::EXAMPLES)]
     Bench(Box<bench::BenchArguments>),
     /// Print the accuracy and loss of a trained network.
@@ -63,7 +63,7 @@ enum Command {
     /// Describe a recording of an event camera: events, time, rate, sensor; draw it.
     #[command(after_long_help = events::EXAMPLES)]
     Events(events::EventsArguments),
-    /// Simulate an event camera that looks at moving images: labelled recordings in N-MNIST's layout.
+    /// Simulate event-camera recordings from images, in N-MNIST's layout.
     #[command(after_long_help = simulate_events::EXAMPLES)]
     SimulateEvents(simulate_events::SimulateArguments),
     /// Write the tensors of one batch (logits, spikes, membranes, gradients) as safetensors.

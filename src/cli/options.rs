@@ -42,9 +42,9 @@ impl std::str::FromStr for Device {
 pub enum Stored {
     /// 16 bits, on tensor cores.
     Bf16,
-    /// 16 bits with more digits and less range; the gradients' scale follows them.
+    /// 16 bits, more precision and less range; gradients are scaled dynamically.
     F16,
-    /// 32 bits, by plain and slow kernels: to compare with the CPU.
+    /// 32 bits, slow reference kernels, for comparison with the CPU.
     F32,
 }
 
@@ -63,8 +63,7 @@ impl From<Stored> for Precision {
 pub struct DeviceOptions {
     /// Device to compute on: auto, cpu, cuda or cuda:1.
     ///
-    /// auto takes the first CUDA card, or the CPU where there is none that can be used, and says why; cuda:1 is a card by
-    /// its number.
+    /// auto uses the first usable CUDA GPU, otherwise the CPU, and prints the reason; cuda:1 selects a GPU by number.
     #[arg(long, default_value = "auto", value_name = "DEVICE")]
     pub device: Device,
     /// Format in which a CUDA card stores numbers; the CPU computes in f32.

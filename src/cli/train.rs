@@ -115,9 +115,9 @@ fn and_saved(error: anyhow::Error, run: &Run) -> anyhow::Error {
     let folder = folder.display();
     let saved = match open_state(&run.files().state()) {
         _ if run.is_staged() => format!("{folder} still holds the run from before"),
-        Ok((_, Progress { epoch, step: 0, .. })) => format!("{folder} holds what was reached after epoch {epoch}"),
+        Ok((_, Progress { epoch, step: 0, .. })) => format!("{folder} contains the state saved after epoch {epoch}"),
         Ok((_, Progress { epoch, step, .. })) => {
-            format!("{folder} holds what was reached after epoch {epoch}, step {step}")
+            format!("{folder} contains the state saved after epoch {epoch}, step {step}")
         }
         Err(_) => format!("{folder} holds no checkpoint yet"),
     };
@@ -168,7 +168,7 @@ fn introduce<B: Backend>(trainer: &Trainer<B>, run: &Run, source: &str, device: 
 pub fn used(training: usize, held_out: usize, batch: usize) -> String {
     let left_over = match training % batch {
         0 => String::new(),
-        left => format!(" ({left} left over in each epoch by batches of {batch})"),
+        left => format!(" ({left} per epoch unused: they do not fill a batch of {batch})"),
     };
     format!("{training} to train on{left_over}, {held_out} held out")
 }

@@ -157,8 +157,8 @@ pub struct TrainArguments {
     /// Share of membrane potentials that automatic bounds keep inside, first and last [default: 0.4 0.4].
     #[arg(long, num_args = 2, value_names = ["P0", "P1"], help_heading = SURROGATE)]
     target: Option<Vec<f64>>,
-    /// Scale AdaLi's slopes so that their mean square follows the log schedule from W0 to W1, whatever the bounds do: a
-    /// control, for studies [default: no scaling].
+    /// Scale AdaLi's slopes so that their mean square follows the log schedule from W0 to W1, independently of
+    /// the bounds; a control for experiments [default: no scaling].
     #[arg(long, num_args = 2, value_names = ["W0", "W1"], help_heading = SURROGATE)]
     gain: Option<Vec<f64>>,
     /// Separate bounds for every channel [default: for every layer].
@@ -177,7 +177,7 @@ pub struct TrainArguments {
     /// Optimiser [default: sgd].
     #[arg(long, value_enum, help_heading = TRAINING)]
     optimizer: Option<Optimizer>,
-    /// Learning rate at its highest [default: 0.1 for sgd, 0.001 for adam and adamw].
+    /// Peak learning rate [default: 0.1 for sgd, 0.001 for adam and adamw].
     #[arg(long, value_name = "RATE", help_heading = TRAINING)]
     learning_rate: Option<f64>,
     /// Weight decay [default: 0.0001].
@@ -221,10 +221,10 @@ pub struct TrainArguments {
     /// Share of the training samples in use that is held out to choose the best epoch [default: 0.1].
     #[arg(long, value_name = "SHARE", help_heading = TRAINING)]
     validation: Option<f64>,
-    /// Train on this many samples only, with a held-out part to match; 0 for all [default: 0].
+    /// Train on only this many samples; the held-out set shrinks in proportion; 0 for all [default: 0].
     #[arg(long, value_name = "N", help_heading = TRAINING)]
     limit: Option<usize>,
-    /// Steps between checkpoints, besides the one after each epoch; 0 for none [default: 0].
+    /// Steps between extra checkpoints within an epoch; 0 for none [default: 0].
     #[arg(long, value_name = "STEPS", help_heading = TRAINING)]
     checkpoint_every: Option<u32>,
 }

@@ -146,7 +146,7 @@ pub enum DataSource {
     Digits,
     /// MNIST, four IDX files.
     Mnist,
-    /// Fashion-MNIST, four IDX files; found by itself where Debian's dataset-fashion-mnist is installed.
+    /// Fashion-MNIST, four IDX files; found automatically if Debian's dataset-fashion-mnist is installed.
     FashionMnist,
     /// CIFAR-10, the binary version.
     Cifar10,
@@ -154,9 +154,9 @@ pub enum DataSource {
     Cifar100,
     /// Event frames from one safetensors file.
     Frames,
-    /// N-MNIST: recordings of a sensor that moves before digits; also what simulate-events writes.
+    /// N-MNIST: recordings of digits seen by a moving sensor; also the format that simulate-events writes.
     NMnist,
-    /// CIFAR10-DVS: recordings of images that move before a sensor.
+    /// CIFAR10-DVS: recordings of images moving in front of a sensor.
     Cifar10Dvs,
     /// DVS128 Gesture: recordings of eleven gestures.
     DvsGesture,

@@ -9,8 +9,8 @@
 //! .adali.commit → .adali.moving
 //! each new file is moved up
 //! ```
-//! Whoever opens the folder next ends what a kill has cut short: before the first step it holds the old files, behind it
-//! the new ones. Files that are none of ours stay.
+//! The next process that opens the folder completes a replacement that a kill has interrupted: before the first step it
+//! holds the old files, after it the new ones. Files that are not ours stay.
 
 use super::lock::Lock;
 use super::output::same_file;

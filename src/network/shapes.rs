@@ -98,7 +98,7 @@ impl Plan {
         let mut readout = None;
         for (index, layer) in spec.layers.iter().enumerate() {
             if readout.is_some() {
-                bail_input!("layer {index} stands behind the readout; the readout must be the last layer");
+                bail_input!("layer {index} comes after the readout, which must be the last layer");
             }
             match layer {
                 LayerSpec::Conv { channels, kernel, stride, padding, synapse } => {
@@ -123,7 +123,7 @@ impl Plan {
                         );
                     }
                     let Some(stage) = stages.last_mut().filter(|stage| stage.dropout.is_none()) else {
-                        bail_input!("layer {index} (dropout) must stand behind conv, linear or a pool, once");
+                        bail_input!("layer {index} (dropout) must follow conv, linear or a pool, and only once");
                     };
                     stage.dropout = Some(*probability);
                 }
@@ -137,7 +137,7 @@ impl Plan {
                     stage.spiking = *spiking;
                     if !spiking && synapse.norm == Norm::Batch {
                         bail_input!(
-                            "layer {index} (readout): batch norm needs neurons behind it; set spiking = true or norm = \"none\""
+                            "layer {index} (readout): batch norm must be followed by neurons; set spiking = true or norm = \"none\""
                         );
                     }
                     stages.push(stage);
@@ -206,7 +206,7 @@ fn add_pool(index: usize, below: Option<&mut Stage>, pool: (PoolKind, Extent, Ex
     let (kind, kernel, stride, padding) = pool;
     let name = if kind == PoolKind::Max { "max_pool" } else { "avg_pool" };
     let Some(stage) = below.filter(|stage| stage.pool.is_none() && stage.dropout.is_none()) else {
-        bail_input!("layer {index} ({name}) must stand directly behind conv or linear");
+        bail_input!("layer {index} ({name}) must directly follow conv or linear");
     };
     if padding.h * 2 > kernel.h || padding.w * 2 > kernel.w {
         bail_input!("layer {index} ({name}): padding {padding} must be at most half the kernel {kernel}");

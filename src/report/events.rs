@@ -72,7 +72,7 @@ fn rates(area: &super::style::Area, rate: &[Polarities], piece: u64) -> Result<(
     let curves = [("OFF", SILENT, curve(|p| p.off)), ("ON", SPIKING, curve(|p| p.on))];
     let points = || curves.iter().flat_map(|curve| &curve.2);
     let x = Axis::around("seconds from the first event", points().map(|p| p.0).chain([0.0]), (0.0, f64::INFINITY));
-    let y = Axis::around("thousand events a second", points().map(|p| p.1).chain([0.0]), (0.0, f64::INFINITY));
+    let y = Axis::around("thousand events/s", points().map(|p| p.1).chain([0.0]), (0.0, f64::INFINITY));
     let mut chart = frame(area, &x, &y)?;
     for (i, (name, colour, points)) in curves.iter().enumerate() {
         chart.draw_series([PathElement::new(points.clone(), stroke(*colour, 1.5))])?;

@@ -269,7 +269,7 @@ fn load_histograms(file: &TensorFile, name: &str, count: usize) -> Result<Vec<Hi
     let counts = file.integers(name, &[count, BINS + 2])?;
     let histogram = |counts: &[i64]| {
         histogram_from(counts).ok_or_else(|| {
-            input_error!("{}: {name} holds counts that cannot be, such as {:?}", file.name, counts.iter().min())
+            input_error!("{}: {name} holds impossible counts, such as {:?}", file.name, counts.iter().min())
         })
     };
     counts.chunks_exact(BINS + 2).map(histogram).collect()

@@ -83,7 +83,7 @@ pub enum Optimizer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum RateSchedule {
-    /// Along half a cosine to 0.
+    /// Cosine decay to 0.
     Cosine,
     Constant,
 }

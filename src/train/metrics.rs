@@ -1,4 +1,4 @@
-//! What each epoch leaves in `metrics.jsonl`, a line an epoch.
+//! What each epoch leaves in `metrics.jsonl`, one line per epoch.
 
 use serde::{Deserialize, Serialize};
 

@@ -3,7 +3,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `config.toml` | the complete configuration |
-//! | `metrics.jsonl` | a line an epoch |
+//! | `metrics.jsonl` | one line per epoch |
 //! | `model.safetensors` | the network of the best epoch on the held-out samples |
 //! | `state.safetensors` | where the training stands: all that a resume needs |
 //! | `curves.svg`, `membranes.svg` | pictures, drawn anew each epoch |

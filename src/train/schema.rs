@@ -114,8 +114,13 @@ pub const AUGMENTATION: &[Key] = &[
 /// `[data.events]`.
 pub const EVENTS: &[Key] = &[
     key("frames", COUNT, "16", "Frames of a sample, one for each of the network's steps."),
-    key("frames_by", Kind::Word(words::<FramesBy>), "count", "What the frames have in common: events or time."),
-    key("downsample", COUNT, "1", "Count the events of squares with sides of so many pixels together."),
+    key(
+        "frames_by",
+        Kind::Word(words::<FramesBy>),
+        "count",
+        "Split recordings into frames of equal event count or equal time.",
+    ),
+    key("downsample", COUNT, "1", "Sum events over squares of this many pixels per side."),
     key("sensor", Kind::Word(words::<Sensor>), "what the recordings say", "The chip of AEDAT 2.0 recordings."),
     key("stream", U32, "the first", "Which of several streams of events, by the file's own number."),
 ];
@@ -124,7 +129,7 @@ pub const EVENTS: &[Key] = &[
 pub const TRAINING: &[Key] = &[
     key("epochs", U32, "20", "Epochs, 1 to 1000000."),
     key("batch", COUNT, "64", "Samples in a batch, 1 to 1048576."),
-    key("optimizer", Kind::Word(words::<Optimizer>), "sgd", "What moves the weights; each as PyTorch defines it."),
+    key("optimizer", Kind::Word(words::<Optimizer>), "sgd", "Optimiser; each as PyTorch defines it."),
     key("learning_rate", Kind::Number, "0.1", "The learning rate at its highest, above 0."),
     key("momentum", Kind::Number, "0.9", "Momentum of `sgd`, below 1."),
     key("betas", PAIR, "[0.9, 0.999]", "Both betas of `adam` and `adamw`, below 1."),
@@ -133,7 +138,7 @@ pub const TRAINING: &[Key] = &[
     key("warmup", Kind::Number, "0.0", "Epochs over which the learning rate rises from 0."),
     key("clip", Kind::Number, "0.0", "Scale gradients down to this norm; 0 for never."),
     key("histogram_every", U32, "0", "Steps between counts of the membrane potentials; 0 for eight counts per epoch."),
-    key("checkpoint_every", U32, "0", "Steps between checkpoints, besides the one after each epoch; 0 for none."),
+    key("checkpoint_every", U32, "0", "Steps between extra checkpoints within an epoch; 0 for none."),
 ];
 
 /// `[loss]`.
@@ -230,7 +235,7 @@ pub const LAYERS: &[(&str, &[Key])] = &[
         &[
             required("classes", COUNT, "Classes."),
             key("spiking", Kind::Switch, "false", "Average the spikes of its neurons, not its output."),
-            key("vote", COUNT, "1", "Each class is the mean of so many outputs."),
+            key("vote", COUNT, "1", "Number of outputs averaged per class."),
             BIAS,
             NORM,
             NORM_GAIN,

@@ -123,7 +123,7 @@ impl<B: Backend> Trainer<B> {
             || p.totals.correct > p.totals.samples
         {
             bail_input!(
-                "{} stands behind epoch {}, step {} ({} samples), where this configuration ({} epochs of {steps} steps) never is; put the old config.toml back",
+                "{} was saved at epoch {}, step {} ({} samples), which this configuration ({} epochs of {steps} steps) never reaches; restore the original config.toml",
                 path.display(),
                 p.epoch,
                 p.step,
@@ -134,7 +134,7 @@ impl<B: Backend> Trainer<B> {
         let Totals { updates, skipped, loss_scale, .. } = p.totals;
         if updates.max(skipped) >= u32::MAX.into() || !loss_scale.is_finite() || loss_scale < 1.0 {
             bail_input!(
-                "{} holds sums that cannot be: {updates} updates, {skipped} left out, a loss scale of {loss_scale}",
+                "{} holds impossible totals: {updates} updates, {skipped} left out, a loss scale of {loss_scale}",
                 path.display()
             );
         }

@@ -45,8 +45,8 @@ pub(super) fn plausible(source: &mut Source) -> Result<()> {
         return Ok(());
     }
     Err(crate::input_error!(
-        "{} is named as N-MNIST's recordings are, but of its first {} events {falls} are earlier than the one before and {rows} \
-         have a row above {OVERFLOW_ROW}; if it is one, say --format n-mnist",
+        "{} is named like an N-MNIST recording, but of its first {} events {falls} are out of order and {rows} have a row above \
+         {OVERFLOW_ROW}; if it is one, use --format n-mnist",
         source.name,
         count
     ))

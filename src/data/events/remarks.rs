@@ -91,10 +91,7 @@ impl<'a> Remarks<'a> {
             FramesBy::Count => "frames by count take them in the file's order",
             FramesBy::Time => "frames by time take each at its time",
         };
-        self.say(
-            &late,
-            format!("of {all} recordings have events out of order ({events} earlier than the one before); {order}"),
-        );
+        self.say(&late, format!("of {all} recordings have events out of order ({events} in all); {order}"));
         // The notes of many files differ in their numbers alone.
         let mut kinds: BTreeMap<String, (&str, Vec<&Path>)> = BTreeMap::new();
         for (file, note) in files.iter().flat_map(|(file, noticed)| noticed.notes.iter().map(move |note| (*file, note)))
@@ -187,7 +184,8 @@ mod tests {
         ];
         let mut remarks = Remarks::new(&all);
         remarks.on_files(&files, FramesBy::Time);
-        let out_of_order = "/set: 2 of 3 recordings have events out of order (4 earlier than the one before); frames by time take each at its time (a, c)";
+        let out_of_order =
+            "/set: 2 of 3 recordings have events out of order (4 in all); frames by time take each at its time (a, c)";
         assert_eq!(
             remarks.into_lines(),
             [

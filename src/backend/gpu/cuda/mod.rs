@@ -121,21 +121,22 @@ impl Cuda {
         let mut driver = 0;
         // SAFETY: the number outlives the call, which needs no context.
         let asked = unsafe { sys::cuDriverGetVersion(&mut driver) }.result();
-        asked.map_err(|error| anyhow!("the NVIDIA driver does not tell its version: {}", text(error)))?;
+        asked.map_err(|error| anyhow!("the NVIDIA driver does not report its version: {}", text(error)))?;
         if driver < OLDEST_DRIVER {
             bail!(
-                "the NVIDIA driver is too old: its CUDA is {}, needed is {}; install a newer driver",
+                "the NVIDIA driver is too old: it supports CUDA {}, but {} is required; install a newer driver",
                 version(driver),
                 version(wanted_driver())
             );
         }
         library::demand(library::ALL)?;
         let count = result::init().and_then(|()| CudaContext::device_count());
-        let count = count
-            .map_err(|error| anyhow!("the NVIDIA driver (CUDA {}) gives no card: {}", version(driver), text(error)))?;
+        let count = count.map_err(|error| {
+            anyhow!("the NVIDIA driver (CUDA {}) cannot list its GPUs: {}", version(driver), text(error))
+        })?;
         match usize::try_from(count) {
             Ok(count) if count > 0 => Ok((count, driver)),
-            _ => bail!("the NVIDIA driver (CUDA {}) sees no card", version(driver)),
+            _ => bail!("the NVIDIA driver (CUDA {}) finds no GPU", version(driver)),
         }
     }
 
@@ -283,7 +284,7 @@ fn load(
     shared: usize,
 ) -> Result<HashMap<&'static str, CudaFunction>> {
     let needed = if driver < wanted_driver() {
-        format!("; the driver's CUDA is {}, needed is {} or newer", version(driver), version(wanted_driver()))
+        format!("; the driver supports CUDA {}, but {} or newer is required", version(driver), version(wanted_driver()))
     } else {
         String::new()
     };
