@@ -294,7 +294,8 @@ fn what_is_no_recording_says_what_to_do() {
         adali(home.path(), &format!("events {}", case(name).display())).failed(2, &["git-lfs pointer", "git lfs pull"]);
     }
     adali(home.path(), &format!("events {}", case("v1.aedat").display())).failed(2, &["AEDAT 1.0", "DV"]);
-    adali(home.path(), &format!("events {}", case("data_batch_1.bin").display())).failed(2, &["n-mnist", "out of order"]);
+    adali(home.path(), &format!("events {}", case("data_batch_1.bin").display()))
+        .failed(2, &["n-mnist", "out of order"]);
     // Who says so may read it.
     adali(home.path(), &format!("events --format n-mnist {}", case("data_batch_1.bin").display())).done();
 }

@@ -1,5 +1,6 @@
 //! Times of alternatives that take turns, so that what else the machine does meets all of them alike.
 
+use crate::metrics::median;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,13 +31,6 @@ impl Timing {
     pub fn of_ratios(values: &[f64], first: &[f64]) -> Self {
         Self::of(&values.iter().zip(first).map(|(value, first)| value / first).collect::<Vec<_>>())
     }
-}
-
-/// The middle value, the upper one of two; `None` where there is none.
-pub fn median(values: &[f64]) -> Option<f64> {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted.get(sorted.len() / 2).copied()
 }
 
 /// Runs `alternative(i)` for each `i` below `count`, then again, for `rounds` rounds that begin with another each time.

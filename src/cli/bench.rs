@@ -1,7 +1,6 @@
 //! `adali bench`
 
 use super::compare::command_line;
-use super::defaults::network_file;
 use super::options::{DeviceOptions, on_device};
 use super::progress::target;
 use super::signals;
@@ -24,6 +23,7 @@ use crate::kernels::COMPILER;
 use crate::network::presets::Preset;
 use crate::surrogate::SurrogateKind;
 use crate::train::config::{Optimizer, TrainingSpec};
+use crate::train::defaults::network_file;
 use crate::{bail_input, input_error};
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};

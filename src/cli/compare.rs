@@ -1,7 +1,6 @@
 //! `adali compare`
 
 use super::data::{DataOptions, load_data};
-use super::defaults::usual;
 use super::options::on_device;
 use super::progress::{line, message_bar, room, time_left};
 use super::train::{TrainArguments, used};
@@ -17,11 +16,11 @@ use crate::compare::{Comparison, Configuration, Plan, report};
 use crate::data::Dataset;
 use crate::files::output::Output;
 use crate::files::place::Place;
+use crate::metrics::EpochMetrics;
 use crate::surrogate::SurrogateKind;
 use crate::terminal::shell_word;
 use crate::train::checkpoint::Progress;
 use crate::train::config::DataSpec;
-use crate::train::metrics::EpochMetrics;
 use crate::train::session::{Scored, Watch};
 use crate::train::{Config, Outcome};
 use anyhow::{Result, bail};
@@ -239,7 +238,9 @@ impl CompareArguments {
 fn resumed_plan(folder: &Path, moved: &DataOptions, count: Option<usize>) -> Result<Plan> {
     let path = plan_file(folder);
     let file = PlanFile::read(&path)?;
-    let base = file.base(&usual()?)?;
+    let spec = DataSpec::default();
+    let data = load_data(&spec)?;
+    let base = file.base(&Config::for_data(spec, &data)?)?;
     let mut configurations = file.configurations(&base)?;
     for configuration in &mut configurations {
         let data = &mut configuration.config.data;

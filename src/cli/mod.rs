@@ -3,7 +3,6 @@
 mod bench;
 mod compare;
 mod data;
-mod defaults;
 mod eval;
 mod events;
 mod info;

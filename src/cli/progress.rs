@@ -1,8 +1,8 @@
 //! What a person sees of a training: a bar while an epoch runs, lines when it has ended.
 
 use super::is_quiet;
+use crate::metrics::EpochMetrics;
 use crate::train::checkpoint::Progress;
-use crate::train::metrics::EpochMetrics;
 use crate::train::session::Scored;
 use console::Term;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};

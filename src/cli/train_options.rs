@@ -1,7 +1,6 @@
 //! Options of `adali train` and the configuration they make.
 
 use super::data::{DataOptions, FrameOptions, load_data};
-use super::defaults::{defaults, network_file, preset_network, usual_preset, usual_rate};
 use super::options::DeviceOptions;
 use crate::autotune::BoundsMode;
 use crate::bail_input;
@@ -12,6 +11,7 @@ use crate::neuron::{NeuronModel, ResetKind};
 use crate::surrogate::{Schedule, Surrogate, SurrogateKind};
 use crate::train::Config;
 use crate::train::config::{DataSpec, Optimizer, RateSchedule};
+use crate::train::defaults::{defaults, network_file, preset_network, usual_preset, usual_rate};
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 use std::path::{Path, PathBuf};

@@ -2,8 +2,8 @@
 
 use crate::compare::run::{Comparison, RunRecord};
 use crate::compare::summary::{Spread, Summary};
+use crate::metrics::{EpochMetrics, LayerMetrics};
 use crate::report::comparison::{Colour, Horizontal, Panel, Place, Series, Shown, Spanned, panels};
-use crate::train::metrics::{EpochMetrics, LayerMetrics};
 use anyhow::Result;
 
 const PERCENT: (f64, f64) = (0.0, 100.0);

@@ -48,9 +48,8 @@ pub fn json(comparison: &Comparison, summaries: &[Summary]) -> Value {
 
 /// A run; its `metrics.jsonl` has every layer of every epoch, here are those of the last one.
 fn run_json(record: &RunRecord, reach: f64) -> Value {
-    let over_epochs = |value: fn(&crate::train::metrics::EpochMetrics) -> Value| -> Vec<Value> {
-        record.epochs.iter().map(value).collect()
-    };
+    let over_epochs =
+        |value: fn(&crate::metrics::EpochMetrics) -> Value| -> Vec<Value> { record.epochs.iter().map(value).collect() };
     json!({
         "configuration": record.configuration,
         "seed": record.seed,

@@ -10,7 +10,7 @@ use crate::error::Interrupted;
 use crate::files::lock;
 use crate::files::place::{Kind, Place, is_half_replaced};
 use crate::files::{MOST_RECORDS, read_text, write_whole};
-use crate::train::metrics::EpochMetrics;
+use crate::metrics::EpochMetrics;
 use crate::train::run::{self, Run, RunFiles};
 use crate::train::session::{RunResult, Watch};
 use crate::train::{Config, Outcome, Session, Trainer};

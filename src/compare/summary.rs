@@ -2,7 +2,7 @@
 
 use crate::compare::probe::{LayerProbe, Probe};
 use crate::compare::run::{Comparison, RunRecord, Status};
-use crate::train::metrics::{EpochMetrics, LayerMetrics};
+use crate::metrics::{EpochMetrics, LayerMetrics};
 use serde::Serialize;
 
 /// A quantity over seeds.

@@ -1,6 +1,7 @@
 //! A network on a backend: parameters, buffers, forward and backward pass.
 
 mod bounds;
+mod predict;
 
 use crate::backend::shape::{Span, Volume};
 use crate::backend::{Backend, Input, LossSpec, Normalisation, Step, Totals, Trained, Update};

@@ -4,8 +4,8 @@ use super::axis::{Axis, plottable};
 use super::style::{
     Area, Chart, INK, MINUS, MUTED, TRAIN, Text, VALIDATION, depth_colour, draw_in_middle, frame, page, px, stroke,
 };
-use crate::train::checkpoint::Best;
-use crate::train::metrics::{EpochMetrics, LayerMetrics};
+use crate::metrics::Best;
+use crate::metrics::{EpochMetrics, LayerMetrics};
 use anyhow::Result;
 use plotters::element::DashedPathElement;
 use plotters::prelude::*;
@@ -284,8 +284,8 @@ fn draw_layers(area: &Area, layers: &[String], last: &EpochMetrics) -> Result<()
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::BoundsMetrics;
     use crate::report::tests::assert_well_formed;
-    use crate::train::metrics::BoundsMetrics;
 
     fn layer(index: u32, bounded: bool) -> LayerMetrics {
         LayerMetrics {

@@ -3,6 +3,7 @@
 use crate::autotune::{BINS, Histogram};
 use crate::backend::{Backend, Histograms, Totals};
 use crate::files::write_whole_with;
+use crate::metrics::Best;
 use crate::network::Model;
 use crate::network::parameters::Part;
 use crate::surrogate::Bounds;
@@ -171,21 +172,6 @@ pub struct Progress {
     pub fingerprint: u64,
     /// Training images a second of each epoch done.
     pub rates: Vec<f64>,
-}
-
-/// The epoch that did best on the held-out samples.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Best {
-    pub epoch: u32,
-    pub accuracy: f64,
-    pub loss: f64,
-}
-
-impl Best {
-    /// Whether this epoch is chosen over an `earlier` one: it is more accurate, or as accurate at a lower loss.
-    pub fn beats(&self, earlier: &Self) -> bool {
-        self.accuracy > earlier.accuracy || (self.accuracy == earlier.accuracy && self.loss < earlier.loss)
-    }
 }
 
 /// Writes `state.safetensors`.

@@ -3,9 +3,9 @@
 pub mod bounds;
 pub mod checkpoint;
 pub mod config;
+pub mod defaults;
 pub mod evaluate;
 pub mod graphs;
-pub mod metrics;
 pub mod run;
 pub mod schema;
 pub mod session;

@@ -1,12 +1,12 @@
 //! A training in its run folder: begun or continued, saved as it goes, tested once at its end.
 
 use crate::backend::Backend;
-use crate::bench::timing::median;
 use crate::data::Samples;
 use crate::files::write_whole;
+use crate::metrics::EpochMetrics;
+use crate::metrics::median;
 use crate::train::checkpoint::{self, Progress, load_model, open_model, open_state};
 use crate::train::evaluate::Scores;
-use crate::train::metrics::EpochMetrics;
 use crate::train::run::{Run, identity, identity_in, signed};
 use crate::train::{Observer, Outcome, Trainer};
 use crate::{bail_input, input_error};
@@ -23,6 +23,17 @@ pub trait Watch {
     fn scored(&mut self, done: usize, total: usize, what: Scored);
     /// After every epoch, once all of it is saved.
     fn epoch(&mut self, metrics: &EpochMetrics, improved: bool) -> Result<()>;
+}
+
+/// Nobody.
+impl Watch for () {
+    fn step(&mut self, _: u64, _: u64, _: u32, _: &Progress) {}
+
+    fn scored(&mut self, _: usize, _: usize, _: Scored) {}
+
+    fn epoch(&mut self, _: &EpochMetrics, _: bool) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// Samples that are not trained on.

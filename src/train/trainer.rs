@@ -4,7 +4,8 @@ mod epoch;
 
 use crate::backend::{Backend, Normalisation, Step, Totals, Update};
 use crate::data::sampling::{CounterRng, epoch_order};
-use crate::data::{Dataset, Samples, Values};
+use crate::data::{Dataset, SampleShape, Samples, Values};
+use crate::metrics::EpochMetrics;
 use crate::network::Model;
 use crate::network::memory::Memory;
 use crate::network::model::Pass;
@@ -13,7 +14,6 @@ use crate::train::checkpoint::{Checkpoint, Progress, load_state};
 use crate::train::config::Config;
 use crate::train::evaluate::{self, Scores, Waiting};
 use crate::train::graphs::{Graphs, Repeated};
-use crate::train::metrics::EpochMetrics;
 use crate::{backend, bail_input};
 use anyhow::{Result, bail};
 use std::ops::ControlFlow;
@@ -44,6 +44,23 @@ pub trait Observer<B: Backend> {
     }
 }
 
+/// Nobody: nothing is shown or saved, and the last network is the one that is kept.
+impl<B: Backend> Observer<B> for () {
+    fn step(&mut self, _: u64, _: u64, _: u32, _: &Progress) {}
+
+    fn improved(&mut self, _: &Trainer<B>, _: u32) -> Result<()> {
+        Ok(())
+    }
+
+    fn epoch(&mut self, _: &Trainer<B>, _: &EpochMetrics, _: bool) -> Result<()> {
+        Ok(())
+    }
+
+    fn checkpoint(&mut self, _: &Trainer<B>) -> Result<()> {
+        Ok(())
+    }
+}
+
 /// How a training ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -63,6 +80,7 @@ pub struct Trainer<B: Backend> {
     /// Of all training samples.
     pub(crate) labels: Vec<u16>,
     normalisation: Normalisation,
+    shape: SampleShape,
     /// Indices into the training samples.
     pub(crate) training: Vec<u32>,
     pub(crate) validation: Vec<u32>,
@@ -97,6 +115,7 @@ impl<B: Backend> Trainer<B> {
             graphs: Graphs::default(),
             labels: samples.labels,
             normalisation,
+            shape: samples.shape,
             training,
             validation,
             held_out: None,
@@ -345,6 +364,11 @@ impl<B: Backend> Trainer<B> {
         let configured = self.config.training.histogram_every as u64;
         let usual = if configured > 0 { configured } else { (total / COUNTS_PER_EPOCH).max(1) };
         self.tracker.update_every().map_or(usual, |every| usual.min(every))
+    }
+
+    /// Logits `[N, classes]` of `N` samples of bytes, shaped as those that it trains on; see [`Model::predict`].
+    pub fn predict(&mut self, values: &[u8]) -> Result<Vec<f32>> {
+        self.model.predict(values, self.shape, &self.normalisation)
     }
 
     /// Loss and accuracy on other samples of the same data set; `None` where `waiting` broke it off.

@@ -2,10 +2,11 @@
 
 use super::Trainer;
 use crate::backend::Backend;
+use crate::metrics::Best;
+use crate::metrics::{BoundsMetrics, EpochMetrics, LayerMetrics};
 use crate::slope_means::SlopeMeans;
-use crate::train::checkpoint::{Best, Progress};
+use crate::train::checkpoint::Progress;
 use crate::train::evaluate::{self, Waiting};
-use crate::train::metrics::{BoundsMetrics, EpochMetrics, LayerMetrics};
 use anyhow::{Result, bail};
 use std::time::Instant;
 

@@ -1,6 +1,5 @@
 //! What is trained where options say nothing, and networks by name.
 
-use super::data::load_data;
 use crate::autotune::BoundsSpec;
 use crate::backend::LossSpec;
 use crate::bail_input;
@@ -27,14 +26,6 @@ pub fn usual_rate(optimizer: Optimizer) -> f64 {
     }
 }
 
-/// What is trained when nothing at all is said.
-pub fn usual() -> Result<Config> {
-    let spec = DataSpec::default();
-    let data = load_data(&spec)?;
-    let network = preset_network(usual_preset(spec.source), &data, None)?;
-    Ok(defaults(spec, network))
-}
-
 /// The network of a data set where none is named.
 pub fn usual_preset(source: DataSource) -> Preset {
     match source {
@@ -42,6 +33,17 @@ pub fn usual_preset(source: DataSource) -> Preset {
         DataSource::Frames | DataSource::DvsGesture => Preset::DvsGestureNet,
         DataSource::Cifar10Dvs => Preset::Vgg11,
         _ => Preset::Conv2,
+    }
+}
+
+impl Config {
+    /// What is trained on a data set where nothing else is said: its usual network, and the usual options.
+    ///
+    /// # Errors
+    /// Where the network does not fit the data.
+    pub fn for_data(spec: DataSpec, data: &Dataset) -> Result<Self> {
+        let network = preset_network(usual_preset(spec.source), data, None)?;
+        Ok(defaults(spec, network))
     }
 }
 

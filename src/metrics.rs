@@ -1,4 +1,4 @@
-//! What each epoch leaves in `metrics.jsonl`, one line per epoch.
+//! What a training measures: each epoch's line of `metrics.jsonl`, and the epoch that is chosen.
 
 use serde::{Deserialize, Serialize};
 
@@ -53,4 +53,26 @@ pub struct BoundsMetrics {
     pub right: f64,
     pub alpha: f64,
     pub beta: f64,
+}
+
+/// The epoch that did best on the held-out samples.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Best {
+    pub epoch: u32,
+    pub accuracy: f64,
+    pub loss: f64,
+}
+
+impl Best {
+    /// Whether this epoch is chosen over an `earlier` one: it is more accurate, or as accurate at a lower loss.
+    pub fn beats(&self, earlier: &Self) -> bool {
+        self.accuracy > earlier.accuracy || (self.accuracy == earlier.accuracy && self.loss < earlier.loss)
+    }
+}
+
+/// The middle value, the upper one of two; `None` where there is none.
+pub fn median(values: &[f64]) -> Option<f64> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied()
 }
