@@ -2,7 +2,7 @@
 //!
 //!     cargo run --release --example events -- RECORDING        # default: a recording of the tests
 
-use adali::data::events::format::open;
+use adali::data::events::open;
 use adali::data::events::options::ReadOptions;
 use std::path::PathBuf;
 

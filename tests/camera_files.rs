@@ -2,7 +2,8 @@
 //! or refused with what to do.
 
 use crate::process::adali;
-use adali::data::events::format::{self, Format};
+use adali::data::events::format::Format;
+use adali::data::events::open;
 use adali::data::events::options::{ReadOptions, Sensor};
 use adali::data::events::{Event, EventReader};
 use adali::error::InputError;
@@ -37,7 +38,7 @@ fn all(mut reader: Box<dyn EventReader>) -> anyhow::Result<Read> {
 }
 
 fn read(name: &str, options: &ReadOptions) -> anyhow::Result<Read> {
-    all(format::open(&case(name), options)?)
+    all(open(&case(name), options)?)
 }
 
 fn bytes(format: Format, bytes: &[u8], options: &ReadOptions) -> anyhow::Result<Read> {
@@ -355,7 +356,7 @@ fn real_recordings_are_read_as_by_others() {
     for (name, count, on, (first, last), sums) in cases {
         let path = folder.join(name);
         let options = if name.starts_with("davis") { sensor(Sensor::Davis240) } else { ReadOptions::default() };
-        let (events, notes, _) = all(format::open(&path, &options).unwrap()).unwrap();
+        let (events, notes, _) = all(open(&path, &options).unwrap()).unwrap();
         let times = (events.iter().map(|e| e.time).min().unwrap(), events.iter().map(|e| e.time).max().unwrap());
         let found = (events.len(), events.iter().filter(|event| event.on).count(), times);
         assert_eq!(found, (count, on, (first, last)), "{name}: {notes:?}");
@@ -363,5 +364,5 @@ fn real_recordings_are_read_as_by_others() {
         assert!(sums == [0; 2] || found == sums, "{name}: {found:?}");
     }
     let (none, davis) = (ReadOptions::default(), folder.join("davis240_square.aedat"));
-    refused(format::open(&davis, &none).and_then(all), &["does not name its chip", "davis240"]);
+    refused(open(&davis, &none).and_then(all), &["does not name its chip", "davis240"]);
 }

@@ -13,7 +13,8 @@ use adali::network::spec::{InputMode, LayerSpec, NetworkSpec, Norm, Synapse};
 use adali::neuron::{NeuronModel, NeuronSpec, ResetKind};
 use adali::surrogate::{Schedule, Surrogate, SurrogateKind};
 use adali::train::Config;
-use adali::train::config::{DataSpec, Optimizer, RateSchedule, TrainingSpec, parse_checked};
+use adali::train::config::{DataSpec, TrainingSpec, parse_checked};
+use adali::train::optimizer::{Optimizer, RateSchedule};
 use adali::train::schema::{
     AUGMENTATION, BOUNDS, CONFIGURATION, DATA, Document, EVENTS, Key, Kind, LAYERS, LOSS, NETWORK, NEURON, PLAN,
     Presence, SURROGATE, TRAINING,

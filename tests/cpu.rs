@@ -2,6 +2,7 @@
 
 mod configuration;
 mod data_files;
+mod imports;
 mod network_matches_oracle;
 mod operations_match_oracle;
 mod oracle;

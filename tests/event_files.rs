@@ -89,10 +89,8 @@ fn events_are_those_that_other_programs_read() {
 #[test]
 fn sizes_are_those_that_files_state() {
     for (name, width, height) in SIZES {
-        let size = adali::data::events::format::open(&folder().join(name), &ReadOptions::default())
-            .unwrap()
-            .size()
-            .expect(name);
+        let size =
+            adali::data::events::open(&folder().join(name), &ReadOptions::default()).unwrap().size().expect(name);
         assert_eq!((size.width, size.height), (width, height), "{name}");
     }
 }

@@ -13,8 +13,8 @@ use adali::backend::{Backend, LossSpec, Normalisation, Step, Storage, Update, Up
 use adali::data::{Augmentation, SampleShape};
 use adali::error::{InputError, exit_code};
 use adali::kernels::REPORT;
-use adali::network::memory::Memory;
 use adali::network::model::Pass;
+use adali::network::model::memory::Memory;
 use adali::network::presets::Preset;
 use adali::network::{InputMode, Model, NetworkSpec, Norm, Plan};
 use adali::surrogate::{Surrogate, SurrogateKind};

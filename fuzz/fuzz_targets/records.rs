@@ -3,7 +3,7 @@
 
 use adali::bench::report::Report;
 use adali::train::metrics::EpochMetrics;
-use adali::train::session::RunResult;
+use adali::train::run::RunResult;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {

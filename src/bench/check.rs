@@ -7,8 +7,9 @@
 mod synapses;
 mod training;
 
-use super::operation::{Operation, Part};
+use super::operation::Operation;
 use super::reference::{Host, Place, back, fire, over_channel};
+use super::shape::Part;
 use super::tensors::{Activity, BIAS, Layer, usual_neuron};
 use crate::backend::shape::{PoolKind, Span, Volume};
 use crate::backend::{Backend, NormGradient};

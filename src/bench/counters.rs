@@ -1,9 +1,7 @@
 //! What a launch does, counted by the card made of software (`tests/card`, `CARD_REPORT`), and from it an estimate of the
 //! time that a real card takes. An estimate, no measurement.
 
-use super::paper::{NamedCard, Planned};
-use super::report::figure;
-use super::table::Table;
+use super::card::NamedCard;
 use crate::backend::gpu::Launch;
 use crate::files::{MOST_RECORDS, read_text};
 use crate::input_error;
@@ -103,35 +101,6 @@ impl Counters {
             bound,
         })
     }
-}
-
-/// One row per launch that was counted: thousands of warp instructions by class, accesses, the estimate.
-pub fn table(plans: &[Planned]) -> Table {
-    let classes = ["matrix", "float", "integer", "convert", "global", "shared", "control", "move"];
-    let accesses = ["sectors", "least", "wavefronts", "least"];
-    let head: Vec<_> =
-        ["kernel"].into_iter().chain(classes).chain(accesses).chain(["estimate µs", "bound by"]).collect();
-    let mut table = Table::new(&head);
-    for launch in plans.iter().flat_map(|plan| &plan.launches) {
-        let Some(counted) = &launch.counted else { continue };
-        let of_class = |class: &&str| figure(counted.instructions.get(*class).unwrap_or(&0.0) / 1e3);
-        let per_access = [
-            counted.sectors_per_access,
-            counted.least_sectors_per_access,
-            counted.wavefronts_per_access,
-            counted.least_wavefronts_per_access,
-        ];
-        let row = std::iter::once(launch.kernel.clone()).chain(classes.iter().map(of_class));
-        let row = row.chain(per_access.map(|count| format!("{count:.2}")));
-        table.row(row.chain([figure(1e6 * counted.estimate), counted.bound.into()]));
-    }
-    table
-}
-
-/// How many launches of the plans were counted, and how many there are.
-pub fn counted(plans: &[Planned]) -> (usize, usize) {
-    let launches = plans.iter().flat_map(|plan| &plan.launches);
-    (launches.clone().filter(|launch| launch.counted.is_some()).count(), launches.count())
 }
 
 #[cfg(test)]

@@ -2,8 +2,9 @@
 //! they are compared with.
 
 use super::check::check;
-use super::operation::{Operation, Part, Work};
+use super::operation::{Operation, Work};
 use super::shape::LayerShape;
+use super::shape::Part;
 use super::tensors::{Activity, Layer, Shifts, random, share};
 use super::timing::{Timing, repetitions, take_turns};
 use crate::backend::Backend;
@@ -199,7 +200,8 @@ impl<B: Backend> Copies<B> {
     pub fn new(backend: &B, shape: LayerShape, operations: &[Operation], rate: f64, most: usize) -> Result<Self> {
         let mut registers = vec![None; operations.len()];
         if let Some(rehearsal) = backend.rehearsal() {
-            let mut layer = Layer::new(&rehearsal, shape, operations, rate, Some(Shifts::default()), 0)?;
+            let mut layer =
+                Layer::new(&rehearsal, shape, &Operation::parts(operations), rate, Some(Shifts::default()), 0)?;
             for (operation, registers) in operations.iter().zip(&mut registers) {
                 let before = rehearsal.launched().len();
                 operation.run(&rehearsal, &mut layer)?;
@@ -208,14 +210,15 @@ impl<B: Backend> Copies<B> {
             }
             backend.reserve(rehearsal.working_memory())?;
         }
-        let first = Layer::new(backend, shape, operations, rate, None, 0)?;
+        let first = Layer::new(backend, shape, &Operation::parts(operations), rate, None, 0)?;
         first.verify(backend, rate)?;
         let least =
             operations.iter().map(|operation| operation.work(backend, &first).bytes).fold(f64::INFINITY, f64::min);
-        let room = (MEMORY / Layer::size(backend, shape, operations)).clamp(1, most);
+        let room = (MEMORY / Layer::size(backend, shape, &Operation::parts(operations))).clamp(1, most);
         let count = (CACHE / least).ceil().clamp(1.0, room as f64) as u64;
         let shifts = Some(first.shifts());
-        let others = (1..count).map(|seed| Layer::new(backend, shape, operations, rate, shifts, seed));
+        let others =
+            (1..count).map(|seed| Layer::new(backend, shape, &Operation::parts(operations), rate, shifts, seed));
         let layers = std::iter::once(Ok(first)).chain(others).collect::<Result<_>>()?;
         let registers = operations.iter().copied().zip(registers).collect();
         Ok(Self { backend: backend.clone(), layers, registers })
@@ -377,7 +380,7 @@ mod tests {
     #[test]
     fn a_layer_that_was_not_drawn_as_asked_is_found() {
         let shape: LayerShape = "T=4,N=8,C=32,H=8".parse().unwrap();
-        let layer = || Layer::new(&Cpu, shape, &Operation::all(), 0.2, None, 0).unwrap();
+        let layer = || Layer::new(&Cpu, shape, &Operation::parts(&Operation::all()), 0.2, None, 0).unwrap();
         layer().verify(&Cpu, 0.2).unwrap();
         assert!(layer().verify(&Cpu, 0.8).unwrap_err().to_string().contains("80.0 %"));
         let mut still = layer();
@@ -393,7 +396,7 @@ mod tests {
         let shape: LayerShape = "T=4,N=2,C=32,H=8".parse().unwrap();
         let mut found = 0;
         for operation in Operation::all().into_iter().chain(Operation::surrogates()) {
-            let mut layer = Layer::new(&Cpu, shape, &[operation], 0.2, None, 5).unwrap();
+            let mut layer = Layer::new(&Cpu, shape, &[operation.part()], 0.2, None, 5).unwrap();
             operation.prepare(&Cpu, &mut layer).unwrap();
             if !operation.run(&Cpu, &mut layer).unwrap() {
                 continue;

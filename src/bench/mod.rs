@@ -1,6 +1,7 @@
 //! Microbenchmarks of the operations: random tensors at a stated firing rate, a check, then times beside the least that
 //! the device could need.
 
+pub mod card;
 pub mod check;
 pub mod counters;
 pub mod measure;

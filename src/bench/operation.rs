@@ -4,6 +4,7 @@
 mod run;
 mod work;
 
+use super::shape::Part;
 use super::tensors::usual_neuron;
 use crate::backend::{UpdateRule, bits_suffice};
 use crate::neuron::{Neuron, ResetKind};
@@ -57,17 +58,6 @@ pub enum Operation {
     },
     CollectCounts,
     TuneBounds,
-}
-
-/// What of a layer an operation works on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
-    /// A convolution, so that a shape's `C`, `K` and kernel matter.
-    Synapses,
-    /// Neurons alone.
-    Neurons,
-    /// What stands around the layers of a network.
-    Training,
 }
 
 impl Operation {
@@ -124,6 +114,11 @@ impl Operation {
         let other =
             |operation: &Self| !matches!(operation, Self::SpikeBackward { bits: true, .. }) || operation.reads_bits();
         neurons.map(neuron).flat_map(of).filter(other).collect()
+    }
+
+    /// The parts of a layer that operations need.
+    pub fn parts(operations: &[Self]) -> Vec<Part> {
+        operations.iter().map(|operation| operation.part()).collect()
     }
 
     /// Its name in the seam and on the command line.

@@ -1,6 +1,7 @@
 //! What operations would take of a card that is not there: from the launches that the host would make, what the compiler
 //! says of the kernels, and the card's data sheet. A plan, no measurement.
 
+use super::card::NamedCard;
 use super::counters::{Counters, PerLaunch};
 use super::measure::Ceilings;
 use super::operation::Operation;
@@ -9,91 +10,12 @@ use super::shape::LayerShape;
 use super::table::Table;
 use super::tensors::{Layer, Shifts};
 use crate::backend::gpu::cuda::Cuda;
-use crate::backend::gpu::tile::Card;
 use crate::backend::gpu::{Gpu, Launch, Precision};
 use crate::kernels::sass::{Class, Loop, main_loops};
-use crate::kernels::{MODULES, Multiprocessor, REPORT, Resources};
+use crate::kernels::{MODULES, Multiprocessor, Resources};
 use anyhow::{Result, bail};
-use clap::ValueEnum;
 use serde::Serialize;
 use std::collections::BTreeMap;
-
-/// A card by its data sheet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum NamedCard {
-    /// A100 SXM, 80 GB.
-    A100,
-    /// GeForce RTX 4090.
-    Rtx4090,
-    /// H100 SXM.
-    H100,
-    /// H200 SXM.
-    H200,
-}
-
-impl NamedCard {
-    /// As on the command line.
-    pub fn name(self) -> String {
-        self.to_possible_value().map_or_else(String::new, |value| value.get_name().into())
-    }
-
-    /// Compute capability, multiprocessors, bytes a second of memory, and floating-point operations a second in 16 bits on
-    /// tensor cores without sparsity, sums in f32, and in f32 (NVIDIA's data sheets).
-    fn data(self) -> (&'static str, usize, f64, f64, f64) {
-        match self {
-            Self::A100 => ("80", 108, 2.039e12, 312e12, 19.5e12),
-            Self::Rtx4090 => ("89", 128, 1.008e12, 165.2e12, 82.6e12),
-            Self::H100 => ("90", 132, 3.35e12, 989e12, 67e12),
-            Self::H200 => ("90", 132, 4.8e12, 989e12, 67e12),
-        }
-    }
-
-    /// The most that the data sheet promises.
-    pub fn ceilings(self, precision: Precision) -> Ceilings {
-        let (_, _, copy, sixteen, single) = self.data();
-        Ceilings { copy, products: if precision == Precision::F32 { single } else { sixteen } }
-    }
-
-    /// What an estimate rests on.
-    pub fn rates(self) -> Rates {
-        let (arch, multiprocessors, memory, products, _) = self.data();
-        let multiprocessors = multiprocessors as f64;
-        // Of a multiprocessor in a clock, by the architecture's white paper.
-        let (per_clock, reached) = match arch {
-            "80" => (2048.0, 1.0),
-            "89" => (512.0, 1.0),
-            // `mma.sync` reaches less than the instructions that Hopper alone has (Luo et al., arXiv 2402.13499).
-            _ => (4096.0, 0.63),
-        };
-        Rates { multiprocessors, clock: products / (multiprocessors * per_clock), memory, products: reached * products }
-    }
-
-    fn card(self) -> Card {
-        let (arch, multiprocessors, ..) = self.data();
-        let shared = Multiprocessor::of(arch).expect("it is known").shared_per_block as usize;
-        Card { multiprocessors, shared }
-    }
-
-    /// What the compiler said of a kernel in the code that this card runs: of its own capability or an older one of the same
-    /// generation.
-    fn resources(self, kernel: &str) -> Option<&'static Resources> {
-        let own = self.data().0;
-        let runs = |arch: &str| arch.len() == own.len() && arch[..1] == own[..1] && arch <= own;
-        REPORT.iter().filter(|r| r.kernel == kernel && runs(r.arch)).max_by_key(|r| r.arch)
-    }
-}
-
-/// Rates of a card for an estimate.
-#[derive(Clone, Copy, Debug)]
-pub struct Rates {
-    pub multiprocessors: f64,
-    /// Clocks a second at which the data sheet's products are reached.
-    pub clock: f64,
-    /// Bytes a second of device memory.
-    pub memory: f64,
-    /// Floating-point operations a second in 16 bits that `mma.sync` reaches.
-    pub products: f64,
-}
 
 /// A launch on paper.
 #[derive(Clone, Debug, Serialize)]
@@ -128,6 +50,35 @@ pub struct Planned {
     pub floor: f64,
     pub memory_bound: bool,
     pub launches: Vec<PlannedLaunch>,
+}
+
+/// One row per launch that was counted: thousands of warp instructions by class, accesses, the estimate.
+pub fn counter_table(plans: &[Planned]) -> Table {
+    let classes = ["matrix", "float", "integer", "convert", "global", "shared", "control", "move"];
+    let accesses = ["sectors", "least", "wavefronts", "least"];
+    let head: Vec<_> =
+        ["kernel"].into_iter().chain(classes).chain(accesses).chain(["estimate µs", "bound by"]).collect();
+    let mut table = Table::new(&head);
+    for launch in plans.iter().flat_map(|plan| &plan.launches) {
+        let Some(counted) = &launch.counted else { continue };
+        let of_class = |class: &&str| figure(counted.instructions.get(*class).unwrap_or(&0.0) / 1e3);
+        let per_access = [
+            counted.sectors_per_access,
+            counted.least_sectors_per_access,
+            counted.wavefronts_per_access,
+            counted.least_wavefronts_per_access,
+        ];
+        let row = std::iter::once(launch.kernel.clone()).chain(classes.iter().map(of_class));
+        let row = row.chain(per_access.map(|count| format!("{count:.2}")));
+        table.row(row.chain([figure(1e6 * counted.estimate), counted.bound.into()]));
+    }
+    table
+}
+
+/// How many launches of the plans were counted, and how many there are.
+pub fn counted(plans: &[Planned]) -> (usize, usize) {
+    let launches = plans.iter().flat_map(|plan| &plan.launches);
+    (launches.clone().filter(|launch| launch.counted.is_some()).count(), launches.count())
 }
 
 /// Plans for a card.
@@ -166,7 +117,7 @@ impl Paper {
 
     /// Operations of one shape; those that the card would have.
     pub fn plan(&mut self, shape: LayerShape, operations: &[Operation], rate: f64) -> Result<Vec<Planned>> {
-        let mut layer = Layer::new(&self.gpu, shape, operations, rate, Some(Shifts::default()), 0)?;
+        let mut layer = Layer::new(&self.gpu, shape, &Operation::parts(operations), rate, Some(Shifts::default()), 0)?;
         let mut plans = Vec::new();
         for &operation in operations {
             let before = self.gpu.rehearsed().launches.len();
@@ -272,6 +223,8 @@ pub fn table(plans: &[Planned]) -> Table {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::REPORT;
+    use clap::ValueEnum;
 
     #[test]
     fn a_card_runs_code_of_its_generation() {

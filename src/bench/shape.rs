@@ -143,3 +143,13 @@ pub const NEURONS: [LayerShape; 8] = {
     let many = LayerShape::conv(4, 64, 64, 32, 64);
     [few.over(4), few.over(8), few.over(16), few.over(32), many.over(4), many.over(8), many.over(16), many.over(32)]
 };
+/// What of a layer an operation works on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// A convolution, so that a shape's `C`, `K` and kernel matter.
+    Synapses,
+    /// Neurons alone.
+    Neurons,
+    /// What stands around the layers of a network.
+    Training,
+}

@@ -3,8 +3,7 @@
 
 mod training;
 
-use super::operation::{Operation, Part};
-use super::shape::LayerShape;
+use super::shape::{LayerShape, Part};
 use crate::backend::shape::{Conv, Extent, InputKind, Span, Volume};
 use crate::backend::{Affine, Backend, Input, Neurons, NormGradient, NormState, SpikeOutput, Weights};
 use crate::data::sampling::{Augmentation, CounterRng};
@@ -200,18 +199,18 @@ pub struct Layer<B: Backend> {
 pub type Shifts = [f32; 3];
 
 impl<B: Backend> Layer<B> {
-    /// A layer for these operations, drawn from `seed`, its firing rate as in [`Activity::new`].
+    /// A layer with these parts and neurons, drawn from `seed`, its firing rate as in [`Activity::new`].
     pub fn new(
         backend: &B,
         shape: LayerShape,
-        operations: &[Operation],
+        parts: &[Part],
         rate: f64,
         shifts: Option<Shifts>,
         seed: u64,
     ) -> Result<Self> {
         let volume = shape.neurons();
         let neurons = Activity::new(backend, shape.span, volume, rate, shifts.map(|shifts| shifts[0]), 2 * seed)?;
-        let has = |part: Part| operations.iter().any(|operation| operation.part() == part);
+        let has = |part: Part| parts.contains(&part);
         let synapses = has(Part::Synapses).then(|| Synapses::new(backend, shape, rate, shifts, seed)).transpose()?;
         let training = has(Part::Training).then(|| Training::new(backend, shape, rate, shifts, seed)).transpose()?;
         Ok(Self {
@@ -225,10 +224,10 @@ impl<B: Backend> Layer<B> {
     }
 
     /// About how many bytes of the device's memory such a layer takes; those of single channels are left out.
-    pub fn size(backend: &B, shape: LayerShape, operations: &[Operation]) -> usize {
+    pub fn size(backend: &B, shape: LayerShape, parts: &[Part]) -> usize {
         let (span, conv) = (shape.span, shape.convolution());
         let activity = |volume| 3 * backend.floats_size(span, volume) + 2 * backend.bits_size(span, volume);
-        let has = |part: Part| usize::from(operations.iter().any(|operation| operation.part() == part));
+        let has = |part: Part| usize::from(parts.contains(&part));
         let weight = backend.weight_size(&conv);
         let synapses = activity(shape.input) + 4 * weight + backend.packed_size(&conv);
         let training = 5 * weight + backend.samples_size(span, Volume { c: SAMPLE_CHANNELS, ..shape.neurons() });

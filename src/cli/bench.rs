@@ -7,12 +7,14 @@ use super::signals;
 use super::{End, is_quiet, is_unheard, say};
 use crate::backend::Backend;
 use crate::backend::shape::Volume;
-use crate::bench::counters::{self, Counters};
+use crate::bench::card::NamedCard;
+use crate::bench::counters::Counters;
 use crate::bench::measure::{COPIES, Ceilings, Copies, Failure, Measured};
-use crate::bench::operation::{Operation, Part};
-use crate::bench::paper::{NamedCard, Paper, table as paper_table};
+use crate::bench::operation::Operation;
+use crate::bench::paper::{Paper, counted, counter_table, table as paper_table};
 use crate::bench::report::{Report, figure, table};
 use crate::bench::roofline::roofline;
+use crate::bench::shape::Part;
 use crate::bench::shape::{LAYERS, LayerShape, NEURONS};
 use crate::bench::tensors::Layer;
 use crate::bench::timing::ROUNDS;
@@ -22,8 +24,9 @@ use crate::files::output::Output;
 use crate::kernels::COMPILER;
 use crate::network::presets::Preset;
 use crate::surrogate::SurrogateKind;
-use crate::train::config::{Optimizer, TrainingSpec};
+use crate::train::config::TrainingSpec;
 use crate::train::defaults::network_file;
+use crate::train::optimizer::Optimizer;
 use crate::{bail_input, input_error};
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
@@ -187,11 +190,11 @@ fn on_paper(
             say(format!("\n{shape}\n{}", paper_table(&planned).indented(2).trim_end()))?;
         }
         if estimates && !is_quiet() {
-            let (counted, launches) = counters::counted(&planned);
+            let (counted, launches) = counted(&planned);
             say(format!(
                 "\n{counted} of {launches} launches were counted: thousands of PTX instructions of warps, sectors of 32 bytes and\n\
                  wavefronts per access, each with the minimum, and an estimated (not measured) time\n{}",
-                counters::table(&planned).indented(2).trim_end()
+                counter_table(&planned).indented(2).trim_end()
             ))?;
         }
         plans.extend(planned);
@@ -429,7 +432,7 @@ impl<B: Backend> Bench<'_, B> {
 
     /// That one copy of a layer has room on the device.
     fn fits(&self, shape: LayerShape, operations: &[Operation]) -> Result<()> {
-        let needed = Layer::size(self.backend, shape, operations);
+        let needed = Layer::size(self.backend, shape, &Operation::parts(operations));
         match self.backend.available_memory() {
             Some(free) if needed > free => Err(input_error!(
                 "shape {shape} needs about {} MB, and {} MB are free; take fewer samples N",

@@ -1,6 +1,5 @@
 //! What is compared: configurations by name, and seeds.
 
-use crate::compare::run::run_folder;
 use crate::data::Dataset;
 use crate::files::{MOST_SETTINGS, read_text};
 use crate::network::spec::NetworkSpec;
@@ -18,6 +17,11 @@ const MOST: usize = 1000;
 const LONGEST_NAME: usize = 64;
 /// Validation accuracy whose epoch is reported, unless another is asked for.
 pub const REACH: f64 = 0.9;
+
+/// Where a run lies below its comparison.
+pub fn run_folder(name: &str, seed: u64) -> String {
+    format!("{name}/seed-{seed}")
+}
 
 /// A configuration by its name; its seed stands for nothing.
 #[derive(Clone, Debug, PartialEq)]

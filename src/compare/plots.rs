@@ -1,6 +1,6 @@
 //! The figures of a comparison.
 
-use crate::compare::run::{Comparison, RunRecord};
+use crate::compare::record::{Comparison, RunRecord};
 use crate::compare::summary::{Spread, Summary};
 use crate::metrics::{EpochMetrics, LayerMetrics};
 use crate::report::comparison::{Colour, Horizontal, Panel, Place, Series, Shown, Spanned, panels};

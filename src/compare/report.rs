@@ -3,14 +3,11 @@
 use crate::bench::table::Table;
 use crate::compare::operations::OperationCosts;
 use crate::compare::plots;
-use crate::compare::run::{Comparison, RunRecord};
+use crate::compare::record::{Comparison, RunRecord};
 use crate::compare::summary::{Spread, Summary, epochs_to_reach, summaries};
 use crate::files::write_whole;
 use anyhow::Result;
 use serde_json::{Value, json};
-
-/// Files of a comparison beside the runs' folders.
-pub const FILES: [&str; 6] = ["compare.json", "compare.md", "accuracy.svg", "bounds.svg", "gradients.svg", "cost.svg"];
 
 /// Writes everything that is known so far.
 pub fn save(comparison: &Comparison) -> Result<()> {

@@ -1,7 +1,7 @@
 //! Each configuration over its seeds.
 
 use crate::compare::probe::{LayerProbe, Probe};
-use crate::compare::run::{Comparison, RunRecord, Status};
+use crate::compare::record::{Comparison, RunRecord, Status};
 use crate::metrics::{EpochMetrics, LayerMetrics};
 use serde::Serialize;
 
@@ -129,7 +129,7 @@ fn summary(comparison: &Comparison, name: &str) -> Summary {
     let finished = |record| Finished::of(record);
     let runs: Vec<Finished> = comparison.runs_of(name).filter_map(finished).collect();
     let over = |value: &dyn Fn(&Finished) -> Option<f64>| Spread::of(runs.iter().filter_map(value));
-    let result = |value: fn(&crate::train::session::RunResult) -> Option<f64>| {
+    let result = |value: fn(&crate::train::run::RunResult) -> Option<f64>| {
         Spread::of(runs.iter().filter_map(|run| run.record.result.as_ref()).filter_map(value))
     };
     let reached: Vec<f64> = runs

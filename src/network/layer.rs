@@ -7,13 +7,48 @@ use crate::backend::{
     Affine, Backend, BatchNorm, Input, Neurons, NormGradient, NormState, SpikeOutput, Trained, Weights, bits_suffice,
 };
 use crate::host;
-use crate::network::model::Pass;
 use crate::network::parameters::{Parameter, StageParameters};
 use crate::network::shapes::Stage;
 use crate::network::spec::Norm;
 use crate::neuron::Neuron;
 use crate::surrogate::{Bounds, Surrogate};
 use anyhow::Result;
+
+/// How a forward pass is run.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Pass {
+    /// Batch norms use the batch's statistics, not the running ones.
+    pub batch_statistics: bool,
+    /// Batch norms move their running statistics.
+    pub update_running: bool,
+    /// Dropouts drop.
+    pub dropout: bool,
+    /// A backward pass will follow.
+    pub backward: bool,
+    /// Count membrane potentials.
+    pub histogram: bool,
+    /// Keep membrane potentials; see [`Model::read_membrane`].
+    pub membranes: bool,
+}
+
+impl Pass {
+    /// A training step.
+    pub fn train(histogram: bool) -> Self {
+        Self {
+            batch_statistics: true,
+            update_running: true,
+            dropout: true,
+            backward: true,
+            histogram,
+            membranes: false,
+        }
+    }
+
+    /// Inference.
+    pub fn evaluate() -> Self {
+        Self::default()
+    }
+}
 
 /// A stage's parameters and what its forward pass leaves.
 pub struct StageState<B: Backend> {

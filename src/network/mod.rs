@@ -2,7 +2,6 @@
 //! backend.
 
 mod layer;
-pub mod memory;
 pub mod model;
 pub mod parameters;
 pub mod presets;

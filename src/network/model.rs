@@ -1,56 +1,22 @@
 //! A network on a backend: parameters, buffers, forward and backward pass.
 
 mod bounds;
+pub mod memory;
 mod predict;
 
 use crate::backend::shape::{Span, Volume};
 use crate::backend::{Backend, Input, LossSpec, Normalisation, Step, Totals, Trained, Update};
 use crate::data::SampleShape;
 use crate::data::sampling::Augmentation;
+pub use crate::network::layer::Pass;
 use crate::network::layer::{Layer, StageState};
-use crate::network::memory::Memory;
 use crate::network::parameters::{Parameter, StageParameters};
 use crate::network::shapes::{Plan, Stage};
 use crate::network::spec::NetworkSpec;
 use crate::neuron::Neuron;
 use crate::surrogate::Surrogate;
 use anyhow::Result;
-
-/// How a forward pass is run.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Pass {
-    /// Batch norms use the batch's statistics, not the running ones.
-    pub batch_statistics: bool,
-    /// Batch norms move their running statistics.
-    pub update_running: bool,
-    /// Dropouts drop.
-    pub dropout: bool,
-    /// A backward pass will follow.
-    pub backward: bool,
-    /// Count membrane potentials.
-    pub histogram: bool,
-    /// Keep membrane potentials; see [`Model::read_membrane`].
-    pub membranes: bool,
-}
-
-impl Pass {
-    /// A training step.
-    pub fn train(histogram: bool) -> Self {
-        Self {
-            batch_statistics: true,
-            update_running: true,
-            dropout: true,
-            backward: true,
-            histogram,
-            membranes: false,
-        }
-    }
-
-    /// Inference.
-    pub fn evaluate() -> Self {
-        Self::default()
-    }
-}
+use memory::Memory;
 
 /// A network with its parameters and buffers on a backend.
 pub struct Model<B: Backend> {

@@ -1,8 +1,9 @@
 //! Ranges and ticks: round numbers, whole epochs, decades.
 
-use super::style::MINUS;
 use plotters::coord::ranged1d::{KeyPointHint, NoDefaultFormatting, Ranged, ValueFormatter};
 use std::ops::Range;
+
+pub(super) const MINUS: &str = "\u{2212}";
 
 /// Values beyond it are not plotted, so that sums and differences stay finite.
 const LARGEST: f64 = 1e300;

@@ -1,8 +1,8 @@
 //! Curves over the epochs: loss, accuracy, firing rates and, for AdaLi, bounds and share inside the window.
 
-use super::axis::{Axis, plottable};
+use super::axis::{Axis, MINUS, plottable};
 use super::style::{
-    Area, Chart, INK, MINUS, MUTED, TRAIN, Text, VALIDATION, depth_colour, draw_in_middle, frame, page, px, stroke,
+    Area, Chart, INK, MUTED, TRAIN, Text, VALIDATION, depth_colour, draw_in_middle, frame, page, px, stroke,
 };
 use crate::metrics::Best;
 use crate::metrics::{EpochMetrics, LayerMetrics};

@@ -1,8 +1,8 @@
 //! Histograms of the membrane potential, a panel a layer, with the surrogate's window over them.
 
-use super::axis::Axis;
+use super::axis::{Axis, MINUS};
 use super::style::{
-    Area, Chart, INK, MINUS, MUTED, SILENT, SPIKING, Text, WINDOW, draw_in_middle, frame, page, percent, px, stroke,
+    Area, Chart, INK, MUTED, SILENT, SPIKING, Text, WINDOW, draw_in_middle, frame, page, percent, px, stroke,
 };
 use crate::autotune::{BINS, Histogram, RANGE};
 use anyhow::Result;

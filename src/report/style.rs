@@ -14,7 +14,6 @@ const FRAME_RIGHT: f64 = 14.0;
 const FRAME_BOTTOM: f64 = 40.0;
 const FAMILY: &str = "sans-serif";
 /// The typographic minus sign.
-pub(super) const MINUS: &str = "\u{2212}";
 
 /// Text and axes.
 pub(super) const INK: RGBColor = RGBColor(34, 34, 34);

@@ -9,6 +9,7 @@ use crate::files::{MOST_SETTINGS, read_text};
 use crate::network::spec::{InputMode, NetworkSpec};
 use crate::network::{Plan, Volume};
 use crate::surrogate::{Surrogate, SurrogateKind};
+use crate::train::optimizer::{Optimizer, RateSchedule};
 use crate::train::schema::{self, Document};
 use crate::{bail_input, input_error};
 use anyhow::Result;
@@ -65,27 +66,6 @@ impl Default for DataSpec {
             cache_dir: None,
         }
     }
-}
-
-/// How parameters are moved.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum Optimizer {
-    /// With momentum, as PyTorch's.
-    Sgd,
-    /// As PyTorch's: weight decay is added to the gradient.
-    Adam,
-    /// As PyTorch's: weight decay is decoupled.
-    Adamw,
-}
-
-/// How the learning rate moves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum RateSchedule {
-    /// Cosine decay to 0.
-    Cosine,
-    Constant,
 }
 
 /// Epochs, batches, optimiser.

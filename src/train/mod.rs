@@ -6,6 +6,7 @@ pub mod config;
 pub mod defaults;
 pub mod evaluate;
 pub mod graphs;
+pub mod optimizer;
 pub mod run;
 pub mod schema;
 pub mod session;

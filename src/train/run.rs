@@ -18,7 +18,6 @@ use crate::metrics::EpochMetrics;
 use crate::report::{MembranePanel, curves, membranes};
 use crate::tensors::read_descriptions;
 use crate::train::bounds::LayerTrack;
-use crate::train::session::RunResult;
 use crate::train::{Config, Trainer};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -71,6 +70,32 @@ pub fn identity(config: &Config, fingerprint: u64) -> String {
 /// The identity that a configuration carries.
 pub fn identity_in(text: &str) -> Option<String> {
     text.lines().rev().find_map(|line| Some(line.strip_prefix(IDENTITY)?.trim().to_string()))
+}
+
+/// What `result.json` holds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunResult {
+    /// Share in `[0, 1]`, of the chosen epoch's network.
+    pub test_accuracy: f64,
+    /// Mean over the test samples.
+    pub test_loss: f64,
+    pub test_samples: usize,
+    /// The chosen epoch: the best on held-out samples, or the last.
+    pub epoch: u32,
+    pub epochs: u32,
+    /// Of the chosen epoch; absent without held-out samples.
+    pub validation_accuracy: Option<f64>,
+    pub parameters: usize,
+    /// Median over epochs; training alone.
+    pub images_per_second: Option<f64>,
+    /// The largest memory of the process so far, in bytes.
+    pub peak_rss_bytes: Option<u64>,
+    pub device: String,
+    /// Of the run; older versions wrote none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<String>,
+    /// The run folder.
+    pub run: String,
 }
 
 /// A run that this process writes: no other does.

@@ -10,7 +10,7 @@ use crate::input_error;
 use crate::network::spec::{InputMode, Norm};
 use crate::neuron::{NeuronModel, ResetKind};
 use crate::surrogate::{Schedule, SurrogateKind};
-use crate::train::config::{Optimizer, RateSchedule};
+use crate::train::optimizer::{Optimizer, RateSchedule};
 use anyhow::Result;
 use clap::ValueEnum;
 use std::borrow::Cow;

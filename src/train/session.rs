@@ -7,11 +7,10 @@ use crate::metrics::EpochMetrics;
 use crate::metrics::median;
 use crate::train::checkpoint::{self, Progress, load_model, open_model, open_state};
 use crate::train::evaluate::Scores;
-use crate::train::run::{Run, identity, identity_in, signed};
+use crate::train::run::{Run, RunResult, identity, identity_in, signed};
 use crate::train::{Observer, Outcome, Trainer};
 use crate::{bail_input, input_error};
 use anyhow::Result;
-use serde::{Deserialize, Serialize};
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -42,32 +41,6 @@ pub enum Scored {
     /// After this epoch.
     HeldOut(u32),
     Test,
-}
-
-/// What `result.json` holds.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct RunResult {
-    /// Share in `[0, 1]`, of the chosen epoch's network.
-    pub test_accuracy: f64,
-    /// Mean over the test samples.
-    pub test_loss: f64,
-    pub test_samples: usize,
-    /// The chosen epoch: the best on held-out samples, or the last.
-    pub epoch: u32,
-    pub epochs: u32,
-    /// Of the chosen epoch; absent without held-out samples.
-    pub validation_accuracy: Option<f64>,
-    pub parameters: usize,
-    /// Median over epochs; training alone.
-    pub images_per_second: Option<f64>,
-    /// The largest memory of the process so far, in bytes.
-    pub peak_rss_bytes: Option<u64>,
-    pub device: String,
-    /// Of the run; older versions wrote none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub identity: Option<String>,
-    /// The run folder.
-    pub run: String,
 }
 
 /// A training and its run folder.

@@ -4,7 +4,7 @@ use crate::process::{adali, bytes, tiny, train, write_images, write_network};
 use adali::backend::cpu::Cpu;
 use adali::bench::report::Report;
 use adali::compare::plan::{Plan, PlanFile};
-use adali::compare::run::{Comparison, plan_file};
+use adali::compare::record::{Comparison, plan_file};
 use adali::data::events::format::Format;
 use adali::data::events::options::{ReadOptions, Sensor};
 use adali::data::events::summary::{Frames, Summary};

@@ -9,7 +9,7 @@ use adali::data::Augmentation;
 use adali::network::NetworkSpec;
 use adali::surrogate::{Schedule, Surrogate, SurrogateKind};
 use adali::train::Config;
-use adali::train::config::Optimizer;
+use adali::train::optimizer::Optimizer;
 
 /// Batches of an epoch.
 const STEPS: usize = 3;

@@ -7,7 +7,7 @@ use adali::autotune::{BoundsMode, BoundsSpec};
 use adali::backend::gpu::Precision;
 use adali::data::Augmentation;
 use adali::train::checkpoint::open_state;
-use adali::train::config::Optimizer;
+use adali::train::optimizer::Optimizer;
 use adali::train::{Outcome, Trainer};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;

@@ -9,7 +9,7 @@ use adali::backend::gpu::cuda::Cuda;
 use adali::backend::gpu::{Gpu, SLOTS};
 use adali::data::events::counts::EventCounts;
 use adali::data::{Augmentation, Dataset, Samples};
-use adali::train::config::Optimizer;
+use adali::train::optimizer::Optimizer;
 use adali::train::{Config, Trainer};
 
 /// All that may depend on a step: dropout, augmentation, bounds that follow the counts, held-out samples in batches of

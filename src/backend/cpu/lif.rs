@@ -4,7 +4,7 @@ use super::Cpu;
 use super::counters::Counters;
 use super::layout::{pitch, words};
 use super::operands::WindowTable;
-use super::threads::{each_lanes, simd, split};
+use super::simd::{each_lanes, lanes, simd, split};
 use crate::backend::shape::{Span, Volume};
 use crate::backend::{Affine, Neurons, SpikeOutput};
 use crate::neuron::{Neuron, ResetKind};
@@ -113,12 +113,6 @@ impl<'a> Lif<'a> {
             }
         }
     }
-}
-
-/// `L` values from `start` on.
-#[inline(always)]
-pub fn lanes<const L: usize>(values: &[f32], start: usize) -> &[f32; L] {
-    values[start..].first_chunk().expect("channels are padded to whole lanes")
 }
 
 /// Rows of an image whose currents over all steps fit the second-level cache together with their inputs.

@@ -7,7 +7,7 @@ use super::events::{Events, add_rows, push_bits};
 use super::layout::{input_pitch, pitch};
 use super::operands::{CpuInput, Weight};
 use super::product::{PANEL, Product, Start};
-use super::threads::{each_lanes, simd};
+use super::simd::{each_lanes, simd};
 use crate::backend::shape::{Conv, Span, Volume};
 use crate::host::resize;
 use anyhow::Result;

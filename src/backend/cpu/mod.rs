@@ -21,6 +21,8 @@ mod operands;
 pub mod optimizer;
 mod pool;
 mod product;
+mod simd;
+mod source;
 mod spike_backward;
 mod step;
 mod storage;

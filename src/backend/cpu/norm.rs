@@ -1,8 +1,8 @@
 //! Batch norm and weight norm.
 
 use super::layout::{input_pitch, pitch};
-use super::lif::lanes;
-use super::threads::simd;
+use super::simd::lanes;
+use super::simd::simd;
 use crate::backend::shape::{Conv, Span, Volume};
 use crate::backend::{BatchNorm, NormGradient, NormState};
 

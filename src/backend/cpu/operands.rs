@@ -2,8 +2,8 @@
 
 use super::Cpu;
 use super::layout::pitch;
-use super::lif::lanes;
-use super::threads::simd;
+use super::simd::lanes;
+use super::simd::simd;
 use crate::backend::{CurrentGradient, Input, Neurons, NormGradient};
 use crate::host::zeros;
 use anyhow::Result;

@@ -1,6 +1,6 @@
 //! Parameters follow their gradients, value by value.
 
-use super::threads::simd;
+use super::simd::simd;
 use crate::backend::UpdateRule;
 use rayon::prelude::*;
 

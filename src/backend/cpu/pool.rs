@@ -1,8 +1,8 @@
 //! Pools: which pixels each window covers, OR and mean over them, and where a gradient goes back.
 
 use super::layout::{pitch, words};
-use super::lif::lanes;
-use super::threads::simd;
+use super::simd::lanes;
+use super::simd::simd;
 use crate::backend::shape::{Pool, PoolKind, Span};
 use rayon::prelude::*;
 

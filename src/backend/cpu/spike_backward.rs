@@ -1,10 +1,11 @@
 //! Neurons backward: gradient of (pooled) spikes to gradient of currents, from the last step to the first.
 
 use super::layout::{pitch, words};
-use super::lif::lanes;
 use super::operands::WindowTable;
 use super::pool::{Upstream, Windows};
-use super::threads::{Scratch, each_lanes, simd, with_scratch};
+use super::simd::lanes;
+use super::simd::{each_lanes, simd};
+use super::threads::{Scratch, with_scratch};
 use super::{Cpu, norm};
 use crate::backend::shape::{Pool, Span, Volume};
 use crate::backend::{Neurons, NormState, Saved};

@@ -1,6 +1,6 @@
-//! How work is spread over threads and lanes.
+//! What a thread keeps.
 
-use super::conv;
+use super::source::Source;
 use std::cell::RefCell;
 
 /// Buffers a thread keeps between tasks.
@@ -10,11 +10,11 @@ pub struct Scratch {
     pub tile: Vec<f32>,
     pub words: Vec<u32>,
     pub lists: Vec<Vec<u32>>,
-    pub sources: Vec<conv::Source>,
+    pub sources: Vec<Source>,
 }
 
 impl Scratch {
-    pub fn sources(&mut self, count: usize) -> &mut [conv::Source] {
+    pub fn sources(&mut self, count: usize) -> &mut [Source] {
         if self.sources.len() < count {
             self.sources.resize_with(count, Default::default);
         }
@@ -27,36 +27,4 @@ pub fn with_scratch<R>(f: impl FnOnce(&mut Scratch) -> R) -> R {
         static SCRATCH: RefCell<Scratch> = RefCell::default();
     }
     SCRATCH.with_borrow_mut(f)
-}
-
-/// Runs `$body` with the constant `$L` being 32 or 16, over all of `0..$pitch` in steps of it, `$first` the first
-/// channel. 32 at a time is what compilers vectorise best: a loop of 16 they unroll first.
-macro_rules! each_lanes {
-    ($pitch:expr, |$L:ident, $first:ident| $body:block) => {
-        let mut $first = 0;
-        while $first + 32 <= $pitch {
-            const $L: usize = 32;
-            $body
-            $first += 32;
-        }
-        if $first < $pitch {
-            const $L: usize = 16;
-            $body
-        }
-    };
-}
-pub(super) use each_lanes;
-
-/// Runs `f` compiled for the widest SIMD of this machine; `f` must be `#[inline(always)]`.
-#[inline(always)]
-pub fn simd<R>(f: impl FnOnce() -> R) -> R {
-    pulp::Arch::new().dispatch(f)
-}
-
-/// Pieces of `len` values, or as many `None`.
-pub fn split<V>(values: Option<&mut Vec<V>>, len: usize, batch: usize) -> Vec<Option<&mut [V]>> {
-    match values {
-        Some(values) => values.chunks_exact_mut(len).take(batch).map(Some).collect(),
-        None => (0..batch).map(|_| None).collect(),
-    }
 }

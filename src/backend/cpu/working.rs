@@ -1,8 +1,9 @@
 //! What the operations need for themselves: buffers that threads keep, and those of single operations.
 
-use super::conv::{Spread, padded_len, partials_len};
+use super::conv::{Spread, partials_len};
 use super::layout::{input_pitch, pitch, words};
 use super::lif::rows_per_tile;
+use super::source::padded_len;
 use crate::backend::LayerExtents;
 use crate::backend::shape::{InputKind, PoolKind, Span};
 

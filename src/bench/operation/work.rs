@@ -87,7 +87,7 @@ mod tests {
     #[test]
     fn work_counts_every_tensor_once() {
         let shape = LayerShape::conv(4, 2, 32, 8, 64);
-        let layer = Layer::new(&Cpu, shape, &Operation::all(), 0.1, None, 1).unwrap();
+        let layer = Layer::new(&Cpu, shape, &Operation::parts(&Operation::all()), 0.1, None, 1).unwrap();
         let steps = 4.0 * 2.0 * 64.0;
         let work = |operation: Operation| operation.work(&Cpu, &layer);
         let forward = work(Operation::ConvLifForward);

@@ -6,7 +6,7 @@
 //! ```
 
 use super::listing::Listing;
-use super::recordings::{DVS128, Recordings, Trial, beside, note_unused};
+use super::trials::{DVS128, Recordings, Trial, beside, note_unused};
 use crate::data::files::some_of;
 use crate::files::{MOST_SETTINGS, read_text};
 use anyhow::Result;

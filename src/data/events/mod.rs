@@ -22,6 +22,7 @@ mod nmnist;
 pub mod nmnist_writer;
 mod npy;
 mod npz;
+mod open;
 pub mod options;
 pub mod pixel;
 mod prophesee;
@@ -34,7 +35,10 @@ pub mod simulate;
 mod source;
 pub mod summary;
 mod text;
+mod trials;
 mod within;
+
+pub use open::open;
 
 use anyhow::Result;
 

@@ -11,8 +11,10 @@
 
 use super::SensorSize;
 use super::gestures::{GESTURE_LISTS, dvs_gesture};
-use super::listing::{Listing, has_extension, is_called, name};
+use super::listing::{Listing, is_called, name};
 use super::simulate::DESCRIPTION;
+use super::trials::{DVS128, beside, note_unused};
+pub use super::trials::{Recordings, Trial};
 use crate::data::DataSource;
 use crate::data::files::{self, some_of};
 use crate::files::{MOST_SETTINGS, read_text};
@@ -20,37 +22,8 @@ use anyhow::Result;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-/// One sample.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Trial {
-    /// The recording.
-    pub file: PathBuf,
-    /// The class.
-    pub label: u16,
-    /// Its part of the recording, from the first microsecond up to the second; all of it without.
-    pub span: Option<(u64, u64)>,
-}
-
-/// A data set before its events are read.
-#[derive(Clone, Debug)]
-pub struct Recordings {
-    /// Where they were found.
-    pub folder: PathBuf,
-    /// One a class.
-    pub class_names: Vec<String>,
-    /// Of all recordings.
-    pub size: SensorSize,
-    /// Samples of one file are neighbours.
-    pub train: Vec<Trial>,
-    /// As `train`.
-    pub test: Vec<Trial>,
-    /// What a person should know of the folder, one line each.
-    pub notes: Vec<String>,
-}
-
-/// N-MNIST's sensor, and that of the other two.
+/// N-MNIST's sensor.
 const NMNIST_SIZE: SensorSize = SensorSize { width: 34, height: 34 };
-pub(super) const DVS128: SensorSize = SensorSize { width: 128, height: 128 };
 /// The folders of N-MNIST.
 const PARTS: [&str; 2] = ["Train", "Test"];
 /// Of each class of CIFAR10-DVS, in percent, rounded up.
@@ -202,24 +175,6 @@ fn some(trials: Vec<Trial>, folder: &Path) -> Result<Vec<Trial>> {
         crate::bail_input!("{} holds no recording; unpack the data set again", folder.display());
     }
     Ok(trials)
-}
-
-/// What looks like data in a data set's own folder and is none of its: sub-folders, and recordings; archives and texts
-/// are often kept there.
-pub(super) fn beside(root: &Listing, extension: &str, is_used: impl Fn(&Path) -> bool) -> Vec<PathBuf> {
-    let recordings = root.files.iter().filter(|path| has_extension(path, extension));
-    root.folders.iter().chain(recordings).filter(|path| !is_used(path)).cloned().collect()
-}
-
-/// Says what is not used, if anything.
-pub(super) fn note_unused(folder: &Path, unused: &[PathBuf]) -> Vec<String> {
-    if unused.is_empty() {
-        return Vec::new();
-    }
-    let below = |path: &PathBuf| path.strip_prefix(folder).unwrap_or(path).display().to_string();
-    let names: Vec<String> = unused.iter().map(below).collect();
-    let (is, they) = if unused.len() == 1 { ("is", "it is") } else { ("are", "they are") };
-    vec![format!("{}: {} {is} not used; {they} no part of the data set's layout", folder.display(), some_of(&names))]
 }
 
 #[cfg(test)]

@@ -2,7 +2,6 @@
 
 use super::cache::{self, Key};
 use super::counts::EventCounts;
-use super::format;
 use super::integrate::Integration;
 use super::options::{ReadOptions, Sensor};
 use super::recordings::{Recordings, Trial, list};
@@ -122,7 +121,7 @@ fn of_file(
 ) -> Result<(EventCounts, Noticed)> {
     let file = &trials[0].file;
     let options = ReadOptions { sensor: integration.sensor, stream: integration.stream, ..ReadOptions::default() };
-    let mut reader = format::open(file, &options)?;
+    let mut reader = super::open(file, &options)?;
     let mut events: Vec<Vec<Event>> = vec![Vec::new(); trials.len()];
     let (mut piece, mut late, mut before) = (Vec::new(), 0, 0);
     loop {

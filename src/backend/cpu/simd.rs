@@ -1,0 +1,39 @@
+//! How work is spread over lanes.
+
+/// Runs `$body` with the constant `$L` being 32 or 16, over all of `0..$pitch` in steps of it, `$first` the first
+/// channel. 32 at a time is what compilers vectorise best: a loop of 16 they unroll first.
+macro_rules! each_lanes {
+    ($pitch:expr, |$L:ident, $first:ident| $body:block) => {
+        let mut $first = 0;
+        while $first + 32 <= $pitch {
+            const $L: usize = 32;
+            $body
+            $first += 32;
+        }
+        if $first < $pitch {
+            const $L: usize = 16;
+            $body
+        }
+    };
+}
+pub(super) use each_lanes;
+
+/// Runs `f` compiled for the widest SIMD of this machine; `f` must be `#[inline(always)]`.
+#[inline(always)]
+pub fn simd<R>(f: impl FnOnce() -> R) -> R {
+    pulp::Arch::new().dispatch(f)
+}
+
+/// Pieces of `len` values, or as many `None`.
+pub fn split<V>(values: Option<&mut Vec<V>>, len: usize, batch: usize) -> Vec<Option<&mut [V]>> {
+    match values {
+        Some(values) => values.chunks_exact_mut(len).take(batch).map(Some).collect(),
+        None => (0..batch).map(|_| None).collect(),
+    }
+}
+
+/// `L` values from `start` on.
+#[inline(always)]
+pub fn lanes<const L: usize>(values: &[f32], start: usize) -> &[f32; L] {
+    values[start..].first_chunk().expect("channels are padded to whole lanes")
+}

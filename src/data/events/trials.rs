@@ -1,0 +1,55 @@
+//! The samples of a data set of recordings, and what of its folder is none.
+
+use super::SensorSize;
+use super::listing::{Listing, has_extension};
+use crate::data::files::some_of;
+use std::path::{Path, PathBuf};
+
+/// The sensor of CIFAR10-DVS and of DVS128 Gesture.
+pub(super) const DVS128: SensorSize = SensorSize { width: 128, height: 128 };
+
+/// One sample.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trial {
+    /// The recording.
+    pub file: PathBuf,
+    /// The class.
+    pub label: u16,
+    /// Its part of the recording, from the first microsecond up to the second; all of it without.
+    pub span: Option<(u64, u64)>,
+}
+
+/// A data set before its events are read.
+#[derive(Clone, Debug)]
+pub struct Recordings {
+    /// Where they were found.
+    pub folder: PathBuf,
+    /// One a class.
+    pub class_names: Vec<String>,
+    /// Of all recordings.
+    pub size: SensorSize,
+    /// Samples of one file are neighbours.
+    pub train: Vec<Trial>,
+    /// As `train`.
+    pub test: Vec<Trial>,
+    /// What a person should know of the folder, one line each.
+    pub notes: Vec<String>,
+}
+
+/// What looks like data in a data set's own folder and is none of its: sub-folders, and recordings; archives and texts
+/// are often kept there.
+pub(super) fn beside(root: &Listing, extension: &str, is_used: impl Fn(&Path) -> bool) -> Vec<PathBuf> {
+    let recordings = root.files.iter().filter(|path| has_extension(path, extension));
+    root.folders.iter().chain(recordings).filter(|path| !is_used(path)).cloned().collect()
+}
+
+/// Says what is not used, if anything.
+pub(super) fn note_unused(folder: &Path, unused: &[PathBuf]) -> Vec<String> {
+    if unused.is_empty() {
+        return Vec::new();
+    }
+    let below = |path: &PathBuf| path.strip_prefix(folder).unwrap_or(path).display().to_string();
+    let names: Vec<String> = unused.iter().map(below).collect();
+    let (is, they) = if unused.len() == 1 { ("is", "it is") } else { ("are", "they are") };
+    vec![format!("{}: {} {is} not used; {they} no part of the data set's layout", folder.display(), some_of(&names))]
+}
