@@ -47,8 +47,8 @@ The table of --kernels, by kernel and architecture, as the compiler reports it:
   threads    the most threads a block may have (its launch bound)
   occupancy  warps that an SM holds at a time with blocks of that size, of those
   at most    that it could, and what sets the limit; less where a launch adds
-             shared memory. Low is not a problem in itself: registers that hold a
-             tile of the result help more than waiting warps
+             shared memory. Low is not a problem in itself: registers that hold
+             a tile of the result help more than waiting warps
 
 The table of --sass (it needs cuobjdump, which make cuda fetches) counts the
 instructions of the innermost loop with the most matrix instructions, or of the
