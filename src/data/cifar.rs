@@ -6,7 +6,7 @@
 //! ```
 //! Format and data: A. Krizhevsky, "Learning multiple layers of features from tiny images", 2009.
 
-use super::{DataSource, Dataset, SampleShape, Samples, files};
+use super::{DataSource, Dataset, Reader, SampleShape, Samples, files};
 use crate::files::{MOST_SETTINGS, open_regular, read_text, room};
 use anyhow::Result;
 use std::io::{BufReader, Read};
@@ -146,8 +146,28 @@ fn variant(source: DataSource) -> Variant {
     if source == DataSource::Cifar100 { Variant::Cifar100 } else { Variant::Cifar10 }
 }
 
+pub(super) static CIFAR10: Reader = Reader {
+    name: "cifar10",
+    advice: "unpack the binary version, cifar-10-binary.tar.gz from https://www.cs.toronto.edu/~kriz/cifar.html, \
+                 and name its folder with --data-dir",
+    place: None,
+    events: false,
+    find: |dir| find(DataSource::Cifar10, dir),
+    load: |dir, _| load(DataSource::Cifar10, dir),
+};
+
+pub(super) static CIFAR100: Reader = Reader {
+    name: "cifar100",
+    advice: "unpack the binary version, cifar-100-binary.tar.gz from https://www.cs.toronto.edu/~kriz/cifar.html, \
+                 and name its folder with --data-dir",
+    place: None,
+    events: false,
+    find: |dir| find(DataSource::Cifar100, dir),
+    load: |dir, _| load(DataSource::Cifar100, dir),
+};
+
 /// The folder of [`load`], if it holds all files.
-pub(super) fn find(source: DataSource, dir: &Path) -> Option<PathBuf> {
+fn find(source: DataSource, dir: &Path) -> Option<PathBuf> {
     let variant = variant(source);
     files::folder(dir, &[variant.sub_folder()], |folder| {
         folder.join(variant.test_file()).exists() && variant.train_files().iter().all(|file| folder.join(file).exists())
@@ -155,7 +175,7 @@ pub(super) fn find(source: DataSource, dir: &Path) -> Option<PathBuf> {
 }
 
 /// Reads the files from `dir` or from its sub-folder of the archive's name.
-pub(super) fn load(source: DataSource, dir: &Path) -> Result<Dataset> {
+fn load(source: DataSource, dir: &Path) -> Result<Dataset> {
     let variant = variant(source);
     if dir.is_file() {
         crate::bail_input!("{} is a file where a folder is expected; {}", dir.display(), source.advice());

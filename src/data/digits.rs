@@ -4,7 +4,7 @@
 //! doi 10.24432/C50P49), licensed CC BY 4.0, in scikit-learn's copy; see `DIGITS.md` beside this file. That copy
 //! has no training and test part; every fifth image is the test part here (our choice).
 
-use super::{Dataset, SampleShape, Samples, files};
+use super::{Dataset, Reader, SampleShape, Samples, files};
 use crate::files::room;
 use anyhow::{Context, Result, ensure};
 use flate2::read::GzDecoder;
@@ -17,6 +17,16 @@ const LEVELS: u8 = 16;
 const CLASSES: usize = 10;
 /// More bytes than their text has.
 const LENGTH: u64 = 1 << 19;
+
+/// Built in: it has no folder.
+pub(super) static READER: Reader = Reader {
+    name: "digits",
+    advice: "leave out --data-dir",
+    place: None,
+    events: false,
+    find: |_| None,
+    load: |_, _| load(),
+};
 
 /// The built-in digits. Index `i` is in the test part when `i % 5 == 4`.
 ///

@@ -8,7 +8,7 @@
 //! labels.astype("int64"), "test.frames": …, "test.labels": …}, "frames.safetensors")`.
 
 use super::files::{self, some_of};
-use super::{DataSource, Dataset, SampleShape, Samples};
+use super::{DataSource, Dataset, Reader, SampleShape, Samples};
 use crate::host::reserve;
 use crate::tensors::TensorFile;
 use anyhow::{Context, Result};
@@ -169,14 +169,24 @@ impl TensorFile<'_> {
     }
 }
 
+pub(super) static FRAMES: Reader = Reader {
+    name: "frames",
+    advice: "write train.frames, train.labels, test.frames and test.labels into one safetensors file and name it \
+                 with --data-dir",
+    place: None,
+    events: false,
+    find: find,
+    load: |path, _| load(path),
+};
+
 /// The file of [`load`], if it is there.
-pub(super) fn find(path: &Path) -> Option<PathBuf> {
+fn find(path: &Path) -> Option<PathBuf> {
     let path = if path.is_dir() { path.join(FILE_NAME) } else { path.to_path_buf() };
     path.is_file().then_some(path)
 }
 
 /// Reads the file `path`, or `frames.safetensors` in the folder `path`.
-pub(super) fn load(path: &Path) -> Result<Dataset> {
+fn load(path: &Path) -> Result<Dataset> {
     if path.is_dir() && !path.join(FILE_NAME).exists() {
         crate::bail_input!("{} has no {FILE_NAME}; {}", path.display(), DataSource::Frames.advice());
     }

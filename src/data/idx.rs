@@ -6,7 +6,7 @@
 //! ```
 //! Format: Y. LeCun, C. Cortes and C. Burges, "The MNIST database".
 
-use super::{DataSource, Dataset, SampleShape, Samples, files};
+use super::{DataSource, Dataset, Reader, SampleShape, Samples, files};
 use crate::files::{open_regular, room};
 use anyhow::Result;
 use flate2::read::MultiGzDecoder;
@@ -210,15 +210,34 @@ fn open<'a>(path: &Path, name: &'a str) -> Result<Source<'a>> {
     Source::new(BufReader::new(file), length, name)
 }
 
+pub(super) static MNIST: Reader = Reader {
+    name: "mnist",
+    advice: "put train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and \
+                 t10k-labels-idx1-ubyte (plain or .gz) into one folder and name it with --data-dir",
+    place: None,
+    events: false,
+    find: |dir| find(DataSource::Mnist, dir),
+    load: |dir, _| load(DataSource::Mnist, dir),
+};
+
+pub(super) static FASHION_MNIST: Reader = Reader {
+    name: "fashion-mnist",
+    advice: "run `apt-get install dataset-fashion-mnist`, or name the folder of its four IDX files with --data-dir",
+    place: Some(SYSTEM_FASHION_MNIST),
+    events: false,
+    find: |dir| find(DataSource::FashionMnist, dir),
+    load: |dir, _| load(DataSource::FashionMnist, dir),
+};
+
 /// The folder of [`load`], if it holds all four files.
-pub(super) fn find(source: DataSource, dir: &Path) -> Option<PathBuf> {
+fn find(source: DataSource, dir: &Path) -> Option<PathBuf> {
     files::folder(dir, sub_folders(source), |folder| {
         ["train", "t10k"].iter().all(|part| KINDS.iter().all(|kind| present(folder, part, kind).is_some()))
     })
 }
 
 /// Reads the four files from `dir` or from the sub-folder that torchvision makes there.
-pub(super) fn load(source: DataSource, dir: &Path) -> Result<Dataset> {
+fn load(source: DataSource, dir: &Path) -> Result<Dataset> {
     if dir.is_file() {
         crate::bail_input!("{} is a file where a folder is expected; {}", dir.display(), source.advice());
     }

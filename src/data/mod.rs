@@ -162,68 +162,61 @@ pub enum DataSource {
     DvsGesture,
 }
 
+/// How a data set is found and read. Each reader's file has one for every data set that it reads.
+pub(crate) struct Reader {
+    /// On the command line and in `config.toml`.
+    pub name: &'static str,
+    /// What to do to have it, as the end of an error's sentence.
+    pub advice: &'static str,
+    /// Where it is looked for without a folder.
+    pub place: Option<&'static str>,
+    /// Whether samples are recordings of events, which are integrated into frames.
+    pub events: bool,
+    /// The folder or file of `load`, if all that it needs is there.
+    pub find: fn(&Path) -> Option<PathBuf>,
+    pub load: fn(&Path, &Request) -> anyhow::Result<Dataset>,
+}
+
+/// What only recordings need; see [`load_frames`].
+pub(crate) struct Request<'a> {
+    pub integration: &'a Integration,
+    pub cache: Option<&'a Path>,
+    pub watch: &'a dyn LoadWatch,
+}
+
 impl DataSource {
+    fn reader(self) -> &'static Reader {
+        match self {
+            Self::Digits => &digits::READER,
+            Self::Mnist => &idx::MNIST,
+            Self::FashionMnist => &idx::FASHION_MNIST,
+            Self::Cifar10 => &cifar::CIFAR10,
+            Self::Cifar100 => &cifar::CIFAR100,
+            Self::Frames => &frames::FRAMES,
+            Self::NMnist => &events::set::N_MNIST,
+            Self::Cifar10Dvs => &events::set::CIFAR10_DVS,
+            Self::DvsGesture => &events::set::DVS_GESTURE,
+        }
+    }
+
     /// The name on the command line and in `config.toml`.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Digits => "digits",
-            Self::Mnist => "mnist",
-            Self::FashionMnist => "fashion-mnist",
-            Self::Cifar10 => "cifar10",
-            Self::Cifar100 => "cifar100",
-            Self::Frames => "frames",
-            Self::NMnist => "n-mnist",
-            Self::Cifar10Dvs => "cifar10-dvs",
-            Self::DvsGesture => "dvs-gesture",
-        }
+        self.reader().name
     }
 
     /// What to do to have this data set, as the end of an error's sentence.
     pub fn advice(self) -> &'static str {
-        match self {
-            Self::Digits => "leave out --data-dir",
-            Self::Mnist => {
-                "put train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and \
-                 t10k-labels-idx1-ubyte (plain or .gz) into one folder and name it with --data-dir"
-            }
-            Self::FashionMnist => {
-                "run `apt-get install dataset-fashion-mnist`, or name the folder of its four IDX files with --data-dir"
-            }
-            Self::Cifar10 => {
-                "unpack the binary version, cifar-10-binary.tar.gz from https://www.cs.toronto.edu/~kriz/cifar.html, \
-                 and name its folder with --data-dir"
-            }
-            Self::Cifar100 => {
-                "unpack the binary version, cifar-100-binary.tar.gz from https://www.cs.toronto.edu/~kriz/cifar.html, \
-                 and name its folder with --data-dir"
-            }
-            Self::Frames => {
-                "write train.frames, train.labels, test.frames and test.labels into one safetensors file and name it \
-                 with --data-dir"
-            }
-            Self::NMnist => {
-                "unpack Train.zip and Test.zip of https://www.garrickorchard.com/datasets/n-mnist into one folder, or \
-                 make such a folder with `adali simulate-events`, and name it with --data-dir"
-            }
-            Self::Cifar10Dvs => {
-                "unpack the ten archives of https://figshare.com/articles/dataset/CIFAR10-DVS_New/4724671 into one \
-                 folder, which then holds airplane, automobile, …, and name it with --data-dir"
-            }
-            Self::DvsGesture => {
-                "unpack DvsGesture.tar.gz of https://research.ibm.com/interactive/dvsgesture/ and name its folder, which \
-                 holds trials_to_train.txt, with --data-dir"
-            }
-        }
+        self.reader().advice
     }
 
     /// Whether samples are recordings of events, which are integrated into frames.
     pub fn is_events(self) -> bool {
-        matches!(self, Self::NMnist | Self::Cifar10Dvs | Self::DvsGesture)
+        self.reader().events
     }
 
     /// `dir`, or the place where this data set is looked for without one.
     fn place(self, dir: Option<&Path>) -> Option<&Path> {
-        dir.or((self == Self::FashionMnist).then(|| Path::new(idx::SYSTEM_FASHION_MNIST)))
+        dir.or(self.reader().place.map(Path::new))
     }
 }
 
@@ -299,15 +292,7 @@ fn read(
     if !place.exists() {
         crate::bail_input!("{} does not exist, so {source} cannot be read; {}", place.display(), source.advice());
     }
-    match source {
-        DataSource::Digits => digits::load(),
-        DataSource::Mnist | DataSource::FashionMnist => idx::load(source, place),
-        DataSource::Cifar10 | DataSource::Cifar100 => cifar::load(source, place),
-        DataSource::Frames => frames::load(place),
-        DataSource::NMnist | DataSource::Cifar10Dvs | DataSource::DvsGesture => {
-            events::set::load(source, place, integration, cache, watch)
-        }
-    }
+    (source.reader().load)(place, &Request { integration, cache, watch })
 }
 
 /// Where [`load`] would read a data set from, if all of its files are there; opens none of them.
@@ -315,15 +300,7 @@ pub fn find(source: DataSource, dir: Option<&Path>) -> Option<Found> {
     if source == DataSource::Digits {
         return Some(Found::BuiltIn);
     }
-    let place = source.place(dir)?;
-    let path = match source {
-        DataSource::Digits => None,
-        DataSource::Mnist | DataSource::FashionMnist => idx::find(source, place),
-        DataSource::Cifar10 | DataSource::Cifar100 => cifar::find(source, place),
-        DataSource::Frames => frames::find(place),
-        DataSource::NMnist | DataSource::Cifar10Dvs | DataSource::DvsGesture => events::recordings::find(source, place),
-    };
-    path.map(Found::At)
+    (source.reader().find)(source.place(dir)?).map(Found::At)
 }
 
 #[cfg(test)]

@@ -4,28 +4,52 @@ use super::cache::{self, Key};
 use super::counts::EventCounts;
 use super::integrate::Integration;
 use super::options::{ReadOptions, Sensor};
-use super::recordings::{Recordings, Trial, list};
+use super::recordings::{Recordings, Trial, find, list};
 use super::remarks::{Noticed, Remarks};
 use super::{Event, SensorSize};
-use crate::data::{DataSource, Dataset, LoadWatch, SampleShape, Samples};
+use crate::data::{DataSource, Dataset, LoadWatch, Reader, Request, SampleShape, Samples};
 use crate::error::Interrupted;
 use anyhow::Result;
 use rayon::prelude::*;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+pub(in crate::data) static N_MNIST: Reader = Reader {
+    name: "n-mnist",
+    advice: "unpack Train.zip and Test.zip of https://www.garrickorchard.com/datasets/n-mnist into one folder, or \
+                 make such a folder with `adali simulate-events`, and name it with --data-dir",
+    place: None,
+    events: true,
+    find: |dir| find(DataSource::NMnist, dir),
+    load: |dir, request| load(DataSource::NMnist, dir, request),
+};
+
+pub(in crate::data) static CIFAR10_DVS: Reader = Reader {
+    name: "cifar10-dvs",
+    advice: "unpack the ten archives of https://figshare.com/articles/dataset/CIFAR10-DVS_New/4724671 into one \
+                 folder, which then holds airplane, automobile, …, and name it with --data-dir",
+    place: None,
+    events: true,
+    find: |dir| find(DataSource::Cifar10Dvs, dir),
+    load: |dir, request| load(DataSource::Cifar10Dvs, dir, request),
+};
+
+pub(in crate::data) static DVS_GESTURE: Reader = Reader {
+    name: "dvs-gesture",
+    advice: "unpack DvsGesture.tar.gz of https://research.ibm.com/interactive/dvsgesture/ and name its folder, which \
+                 holds trials_to_train.txt, with --data-dir",
+    place: None,
+    events: true,
+    find: |dir| find(DataSource::DvsGesture, dir),
+    load: |dir, request| load(DataSource::DvsGesture, dir, request),
+};
+
 /// Reads the recordings of `source` below `dir` as frames; `cache` is the folder where they are kept, if any.
 ///
 /// # Errors
 /// An [`InputError`](crate::error::InputError) for whatever is wrong with the folder or a recording. A cache that is
 /// damaged or cannot be written is only noted.
-pub fn load(
-    source: DataSource,
-    dir: &Path,
-    integration: &Integration,
-    cache: Option<&Path>,
-    watch: &dyn LoadWatch,
-) -> Result<Dataset> {
+fn load(source: DataSource, dir: &Path, &Request { integration, cache, watch }: &Request) -> Result<Dataset> {
     // One key for one folder, however it is named.
     let dir = dir.canonicalize().unwrap_or_else(|_| dir.to_path_buf());
     let mut recordings = list(source, &dir)?;
