@@ -44,7 +44,7 @@ fn a_driver_of_no_use_is_said_and_the_cpu_trains() {
         ("INIT=803", "cannot list its GPUs: an error of the stand-in (CUDA_ERROR_SYSTEM_DRIVER_MISMATCH)"),
         ("INIT=999", "cannot list its GPUs: an error of the stand-in (CUDA_ERROR_UNKNOWN)"),
         ("CARDS=0", "finds no GPU"),
-        ("VERSION=11080", "the NVIDIA driver is too old: its CUDA is 11.8"),
+        ("VERSION=11080", "the NVIDIA driver is too old: it supports CUDA 11.8"),
         ("cuGraphUpload=absent", "lacks the function cuGraphUpload"),
         ("cuDriverGetVersion=absent", "lacks the function cuDriverGetVersion"),
     ] {

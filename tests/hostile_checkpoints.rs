@@ -158,7 +158,7 @@ fn networks_and_configurations_that_cannot_be_are_named() {
         ("input = \"direct\"", "input = \"video\"", &["line 2", "video"]),
         ("type = \"linear\"", "type = \"lineal\"", &["lineal"]),
         ("norm = \"batch\"", "norm = \"batch\"\nnorm_gain = nan", &["norm_gain NaN"]),
-        (readout, &two, &["layer 6", "behind the readout"]),
+        (readout, &two, &["layer 6", "after the readout"]),
         (readout, &none, &["no readout"]),
     ] {
         write_network(&network, (from, to));

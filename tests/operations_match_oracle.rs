@@ -86,7 +86,7 @@ fn histograms_count_the_membranes() {
             }
         }
     }
-    assert_eq!(compared, 3 * 5 * (2 + 33 + 17));
+    assert_eq!(compared, 3 * SurrogateKind::all().len() * (2 + 33 + 17));
 }
 
 /// Running statistics after several passes, and the norm that they make.

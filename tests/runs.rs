@@ -292,14 +292,19 @@ fn a_signal_in_the_final_test_is_answered_and_the_test_continued() {
     let whole = train(home.path(), "whole", data);
     let mut cases = 0;
     for name in ["INT", "TERM", "HUP"] {
-        let child = begin(home.path(), &tiny(name, data));
-        wait_for(&home.path().join(name).join("state.safetensors"));
-        std::thread::sleep(Duration::from_millis(100));
-        assert!(!home.path().join(name).join("result.json").exists(), "the test was too short");
-        let asked = Instant::now();
-        signal(&child, name);
-        let ran = finish(child, name);
-        assert!(asked.elapsed() < Duration::from_secs(2), "{name} was answered after {:?}", asked.elapsed());
+        // On a busy machine the signal may come after the test; then once more, and sooner.
+        let ran = [100, 30, 10, 0].into_iter().map(|wait| {
+            let _ = fs::remove_dir_all(home.path().join(name));
+            let child = begin(home.path(), &tiny(name, data));
+            wait_for(&home.path().join(name).join("state.safetensors"));
+            std::thread::sleep(Duration::from_millis(wait));
+            let asked = Instant::now();
+            signal(&child, name);
+            let ran = finish(child, name);
+            assert!(asked.elapsed() < Duration::from_secs(2), "{name} was answered after {:?}", asked.elapsed());
+            ran
+        });
+        let ran = ran.skip_while(|ran| ran.code == Some(0)).next().expect("a signal during the test");
         assert!(ran.code == Some(130) && ran.err.contains(&format!("adali train --resume {name}")), "{ran}");
         assert!(!home.path().join(name).join("result.json").exists());
         adali(home.path(), &format!("train --quiet --resume {name}")).done();
