@@ -4,8 +4,8 @@
 //   copy_memory      to[i] = from[i], 16 bytes per thread and turn, the rest by single bytes; bytes moved: 2 x bytes
 //   matrix_rate      each warp, `rounds` times: CHAINS products 16x8x16 that depend on nothing but the round before
 //
-// Both operands are `one`, 1 that the compiler does not know of. Accumulator i of a thread begins at i, and out[thread]
-// is their sum: 4 CHAINS of them grow by 16 a round; in f32 2 CHAINS, by 1.
+// Operands are random: multipliers whose inputs never change take less power, and a card clocks higher for it than real
+// products let it. Accumulator i of a thread begins at i; out[thread] is the sum of all, 4 CHAINS, in f32 2 CHAINS.
 #include "device.cuh"
 #include "value.cuh"
 
@@ -40,20 +40,37 @@ KERNEL(copy_memory, CopyMemory, 256, 8) {
 
 struct MatrixRate {
     float* out;
-    uint32_t rounds;
-    float one;
+    uint32_t rounds, seed;
 };
+
+// Bits that differ from thread to thread and from one `i` to the next (the mixing of lowbias32).
+DEVICE uint32_t mixed(const MatrixRate& p, uint32_t i) {
+    uint32_t x = p.seed + (threadIdx.x << 8 | i);
+    x = (x ^ x >> 16) * 0x7feb352du;
+    x = (x ^ x >> 15) * 0x846ca68bu;
+    return x ^ x >> 16;
+}
+
+// Two values of 0.5 to 2 and either sign.
+template <typename V>
+DEVICE uint32_t operand(const MatrixRate& p, uint32_t i) {
+    constexpr bool BF16 = V::ONE == 0x3f80;
+    return (mixed(p, i) & (BF16 ? 0x80ff80ffu : 0x87ff87ffu)) | (BF16 ? 0x3f003f00u : 0x38003800u);
+}
 
 template <typename V>
 DEVICE void matrix_rate(const MatrixRate& p) {
-    const uint32_t ones = V::pack(p.one, p.one);
-    const uint32_t a[4] = {ones, ones, ones, ones};
+    uint32_t a[4], b[CHAINS][2];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) a[i] = operand<V>(p, i);
+#pragma unroll
+    for (int i = 0; i < 2 * CHAINS; ++i) b[i / 2][i % 2] = operand<V>(p, 4 + i);
     float sums[CHAINS][4];
 #pragma unroll
     for (int i = 0; i < 4 * CHAINS; ++i) sums[i / 4][i % 4] = i;
     for (uint32_t round = 0; round < p.rounds; ++round) {
 #pragma unroll
-        for (int i = 0; i < CHAINS; ++i) V::mma(sums[i], a, ones, ones);
+        for (int i = 0; i < CHAINS; ++i) V::mma(sums[i], a, b[i][0], b[i][1]);
     }
     float sum = 0.0f;
 #pragma unroll
@@ -63,12 +80,15 @@ DEVICE void matrix_rate(const MatrixRate& p) {
 KERNEL_EACH_HALF(matrix_rate, MatrixRate, 256, 2, matrix_rate)
 
 KERNEL(matrix_rate_f32, MatrixRate, 256, 2) {
-    float sums[2 * CHAINS];
+    float sums[2 * CHAINS], factors[2 * CHAINS];
 #pragma unroll
-    for (int i = 0; i < 2 * CHAINS; ++i) sums[i] = i;
+    for (int i = 0; i < 2 * CHAINS; ++i) {
+        sums[i] = i;
+        factors[i] = __uint_as_float((mixed(p, i) & 0x80ffffffu) | 0x3f000000u);
+    }
     for (uint32_t round = 0; round < p.rounds; ++round) {
 #pragma unroll
-        for (int i = 0; i < 2 * CHAINS; ++i) sums[i] = fmaf(p.one, p.one, sums[i]);
+        for (int i = 0; i < 2 * CHAINS; ++i) sums[i] = fmaf(factors[i], factors[(i + 1) % (2 * CHAINS)], sums[i]);
     }
     float sum = 0.0f;
 #pragma unroll

@@ -39,14 +39,19 @@ DEVICE void all_steps(const NormLif& p, const Quad& quad, uint32_t* counts) {
     const auto* currents = static_cast<const Stored*>(p.currents);
     auto* membranes = static_cast<Stored*>(p.membranes);
     const uint32_t channel = quad.channel();
-    float scale[8], shift[8], left[8], right[8];
+    float scale[8] = {1, 1, 1, 1, 1, 1, 1, 1}, shift[8] = {}, left[8], right[8];
+    if (quad.active && p.scale) {
+        F32::load8(p.scale + channel, scale);
+        F32::load8(p.shift + channel, shift);
+    }
 #pragma unroll
     for (int i = 0; i < 8; i++) {
-        const bool map = quad.active && p.scale;
-        scale[i] = map ? p.scale[channel + i] : 1.0f;
-        shift[i] = map ? p.shift[channel + i] : 0.0f;
-        const Window& window = p.windows[quad.active && p.windows_per_channel ? channel + i : 0];
-        left[i] = window.left, right[i] = window.right;
+        const bool own = quad.active && p.windows_per_channel;
+        left[i] = left[0], right[i] = right[0];
+        if (own || i == 0) {
+            const Window& window = p.windows[own ? channel + i : 0];
+            left[i] = window.left, right[i] = window.right;
+        }
     }
     const size_t words = static_cast<size_t>(p.places.places) * p.places.words;
     // All quads of a warp walk together: word_of_quad needs them.

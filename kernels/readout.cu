@@ -29,8 +29,9 @@ constexpr uint32_t READOUT_THREADS = 256;
 // Calls `logit(step and sample, class)`.
 template <class F>
 DEVICE void each_logit(const Vote& p, F logit) {
-    const uint32_t i = blockIdx.x * READOUT_THREADS + threadIdx.x, pitch = padded(p.classes);
-    if (i >= p.steps * p.batch * pitch) return;
+    const uint32_t pitch = padded(p.classes);
+    const size_t i = static_cast<size_t>(blockIdx.x) * READOUT_THREADS + threadIdx.x;
+    if (i >= static_cast<size_t>(p.steps) * p.batch * pitch) return;
     const uint32_t row = i / pitch, k = i % pitch;
     p.logits[i] = k < p.classes ? logit(row, k) : 0.0f;
 }
@@ -63,8 +64,8 @@ KERNEL(vote_spikes, Vote, READOUT_THREADS, 4) {
 template <class V>
 DEVICE void vote_backward(const VoteBackward& p) {
     const uint32_t outputs = p.classes * p.vote, pitch = padded(outputs), pitch_in = padded(p.classes);
-    const uint32_t i = (blockIdx.x * READOUT_THREADS + threadIdx.x) * 8;
-    if (i >= p.current_steps * p.batch * pitch) return;
+    const size_t i = (static_cast<size_t>(blockIdx.x) * READOUT_THREADS + threadIdx.x) * 8;
+    if (i >= static_cast<size_t>(p.current_steps) * p.batch * pitch) return;
     const uint32_t row = i / pitch, first = i % pitch, repeats = p.steps / p.current_steps;
     const float scale = p.loss_scale ? *p.loss_scale : 1.0f;
     float gradient[8];
@@ -72,7 +73,8 @@ DEVICE void vote_backward(const VoteBackward& p) {
     for (uint32_t j = 0; j < 8; j++) {
         float sum = first + j < outputs ? -0.0f : 0.0f;
         for (uint32_t t = 0; first + j < outputs && t < repeats; t++) {
-            sum += p.logits_gradient[(t * p.batch + row) * pitch_in + (first + j) / p.vote];
+            const size_t of_step = static_cast<size_t>(t) * p.batch + row;
+            sum += p.logits_gradient[of_step * pitch_in + (first + j) / p.vote];
         }
         gradient[j] = sum / static_cast<float>(p.vote) * scale;
     }

@@ -52,7 +52,7 @@ struct Bf16 : Half<Bf16> {
     static constexpr uint32_t ONE = 0x3f80;
     // Spikes as operands: lane q's four bits of each half of a word go to bits 11 … 14, the upper exponent bits of
     // bf16, where a bit alone is a power of two: 2^-111, 2^-95, 2^-63 or 2. The weight that it meets is packed times
-    // the inverse, so the product is the weight, exactly (below 2^16).
+    // the inverse, so the product is the weight, exactly (below 2^17, where it ends).
     static DEVICE uint32_t align_spikes(uint32_t word, uint32_t q) { return rotate_right(word, 4 * q - 11); }
     static DEVICE uint32_t spikes(uint32_t aligned, int s) { return aligned & 0x08000800u << s; }
     static DEVICE float spike_inverse(int s) { return __uint_as_float((127u + 127u - (16u << s)) << 23); }

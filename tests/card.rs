@@ -1,6 +1,7 @@
 //! The program on the card made of software (`tests/card`): what it does with `--device cuda`, from the command line on.
 
 use crate::process::driver::with_card;
+use crate::process::tensors::Tensors;
 use crate::process::{Ran, adali, bytes, command, run};
 use serde_json::Value;
 use std::path::Path;
@@ -52,16 +53,111 @@ fn losses_are_the_cpus() {
 }
 
 #[test]
+fn every_kind_of_network_and_bounds_trains_as_on_the_cpu() {
+    let home = TempDir::new().unwrap();
+    adali(home.path(), "simulate-events --data digits --out events --side 10 --limit 40 --quiet").done();
+    let csnn = "--network csnn --limit 24 --threshold 0.5";
+    let digits = "--limit 24 --threshold 0.1";
+    let events = "--data n-mnist --data-dir events --network conv2 --limit 24 --threshold 0.5";
+    let cases = [
+        (csnn, "bf16", "--norm batch --bounds auto-track --per-channel"),
+        (csnn, "f16", "--norm weight --bounds auto-init"),
+        (events, "bf16", "--norm batch --bounds auto-std"),
+        (events, "f16", "--norm weight --bounds auto-mass"),
+        (events, "f32", "--norm batch --bounds manual"),
+        (digits, "bf16", "--norm weight --bounds auto-symmetric"),
+        (digits, "f16", "--norm none --bounds auto-balanced"),
+    ];
+    let train = |device: &str, out: &str, seed: u64, options: &str| {
+        let small =
+            "--epochs 2 --channels 8 --steps 2 --batch 12 --validation 0.05 --optimizer adam --learning-rate 0.003";
+        let train = format!("train --quiet --cache-dir cache --out {out} {small} {options} {device}");
+        on_card(home.path(), seed, &train).done();
+        losses(&home.path().join(out))
+    };
+    for (i, (network, precision, options)) in cases.into_iter().enumerate() {
+        let options = format!("{network} {options}");
+        let cpu = train("--device cpu", &format!("{i}-cpu"), 0, &options);
+        let [graph, eager] = [("graph", 7, ""), ("eager", 8, "--no-graph")].map(|(name, seed, more)| {
+            let out = format!("{i}-{name}");
+            let seen = train(&format!("--device cuda --precision {precision} {more}"), &out, seed, &options);
+            (seen, bytes(home.path().join(out).join("model.safetensors")))
+        });
+        assert!(graph == eager, "{options}, {precision}: one by one, {:?} and {:?}", graph.0, eager.0);
+        // 16 bits round a current by up to 2^-9 of it, and a spike that falls on the other side of the threshold moves
+        // what follows; in f32 only the order of sums differs.
+        let tolerance = if precision == "f32" { 1e-4 } else { 3e-2 };
+        let apart = graph.0.iter().zip(&cpu).map(|(card, cpu)| (card - cpu).abs() / cpu).fold(0.0, f64::max);
+        println!("{options}, {precision}: {:?}, apart {apart:.5}", graph.0);
+        assert!(cpu.len() == 2 && graph.0.len() == 2, "{options}");
+        assert!(apart <= tolerance, "{options}, {precision}: {:?} of {cpu:?}", graph.0);
+    }
+}
+
+#[test]
+fn weights_that_a_precision_cannot_hold_are_refused() {
+    let home = TempDir::new().unwrap();
+    let train = "train --device cpu --quiet --epochs 1 --limit 64 --channels 4 --steps 2 --norm none --out run";
+    adali(home.path(), train).done();
+    let path = home.path().join("run/model.safetensors");
+    let whole = Tensors::read(&path);
+    let mut cases = 0;
+    for (weight, refused) in
+        [(65504f32, &[][..]), (70000.0, &["f16"]), (130_560.0, &["f16"]), (131_072.0, &["f16", "bf16"])]
+    {
+        let mut changed = whole.clone();
+        changed.poke("layers.4.weight", &weight.to_le_bytes());
+        changed.write(&path);
+        let eval = |device: &str| on_card(home.path(), 9, &format!("eval run --json --device {device}"));
+        let cpu = eval("cpu").done().json()["loss"].as_f64().unwrap();
+        for precision in ["f32", "f16", "bf16"] {
+            let ran = eval(&format!("cuda --precision {precision}"));
+            if refused.contains(&precision) {
+                ran.failed(2, &["layers.4.weight holds", "--precision f32", precision]);
+            } else {
+                let loss = ran.done().json()["loss"].as_f64().unwrap();
+                assert!((loss - cpu).abs() <= 1e-2 * cpu, "{weight} in {precision}: {loss} of {cpu}");
+            }
+            cases += 1;
+        }
+    }
+    assert_eq!(cases, 12);
+}
+
+#[test]
 fn operations_are_benched() {
     let home = TempDir::new().unwrap();
     // The rates that bound all others move so much memory that looking for races would take minutes.
     let bench = "bench update conv_lif_forward --device cuda --rounds 2 --shape T=2,N=2,C=33,H=6,W=7 --json bench.json";
     let mut unchecked = with_card(command(home.path(), bench), home.path(), 4);
     unchecked.env("CARD_CHECK", "0");
+    unchecked.env("CARD_REPORT", home.path().join("counts.json"));
     run(unchecked).done();
     let report: Value = serde_json::from_slice(&bytes(home.path().join("bench.json"))).unwrap();
     let results = report["results"].as_array().unwrap();
     assert!(results.len() >= 2 && results.iter().all(|result| result["compared"].as_u64() > Some(0)), "{report}");
+
+    // What was counted makes estimates of a card with as many multiprocessors.
+    let bench = "bench update conv_lif_forward --card h200 --shape T=2,N=2,C=33,H=6,W=7 --counters counts.json";
+    let out = adali(home.path(), &format!("{bench} --json plan.json")).done().out;
+    let plan: Value = serde_json::from_slice(&bytes(home.path().join("plan.json"))).unwrap();
+    let launches: Vec<_> =
+        plan["plans"].as_array().unwrap().iter().flat_map(|plan| plan["launches"].as_array().unwrap()).collect();
+    assert!(out.contains(&format!("{0} of {0} launches were counted", launches.len())), "{out}");
+    let table: Vec<_> = out.lines().skip_while(|line| !line.contains("bound by")).skip(2).map(str::trim).collect();
+    for launch in &launches {
+        let (kernel, counted) = (launch["kernel"].as_str().unwrap(), &launch["counted"]);
+        let row = table.iter().find(|row| row.starts_with(kernel)).unwrap_or_else(|| panic!("no {kernel}: {out}"));
+        let bounds = ["issue", "matrix", "shared memory", "device memory"];
+        assert!(bounds.iter().any(|bound| row.ends_with(bound)), "{row}");
+        let of = |name: &str| counted[name].as_f64().unwrap();
+        // Launches this small take less than a microsecond of a card's rates.
+        assert!(of("estimate") > 0.0 && of("estimate") < 1e-4, "{kernel}: {counted}");
+        assert!(of("sectors_per_access") >= of("least_sectors_per_access"), "{kernel}: {counted}");
+        assert_eq!(counted["instructions"]["matrix"].as_f64() > Some(0.0), kernel.starts_with("conv_lif"), "{kernel}");
+    }
+    adali(home.path(), &bench.replace("counts.json", "bench.json"))
+        .failed(2, &["bench.json is no report of CARD_REPORT"]);
 }
 
 #[test]

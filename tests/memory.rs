@@ -7,7 +7,7 @@ use crate::process::{command, run};
 use adali::autotune::{BoundsMode, BoundsSpec, Tuning};
 use adali::backend::gpu::cuda::Cuda;
 use adali::backend::gpu::tile::Card;
-use adali::backend::gpu::{Gpu, Launch, Precision};
+use adali::backend::gpu::{Gpu, Launch, Precision, RESERVE};
 use adali::backend::shape::Volume;
 use adali::backend::{Backend, LossSpec, Normalisation, Step, Storage, Update, UpdateRule};
 use adali::data::{Augmentation, SampleShape};
@@ -36,7 +36,7 @@ const LARGE: usize = 1 << 40;
 const SMALL: Card = Card { multiprocessors: 2, shared: 227 * 1024 };
 
 fn gpu(card: Card, precision: Precision, memory: usize) -> Gpu<Cuda> {
-    Gpu::new(crate::launch::open_with(0, memory), card, precision, "under test".into(), true)
+    Gpu::new(crate::launch::open_with(0, memory + RESERVE), card, precision, "under test".into(), true)
 }
 
 fn network(preset: Preset, input: Volume, classes: usize) -> (NetworkSpec, Plan) {
@@ -302,9 +302,9 @@ fn the_program_says_so_in_one_sentence() {
         return; // its memory is not for a test to choose
     }
     let home = tempfile::TempDir::new().unwrap();
-    let train = |memory: u32, arguments: &str| {
+    let train = |memory: usize, arguments: &str| {
         let mut command = with_card(command(home.path(), &format!("train --device cuda {arguments}")), home.path(), 0);
-        command.env("CARD_MEMORY", memory.to_string());
+        command.env("CARD_MEMORY", (memory + RESERVE).to_string());
         run(command)
     };
     let mut cases = 0;

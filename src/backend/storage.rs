@@ -51,6 +51,11 @@ pub trait Storage: Clone {
         None
     }
 
+    /// The largest size of a weight that convolutions take; a larger one would be infinite to them.
+    fn largest_weight(&self) -> f32 {
+        f32::MAX
+    }
+
     /// The largest relative error of storing an activation.
     fn rounding(&self) -> f64 {
         f64::from(f32::EPSILON) / 2.0

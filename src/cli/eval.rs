@@ -11,7 +11,7 @@ use crate::network::Model;
 use crate::train::checkpoint::load_model;
 use crate::train::evaluate::{normalisation, sample_scores};
 use crate::train::session::Scored;
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -84,6 +84,9 @@ fn run_on<B: Backend>(backend: B, arguments: EvalArguments) -> Result<End> {
     bar.clear();
     // Ctrl-C ends the process: it has nothing to save.
     let Some(scores) = scores? else { return Ok(End::Interrupted) };
+    if !scores.loss.is_finite() {
+        bail!("the loss is {}: weights or inputs are too large for {}", scores.loss, model.backend().describe());
+    }
     if arguments.json {
         say(serde_json::to_string(&scores)?)?;
     } else if !is_quiet() {

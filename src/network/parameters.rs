@@ -70,6 +70,11 @@ impl<B: Backend> Parameter<B> {
         }
     }
 
+    /// Whether it is the weight of a convolution.
+    pub fn is_weight(&self) -> bool {
+        self.conv.is_some()
+    }
+
     /// Replaces one of its tensors by values in file order.
     pub fn write(&mut self, backend: &B, part: Part, values: &[f32]) -> Result<()> {
         debug_assert_eq!(values.len(), self.count());

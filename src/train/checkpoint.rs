@@ -6,6 +6,7 @@ use crate::files::write_whole_with;
 use crate::metrics::Best;
 use crate::network::Model;
 use crate::network::parameters::Part;
+use crate::network::spec::Norm;
 use crate::surrogate::Bounds;
 use crate::tensors::{TensorFile, Tensors};
 use crate::train::bounds::BoundsTracker;
@@ -99,10 +100,21 @@ fn push_bounds(tensors: &mut Tensors, name: String, bounds: &[Bounds]) {
 pub fn load_model<B: Backend>(checkpoint: &Checkpoint, model: &mut Model<B>) -> Result<()> {
     let file = &checkpoint.0;
     let backend = model.backend().clone();
+    let largest = backend.largest_weight();
     let mut bounds = Vec::new();
     for (i, (stage, parameters)) in model.stage_parameters_mut().enumerate() {
         for p in parameters.trained_mut() {
             let values = file.floats(&p.name, &p.shape)?;
+            // A weight norm brings its own to size.
+            let most = if p.is_weight() && stage.synapse.norm != Norm::Weight { largest } else { f32::MAX };
+            if let Some(value) = values.iter().find(|value| value.abs() > most) {
+                bail_input!(
+                    "{}: {} holds {value}, and {} takes weights up to {most}; use --precision f32",
+                    file.name,
+                    p.name,
+                    backend.describe()
+                );
+            }
             p.write(&backend, Part::Value, &values)?;
         }
         let filters = stage.conv.output.c;

@@ -4,7 +4,7 @@ use crate::launch;
 use adali::autotune::BoundsSpec;
 use adali::backend::gpu::cuda::Cuda;
 use adali::backend::gpu::tile::Card;
-use adali::backend::gpu::{Gpu, Precision};
+use adali::backend::gpu::{Gpu, Precision, RESERVE};
 use adali::backend::{Backend, LossSpec, Totals};
 use adali::data::{DataSource, Dataset, load};
 use adali::metrics::EpochMetrics;
@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// The device under test, with so many bytes of memory where a test may choose; the order of its work follows from
 /// `schedule`.
 pub fn gpu(precision: Precision, graphs: bool, schedule: u64, memory: Option<usize>) -> Gpu<Cuda> {
-    let driver = memory.map_or_else(|| launch::open(schedule), |bytes| launch::open_with(schedule, bytes));
+    let driver = memory.map_or_else(|| launch::open(schedule), |bytes| launch::open_with(schedule, bytes + RESERVE));
     let card = launch::card(&driver, Card { multiprocessors: 2, shared: 227 * 1024 });
     Gpu::new(driver, card, precision, "under test".into(), graphs)
 }

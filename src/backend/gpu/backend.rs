@@ -50,8 +50,14 @@ impl<D: Driver> Backend for Gpu<D> {
         self.gather(set, batch, augmentation, out)
     }
 
-    fn pack_weight(&self, conv: &Conv, weight: &Self::Floats, packed: &mut Self::Packed, _: bool) -> Result<()> {
-        self.pack(conv, weight, packed)
+    fn pack_weight(
+        &self,
+        conv: &Conv,
+        weight: &Self::Floats,
+        packed: &mut Self::Packed,
+        input_grad: bool,
+    ) -> Result<()> {
+        self.pack(conv, weight, packed, input_grad)
     }
 
     fn weight_norm_forward(

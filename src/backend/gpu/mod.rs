@@ -18,3 +18,4 @@ pub mod tile;
 pub use driver::{Buffer, Driver, Launch, SLOTS};
 pub use memory::Gpu;
 pub use precision::Precision;
+pub use storage::RESERVE;

@@ -12,6 +12,8 @@ use crate::data::{SampleShape, Values};
 use crate::surrogate::Bounds;
 use anyhow::Result;
 
+/// Device memory that is left to the driver: its pool maps memory in pieces of some megabytes, and graphs take some.
+pub const RESERVE: usize = 64 << 20;
 /// What an f16 gradient is first multiplied by, as in PyTorch's GradScaler.
 const FIRST_LOSS_SCALE: f32 = 65536.0;
 
@@ -32,11 +34,20 @@ impl<D: Driver> Storage for Gpu<D> {
     }
 
     fn available_memory(&self) -> Option<usize> {
-        self.driver()?.available_memory()
+        Some(self.driver()?.available_memory()?.saturating_sub(RESERVE))
     }
 
     fn rehearsal(&self) -> Option<Self> {
         Some(self.rehearse())
+    }
+
+    fn largest_weight(&self) -> f32 {
+        match self.precision {
+            Precision::F32 => f32::MAX,
+            // Packed times 2^111 where it meets a spike (`kernels/value.cuh`): the largest below 2^17.
+            Precision::Bf16 => 130_560.0,
+            Precision::F16 => 65_504.0,
+        }
     }
 
     fn rounding(&self) -> f64 {

@@ -27,6 +27,30 @@ pub struct Device {
     streams: AtomicUsize,
     queues: Mutex<Queues>,
     fault: OnceLock<CString>,
+    /// Streams, events and graphs that are there, by kind.
+    handles: Mutex<BTreeMap<&'static str, usize>>,
+}
+
+/// What counts a stream, an event or a graph as long as it is there.
+pub struct Handle(&'static Device, &'static str);
+
+impl Handle {
+    pub fn new(device: &'static Device, kind: &'static str) -> Self {
+        *device.handles().entry(kind).or_default() += 1;
+        Self(device, kind)
+    }
+}
+
+impl Clone for Handle {
+    fn clone(&self) -> Self {
+        Self::new(self.0, self.1)
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        *self.0.handles().entry(self.1).or_default() -= 1;
+    }
 }
 
 static DEVICES: LazyLock<RwLock<Vec<&'static Device>>> = LazyLock::new(|| {
@@ -132,6 +156,7 @@ impl Device {
             streams: AtomicUsize::new(1),
             queues: Mutex::new(Queues { queues: BTreeMap::new(), workers, random: seed(0) }),
             fault: OnceLock::new(),
+            handles: Mutex::default(),
         }))
     }
 
@@ -287,6 +312,10 @@ impl Device {
         Ok(())
     }
 
+    fn handles(&self) -> MutexGuard<'_, BTreeMap<&'static str, usize>> {
+        self.handles.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Lets go of it: with the last holder go its work and what is known of it.
     pub fn release(&self) {
         if self.held.fetch_sub(1, Ordering::Relaxed) != 1 {
@@ -296,6 +325,10 @@ impl Device {
         let (buffers, bytes) = memory::held(&self.used);
         if buffers > 0 {
             self.fail(format!("the last holder of the context leaves {buffers} buffers of {bytes} bytes"));
+        }
+        let left = self.handles().iter().find(|(_, count)| **count > 0).map(|(kind, count)| format!("{count} {kind}s"));
+        if let Some(left) = left {
+            self.fail(format!("the last holder of the context leaves {left}"));
         }
         self.order.clear();
     }

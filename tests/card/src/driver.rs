@@ -3,7 +3,7 @@
 // SAFETY of all: the caller keeps the driver's contract; handles are pointers that these functions gave.
 #![allow(clippy::missing_safety_doc)]
 
-use crate::device::{Device, Function, Host, Moment, Work, sum};
+use crate::device::{Device, Function, Handle, Host, Moment, Work, sum};
 use crate::fatbin;
 use crate::lower::lower;
 use crate::memory;
@@ -53,22 +53,26 @@ pub struct Stream {
     capturing: bool,
     broken: bool,
     nodes: Vec<Work>,
+    _handle: Handle,
 }
 
 impl Stream {
     fn new(device: &'static Device, number: usize, capturing: bool) -> Stream {
-        Stream { device, number, capturing, broken: false, nodes: Vec::new() }
+        Stream { device, number, capturing, broken: false, nodes: Vec::new(), _handle: Handle::new(device, "stream") }
     }
 }
 
+#[derive(Clone)]
 pub struct Graph {
     nodes: Vec<Work>,
+    _handle: Handle,
 }
 
 pub struct Event {
     device: &'static Device,
     timing: bool,
     moment: Arc<Moment>,
+    _handle: Handle,
 }
 
 type LoadedModule = &'static Module<'static>;
@@ -384,13 +388,14 @@ calls! {
         let after = Stream::new((*stream).device, (*stream).number, false);
         let Stream { broken, nodes, .. } = std::mem::replace(&mut *stream, after);
         if broken { *graph = null_mut(); return Err(CAPTURE_INVALIDATED); }
-        *graph = Box::into_raw(Box::new(Graph { nodes }));
+        *graph = Box::into_raw(Box::new(Graph { nodes, _handle: Handle::new((*stream).device, "graph") }));
     }
 
     cuEventCreate(event: *mut *mut Event, flags: c_uint) {
         unsafe_call("cuEventCreate")?;
         let device = current("cuEventCreate")?;
-        *event = Box::into_raw(Box::new(Event { device, timing: flags & 2 == 0, moment: Arc::default() }));
+        let _handle = Handle::new(device, "event");
+        *event = Box::into_raw(Box::new(Event { device, timing: flags & 2 == 0, moment: Arc::default(), _handle }));
     }
     cuEventDestroy_v2(event: *mut Event) { drop(Box::from_raw(event)); }
     cuEventRecord(event: *mut Event, stream: *mut Stream) {
@@ -426,7 +431,7 @@ calls! {
 
     cuGraphInstantiateWithFlags(made: *mut *mut Graph, graph: *mut Graph, _flags: u64) {
         unsafe_call("cuGraphInstantiate")?;
-        *made = Box::into_raw(Box::new(Graph { nodes: (*graph).nodes.clone() }));
+        *made = Box::into_raw(Box::new((*graph).clone()));
     }
     cuGraphUpload(_graph: *mut Graph, stream: *mut Stream) { not_captured(stream, "cuGraphUpload")?; }
     cuGraphLaunch(graph: *mut Graph, stream: *mut Stream) {

@@ -254,17 +254,31 @@ fn events_that_have_no_time() {
 }
 
 #[test]
-fn buffers_that_are_left_when_the_context_goes() {
+fn what_is_left_when_the_context_goes() {
     let Some(fatbin) = &*FATBIN else { return };
-    for left in [false, true] {
+    for left in ["nothing", "buffer", "stream", "event", "graph"] {
         let card = Card::new(fatbin, 0);
+        let (event, mut graph) = (card.event(0), null_mut());
         unsafe {
-            for &buffer in &card.buffers[left as usize..] {
+            ok(cuStreamBeginCapture_v2(card.streams[0], 1));
+            ok(cuStreamEndCapture(card.streams[0], &mut graph));
+            for &buffer in &card.buffers[usize::from(left == "buffer")..] {
                 ok(cuMemFree_v2(buffer));
+            }
+            for &stream in &card.streams[usize::from(left == "stream")..] {
+                ok(cuStreamDestroy_v2(stream));
+            }
+            if left != "event" {
+                ok(cuEventDestroy_v2(event));
+            }
+            if left != "graph" {
+                ok(cuGraphDestroy(graph));
             }
             ok(cuMemFreeHost(card.pinned.cast::<c_void>()));
             ok(cuDevicePrimaryCtxRelease_v2(card.ordinal));
-            assert_eq!(card.wait() != 0, left);
+            let result = cuCtxSynchronize();
+            assert_eq!(result != 0, left != "nothing", "{left}");
+            assert!(left == "nothing" || text(result).contains(left), "{left}: {}", text(result));
         }
     }
 }

@@ -33,12 +33,17 @@ fn of(threads: u32) -> Setting {
 
 /// Whether it ran to its end; else what was found.
 fn run(name: &str, setting: Setting, seed: u64) -> Result<(), String> {
+    output(name, setting, seed).map(drop)
+}
+
+/// What it wrote.
+fn output(name: &str, setting: Setting, seed: u64) -> Result<Vec<u8>, String> {
     let texts = PTX.as_ref().expect("nvcc");
     let text = texts.iter().find(|text| text.contains(&format!(".entry {name}("))).expect("a kernel of that name");
     let Setting { blocks, threads, dynamic, count, .. } = setting;
     let input = 1u32.to_le_bytes().repeat(setting.input);
     let output = (4 * setting.output, setting.written.then_some(0));
-    common::run(text, name, Place { blocks, threads, dynamic, count }, &input, output, seed).map(drop)
+    common::run(text, name, Place { blocks, threads, dynamic, count }, &input, output, seed)
 }
 
 /// The fault's report names the kernel and has one of the `words`; the twin has none.
@@ -105,6 +110,20 @@ fn shared_memory() {
     caught("before_shared", Setting { dynamic: 32 * 4, ..WARP }, &outside);
     caught("no_dynamic", WARP, &outside);
     caught("much_static", WARP, &["49168 bytes of static shared memory, at most 49152"]);
+}
+
+#[test]
+fn registers_that_nothing_has_written() {
+    if PTX.is_none() {
+        return;
+    }
+    for seed in 0..SEEDS {
+        for (name, is_number) in [("planted", false), ("right", true)] {
+            let bytes = output(&format!("{name}_unwritten_register"), Setting { output: 3, blocks: 3, ..WARP }, seed);
+            let sums = bytes.unwrap().as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect::<Vec<_>>();
+            assert!(sums.iter().all(|&sum| (sum == 1.0) == is_number && sum.is_nan() != is_number), "{name}: {sums:?}");
+        }
+    }
 }
 
 #[test]

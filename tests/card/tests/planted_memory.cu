@@ -53,6 +53,19 @@ DEVICE void shared_overflow(const Planted& p) {
 }
 PLANTED(shared_overflow, 32)
 
+// No report: what it computes is no number, in every block.
+template <bool FAULT>
+DEVICE void unwritten_register(const Planted& p) {
+    float sum;
+    if (FAULT) {
+        asm volatile("{.reg .f32 nothing; add.f32 %0, nothing, 0f3F800000;}" : "=f"(sum));
+    } else {
+        asm volatile("{.reg .f32 nothing; mov.f32 nothing, 0f00000000; add.f32 %0, nothing, 0f3F800000;}" : "=f"(sum));
+    }
+    if (LANE == 0) p.out[blockIdx.x] = __float_as_uint(sum);
+}
+PLANTED(unwritten_register, 32)
+
 template <bool FAULT>
 DEVICE void dynamic_overflow(const Planted& p) {
     DYNAMIC_SHARED(uint32_t, words);

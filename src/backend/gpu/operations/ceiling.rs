@@ -27,7 +27,7 @@ impl<D: Driver> Gpu<D> {
     pub(in super::super) fn matrix_products(&self, rounds: u32) -> Result<f64> {
         let threads = self.card.multiprocessors * BLOCKS * THREADS;
         let out = self.borrow_floats(threads, Precision::F32)?;
-        let params = MatrixRate { out: out.memory.address(), rounds, one: 1.0 };
+        let params = MatrixRate { out: out.memory.address(), rounds, seed: 1 };
         let kernel = format!("matrix_rate_{}", self.precision.name());
         self.run(&kernel, Launch::over(threads, THREADS, THREADS as u32), &params)?;
         let per_round = match self.precision {

@@ -150,12 +150,20 @@ impl<D: Driver> Gpu<D> {
         shapes.map(|shape| tile::packed_bytes(&shape).max(SMALLEST)).sum()
     }
 
-    pub(in super::super) fn pack(&self, conv: &Conv, weight: &Floats<D>, packed: &mut Packed<D>) -> Result<()> {
+    /// With `input_grad` for the gradient of the input as well.
+    pub(in super::super) fn pack(
+        &self,
+        conv: &Conv,
+        weight: &Floats<D>,
+        packed: &mut Packed<D>,
+        input_grad: bool,
+    ) -> Result<()> {
         let conv = lowered(conv);
         let reads = if conv.reads == InputKind::Spikes { 0 } else { 1 };
         let shape = tile::forward(&conv, Span { batch: 1, steps: 1 });
         let forward = packed.forward.iter().map(|buffer| (shape, [0, 0], reads, buffer));
-        let gradient = packed.gradient.iter().map(|(class, buffer)| (class.shape, class.first_tap, 2, buffer));
+        let gradient = packed.gradient.iter().filter(|_| input_grad);
+        let gradient = gradient.map(|(class, buffer)| (class.shape, class.first_tap, 2, buffer));
         for (shape, first, reads, buffer) in forward.chain(gradient) {
             let units = tile::packed_bytes(&shape) / 16;
             if units == 0 {

@@ -11,6 +11,11 @@ use crate::backend::shape::{Conv, Pool, Span, Volume};
 use crate::backend::{Below, Input};
 use anyhow::Result;
 
+/// Where sums go first.
+fn address_of<D: Driver>(partial: &Option<Memory<D>>, out: &Floats<D>) -> u64 {
+    partial.as_ref().unwrap_or(&out.memory).address()
+}
+
 impl<D: Driver> Gpu<D> {
     pub(in super::super) fn weight_grad(
         &self,
@@ -35,11 +40,11 @@ impl<D: Driver> Gpu<D> {
         let shape = tile::forward(&operand.conv, as_images(span));
         let plan = tile::plan_weight_grad(&shape, operand.source(), self.card)?;
         let splits = plan.launch.grid[0];
-        let partial = self.borrow(splits as usize * weights * 4)?;
+        let partial = self.partial(splits, weights)?;
         let params = ConvWeightGrad {
             gradient: gradient.memory.address(),
             source: operand.address,
-            partial: partial.address(),
+            partial: address_of(&partial, weight_grad),
             shape,
             tile: plan.tile,
             filters: operand.conv.output.c as u32,
@@ -52,11 +57,17 @@ impl<D: Driver> Gpu<D> {
             padding: 0,
         };
         self.run_stored(&format!("conv_weight_grad_{}", operand.name()), plan.launch, &params)?;
-        self.reduce(&partial, weight_grad, weights, splits)
+        self.reduce(partial, weight_grad, weights, splits)
+    }
+
+    /// Room for partial sums; `None` where there is but one, which is the result.
+    fn partial(&self, splits: u32, len: usize) -> Result<Option<Memory<D>>> {
+        (splits > 1).then(|| self.borrow(splits as usize * len * size_of::<f32>())).transpose()
     }
 
     /// Adds partial sums in order.
-    fn reduce(&self, partial: &Memory<D>, to: &mut Floats<D>, len: usize, splits: u32) -> Result<()> {
+    fn reduce(&self, partial: Option<Memory<D>>, to: &mut Floats<D>, len: usize, splits: u32) -> Result<()> {
+        let Some(partial) = partial else { return Ok(()) };
         let params = ReduceWeightGrad {
             partial: partial.address(),
             weight_grad: to.memory.address(),
@@ -79,10 +90,11 @@ impl<D: Driver> Gpu<D> {
     ) -> Result<()> {
         let places = places(span, volume);
         let launch = self.over_places(places);
-        let partial = self.borrow(launch.grid[0] as usize * padded(volume.c) * 4)?;
-        let params = ChannelSums { values: values.memory.address(), sums: partial.address(), places, padding: 0 };
+        let partial = self.partial(launch.grid[0], padded(volume.c))?;
+        let sums = address_of(&partial, out);
+        let params = ChannelSums { values: values.memory.address(), sums, places, padding: 0 };
         self.run_stored("channel_sums", launch, &params)?;
-        self.reduce(&partial, out, padded(volume.c), launch.grid[0])
+        self.reduce(partial, out, padded(volume.c), launch.grid[0])
     }
 
     pub(in super::super) fn input_grad(

@@ -5,7 +5,7 @@ use super::super::params::{self, CollectCounts, Fault, Metrics, OptimizerState, 
 use super::super::tensors::{Counts, Windows, address};
 use super::super::{Buffer, Driver, Launch, SLOTS};
 use crate::autotune::{Histogram, Tuning};
-use crate::backend::{self, Histograms, Normalisation, Step, Totals, dropout_mask};
+use crate::backend::{self, Histograms, Normalisation, Step, Storage, Totals, dropout_mask};
 use crate::data::{SampleShape, Values};
 use crate::histogram::BINS;
 use anyhow::Result;
@@ -223,7 +223,7 @@ impl<D: Driver> Gpu<D> {
     ) -> Result<Set<D>> {
         let table = self.put(&normalisation.table())?;
         // A little is left for whatever else is on the device. On a rehearsal the set stays on the host.
-        let room = self.driver().map_or(Some(0), Driver::available_memory).map(|bytes| bytes - bytes / 16);
+        let room = self.driver().map_or(Some(0), |_| self.available_memory()).map(|bytes| bytes - bytes / 16);
         let held = match room {
             Some(room) if values.samples(shape.len()) * shape.len() > room => {
                 let values = values.into_bytes(shape.len())?;

@@ -15,7 +15,7 @@ params! {
     struct MatrixRate {
         out: u64,
         rounds: u32,
-        /// 1.
-        one: f32,
+        /// Of the operands.
+        seed: u32,
     }
 }

@@ -7,6 +7,10 @@ use crate::checker::Word;
 use crate::lower::Space;
 use crate::memory::{self, Extent};
 
+/// What a register holds before anything has written it, and not what the block before left there: no number in f32, none in
+/// the upper half of a pair, and far out of bounds as an index.
+const UNWRITTEN: u32 = 0xffff_dead;
+
 /// What one thread of the host keeps from block to block.
 #[derive(Default)]
 pub struct Worker {
@@ -115,8 +119,8 @@ impl Worker {
                 });
             }
             let warp = &mut self.warps[number as usize];
-            warp.r.resize(narrow, V32([0xdead_beef; 32]));
-            warp.d.resize(wide, V64([0xdead_beef_dead_beef; 32]));
+            warp.r.resize(narrow, V32([UNWRITTEN; 32]));
+            warp.d.resize(wide, V64([!0; 32]));
             warp.p.resize(predicates, 0);
             for lane in 0..32 {
                 let thread = number * 32 + lane;
@@ -141,6 +145,11 @@ impl Worker {
             warp.copies.clear();
             warp.commits = [0; 32];
             warp.epoch = 0;
+            if self.shadow.is_some() {
+                warp.r.fill(V32([UNWRITTEN; 32]));
+                warp.d.fill(V64([!0; 32]));
+                warp.p.fill(!0);
+            }
             (warp.full, warp.steps) = (warp.live, 0);
         }
         let mut runs = [run, 0];
