@@ -24,7 +24,7 @@ impl<B: Storage> Input<'_, B> {
     }
 }
 
-/// A weight as it is and made ready by [`super::Backend::pack_weight`].
+/// A weight as it is and made ready by [`super::ConvForward::pack_weight`].
 pub struct Weights<'a, B: Storage> {
     pub value: &'a B::Floats,
     pub packed: &'a B::Packed,
@@ -111,7 +111,7 @@ pub struct LayerExtents {
     pub of_currents: Span,
 }
 
-/// The neurons below a convolution, for [`super::Backend::conv_input_grad_lif`].
+/// The neurons below a convolution, for [`super::ConvBackward::conv_input_grad_lif`].
 pub struct Below<'a, B: Storage> {
     pub volume: Volume,
     pub neurons: Neurons<'a, B>,

@@ -27,7 +27,7 @@ pub struct Pass {
     pub backward: bool,
     /// Count membrane potentials.
     pub histogram: bool,
-    /// Keep membrane potentials; see [`Model::read_membrane`].
+    /// Keep membrane potentials; see [`Model::read_membrane`](crate::network::Model::read_membrane).
     pub membranes: bool,
 }
 

@@ -9,7 +9,7 @@ use adali::backend::gpu::params::{ConvCurrent, ConvNaive, MomentsNaive};
 use adali::backend::gpu::tile::{self, Epilogue, Source, Unroll};
 use adali::backend::gpu::{Buffer, Launch};
 use adali::backend::shape::{Conv, InputKind, Span};
-use adali::backend::{Backend, Input, Storage};
+use adali::backend::{ConvForward, Input, Storage};
 
 /// The CPU backend's currents.
 fn on_cpu(weight: &Weight, span: Span, x: &Tensor, bias: &[f32], dropout: f32) -> Tensor {

@@ -9,7 +9,7 @@ use adali::backend::gpu::Buffer;
 use adali::backend::gpu::params::{ConvInputGrad, ConvNaive};
 use adali::backend::gpu::tile::{self, Epilogue, Source, Unroll};
 use adali::backend::shape::{Conv, InputKind, Span, Volume};
-use adali::backend::{Backend, CurrentGradient, Storage, bits_suffice};
+use adali::backend::{ConvBackward, CurrentGradient, Storage, bits_suffice};
 use adali::neuron::{Neuron, ResetKind};
 use adali::surrogate::SurrogateKind;
 

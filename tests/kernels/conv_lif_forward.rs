@@ -10,7 +10,7 @@ use adali::backend::gpu::Buffer;
 use adali::backend::gpu::params::ConvLif;
 use adali::backend::gpu::tile::{self, Epilogue, Source, Unroll};
 use adali::backend::shape::{Conv, Extent, InputKind, Pool, PoolKind, Span, Volume};
-use adali::backend::{Affine, Backend, Input, Neurons, SpikeOutput, Storage};
+use adali::backend::{Affine, ConvForward, Input, NeuronLayers, Neurons, SpikeOutput, Storage};
 use adali::neuron::Neuron;
 use adali::surrogate::SurrogateKind;
 

@@ -9,7 +9,7 @@ use adali::backend::gpu::params::{ConvNaive, ConvWeightGrad, ReduceWeightGrad};
 use adali::backend::gpu::tile::{self, Card, Source};
 use adali::backend::gpu::{Buffer, Launch};
 use adali::backend::shape::{Conv, InputKind, Span};
-use adali::backend::{Backend, CurrentGradient, Input, Storage};
+use adali::backend::{ConvBackward, CurrentGradient, Input, Storage};
 
 /// The CPU backend's gradients of weight, in the device's order, and bias.
 fn on_cpu(conv: &Conv, span: Span, x: &Tensor, gradient: &Tensor, dropout: f32) -> [Vec<f32>; 2] {

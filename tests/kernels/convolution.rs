@@ -7,7 +7,7 @@ use adali::backend::gpu::params::PackWeight;
 use adali::backend::gpu::tile::{self, Card, GradientClass};
 use adali::backend::gpu::{Buffer, Launch};
 use adali::backend::shape::{Conv, Extent, InputKind, Volume, output_extent};
-use adali::backend::{Backend, Storage, Weights};
+use adali::backend::{ConvForward, Storage, Weights};
 
 /// A card as small as any that is supported (8.6, 8.9 and 12.0 have so much shared memory a block).
 pub const SMALL: Card = Card { multiprocessors: 2, shared: 99 * 1024 };

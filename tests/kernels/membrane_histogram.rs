@@ -8,7 +8,7 @@ use adali::backend::cpu::{Batch, Counts, Cpu};
 use adali::backend::gpu::params::{CollectCounts, Fault, MembraneHistogram, PoolCounts};
 use adali::backend::gpu::{Buffer, Launch};
 use adali::backend::shape::{Span, Volume};
-use adali::backend::{Backend, Histograms, Step, Totals};
+use adali::backend::{BoundsTuning, Histograms, Step, Totals};
 
 #[test]
 fn membrane_histogram_matches() {

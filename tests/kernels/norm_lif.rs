@@ -7,7 +7,7 @@ use adali::backend::cpu::Cpu;
 use adali::backend::gpu::Buffer;
 use adali::backend::gpu::params::NormLif;
 use adali::backend::shape::{Span, Volume};
-use adali::backend::{Affine, Backend, Neurons, SpikeOutput, Storage};
+use adali::backend::{Affine, NeuronLayers, Neurons, SpikeOutput, Storage};
 use adali::surrogate::SurrogateKind;
 
 /// Counts as the kernels store them.

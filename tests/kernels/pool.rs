@@ -6,7 +6,7 @@ use adali::backend::cpu::Cpu;
 use adali::backend::gpu::params::PoolForward;
 use adali::backend::gpu::{Buffer, Launch};
 use adali::backend::shape::{Extent, Pool, PoolKind, Span, Volume, output_extent};
-use adali::backend::{Backend, Storage};
+use adali::backend::{NeuronLayers, Storage};
 
 /// Pools of 5x7 images: side by side, overlapping, with gaps, beyond the border, of the whole image.
 fn pools(kind: PoolKind, channels: usize) -> Vec<Pool> {

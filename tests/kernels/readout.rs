@@ -7,7 +7,7 @@ use adali::backend::cpu::loss::vote_backward;
 use adali::backend::gpu::params::{Vote, VoteBackward};
 use adali::backend::gpu::{Buffer, Launch};
 use adali::backend::shape::{Span, Volume};
-use adali::backend::{Backend, Storage, cpu::layout};
+use adali::backend::{Storage, Training, cpu::layout};
 
 /// Classes and outputs of each.
 const VOTES: [(usize, usize); 5] = [(10, 10), (3, 1), (33, 3), (2, 70), (64, 1)];

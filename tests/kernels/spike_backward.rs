@@ -8,7 +8,9 @@ use adali::backend::gpu::params::{self, SpikeBackward};
 use adali::backend::gpu::tile::Card;
 use adali::backend::gpu::{Buffer, Gpu, Precision};
 use adali::backend::shape::{Conv, Extent, InputKind, Pool, PoolKind, Span, Volume, output_extent};
-use adali::backend::{Affine, Backend, Input, Neurons, Saved, SpikeOutput, Storage, Weights, bits_suffice};
+use adali::backend::{
+    Affine, Backend, Input, NeuronLayers, Neurons, Saved, SpikeOutput, Storage, Weights, bits_suffice,
+};
 use adali::neuron::{Neuron, NeuronModel, NeuronSpec, ResetKind};
 use adali::surrogate::{Bounds, SurrogateKind};
 

@@ -6,7 +6,7 @@ use adali::backend::cpu::{Cpu, layout};
 use adali::backend::gpu::params::{WeightNorm, WeightNormBackward};
 use adali::backend::gpu::{Buffer, Launch};
 use adali::backend::shape::{Conv, Extent, InputKind, Volume};
-use adali::backend::{Backend, Storage};
+use adali::backend::{Storage, Training};
 
 /// Sums of f64 in another order, then one rounding to f32; gradients cancel, so theirs is of the largest one.
 const RELATIVE: f32 = 1e-6;

@@ -6,7 +6,9 @@ use crate::support::loops::{Sliding, convolve, pool, to_bits, to_floats};
 use adali::backend::cpu::Cpu;
 use adali::backend::cpu::layout::pitch;
 use adali::backend::shape::{Conv, Extent, InputKind, Pool, PoolKind, Span, Volume};
-use adali::backend::{Backend, CurrentGradient, Input, Neurons, Saved, Storage, Weights};
+use adali::backend::{
+    ConvBackward, ConvForward, CurrentGradient, Input, NeuronLayers, Neurons, Saved, Storage, Weights,
+};
 use adali::neuron::{Neuron, ResetKind};
 use adali::surrogate::{Bounds, Surrogate, SurrogateKind};
 

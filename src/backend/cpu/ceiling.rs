@@ -1,5 +1,8 @@
 //! What the processor can do at best.
 
+use super::Cpu;
+use crate::backend::Rates;
+use anyhow::Result;
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 use std::hint::black_box;
@@ -9,17 +12,19 @@ const CHAINS: usize = 12;
 /// Values that a task copies.
 const PIECE: usize = 1 << 16;
 
-/// Copies `from` to `to`; values copied.
-pub fn copy(from: &[f32], to: &mut [f32]) -> usize {
-    let len = from.len().min(to.len());
-    let pieces = to[..len].par_chunks_mut(PIECE).zip(from[..len].par_chunks(PIECE));
-    pieces.for_each(|(to, from)| to.copy_from_slice(from));
-    len
-}
+impl Rates for Cpu {
+    fn copy(&self, from: &Vec<f32>, to: &mut Vec<f32>) -> Result<usize> {
+        let len = from.len().min(to.len());
+        let pieces = to[..len].par_chunks_mut(PIECE).zip(from[..len].par_chunks(PIECE));
+        pieces.for_each(|(to, from)| to.copy_from_slice(from));
+        Ok(size_of::<f32>() * len)
+    }
 
-/// Fused multiply-adds in registers alone, on every thread; how many.
-pub fn multiply(rounds: u32) -> usize {
-    rayon::broadcast(|_| Arch::new().dispatch(Multiply(rounds))).into_iter().sum()
+    /// Fused multiply-adds in registers alone, on every thread.
+    fn multiply(&self, rounds: u32) -> Result<f64> {
+        let done: usize = rayon::broadcast(|_| Arch::new().dispatch(Multiply(rounds))).into_iter().sum();
+        Ok(2.0 * done as f64)
+    }
 }
 
 struct Multiply(u32);
@@ -41,19 +46,21 @@ impl WithSimd for Multiply {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+
     #[test]
     fn a_copy_is_whole() {
         let from: Vec<f32> = (0..200_000).map(|i| i as f32).collect();
         let mut to = vec![0.0; from.len()];
-        assert_eq!(super::copy(&from, &mut to), from.len());
+        assert_eq!(Cpu.copy(&from, &mut to).unwrap(), 4 * from.len());
         assert_eq!(from, to);
     }
 
     #[test]
     fn every_thread_multiplies() {
         let threads = rayon::current_num_threads();
-        let (few, many) = (super::multiply(10), super::multiply(1000));
-        assert_eq!(many, 100 * few);
-        assert!(few % (threads * 10 * super::CHAINS) == 0 && few > 0);
+        let [few, many] = [10, 1000].map(|rounds| Cpu.multiply(rounds).unwrap());
+        assert_eq!(many, 100.0 * few);
+        assert!(few as usize % (threads * 10 * 2 * CHAINS) == 0 && few > 0.0);
     }
 }

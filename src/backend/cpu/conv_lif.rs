@@ -5,7 +5,7 @@ use super::lif::{self, Lif, each_image};
 use super::threads::with_scratch;
 use super::{Cpu, conv};
 use crate::backend::shape::{Conv, Span};
-use crate::backend::{Affine, Backend, Input, Neurons, SpikeOutput, Storage, Weights};
+use crate::backend::{Affine, ConvForward, Input, NeuronLayers, Neurons, SpikeOutput, Storage, Weights};
 use anyhow::Result;
 
 /// Convolution and neurons, sample by sample.

@@ -22,7 +22,7 @@ impl Mask {
     }
 }
 
-/// See [`crate::backend::Backend::dropout_spikes`].
+/// See [`crate::backend::NeuronLayers::dropout_spikes`].
 pub fn spikes(volume: Volume, span: Span, probability: f32, seed: u64, spikes: &[u32], kept: &mut [u32]) {
     let words = words(volume.c);
     let image = volume.pixels() * words;
@@ -41,7 +41,7 @@ pub fn spikes(volume: Volume, span: Span, probability: f32, seed: u64, spikes: &
         });
 }
 
-/// See [`crate::backend::Backend::dropout_floats`].
+/// See [`crate::backend::NeuronLayers::dropout_floats`].
 pub fn floats(volume: Volume, span: Span, probability: f32, seed: u64, values: &mut [f32]) {
     let pitch = pitch(volume.c);
     let image = volume.pixels() * pitch;

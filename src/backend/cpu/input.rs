@@ -5,7 +5,7 @@ use crate::data::SampleShape;
 use crate::data::sampling::Placement;
 use rayon::prelude::*;
 
-/// See [`crate::backend::Backend::input`].
+/// See [`crate::backend::Training::input`].
 pub fn gather(
     set: &[u8],
     shape: &SampleShape,

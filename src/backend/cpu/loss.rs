@@ -14,7 +14,7 @@ fn each_logit(classes: usize, span: Span, logits: &mut [f32], value: impl Fn(usi
     }
 }
 
-/// See [`crate::backend::Backend::vote_currents`].
+/// See [`crate::backend::Training::vote_currents`].
 pub fn vote_currents(
     classes: usize,
     vote: usize,
@@ -30,7 +30,7 @@ pub fn vote_currents(
     });
 }
 
-/// See [`crate::backend::Backend::vote_spikes`].
+/// See [`crate::backend::Training::vote_spikes`].
 pub fn vote_spikes(classes: usize, vote: usize, span: Span, outputs: &[u32], logits: &mut [f32]) {
     let words = words(classes * vote);
     each_logit(classes, span, logits, |n, t, class| {
@@ -40,7 +40,7 @@ pub fn vote_spikes(classes: usize, vote: usize, span: Span, outputs: &[u32], log
     });
 }
 
-/// See [`crate::backend::Backend::vote_backward`].
+/// See [`crate::backend::Training::vote_backward`].
 pub fn vote_backward(
     classes: usize,
     vote: usize,
@@ -60,7 +60,7 @@ pub fn vote_backward(
     }
 }
 
-/// See [`crate::backend::Backend::loss`]: the sums of a batch.
+/// See [`crate::backend::Training::loss`]: the sums of a batch.
 pub fn loss(
     spec: &LossSpec,
     classes: usize,

@@ -119,7 +119,7 @@ fn totals(sums: &[f32], pitch: usize) -> [Vec<f64>; 2] {
     totals
 }
 
-/// See [`crate::backend::Backend::conv_batch_norm`]: the pieces' moments put together (Chan et al.), because
+/// See [`crate::backend::ConvForward::conv_batch_norm`]: the pieces' moments put together (Chan et al.), because
 /// a difference of large sums would cancel.
 pub fn statistics(
     norm: BatchNorm<super::Cpu>,
@@ -155,7 +155,7 @@ pub fn statistics(
     affine(norm.gain, norm.bias, mean, &variance)
 }
 
-/// See [`crate::backend::Backend::batch_norm_running`].
+/// See [`crate::backend::NeuronLayers::batch_norm_running`].
 pub fn running(norm: BatchNorm<super::Cpu>) -> NormState<Vec<f32>> {
     affine(norm.gain, norm.bias, norm.running_mean.clone(), norm.running_variance)
 }
@@ -234,7 +234,7 @@ fn change_real_rows(conv: &Conv, weight: &mut [f32], other: &[f32], mut f: impl 
     }
 }
 
-/// See [`crate::backend::Backend::weight_norm_forward`].
+/// See [`crate::backend::Training::weight_norm_forward`].
 pub fn weight_forward(conv: &Conv, weight: &[f32], gain: &[f32], scale: f32, effective: &mut [f32]) {
     let [mean, inverse] = filters(conv, weight);
     change_real_rows(conv, effective, weight, |out, row| {
@@ -244,7 +244,7 @@ pub fn weight_forward(conv: &Conv, weight: &[f32], gain: &[f32], scale: f32, eff
     });
 }
 
-/// See [`crate::backend::Backend::weight_norm_backward`].
+/// See [`crate::backend::Training::weight_norm_backward`].
 ///
 /// With `u = (W - mean) i`, `i = 1/sqrt(sum (W - mean)^2 + 1e-4)` and `G` the effective weight's gradient:
 /// `dgain = s sum G u` and `dW = gain s i (G - mean(G) - u sum(G u))`.

@@ -15,7 +15,7 @@ pub struct Weight<'a> {
     pub transposed: &'a [f32],
 }
 
-pub type CpuWeights<'a> = super::Weights<'a, Cpu>;
+pub type CpuWeights<'a> = crate::backend::Weights<'a, Cpu>;
 
 impl<'a> CpuWeights<'a> {
     pub fn get(&self) -> Weight<'a> {

@@ -6,7 +6,7 @@ use super::simd::simd;
 use crate::backend::shape::{Pool, PoolKind, Span};
 use rayon::prelude::*;
 
-/// See [`crate::backend::Backend::max_pool_forward`].
+/// See [`crate::backend::NeuronLayers::max_pool_forward`].
 pub fn max(pool: &Pool, span: Span, spikes: &[u32], pooled: &mut [u32]) {
     let words = words(pool.input.c);
     let (from, to) = (pool.input.pixels() * words, pool.output.pixels() * words);
@@ -17,7 +17,7 @@ pub fn max(pool: &Pool, span: Span, spikes: &[u32], pooled: &mut [u32]) {
         .for_each(|(pooled, spikes)| windows.max(spikes, pooled, words));
 }
 
-/// See [`crate::backend::Backend::avg_pool_forward`].
+/// See [`crate::backend::NeuronLayers::avg_pool_forward`].
 pub fn avg(pool: &Pool, span: Span, spikes: &[u32], pooled: &mut [f32]) {
     let from = pool.input.pixels() * words(pool.input.c);
     let to = pool.output.pixels() * pitch(pool.input.c);

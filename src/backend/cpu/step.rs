@@ -1,12 +1,16 @@
 //! What changes from step to step, in memory, and what watches over it.
 
-use super::Cpu;
 use super::optimizer::{self, Move};
+use super::{Cpu, input, loss, norm};
 use crate::autotune::{Histogram, Tuning};
-use crate::backend::{Fault, Histograms, Normalisation, Step, Totals, Trained, Update};
+use crate::backend::shape::{Conv, Span};
+use crate::backend::{
+    BoundsTuning, Fault, Histograms, LossSpec, Normalisation, Step, Totals, Trained, Training, Update,
+};
 use crate::data::SampleShape;
 use crate::data::sampling::{Augmentation, Placement, placement};
 use crate::surrogate::Bounds;
+use anyhow::Result;
 use std::sync::Arc;
 
 /// A data set.
@@ -52,69 +56,169 @@ impl Batch {
     }
 }
 
-/// See [`crate::backend::Backend::update`].
-pub fn update(update: &Update, batch: &Batch, parameters: &mut [Trained<Cpu>], totals: &mut Totals) {
-    let gradients: Vec<&Vec<f32>> = parameters.iter().map(|parameter| parameter.gradient).collect();
-    let norm = optimizer::norm(&gradients);
-    if !norm.is_finite() {
-        totals.skipped += 1;
-        totals.failed = totals.failed.or(Some(batch.count));
-        return;
+impl Training for Cpu {
+    fn input(&self, set: &Set, batch: &Batch, augmentation: &Augmentation, out: &mut Vec<f32>) -> Result<()> {
+        let placements = batch.placements(augmentation);
+        let drop = augmentation.drop;
+        input::gather(&set.values, &set.shape, &set.normalisation, &batch.samples, &placements, drop, out);
+        Ok(())
     }
-    totals.gradient_norm += norm;
-    totals.updates += 1;
-    let &Update { rule, decay, clip } = update;
-    let gradient_scale = if clip > 0.0 && norm > clip { (clip / norm) as f32 } else { 1.0 };
-    let update = Move { rule, rate: batch.rate, decay, gradient_scale, count: totals.updates };
-    for Trained { value, gradient, first, second } in parameters {
-        optimizer::update(&update, value, gradient, first, second);
-    }
-}
 
-/// See [`crate::backend::Backend::collect_counts`].
-pub fn collect_counts(layers: &mut [&mut Counts], batch: &Batch, totals: &mut Totals) {
-    for (layer, counts) in layers.iter_mut().enumerate() {
-        let potentials: u64 = counts.fresh.iter().map(|histogram| histogram.non_finite).sum();
-        if potentials > 0 && totals.fault.is_none() {
-            totals.fault = Some(Fault { step: batch.count, layer, potentials });
+    fn weight_norm_forward(
+        &self,
+        conv: &Conv,
+        weight: &Vec<f32>,
+        gain: &Vec<f32>,
+        scale: f32,
+        effective: &mut Vec<f32>,
+    ) -> Result<()> {
+        norm::weight_forward(conv, weight, gain, scale, effective);
+        Ok(())
+    }
+
+    fn weight_norm_backward(
+        &self,
+        conv: &Conv,
+        weight: &Vec<f32>,
+        gain: &Vec<f32>,
+        scale: f32,
+        weight_grad: &mut Vec<f32>,
+        gain_grad: &mut Vec<f32>,
+    ) -> Result<()> {
+        norm::weight_backward(conv, weight, gain, scale, weight_grad, gain_grad);
+        Ok(())
+    }
+
+    fn vote_currents(
+        &self,
+        classes: usize,
+        vote: usize,
+        span: Span,
+        outputs: &Vec<f32>,
+        current_steps: usize,
+        logits: &mut Vec<f32>,
+    ) -> Result<()> {
+        loss::vote_currents(classes, vote, span, outputs, current_steps, logits);
+        Ok(())
+    }
+
+    fn vote_spikes(
+        &self,
+        classes: usize,
+        vote: usize,
+        span: Span,
+        outputs: &Vec<u32>,
+        logits: &mut Vec<f32>,
+    ) -> Result<()> {
+        loss::vote_spikes(classes, vote, span, outputs, logits);
+        Ok(())
+    }
+
+    fn vote_backward(
+        &self,
+        classes: usize,
+        vote: usize,
+        span: Span,
+        logits_grad: &Vec<f32>,
+        _: &Totals,
+        current_steps: usize,
+        outputs_grad: &mut Vec<f32>,
+    ) -> Result<()> {
+        loss::vote_backward(classes, vote, span, logits_grad, current_steps, outputs_grad);
+        Ok(())
+    }
+
+    fn loss(
+        &self,
+        spec: &LossSpec,
+        classes: usize,
+        span: Span,
+        logits: &Vec<f32>,
+        batch: &Batch,
+        grad: Option<&mut Vec<f32>>,
+        tally: &mut Totals,
+    ) -> Result<()> {
+        let sums = loss::loss(spec, classes, span, logits, &batch.labels, grad.map(Vec::as_mut_slice));
+        tally.loss += sums.loss;
+        tally.correct += sums.correct;
+        tally.samples += span.batch as u64;
+        Ok(())
+    }
+
+    fn update(
+        &self,
+        update: &Update,
+        batch: &Batch,
+        _: &(),
+        parameters: &mut [Trained<Self>],
+        tally: &mut Totals,
+    ) -> Result<()> {
+        let gradients: Vec<&Vec<f32>> = parameters.iter().map(|parameter| parameter.gradient).collect();
+        let norm = optimizer::norm(&gradients);
+        if !norm.is_finite() {
+            tally.skipped += 1;
+            tally.failed = tally.failed.or(Some(batch.count));
+            return Ok(());
         }
-        let kept = counts.kept.recent.iter_mut().zip(&mut counts.kept.epoch);
-        for (fresh, (recent, epoch)) in counts.fresh.iter_mut().zip(kept) {
-            recent.merge(fresh);
-            epoch.merge(fresh);
-            *fresh = Histogram::default();
+        tally.gradient_norm += norm;
+        tally.updates += 1;
+        let &Update { rule, decay, clip } = update;
+        let gradient_scale = if clip > 0.0 && norm > clip { (clip / norm) as f32 } else { 1.0 };
+        let update = Move { rule, rate: batch.rate, decay, gradient_scale, count: tally.updates };
+        for Trained { value, gradient, first, second } in parameters {
+            optimizer::update(&update, value, gradient, first, second);
         }
+        Ok(())
     }
 }
 
-/// See [`crate::backend::Backend::pool_counts`].
-pub fn pool_counts(layers: &mut [&mut Counts]) {
-    let mut all = Histogram::default();
-    layers.iter().for_each(|counts| all.merge(&counts.kept.recent[0]));
-    layers.iter_mut().for_each(|counts| counts.kept.recent[0].clone_from(&all));
-}
-
-/// See [`crate::backend::Backend::tune_bounds`].
-pub fn tune_bounds(
-    tuning: &Tuning,
-    batch: &Batch,
-    counts: Option<&mut Counts>,
-    start: &mut [Bounds],
-    bounds: &mut [Bounds],
-) {
-    let each = start.iter_mut().zip(bounds);
-    let Some(Counts { kept: Histograms { recent, flags, .. }, .. }) = counts else {
-        each.for_each(|(start, bounds)| drop(tuning.apply(None, batch.position, start, bounds)));
-        return;
-    };
-    flags.clear();
-    for (recent, (start, bounds)) in recent.iter_mut().zip(each) {
-        for flag in tuning.apply(Some(recent), batch.position, start, bounds) {
-            if !flags.contains(&flag) {
-                flags.push(flag);
+impl BoundsTuning for Cpu {
+    fn collect_counts(&self, layers: &mut [&mut Counts], batch: &Batch, tally: &mut Totals) -> Result<()> {
+        for (layer, counts) in layers.iter_mut().enumerate() {
+            let potentials: u64 = counts.fresh.iter().map(|histogram| histogram.non_finite).sum();
+            if potentials > 0 && tally.fault.is_none() {
+                tally.fault = Some(Fault { step: batch.count, layer, potentials });
+            }
+            let kept = counts.kept.recent.iter_mut().zip(&mut counts.kept.epoch);
+            for (fresh, (recent, epoch)) in counts.fresh.iter_mut().zip(kept) {
+                recent.merge(fresh);
+                epoch.merge(fresh);
+                *fresh = Histogram::default();
             }
         }
-        *recent = Histogram::default();
+        Ok(())
     }
-    flags.sort_by_key(|&flag| flag as u32);
+
+    fn pool_counts(&self, layers: &mut [&mut Counts]) -> Result<()> {
+        let mut all = Histogram::default();
+        layers.iter().for_each(|counts| all.merge(&counts.kept.recent[0]));
+        layers.iter_mut().for_each(|counts| counts.kept.recent[0].clone_from(&all));
+        Ok(())
+    }
+
+    fn tune_bounds(
+        &self,
+        tuning: &Tuning,
+        batch: &Batch,
+        counts: Option<&mut Counts>,
+        start: &mut Vec<Bounds>,
+        bounds: &mut Vec<Bounds>,
+    ) -> Result<()> {
+        let each = start.iter_mut().zip(bounds);
+        let Some(Counts { kept: Histograms { recent, flags, .. }, .. }) = counts else {
+            each.for_each(|(start, bounds)| drop(tuning.apply(None, batch.position, start, bounds)));
+            return Ok(());
+        };
+        flags.clear();
+        for (recent, (start, bounds)) in recent.iter_mut().zip(each) {
+            for flag in tuning.apply(Some(recent), batch.position, start, bounds) {
+                if !flags.contains(&flag) {
+                    flags.push(flag);
+                }
+            }
+            *recent = Histogram::default();
+        }
+        flags.sort_by_key(|&flag| flag as u32);
+        Ok(())
+    }
 }

@@ -2,12 +2,119 @@
 
 use super::layout::pitch;
 use super::operands::{CpuInput, Gradient, Weight};
-use super::{Transposed, conv, linear, norm};
-use crate::backend::shape::{Conv, Span};
+use super::{Cpu, Transposed, conv, conv_lif, linear, norm};
+use crate::backend::shape::{Conv, Pool, Span};
+use crate::backend::{
+    Affine, BatchNorm, ConvBackward, ConvForward, CurrentGradient, Input, NeuronLayers, Neurons, NormState,
+    SpikeOutput, Weights,
+};
+use crate::host::zeros;
 use anyhow::Result;
 
-/// See [`crate::backend::Backend::conv_current`]; and the moments of each step of a sample, `[N T][2][pitch]`.
-pub fn current(
+impl ConvForward for Cpu {
+    fn pack_weight(&self, conv: &Conv, weight: &Vec<f32>, packed: &mut Transposed, input_grad: bool) -> Result<()> {
+        match (input_grad, conv.is_linear()) {
+            (false, _) => Ok(()),
+            (true, true) => linear::pack_transposed(conv, weight, packed),
+            (true, false) => conv::pack_transposed(conv, weight, packed),
+        }
+    }
+
+    fn conv_current(
+        &self,
+        conv: &Conv,
+        span: Span,
+        input: Input<Self>,
+        weights: Weights<Self>,
+        bias: &Vec<f32>,
+        currents: &mut Vec<f32>,
+    ) -> Result<()> {
+        current(conv, span, &input.into(), &weights.get(), bias, currents, None);
+        Ok(())
+    }
+
+    fn conv_batch_norm(
+        &self,
+        conv: &Conv,
+        span: Span,
+        input: Input<Self>,
+        weights: Weights<Self>,
+        bias: &Vec<f32>,
+        currents: &mut Vec<f32>,
+        steps: usize,
+        norm: BatchNorm<Self>,
+        update: bool,
+        state: &mut NormState<Vec<f32>>,
+    ) -> Result<()> {
+        // `[N or N T][2][pitch]`: a piece is a sample's step.
+        let pitch = pitch(conv.output.c);
+        let mut moments = zeros(span.batch * span.steps * 2 * pitch)?;
+        current(conv, span, &input.into(), &weights.get(), bias, currents, Some(&mut moments));
+        *state = norm::statistics(norm, span, conv.output, steps, &moments, update);
+        Ok(())
+    }
+
+    fn conv_lif_forward(
+        &self,
+        conv: &Conv,
+        span: Span,
+        input: Input<Self>,
+        input_steps: usize,
+        weights: Weights<Self>,
+        bias: &Vec<f32>,
+        affine: Affine<Self>,
+        neurons: &Neurons<Self>,
+        out: SpikeOutput<Self>,
+        pooled: Option<(&Pool, &mut Vec<u32>)>,
+    ) -> Result<()> {
+        let SpikeOutput { spikes, windows, membrane, histogram } = out;
+        let out = SpikeOutput { spikes: &mut *spikes, windows, membrane, histogram };
+        conv_lif::conv_lif(conv, span, input, input_steps, weights, bias, affine, neurons, out)?;
+        pooled.map_or(Ok(()), |(pool, pooled)| self.max_pool_forward(pool, span, spikes, pooled))
+    }
+}
+
+impl ConvBackward for Cpu {
+    fn conv_weight_grad(
+        &self,
+        conv: &Conv,
+        span: Span,
+        input: Input<Self>,
+        gradient: CurrentGradient<Self>,
+        weight_grad: &mut Vec<f32>,
+    ) -> Result<()> {
+        let (input, gradient) = (input.into(), Gradient::from(gradient));
+        if !conv.is_linear() {
+            return conv::weight_grad(conv, span, &input, &gradient, weight_grad);
+        }
+        let pitch = pitch(conv.output.c);
+        let whole = gradient.whole(span.batch * span.steps * pitch, pitch)?;
+        linear::weight_grad(conv, span, &input, &whole, weight_grad);
+        Ok(())
+    }
+
+    fn conv_input_grad(
+        &self,
+        conv: &Conv,
+        span: Span,
+        gradient: CurrentGradient<Self>,
+        weights: Weights<Self>,
+        input_grad: &mut Vec<f32>,
+    ) -> Result<()> {
+        let gradient = Gradient::from(gradient);
+        if conv.is_linear() {
+            let pitch = pitch(conv.output.c);
+            let whole = gradient.whole(span.batch * span.steps * pitch, pitch)?;
+            linear::input_grad(conv, span, &whole, &weights.get(), input_grad);
+        } else {
+            conv::input_grad(conv, span, &gradient, &weights.get(), input_grad);
+        }
+        Ok(())
+    }
+}
+
+/// The currents, and the moments of each step of a sample, `[N T][2][pitch]`.
+fn current(
     shape: &Conv,
     span: Span,
     input: &CpuInput,
@@ -25,49 +132,4 @@ pub fn current(
         let rows = currents.chunks_exact(pitch).zip(moments.chunks_exact_mut(2 * pitch));
         rows.for_each(|(row, out)| norm::moments(row, out));
     }
-}
-
-/// See [`crate::backend::Backend::pack_weight`].
-pub fn pack_transposed(shape: &Conv, weight: &[f32], packed: &mut Transposed) -> Result<()> {
-    if shape.is_linear() {
-        linear::pack_transposed(shape, weight, packed)
-    } else {
-        conv::pack_transposed(shape, weight, packed)
-    }
-}
-
-/// See [`crate::backend::Backend::conv_weight_grad`].
-pub fn weight_grad(
-    shape: &Conv,
-    span: Span,
-    input: &CpuInput,
-    gradient: &Gradient,
-    weight_grad: &mut [f32],
-) -> Result<()> {
-    if shape.is_linear() {
-        let pitch = pitch(shape.output.c);
-        let whole = gradient.whole(span.batch * span.steps * pitch, pitch)?;
-        linear::weight_grad(shape, span, input, &whole, weight_grad);
-        Ok(())
-    } else {
-        conv::weight_grad(shape, span, input, gradient, weight_grad)
-    }
-}
-
-/// See [`crate::backend::Backend::conv_input_grad`].
-pub fn input_grad(
-    shape: &Conv,
-    span: Span,
-    gradient: &Gradient,
-    weight: &Weight,
-    input_grad: &mut [f32],
-) -> Result<()> {
-    if shape.is_linear() {
-        let pitch = pitch(shape.output.c);
-        let whole = gradient.whole(span.batch * span.steps * pitch, pitch)?;
-        linear::input_grad(shape, span, &whole, weight, input_grad);
-    } else {
-        conv::input_grad(shape, span, gradient, weight, input_grad);
-    }
-    Ok(())
 }

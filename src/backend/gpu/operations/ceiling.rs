@@ -5,6 +5,7 @@ use super::super::params::{CopyMemory, MatrixRate};
 use super::super::precision::Precision;
 use super::super::tensors::Floats;
 use super::super::{Buffer, Driver, Launch};
+use crate::backend::Rates;
 use anyhow::Result;
 
 /// Of `kernels/ceiling.cu`: products that a warp has under way, vectors a thread copies, and a block's threads.
@@ -14,9 +15,8 @@ const THREADS: usize = 256;
 /// Blocks a multiprocessor.
 const BLOCKS: usize = 2;
 
-impl<D: Driver> Gpu<D> {
-    /// Copies as many bytes as both have.
-    pub(in super::super) fn copy_floats(&self, from: &Floats<D>, to: &mut Floats<D>) -> Result<usize> {
+impl<D: Driver> Rates for Gpu<D> {
+    fn copy(&self, from: &Floats<D>, to: &mut Floats<D>) -> Result<usize> {
         let bytes = from.memory.len().min(to.memory.len());
         let params = CopyMemory { from: from.memory.address(), to: to.memory.address(), bytes: bytes as u64 };
         self.run("copy_memory", Launch::over(bytes.div_ceil(16), TURNS * THREADS, THREADS as u32), &params)?;
@@ -24,7 +24,7 @@ impl<D: Driver> Gpu<D> {
     }
 
     /// Matrix products on every multiprocessor; the floating-point operations done.
-    pub(in super::super) fn matrix_products(&self, rounds: u32) -> Result<f64> {
+    fn multiply(&self, rounds: u32) -> Result<f64> {
         let threads = self.card.multiprocessors * BLOCKS * THREADS;
         let out = self.borrow_floats(threads, Precision::F32)?;
         let params = MatrixRate { out: out.memory.address(), rounds, seed: 1 };

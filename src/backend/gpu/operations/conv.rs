@@ -7,7 +7,7 @@ use super::super::tensors::{Floats, Packed, address, lowered, padded, places};
 use super::super::tile::{self, Epilogue, Source, Unroll};
 use super::super::{Buffer, Driver, Launch};
 use crate::backend::shape::{Conv, Extent, InputKind, Pool, PoolKind, Span, Volume};
-use crate::backend::{Affine, Input, Neurons, SpikeOutput, Weights};
+use crate::backend::{Affine, BatchNorm, ConvForward, Input, NeuronLayers, Neurons, NormState, SpikeOutput, Weights};
 use anyhow::Result;
 
 /// What a convolution reads, as its kernels want it.
@@ -150,48 +150,8 @@ impl<D: Driver> Gpu<D> {
         shapes.map(|shape| tile::packed_bytes(&shape).max(SMALLEST)).sum()
     }
 
-    /// With `input_grad` for the gradient of the input as well.
-    pub(in super::super) fn pack(
-        &self,
-        conv: &Conv,
-        weight: &Floats<D>,
-        packed: &mut Packed<D>,
-        input_grad: bool,
-    ) -> Result<()> {
-        let conv = lowered(conv);
-        let reads = if conv.reads == InputKind::Spikes { 0 } else { 1 };
-        let shape = tile::forward(&conv, Span { batch: 1, steps: 1 });
-        let forward = packed.forward.iter().map(|buffer| (shape, [0, 0], reads, buffer));
-        let gradient = packed.gradient.iter().filter(|_| input_grad);
-        let gradient = gradient.map(|(class, buffer)| (class.shape, class.first_tap, 2, buffer));
-        for (shape, first, reads, buffer) in forward.chain(gradient) {
-            let units = tile::packed_bytes(&shape) / 16;
-            if units == 0 {
-                continue;
-            }
-            let params = PackWeight {
-                weight: weight.memory.address(),
-                packed: buffer.address(),
-                filters: conv.output.c as u32,
-                channels: conv.input.c as u32,
-                all_taps_h: conv.kernel.h as u32,
-                all_taps_w: conv.kernel.w as u32,
-                taps_h: shape.taps_h,
-                taps_w: shape.taps_w,
-                first_h: first[0],
-                first_w: first[1],
-                step_h: conv.stride.h as u32,
-                step_w: conv.stride.w as u32,
-                reads,
-                flattened: conv.is_linear().into(),
-            };
-            self.run_stored("pack_weight", self.over_values(units), &params)?;
-        }
-        Ok(())
-    }
-
     /// Currents, and with `moments` those of each channel for a batch norm.
-    pub(in super::super) fn current(
+    fn current(
         &self,
         conv: &Conv,
         span: Span,
@@ -261,7 +221,7 @@ impl<D: Driver> Gpu<D> {
         Ok(moments)
     }
 
-    pub(in super::super) fn conv_lif(
+    fn conv_lif(
         &self,
         conv: &Conv,
         span: Span,
@@ -319,6 +279,103 @@ impl<D: Driver> Gpu<D> {
         };
         let variant = if direct { "direct" } else { unroll.name() };
         self.run_stored(&format!("conv_lif_forward_{variant}"), launch, &params)?;
-        apart.map_or(Ok(()), |(pool, pooled)| self.pool_spikes(pool, span, out.spikes, pooled))
+        apart.map_or(Ok(()), |(pool, pooled)| self.max_pool_forward(pool, span, out.spikes, pooled))
+    }
+}
+
+impl<D: Driver> ConvForward for Gpu<D> {
+    fn pack_weight(&self, conv: &Conv, weight: &Floats<D>, packed: &mut Packed<D>, input_grad: bool) -> Result<()> {
+        let conv = lowered(conv);
+        let reads = if conv.reads == InputKind::Spikes { 0 } else { 1 };
+        let shape = tile::forward(&conv, Span { batch: 1, steps: 1 });
+        let forward = packed.forward.iter().map(|buffer| (shape, [0, 0], reads, buffer));
+        let gradient = packed.gradient.iter().filter(|_| input_grad);
+        let gradient = gradient.map(|(class, buffer)| (class.shape, class.first_tap, 2, buffer));
+        for (shape, first, reads, buffer) in forward.chain(gradient) {
+            let units = tile::packed_bytes(&shape) / 16;
+            if units == 0 {
+                continue;
+            }
+            let params = PackWeight {
+                weight: weight.memory.address(),
+                packed: buffer.address(),
+                filters: conv.output.c as u32,
+                channels: conv.input.c as u32,
+                all_taps_h: conv.kernel.h as u32,
+                all_taps_w: conv.kernel.w as u32,
+                taps_h: shape.taps_h,
+                taps_w: shape.taps_w,
+                first_h: first[0],
+                first_w: first[1],
+                step_h: conv.stride.h as u32,
+                step_w: conv.stride.w as u32,
+                reads,
+                flattened: conv.is_linear().into(),
+            };
+            self.run_stored("pack_weight", self.over_values(units), &params)?;
+        }
+        Ok(())
+    }
+
+    fn conv_current(
+        &self,
+        conv: &Conv,
+        span: Span,
+        input: Input<Self>,
+        weights: Weights<Self>,
+        bias: &Self::Floats,
+        currents: &mut Self::Floats,
+    ) -> Result<()> {
+        self.current(conv, span, input, weights, bias, currents, false).map(drop)
+    }
+
+    fn conv_batch_norm(
+        &self,
+        conv: &Conv,
+        span: Span,
+        input: Input<Self>,
+        weights: Weights<Self>,
+        bias: &Self::Floats,
+        currents: &mut Self::Floats,
+        steps: usize,
+        norm: BatchNorm<Self>,
+        update: bool,
+        state: &mut NormState<Self::Floats>,
+    ) -> Result<()> {
+        let moments = self.current(conv, span, input, weights, bias, currents, true)?;
+        let moments = moments.as_ref().map(|moments| (moments, update));
+        self.norm_statistics(norm, steps / span.steps, moments, state)
+    }
+
+    fn conv_lif_forward(
+        &self,
+        conv: &Conv,
+        span: Span,
+        input: Input<Self>,
+        input_steps: usize,
+        weights: Weights<Self>,
+        bias: &Self::Floats,
+        affine: Affine<Self>,
+        neurons: &Neurons<Self>,
+        out: SpikeOutput<Self>,
+        pooled: Option<(&Pool, &mut Self::Bits)>,
+    ) -> Result<()> {
+        // Dense steps are no constant current, and the naive kernels do not fuse.
+        let dense = lowered(conv).reads != InputKind::Spikes;
+        match &weights.packed.forward {
+            Some(packed) if !dense || input_steps == 1 => {
+                self.conv_lif(conv, span, input, input_steps, packed, bias, affine, neurons, out, pooled)
+            }
+            _ => {
+                let of_currents = Span { steps: input_steps, ..span };
+                let values = span.batch * input_steps * conv.output.pixels() * padded(conv.output.c);
+                let mut currents = self.borrow_floats(values, self.precision)?;
+                self.current(conv, of_currents, input, weights, bias, &mut currents, false)?;
+                let SpikeOutput { spikes, windows, membrane, histogram } = out;
+                let out = SpikeOutput { spikes: &mut *spikes, windows, membrane, histogram };
+                self.norm_lif_forward(conv.output, span, &currents, input_steps, affine, neurons, out)?;
+                pooled.map_or(Ok(()), |(pool, pooled)| self.max_pool_forward(pool, span, spikes, pooled))
+            }
+        }
     }
 }

@@ -1,28 +1,50 @@
 //! Gradients of convolutions: of their weights, biases and inputs, and of the neurons below.
 
 use super::super::memory::{Gpu, Memory};
-use super::super::params::{self, ChannelSums, ConvInputGrad, ConvNaive, ConvWeightGrad, ReduceWeightGrad};
+use super::super::params::{self, ConvInputGrad, ConvNaive, ConvWeightGrad, ReduceWeightGrad};
 use super::super::precision::Precision;
-use super::super::tensors::{Floats, Packed, padded, places, words};
+use super::super::tensors::{Floats, padded, words};
 use super::super::tile::{self, Epilogue, Source, Unroll};
 use super::super::{Buffer, Driver};
 use super::conv::{as_images, halves};
-use crate::backend::shape::{Conv, Pool, Span, Volume};
-use crate::backend::{Below, Input};
+use crate::backend::shape::{Conv, Pool, Span};
+use crate::backend::{Below, ConvBackward, CurrentGradient, Input, NeuronLayers, Weights};
 use anyhow::Result;
 
 /// Where sums go first.
-fn address_of<D: Driver>(partial: &Option<Memory<D>>, out: &Floats<D>) -> u64 {
+pub(super) fn address_of<D: Driver>(partial: &Option<Memory<D>>, out: &Floats<D>) -> u64 {
     partial.as_ref().unwrap_or(&out.memory).address()
 }
 
 impl<D: Driver> Gpu<D> {
-    pub(in super::super) fn weight_grad(
+    /// Room for partial sums; `None` where there is but one, which is the result.
+    pub(super) fn partial(&self, splits: u32, len: usize) -> Result<Option<Memory<D>>> {
+        (splits > 1).then(|| self.borrow(splits as usize * len * size_of::<f32>())).transpose()
+    }
+
+    /// Adds partial sums in order.
+    pub(super) fn reduce(&self, partial: Option<Memory<D>>, to: &mut Floats<D>, len: usize, splits: u32) -> Result<()> {
+        let Some(partial) = partial else { return Ok(()) };
+        let params = ReduceWeightGrad {
+            partial: partial.address(),
+            weight_grad: to.memory.address(),
+            bias_grad: 0,
+            weights: len as u32,
+            biases: 0,
+            splits,
+            padding: 0,
+        };
+        self.run("reduce_weight_grad", self.over_values(len), &params)
+    }
+}
+
+impl<D: Driver> ConvBackward for Gpu<D> {
+    fn conv_weight_grad(
         &self,
         conv: &Conv,
         span: Span,
         input: Input<Self>,
-        gradient: &Floats<D>,
+        CurrentGradient { gradient, .. }: CurrentGradient<Self>, // a batch norm's part is in it already
         weight_grad: &mut Floats<D>,
     ) -> Result<()> {
         let operand = self.operand(conv, span, &input)?;
@@ -60,50 +82,12 @@ impl<D: Driver> Gpu<D> {
         self.reduce(partial, weight_grad, weights, splits)
     }
 
-    /// Room for partial sums; `None` where there is but one, which is the result.
-    fn partial(&self, splits: u32, len: usize) -> Result<Option<Memory<D>>> {
-        (splits > 1).then(|| self.borrow(splits as usize * len * size_of::<f32>())).transpose()
-    }
-
-    /// Adds partial sums in order.
-    fn reduce(&self, partial: Option<Memory<D>>, to: &mut Floats<D>, len: usize, splits: u32) -> Result<()> {
-        let Some(partial) = partial else { return Ok(()) };
-        let params = ReduceWeightGrad {
-            partial: partial.address(),
-            weight_grad: to.memory.address(),
-            bias_grad: 0,
-            weights: len as u32,
-            biases: 0,
-            splits,
-            padding: 0,
-        };
-        self.run("reduce_weight_grad", self.over_values(len), &params)
-    }
-
-    /// A bias's gradient from that of what it is added to.
-    pub(in super::super) fn sum_channels(
-        &self,
-        volume: Volume,
-        span: Span,
-        values: &Floats<D>,
-        out: &mut Floats<D>,
-    ) -> Result<()> {
-        let places = places(span, volume);
-        let launch = self.over_places(places);
-        let partial = self.partial(launch.grid[0], padded(volume.c))?;
-        let sums = address_of(&partial, out);
-        let params = ChannelSums { values: values.memory.address(), sums, places, padding: 0 };
-        self.run_stored("channel_sums", launch, &params)?;
-        self.reduce(partial, out, padded(volume.c), launch.grid[0])
-    }
-
-    pub(in super::super) fn input_grad(
+    fn conv_input_grad(
         &self,
         conv: &Conv,
         span: Span,
-        gradient: &Floats<D>,
-        weight: &Floats<D>,
-        packed: &Packed<D>,
+        CurrentGradient { gradient, .. }: CurrentGradient<Self>,
+        Weights { value: weight, packed }: Weights<Self>,
         input_grad: &mut Floats<D>,
     ) -> Result<()> {
         if self.precision == Precision::F32 {
@@ -133,13 +117,12 @@ impl<D: Driver> Gpu<D> {
         Ok(())
     }
 
-    /// As [`Gpu::input_grad`] with the neurons of the layer below behind it, in one kernel; `false` where there is none.
-    pub(in super::super) fn input_grad_lif(
+    fn conv_input_grad_lif(
         &self,
         conv: &Conv,
         span: Span,
-        gradient: &Floats<D>,
-        packed: &Packed<D>,
+        CurrentGradient { gradient, .. }: CurrentGradient<Self>,
+        Weights { packed, .. }: Weights<Self>,
         below: Below<Self>,
         out: &mut Floats<D>,
     ) -> Result<bool> {
@@ -184,7 +167,7 @@ impl<D: Driver> Gpu<D> {
             self.run_stored(&format!("conv_input_grad_lif_{}", unroll.name()), plan.launch, &params)?;
         }
         let of_currents = Span { steps: current_steps, ..span };
-        bias_grad.map_or(Ok(()), |bias_grad| self.sum_channels(volume, of_currents, out, bias_grad))?;
+        bias_grad.map_or(Ok(()), |bias_grad| self.bias_grad(volume, of_currents, out, bias_grad))?;
         Ok(true)
     }
 }

@@ -2,16 +2,17 @@
 
 use super::super::memory::{Gpu, Memory};
 use super::super::params::{
-    self, DropoutSpikes, DropoutValues, Mask, NormLif, NormLifBackward, PoolForward, SpikeBackward,
+    self, ChannelSums, DropoutSpikes, DropoutValues, Mask, NormLif, NormLifBackward, PoolForward, SpikeBackward,
 };
 use super::super::params::{BatchNorm as BatchNormParams, BatchNormBackward};
 use super::super::precision::Precision;
 use super::super::tensors::{Floats, address, padded, places, words};
 use super::super::{Buffer, Driver, Launch};
 use super::conv::Moments;
+use super::conv_grad::address_of;
 use super::step::Batch;
 use crate::backend::shape::{Pool, Span, Volume};
-use crate::backend::{Affine, BatchNorm, Neurons, NormBackward, NormState, Saved, SpikeOutput};
+use crate::backend::{Affine, BatchNorm, NeuronLayers, Neurons, NormBackward, NormState, Saved, SpikeOutput};
 use crate::histogram::BINS;
 use crate::neuron::ResetKind;
 use anyhow::Result;
@@ -20,7 +21,68 @@ use anyhow::Result;
 const COUNTS: u32 = 4 * (BINS as u32 + 3);
 
 impl<D: Driver> Gpu<D> {
-    pub(in super::super) fn norm_lif(
+    pub(super) fn norm_statistics(
+        &self,
+        norm: BatchNorm<Self>,
+        repeats: usize,
+        moments: Option<(&Moments<D>, bool)>,
+        state: &mut NormState<Floats<D>>,
+    ) -> Result<()> {
+        let mut params = BatchNormParams {
+            gain: norm.gain.memory.address(),
+            bias: norm.bias.memory.address(),
+            running_mean: norm.running_mean.memory.address(),
+            running_variance: norm.running_variance.memory.address(),
+            mean: state.mean.memory.address(),
+            inverse_deviation: state.inverse_deviation.memory.address(),
+            scale: state.scale.memory.address(),
+            shift: state.shift.memory.address(),
+            repeats: repeats as u32,
+            channels: norm.channels as u32,
+            ..BatchNormParams::default()
+        };
+        let Some((moments, update)) = moments else {
+            return self.run("batch_norm_running", Launch::over(padded(norm.channels), 256, 256), &params);
+        };
+        params.moments = moments.partial.address();
+        params.counts = moments.counts.address();
+        params.pieces = moments.pieces;
+        params.update = update.into();
+        self.run("batch_norm_statistics", self.over_channels(norm.channels), &params)
+    }
+
+    fn over_channels(&self, channels: usize) -> Launch {
+        Launch { grid: [padded(channels) as u32 / 8, 1, 1], threads: 512, shared: 0 }
+    }
+
+    fn pool(&self, pool: &Pool, span: Span, spikes: &Memory<D>, pooled: &Memory<D>) -> PoolForward {
+        PoolForward {
+            spikes: spikes.address(),
+            pooled: pooled.address(),
+            pool: pool.into(),
+            images: (span.batch * span.steps) as u32,
+            words: words(pool.input.c) as u32,
+        }
+    }
+
+    /// The launch of a pool with so many outputs an image.
+    pub(super) fn over_outputs(&self, outputs: usize, images: usize) -> Launch {
+        let threads = outputs.next_multiple_of(32).min(256);
+        let rows = images.clamp(1, 4 * self.card.multiprocessors).min(65535);
+        Launch { grid: [outputs.div_ceil(threads) as u32, rows as u32, 1], threads: threads as u32, shared: 0 }
+    }
+
+    fn mask(probability: f32, batch: &Batch<D>, stage: usize) -> Mask {
+        Mask { seed: batch.dropout_seed(stage), threshold: params::dropout_threshold(probability) }
+    }
+}
+
+impl<D: Driver> NeuronLayers for Gpu<D> {
+    fn batch_norm_running(&self, norm: BatchNorm<Self>, state: &mut NormState<Self::Floats>) -> Result<()> {
+        self.norm_statistics(norm, 1, None, state)
+    }
+
+    fn norm_lif_forward(
         &self,
         volume: Volume,
         span: Span,
@@ -58,81 +120,19 @@ impl<D: Driver> Gpu<D> {
         self.run_stored("norm_lif_forward", launch, &params)
     }
 
-    pub(in super::super) fn norm_statistics(
-        &self,
-        norm: BatchNorm<Self>,
-        repeats: usize,
-        moments: Option<(&Moments<D>, bool)>,
-        state: &mut NormState<Floats<D>>,
-    ) -> Result<()> {
-        let mut params = BatchNormParams {
-            gain: norm.gain.memory.address(),
-            bias: norm.bias.memory.address(),
-            running_mean: norm.running_mean.memory.address(),
-            running_variance: norm.running_variance.memory.address(),
-            mean: state.mean.memory.address(),
-            inverse_deviation: state.inverse_deviation.memory.address(),
-            scale: state.scale.memory.address(),
-            shift: state.shift.memory.address(),
-            repeats: repeats as u32,
-            channels: norm.channels as u32,
-            ..BatchNormParams::default()
-        };
-        let Some((moments, update)) = moments else {
-            return self.run("batch_norm_running", Launch::over(padded(norm.channels), 256, 256), &params);
-        };
-        params.moments = moments.partial.address();
-        params.counts = moments.counts.address();
-        params.pieces = moments.pieces;
-        params.update = update.into();
-        self.run("batch_norm_statistics", self.over_channels(norm.channels), &params)
-    }
-
-    fn over_channels(&self, channels: usize) -> Launch {
-        Launch { grid: [padded(channels) as u32 / 8, 1, 1], threads: 512, shared: 0 }
-    }
-
-    pub(in super::super) fn pool(
-        &self,
-        pool: &Pool,
-        span: Span,
-        spikes: &Memory<D>,
-        pooled: &Memory<D>,
-    ) -> PoolForward {
-        PoolForward {
-            spikes: spikes.address(),
-            pooled: pooled.address(),
-            pool: pool.into(),
-            images: (span.batch * span.steps) as u32,
-            words: words(pool.input.c) as u32,
-        }
-    }
-
-    /// Pool of spikes to spikes.
-    pub(in super::super) fn pool_spikes(
-        &self,
-        pool: &Pool,
-        span: Span,
-        spikes: &Memory<D>,
-        pooled: &Memory<D>,
-    ) -> Result<()> {
+    fn max_pool_forward(&self, pool: &Pool, span: Span, spikes: &Memory<D>, pooled: &mut Memory<D>) -> Result<()> {
         let outputs = pool.output.pixels() * words(pool.input.c);
         let launch = self.over_outputs(outputs, span.batch * span.steps);
         self.run("max_pool_forward", launch, &self.pool(pool, span, spikes, pooled))
     }
 
-    /// The launch of a pool with so many outputs an image.
-    pub(in super::super) fn over_outputs(&self, outputs: usize, images: usize) -> Launch {
-        let threads = outputs.next_multiple_of(32).min(256);
-        let rows = images.clamp(1, 4 * self.card.multiprocessors).min(65535);
-        Launch { grid: [outputs.div_ceil(threads) as u32, rows as u32, 1], threads: threads as u32, shared: 0 }
+    fn avg_pool_forward(&self, pool: &Pool, span: Span, spikes: &Self::Bits, pooled: &mut Self::Floats) -> Result<()> {
+        let outputs = 4 * pool.output.pixels() * words(pool.input.c);
+        let launch = self.over_outputs(outputs, span.batch * span.steps);
+        self.run_stored("avg_pool_forward", launch, &self.pool(pool, span, spikes, &pooled.memory))
     }
 
-    fn mask(probability: f32, batch: &Batch<D>, stage: usize) -> Mask {
-        Mask { seed: batch.dropout_seed(stage), threshold: params::dropout_threshold(probability) }
-    }
-
-    pub(in super::super) fn drop_spikes(
+    fn dropout_spikes(
         &self,
         volume: Volume,
         span: Span,
@@ -140,7 +140,7 @@ impl<D: Driver> Gpu<D> {
         batch: &Batch<D>,
         stage: usize,
         spikes: &Memory<D>,
-        kept: &Memory<D>,
+        kept: &mut Memory<D>,
     ) -> Result<()> {
         let mask = Self::mask(probability, batch, stage);
         let places = places(span, volume);
@@ -149,14 +149,14 @@ impl<D: Driver> Gpu<D> {
         self.run("dropout_spikes", self.over_places(places), &params)
     }
 
-    pub(in super::super) fn drop_values(
+    fn dropout_floats(
         &self,
         volume: Volume,
         span: Span,
         probability: f32,
         batch: &Batch<D>,
         stage: usize,
-        values: &Floats<D>,
+        values: &mut Floats<D>,
     ) -> Result<()> {
         let mask = Self::mask(probability, batch, stage);
         let places = places(span, volume);
@@ -171,7 +171,7 @@ impl<D: Driver> Gpu<D> {
         self.run_stored("dropout_values", self.over_places(places), &params)
     }
 
-    pub(in super::super) fn neurons_back(
+    fn spike_backward(
         &self,
         volume: Volume,
         span: Span,
@@ -181,6 +181,7 @@ impl<D: Driver> Gpu<D> {
         spikes_grad: &Floats<D>,
         current_steps: usize,
         out: &mut Floats<D>,
+        bias_grad: Option<&mut Floats<D>>,
     ) -> Result<()> {
         let (windows, windows_per_channel) = Self::windows_for(neurons);
         let (_, slope_name, slope) = params::slope(&neurons.surrogate, neurons.neuron.threshold);
@@ -201,7 +202,7 @@ impl<D: Driver> Gpu<D> {
                     membrane: Some(&mut membranes),
                     histogram: None,
                 };
-                self.norm_lif(volume, span, currents, steps, affine, neurons, out)?;
+                self.norm_lif_forward(volume, span, currents, steps, affine, neurons, out)?;
                 Some((membranes, inside))
             }
         };
@@ -228,10 +229,12 @@ impl<D: Driver> Gpu<D> {
         let reset = if neurons.neuron.reset == ResetKind::Hard { "hard" } else { "soft" };
         let gradient = if neurons.neuron.detach { "detached" } else { "attached" };
         let kernel = format!("spike_backward_{slope_name}_{reset}_{gradient}_{form}");
-        self.run_stored(&kernel, self.over_places(places), &params)
+        self.run_stored(&kernel, self.over_places(places), &params)?;
+        let of_currents = Span { steps: current_steps, ..span };
+        bias_grad.map_or(Ok(()), |bias_grad| self.bias_grad(volume, of_currents, out, bias_grad))
     }
 
-    pub(in super::super) fn norm_neurons_back(
+    fn norm_spike_backward(
         &self,
         volume: Volume,
         span: Span,
@@ -313,5 +316,15 @@ impl<D: Driver> Gpu<D> {
         };
         self.run("batch_norm_backward", self.over_channels(volume.c), &of_norm)?;
         self.run_stored(&format!("norm_lif_apply_{form}"), Launch { shared, ..launch }, &params)
+    }
+
+    fn bias_grad(&self, volume: Volume, span: Span, values: &Floats<D>, out: &mut Floats<D>) -> Result<()> {
+        let places = places(span, volume);
+        let launch = self.over_places(places);
+        let partial = self.partial(launch.grid[0], padded(volume.c))?;
+        let sums = address_of(&partial, out);
+        let params = ChannelSums { values: values.memory.address(), sums, places, padding: 0 };
+        self.run_stored("channel_sums", launch, &params)?;
+        self.reduce(partial, out, padded(volume.c), launch.grid[0])
     }
 }

@@ -5,7 +5,7 @@ use super::super::params::{self, CollectCounts, Fault, Metrics, OptimizerState, 
 use super::super::tensors::{Counts, Windows, address};
 use super::super::{Buffer, Driver, Launch, SLOTS};
 use crate::autotune::{Histogram, Tuning};
-use crate::backend::{self, Histograms, Normalisation, Step, Storage, Totals, dropout_mask};
+use crate::backend::{self, BoundsTuning, Histograms, Normalisation, Step, Storage, Totals, dropout_mask};
 use crate::data::{SampleShape, Values};
 use crate::histogram::BINS;
 use anyhow::Result;
@@ -321,13 +321,10 @@ impl<D: Driver> Gpu<D> {
         let mask = histograms.flags.iter().fold(0, |mask, &flag| mask | 1u32 << flag as u32);
         self.write(&counts.flags, 0, &vec![mask; counts.count])
     }
+}
 
-    pub(in super::super) fn collect(
-        &self,
-        layers: &[&mut Counts<D>],
-        batch: &Batch<D>,
-        tally: &Tally<D>,
-    ) -> Result<()> {
+impl<D: Driver> BoundsTuning for Gpu<D> {
+    fn collect_counts(&self, layers: &mut [&mut Counts<D>], batch: &Batch<D>, tally: &mut Tally<D>) -> Result<()> {
         for (layer, counts) in layers.iter().enumerate() {
             let params = CollectCounts {
                 fresh: counts.fresh.address(),
@@ -343,8 +340,7 @@ impl<D: Driver> Gpu<D> {
         Ok(())
     }
 
-    /// Counts of layers that have one histogram each.
-    pub(in super::super) fn pool_recent(&self, layers: &[&mut Counts<D>]) -> Result<()> {
+    fn pool_counts(&self, layers: &mut [&mut Counts<D>]) -> Result<()> {
         let Some((first, others)) = layers.split_first() else { return Ok(()) };
         let pool = |source: &Counts<D>, target: &Counts<D>, add: bool| {
             let (source, target) = (source.recent.address(), target.recent.address());
@@ -358,13 +354,13 @@ impl<D: Driver> Gpu<D> {
         others.iter().try_for_each(|other| pool(first, other, false))
     }
 
-    pub(in super::super) fn tune(
+    fn tune_bounds(
         &self,
         tuning: &Tuning,
         batch: &Batch<D>,
         counts: Option<&mut Counts<D>>,
-        start: &Windows<D>,
-        bounds: &Windows<D>,
+        start: &mut Windows<D>,
+        bounds: &mut Windows<D>,
     ) -> Result<()> {
         let params = TuneBounds {
             histogram: address(counts.as_ref().map(|counts| &counts.recent)),

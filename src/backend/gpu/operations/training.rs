@@ -10,7 +10,7 @@ use super::super::tensors::{Floats, padded};
 use super::super::{Buffer, Driver, Launch};
 use super::step::{Batch, Set, Tally};
 use crate::backend::shape::{Conv, Span};
-use crate::backend::{LossSpec, Trained, Update, UpdateRule};
+use crate::backend::{LossSpec, Trained, Training, Update, UpdateRule};
 use crate::data::sampling::Augmentation;
 use anyhow::Result;
 
@@ -36,14 +36,51 @@ struct SampleLoss {
 }
 
 impl<D: Driver> Gpu<D> {
-    /// Places a batch's samples and gathers them.
-    pub(in super::super) fn gather(
+    fn vote(
         &self,
-        set: &Set<D>,
-        batch: &Batch<D>,
-        augmentation: &Augmentation,
-        out: &mut Floats<D>,
+        kernel: &str,
+        (classes, vote): (usize, usize),
+        span: Span,
+        outputs: u64,
+        current_steps: usize,
+        logits: &mut Floats<D>,
     ) -> Result<()> {
+        let params = Vote {
+            outputs,
+            logits: logits.memory.address(),
+            batch: span.batch as u32,
+            steps: span.steps as u32,
+            current_steps: current_steps as u32,
+            classes: classes as u32,
+            vote: vote as u32,
+            padding: 0,
+        };
+        self.run(kernel, Launch::over(span.batch * span.steps * padded(classes), 256, 256), &params)
+    }
+
+    /// The tensors' table, and their chunks; see `kernels/optimizer.cu`.
+    pub(in super::super) fn optimizer_of(&self, parameters: &[Trained<Self>]) -> Result<Optimizer<D>> {
+        let length = |parameter: &Trained<Self>| parameter.value.memory.len() / size_of::<f32>();
+        let tensor = |parameter: &Trained<Self>| TrainedTensor {
+            value: parameter.value.memory.address(),
+            gradient: parameter.gradient.memory.address(),
+            first: parameter.first.memory.address(),
+            second: parameter.second.memory.address(),
+            length: length(parameter) as u32,
+            padding: 0,
+        };
+        let chunks = params::chunks(&parameters.iter().map(length).collect::<Vec<_>>());
+        Ok(Optimizer {
+            tensors: self.put(&parameters.iter().map(tensor).collect::<Vec<_>>())?,
+            squares: self.allocate(chunks.len() * size_of::<f64>())?,
+            count: chunks.len(),
+            chunks: self.put(&chunks)?,
+        })
+    }
+}
+
+impl<D: Driver> Training for Gpu<D> {
+    fn input(&self, set: &Set<D>, batch: &Batch<D>, augmentation: &Augmentation, out: &mut Floats<D>) -> Result<()> {
         let (shape, placements) = (set.shape, batch.placements.address());
         let params = Placements {
             seed: batch.seed(),
@@ -78,31 +115,71 @@ impl<D: Driver> Gpu<D> {
         self.run_stored("input", launch, &params)
     }
 
-    pub(in super::super) fn vote(
+    fn weight_norm_forward(
         &self,
-        kernel: &str,
-        (classes, vote): (usize, usize),
-        span: Span,
-        outputs: u64,
-        current_steps: usize,
-        logits: &mut Floats<D>,
+        conv: &Conv,
+        weight: &Floats<D>,
+        gain: &Floats<D>,
+        scale: f32,
+        effective: &mut Floats<D>,
     ) -> Result<()> {
-        let params = Vote {
-            outputs,
-            logits: logits.memory.address(),
-            batch: span.batch as u32,
-            steps: span.steps as u32,
-            current_steps: current_steps as u32,
-            classes: classes as u32,
-            vote: vote as u32,
-            padding: 0,
+        let params = WeightNorm {
+            weight: weight.memory.address(),
+            gain: gain.memory.address(),
+            effective: effective.memory.address(),
+            fan_in: conv.fan_in() as u32,
+            scale,
         };
-        self.run(kernel, Launch::over(span.batch * span.steps * padded(classes), 256, 256), &params)
+        self.run("weight_norm_forward", Launch::over(conv.output.c, 1, 256), &params)
     }
 
-    pub(in super::super) fn vote_back(
+    fn weight_norm_backward(
         &self,
-        (classes, vote): (usize, usize),
+        conv: &Conv,
+        weight: &Floats<D>,
+        gain: &Floats<D>,
+        scale: f32,
+        weight_grad: &mut Floats<D>,
+        gain_grad: &mut Floats<D>,
+    ) -> Result<()> {
+        let params = WeightNormBackward {
+            weight: weight.memory.address(),
+            gain: gain.memory.address(),
+            gradient: weight_grad.memory.address(),
+            gain_gradient: gain_grad.memory.address(),
+            fan_in: conv.fan_in() as u32,
+            scale,
+        };
+        self.run("weight_norm_backward", Launch::over(conv.output.c, 1, 256), &params)
+    }
+
+    fn vote_currents(
+        &self,
+        classes: usize,
+        vote: usize,
+        span: Span,
+        outputs: &Self::Floats,
+        current_steps: usize,
+        logits: &mut Self::Floats,
+    ) -> Result<()> {
+        self.vote("vote_currents", (classes, vote), span, outputs.memory.address(), current_steps, logits)
+    }
+
+    fn vote_spikes(
+        &self,
+        classes: usize,
+        vote: usize,
+        span: Span,
+        outputs: &Self::Bits,
+        logits: &mut Self::Floats,
+    ) -> Result<()> {
+        self.vote("vote_spikes", (classes, vote), span, outputs.address(), span.steps, logits)
+    }
+
+    fn vote_backward(
+        &self,
+        classes: usize,
+        vote: usize,
         span: Span,
         logits_grad: &Floats<D>,
         tally: &Tally<D>,
@@ -124,8 +201,7 @@ impl<D: Driver> Gpu<D> {
         self.run_stored("vote_backward", Launch::over(eights, 256, 256), &params)
     }
 
-    /// Losses of the samples, added to the tally.
-    pub(in super::super) fn losses(
+    fn loss(
         &self,
         spec: &LossSpec,
         classes: usize,
@@ -133,7 +209,7 @@ impl<D: Driver> Gpu<D> {
         logits: &Floats<D>,
         batch: &Batch<D>,
         grad: Option<&mut Floats<D>>,
-        tally: &Tally<D>,
+        tally: &mut Tally<D>,
     ) -> Result<()> {
         let samples = self.borrow(span.batch * size_of::<SampleLoss>())?;
         let params = Loss {
@@ -154,71 +230,13 @@ impl<D: Driver> Gpu<D> {
         self.run("loss_total", Launch::over(1, 1, 128), &total)
     }
 
-    pub(in super::super) fn standardise(
-        &self,
-        conv: &Conv,
-        weight: &Floats<D>,
-        gain: &Floats<D>,
-        scale: f32,
-        effective: &mut Floats<D>,
-    ) -> Result<()> {
-        let params = WeightNorm {
-            weight: weight.memory.address(),
-            gain: gain.memory.address(),
-            effective: effective.memory.address(),
-            fan_in: conv.fan_in() as u32,
-            scale,
-        };
-        self.run("weight_norm_forward", Launch::over(conv.output.c, 1, 256), &params)
-    }
-
-    pub(in super::super) fn standardise_back(
-        &self,
-        conv: &Conv,
-        weight: &Floats<D>,
-        gain: &Floats<D>,
-        scale: f32,
-        weight_grad: &mut Floats<D>,
-        gain_grad: &mut Floats<D>,
-    ) -> Result<()> {
-        let params = WeightNormBackward {
-            weight: weight.memory.address(),
-            gain: gain.memory.address(),
-            gradient: weight_grad.memory.address(),
-            gain_gradient: gain_grad.memory.address(),
-            fan_in: conv.fan_in() as u32,
-            scale,
-        };
-        self.run("weight_norm_backward", Launch::over(conv.output.c, 1, 256), &params)
-    }
-
-    /// The tensors' table, and their chunks; see `kernels/optimizer.cu`.
-    pub(in super::super) fn optimizer_of(&self, parameters: &[Trained<Self>]) -> Result<Optimizer<D>> {
-        let length = |parameter: &Trained<Self>| parameter.value.memory.len() / size_of::<f32>();
-        let tensor = |parameter: &Trained<Self>| TrainedTensor {
-            value: parameter.value.memory.address(),
-            gradient: parameter.gradient.memory.address(),
-            first: parameter.first.memory.address(),
-            second: parameter.second.memory.address(),
-            length: length(parameter) as u32,
-            padding: 0,
-        };
-        let chunks = params::chunks(&parameters.iter().map(length).collect::<Vec<_>>());
-        Ok(Optimizer {
-            tensors: self.put(&parameters.iter().map(tensor).collect::<Vec<_>>())?,
-            squares: self.allocate(chunks.len() * size_of::<f64>())?,
-            count: chunks.len(),
-            chunks: self.put(&chunks)?,
-        })
-    }
-
-    /// The gradients' norm, then the update of all tensors that `optimizer` lists.
-    pub(in super::super) fn step(
+    fn update(
         &self,
         update: &Update,
         batch: &Batch<D>,
         optimizer: &Optimizer<D>,
-        tally: &Tally<D>,
+        _: &mut [Trained<Self>],
+        tally: &mut Tally<D>,
     ) -> Result<()> {
         let Optimizer { tensors, chunks, squares, count } = optimizer;
         let (tensors, chunks, state) = (tensors.address(), chunks.address(), tally.optimizer_state());

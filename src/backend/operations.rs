@@ -1,0 +1,307 @@
+//! Every operation of the seam, by family. Each family is implemented in one file on each side.
+
+use super::shape::{Conv, Pool, Span, Volume};
+use super::{
+    Affine, BatchNorm, Below, CurrentGradient, Input, LossSpec, Neurons, NormBackward, NormState, Saved, SpikeOutput,
+    Storage, Trained, Update, Weights,
+};
+use crate::autotune::Tuning;
+use crate::data::sampling::Augmentation;
+use anyhow::Result;
+
+/// What a device can do at best.
+pub trait Rates: Storage {
+    /// Copies as many bytes as both hold, and says how many: also for the rate at which memory can be read and written.
+    fn copy(&self, from: &Self::Floats, to: &mut Self::Floats) -> Result<usize>;
+
+    /// Products of matrices (on the CPU of vectors) in registers alone, `rounds` times, and how many floating-point
+    /// operations those were: for the rate at which they can be done.
+    fn multiply(&self, rounds: u32) -> Result<f64>;
+}
+
+/// Convolutions and linear layers forward.
+pub trait ConvForward: Storage {
+    /// Makes a weight ready for the convolutions after it has changed; `input_grad` says whether that is among them.
+    fn pack_weight(
+        &self,
+        conv: &Conv,
+        weight: &Self::Floats,
+        packed: &mut Self::Packed,
+        input_grad: bool,
+    ) -> Result<()>;
+
+    /// Convolution and bias to currents. `span.steps` is 1 for a constant input.
+    fn conv_current(
+        &self,
+        conv: &Conv,
+        span: Span,
+        input: Input<Self>,
+        weights: Weights<Self>,
+        bias: &Self::Floats,
+        currents: &mut Self::Floats,
+    ) -> Result<()>;
+
+    /// The same with a batch norm behind: its statistics over the batch, the running statistics moved towards them when
+    /// `update`, and the affine map. `steps` is `T` even where the currents of one step stand for all.
+    fn conv_batch_norm(
+        &self,
+        conv: &Conv,
+        span: Span,
+        input: Input<Self>,
+        weights: Weights<Self>,
+        bias: &Self::Floats,
+        currents: &mut Self::Floats,
+        steps: usize,
+        norm: BatchNorm<Self>,
+        update: bool,
+        state: &mut NormState<Self::Floats>,
+    ) -> Result<()>;
+
+    /// Convolution, bias, affine map and neurons, with no current in memory, and a max-pool of their spikes where `pooled`
+    /// wants one. `input_steps` is 1 for a constant input, else `span.steps`.
+    fn conv_lif_forward(
+        &self,
+        conv: &Conv,
+        span: Span,
+        input: Input<Self>,
+        input_steps: usize,
+        weights: Weights<Self>,
+        bias: &Self::Floats,
+        affine: Affine<Self>,
+        neurons: &Neurons<Self>,
+        out: SpikeOutput<Self>,
+        pooled: Option<(&Pool, &mut Self::Bits)>,
+    ) -> Result<()>;
+}
+
+/// Convolutions and linear layers backward.
+pub trait ConvBackward: Storage {
+    /// Gradient of the weight from that of the currents and the input.
+    fn conv_weight_grad(
+        &self,
+        conv: &Conv,
+        span: Span,
+        input: Input<Self>,
+        gradient: CurrentGradient<Self>,
+        weight_grad: &mut Self::Floats,
+    ) -> Result<()>;
+
+    /// Gradient of the input from that of the currents; a dropout between is `dropout_floats`' affair.
+    fn conv_input_grad(
+        &self,
+        conv: &Conv,
+        span: Span,
+        gradient: CurrentGradient<Self>,
+        weights: Weights<Self>,
+        input_grad: &mut Self::Floats,
+    ) -> Result<()>;
+
+    /// [`ConvBackward::conv_input_grad`] and behind it the [`NeuronLayers::spike_backward`] of the layer below, whose neurons' bits
+    /// suffice, with no gradient of spikes in memory: where the device has this in one. Else nothing, and `false`.
+    fn conv_input_grad_lif(
+        &self,
+        _conv: &Conv,
+        _span: Span,
+        _gradient: CurrentGradient<Self>,
+        _weights: Weights<Self>,
+        _below: Below<Self>,
+        _out: &mut Self::Floats,
+    ) -> Result<bool> {
+        Ok(false)
+    }
+}
+
+/// Neurons, batch norms, pools and dropout.
+pub trait NeuronLayers: Storage {
+    /// A batch norm's affine map from the running statistics.
+    fn batch_norm_running(&self, norm: BatchNorm<Self>, state: &mut NormState<Self::Floats>) -> Result<()>;
+
+    /// Affine map and neurons over currents of 1 or all steps.
+    fn norm_lif_forward(
+        &self,
+        volume: Volume,
+        span: Span,
+        currents: &Self::Floats,
+        current_steps: usize,
+        affine: Affine<Self>,
+        neurons: &Neurons<Self>,
+        out: SpikeOutput<Self>,
+    ) -> Result<()>;
+
+    /// Pool of spikes to spikes (an OR).
+    fn max_pool_forward(&self, pool: &Pool, span: Span, spikes: &Self::Bits, pooled: &mut Self::Bits) -> Result<()>;
+
+    /// Pool of spikes to dense means.
+    fn avg_pool_forward(&self, pool: &Pool, span: Span, spikes: &Self::Bits, pooled: &mut Self::Floats) -> Result<()>;
+
+    /// Clears the spikes that a mask, the same at every step, drops: the batch's behind stage `stage`.
+    fn dropout_spikes(
+        &self,
+        volume: Volume,
+        span: Span,
+        probability: f32,
+        batch: &Self::Batch,
+        stage: usize,
+        spikes: &Self::Bits,
+        kept: &mut Self::Bits,
+    ) -> Result<()>;
+
+    /// Zeroes the values that the mask drops and scales the others by `1/(1-p)`; also its own backward pass.
+    fn dropout_floats(
+        &self,
+        volume: Volume,
+        span: Span,
+        probability: f32,
+        batch: &Self::Batch,
+        stage: usize,
+        values: &mut Self::Floats,
+    ) -> Result<()>;
+
+    /// Un-pools the gradient of the (pooled) spikes and runs the neurons backward in time: gradient of what
+    /// entered the neurons, summed over steps where `current_steps` is 1, and that of a bias.
+    fn spike_backward(
+        &self,
+        volume: Volume,
+        span: Span,
+        neurons: &Neurons<Self>,
+        saved: Saved<Self>,
+        pool: Option<&Pool>,
+        spikes_grad: &Self::Floats,
+        current_steps: usize,
+        out: &mut Self::Floats,
+        bias_grad: Option<&mut Self::Floats>,
+    ) -> Result<()>;
+
+    /// As [`NeuronLayers::spike_backward`] where a batch norm lies before the neurons: with its gradients, and with what of it is
+    /// still to be applied to `out` by the convolution's backward operations.
+    fn norm_spike_backward(
+        &self,
+        volume: Volume,
+        span: Span,
+        neurons: &Neurons<Self>,
+        saved: Saved<Self>,
+        pool: Option<&Pool>,
+        spikes_grad: &Self::Floats,
+        norm: NormBackward<Self>,
+        out: &mut Self::Floats,
+    ) -> Result<()>;
+
+    /// A bias's gradient where no neurons follow, from the gradient itself.
+    fn bias_grad(&self, volume: Volume, span: Span, gradient: &Self::Floats, out: &mut Self::Floats) -> Result<()>;
+}
+
+/// What stands around the layers: input, weight norm, readout, loss, optimiser.
+pub trait Training: Storage {
+    /// Gathers, crops, flips and normalises a batch; outside the sample a byte is 0.
+    fn input(
+        &self,
+        set: &Self::Set,
+        batch: &Self::Batch,
+        augmentation: &Augmentation,
+        out: &mut Self::Floats,
+    ) -> Result<()>;
+
+    /// `effective = gain s (W - mean) / sqrt(var fan_in + 1e-4)`, per filter.
+    fn weight_norm_forward(
+        &self,
+        conv: &Conv,
+        weight: &Self::Floats,
+        gain: &Self::Floats,
+        scale: f32,
+        effective: &mut Self::Floats,
+    ) -> Result<()>;
+
+    /// Gradients of weight and gain from the effective weight's gradient, which `weight_grad` holds on entry and
+    /// which is replaced by the weight's.
+    fn weight_norm_backward(
+        &self,
+        conv: &Conv,
+        weight: &Self::Floats,
+        gain: &Self::Floats,
+        scale: f32,
+        weight_grad: &mut Self::Floats,
+        gain_grad: &mut Self::Floats,
+    ) -> Result<()>;
+
+    /// Logits of every step: each class the mean of `vote` outputs.
+    fn vote_currents(
+        &self,
+        classes: usize,
+        vote: usize,
+        span: Span,
+        outputs: &Self::Floats,
+        current_steps: usize,
+        logits: &mut Self::Floats,
+    ) -> Result<()>;
+
+    fn vote_spikes(
+        &self,
+        classes: usize,
+        vote: usize,
+        span: Span,
+        outputs: &Self::Bits,
+        logits: &mut Self::Floats,
+    ) -> Result<()>;
+
+    /// Gradient of the outputs from the logits' gradient; summed over steps where `current_steps` is 1. From here on
+    /// gradients are scaled by the tally's loss scale, which [`Training::update`] takes out.
+    fn vote_backward(
+        &self,
+        classes: usize,
+        vote: usize,
+        span: Span,
+        logits_grad: &Self::Floats,
+        tally: &Self::Tally,
+        current_steps: usize,
+        outputs_grad: &mut Self::Floats,
+    ) -> Result<()>;
+
+    /// Loss and hits of a batch, added to the tally; the gradient of the batch's mean loss with `grad`.
+    fn loss(
+        &self,
+        spec: &LossSpec,
+        classes: usize,
+        span: Span,
+        logits: &Self::Floats,
+        batch: &Self::Batch,
+        grad: Option<&mut Self::Floats>,
+        tally: &mut Self::Tally,
+    ) -> Result<()>;
+
+    /// Moves all parameters along their gradients, unless one of these is not finite; counts the update and adds the
+    /// gradients' 2-norm to the tally.
+    fn update(
+        &self,
+        update: &Update,
+        batch: &Self::Batch,
+        optimizer: &Self::Optimizer,
+        parameters: &mut [Trained<Self>],
+        tally: &mut Self::Tally,
+    ) -> Result<()>;
+}
+
+/// Histograms of membrane potentials, and the bounds that follow from them.
+pub trait BoundsTuning: Storage {
+    /// Adds the fresh counts of layers to their histograms, and notes in the tally the first layer with potentials that are
+    /// not finite.
+    fn collect_counts(
+        &self,
+        layers: &mut [&mut Self::Counts],
+        batch: &Self::Batch,
+        tally: &mut Self::Tally,
+    ) -> Result<()>;
+
+    /// Gives layers that have one histogram each the recent counts of all of them together.
+    fn pool_counts(&self, layers: &mut [&mut Self::Counts]) -> Result<()>;
+
+    /// Moves a layer's bounds to the schedule's or, where the mode says so, by its recent histograms, which are emptied
+    /// and whose flags are noted. `start` holds the first bounds of auto-init, written when `tuning.first`.
+    fn tune_bounds(
+        &self,
+        tuning: &Tuning,
+        batch: &Self::Batch,
+        counts: Option<&mut Self::Counts>,
+        start: &mut Self::Windows,
+        bounds: &mut Self::Windows,
+    ) -> Result<()>;
+}
