@@ -175,7 +175,7 @@ pub(super) static FRAMES: Reader = Reader {
                  with --data-dir",
     place: None,
     events: false,
-    find: find,
+    find,
     load: |path, _| load(path),
 };
 

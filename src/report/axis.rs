@@ -3,6 +3,7 @@
 use plotters::coord::ranged1d::{KeyPointHint, NoDefaultFormatting, Ranged, ValueFormatter};
 use std::ops::Range;
 
+/// The typographic minus sign.
 pub(super) const MINUS: &str = "\u{2212}";
 
 /// Values beyond it are not plotted, so that sums and differences stay finite.

@@ -13,8 +13,6 @@ const FRAME_LEFT: f64 = 66.0;
 const FRAME_RIGHT: f64 = 14.0;
 const FRAME_BOTTOM: f64 = 40.0;
 const FAMILY: &str = "sans-serif";
-/// The typographic minus sign.
-
 /// Text and axes.
 pub(super) const INK: RGBColor = RGBColor(34, 34, 34);
 /// Secondary text.

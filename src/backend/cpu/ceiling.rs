@@ -61,6 +61,6 @@ mod tests {
         let threads = rayon::current_num_threads();
         let [few, many] = [10, 1000].map(|rounds| Cpu.multiply(rounds).unwrap());
         assert_eq!(many, 100.0 * few);
-        assert!(few as usize % (threads * 10 * 2 * CHAINS) == 0 && few > 0.0);
+        assert!((few as usize).is_multiple_of(threads * 10 * 2 * CHAINS) && few > 0.0);
     }
 }
