@@ -3,7 +3,7 @@
 //
 //   mean = sum n m / sum n     variance = (sum squares + sum n (m - mean)^2) / sum n        over the pieces
 //   as d = sum n (m - m[0]) / sum n:  mean = m[0] + d   variance = (sum squares + sum n (m - m[0])^2) / sum n - d^2
-//   inverse_deviation = 1 / sqrt(variance + 1e-5)     scale = gain inverse_deviation     shift = bias - mean scale
+//   inv_std = 1 / sqrt(variance + 1e-5)     scale = gain inv_std     shift = bias - mean scale
 //
 // Pieces [pieces][2][C] f32 (moments: mean and summed squared distance from it; sums: sum g and sum g xhat), vectors
 // [C] f32, C padded to 32. Distances from the first piece's mean, in f64, need the pieces only once; large sums would
@@ -20,7 +20,7 @@ struct BatchNorm {
     const uint32_t* counts;  // [pieces]: values of a piece; null: `count` each
     const float *gain, *bias;
     float *running_mean, *running_variance;
-    float *mean, *inverse_deviation, *scale, *shift;
+    float *mean, *inv_std, *scale, *shift;
     uint32_t pieces, count;
     uint32_t repeats;   // steps that a current stands for
     uint32_t channels;  // without padding
@@ -30,7 +30,7 @@ struct BatchNorm {
 
 struct BatchNormBackward {
     const float* sums;
-    const float *mean, *inverse_deviation, *scale;
+    const float *mean, *inv_std, *scale;
     float *gain_grad, *bias_grad;
     float *of_gradient, *of_current, *constant;
     float* sum;    // gradient of a bias before the norm
@@ -74,9 +74,9 @@ DEVICE void load4(const float* at, float (&x)[4]) {
 }
 
 DEVICE void write_affine(const BatchNorm& p, uint32_t channel, float mean, float variance) {
-    const float inverse_deviation = 1.0f / sqrtf(variance + EPSILON), scale = p.gain[channel] * inverse_deviation;
+    const float inv_std = 1.0f / sqrtf(variance + EPSILON), scale = p.gain[channel] * inv_std;
     p.mean[channel] = mean;
-    p.inverse_deviation[channel] = inverse_deviation;
+    p.inv_std[channel] = inv_std;
     p.scale[channel] = scale;
     p.shift[channel] = p.bias[channel] - mean * scale;
 }
@@ -149,8 +149,8 @@ KERNEL(batch_norm_backward, BatchNormBackward, THREADS, 1) {
     if (threadIdx.x >= CHANNELS) return;
     const uint32_t channel = blockIdx.x * CHANNELS + threadIdx.x;
     const double sum = sums(0, threadIdx.x), product = sums(1, threadIdx.x);
-    const double scale = p.scale[channel], inverse_deviation = p.inverse_deviation[channel], mean = p.mean[channel];
-    const double slope = scale * product * p.share * inverse_deviation;
+    const double scale = p.scale[channel], inv_std = p.inv_std[channel], mean = p.mean[channel];
+    const double slope = scale * product * p.share * inv_std;
     p.bias_grad[channel] = static_cast<float>(sum);
     p.gain_grad[channel] = static_cast<float>(product);
     p.of_gradient[channel] = p.scale[channel];

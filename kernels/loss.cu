@@ -1,4 +1,4 @@
-// Loss and hits of each sample, and the gradient of the batch's mean loss.
+// Loss and correct answers of each sample, and the gradient of the batch's mean loss.
 //
 //   q[k] = hot[k] (1 - smoothing) + smoothing/classes                  hot[k] = 1 at the label, else 0
 //   loss = sum over k of -(1 - mse) q[k] log softmax(x)[k] + mse (x[k] - hot[k])^2 / classes

@@ -11,7 +11,7 @@
 // move, and to the epoch's, and clears them; a block a histogram. The first layer with potentials that are not finite
 // is noted: layers are collected in order, launch by launch. Moves 40 bytes a counter.
 //
-// `pool_counts` makes one layer's recent counts those of another, or adds them: all layers' into the first's, then the
+// `merge_counts` makes one layer's recent counts those of another, or adds them: all layers' into the first's, then the
 // first's to every other's. Moves 24 bytes a counter.
 #include "histogram.cuh"
 #include "places.cuh"
@@ -38,7 +38,7 @@ struct CollectCounts {
     uint32_t layer, padding;
 };
 
-struct PoolCounts {
+struct MergeCounts {
     const unsigned long long* source;  // [COUNTS], as the target
     unsigned long long* target;
     uint32_t add, padding;  // 1: the target's own counts stay
@@ -91,7 +91,7 @@ KERNEL(collect_counts, CollectCounts, COLLECT_THREADS, 1) {
     }
 }
 
-KERNEL(pool_counts, PoolCounts, COLLECT_THREADS, 1) {
+KERNEL(merge_counts, MergeCounts, COLLECT_THREADS, 1) {
     for (uint32_t bin = threadIdx.x; bin < COUNTS; bin += COLLECT_THREADS) {
         p.target[bin] = p.source[bin] + (p.add ? p.target[bin] : 0);
     }

@@ -1,6 +1,6 @@
 // Batch norm and neurons backward in two passes over what the forward pass left; dL/dI is never written in between.
 //
-//   reduce   sums[block][0][c] = sum g      sums[block][1][c] = sum g (y - mean[c]) inverse_deviation[c]
+//   reduce   sums[block][0][c] = sum g      sums[block][1][c] = sum g (y - mean[c]) inv_std[c]
 //   apply    out = of_gradient[c] g + of_current[c] y + constant[c]
 //
 // y are the currents, g = dL/dI of the normalised current by the reverse-time LIF of neuron.cuh, kept in f32. Two
@@ -18,12 +18,12 @@
 
 struct NormLifBackward {
     const void *currents, *gradient;
-    const uint32_t *spikes, *inside;        // spikes: where there are window bits or a max-pool; inside null: no bits
-    const Window* windows;                  // adali alone; one, or [C]
-    const float *scale, *shift;             // [C]: the affine map; where membranes are computed again
-    float* membranes;                       // [block][T][8][thread]: the `long` kernels
-    const float *mean, *inverse_deviation;  // [C], reduce
-    float* sums;                            // reduce
+    const uint32_t *spikes, *inside;  // spikes: where there are window bits or a max-pool; inside null: no bits
+    const Window* windows;            // adali alone; one, or [C]
+    const float *scale, *shift;       // [C]: the affine map; where membranes are computed again
+    float* membranes;                 // [block][T][8][thread]: the `long` kernels
+    const float *mean, *inv_std;      // [C], reduce
+    float* sums;                      // reduce
     const float *of_gradient, *of_current, *constant;  // [C], apply
     void* out;                                         // apply
     Places places;
@@ -223,7 +223,7 @@ DEVICE void norm_lif_reduce(const NormLifBackward& p) {
         const float* from = partial + (8 * product + c % 8) * PLACE_THREADS + c / 8;
         float sum = 0.0f;
         for (uint32_t row = 0; row < down; row++) sum += from[row * across * 4];
-        const float scale = product ? p.inverse_deviation[channel] : 1.0f;
+        const float scale = product ? p.inv_std[channel] : 1.0f;
         p.sums[(2 * blockIdx.x + product) * static_cast<size_t>(channels) + channel] = sum * scale;
     }
 }

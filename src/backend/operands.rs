@@ -52,7 +52,7 @@ impl Normalisation {
 pub struct Neurons<'a, B: Storage> {
     pub neuron: Neuron,
     pub surrogate: Surrogate,
-    pub bounds: &'a B::Windows,
+    pub bounds: &'a B::Bounds,
 }
 
 impl<B: Storage> Clone for Neurons<'_, B> {
@@ -84,7 +84,7 @@ impl<B: Storage> Copy for Affine<'_, B> {}
 pub struct SpikeOutput<'a, B: Storage> {
     pub spikes: &'a mut B::Bits,
     /// Which membranes lie inside AdaLi's window.
-    pub windows: Option<&'a mut B::Bits>,
+    pub inside: Option<&'a mut B::Bits>,
     /// `H` before the reset.
     pub membrane: Option<&'a mut B::Floats>,
     /// Fresh counts of `(H - theta)/theta`, added to.
@@ -94,7 +94,7 @@ pub struct SpikeOutput<'a, B: Storage> {
 /// What the backward pass of the neurons knows of the forward pass.
 pub enum Saved<'a, B: Storage> {
     /// Two bits a neuron-step.
-    Bits { spikes: &'a B::Bits, windows: &'a B::Bits },
+    Bits { spikes: &'a B::Bits, inside: &'a B::Bits },
     /// The currents, of 1 or all steps, from which the membranes are computed again.
     Currents { currents: &'a B::Floats, steps: usize, affine: Affine<'a, B>, spikes: &'a B::Bits },
 }
@@ -116,7 +116,7 @@ pub struct Below<'a, B: Storage> {
     pub volume: Volume,
     pub neurons: Neurons<'a, B>,
     pub spikes: &'a B::Bits,
-    pub windows: &'a B::Bits,
+    pub inside: &'a B::Bits,
     /// Between the neurons and the convolution.
     pub pool: Option<&'a Pool>,
     /// 1 where the neurons' current is the same at every step: its gradient is summed.
@@ -133,10 +133,10 @@ pub struct BatchNorm<'a, B: Storage> {
     pub running_variance: &'a mut B::Floats,
 }
 
-/// What a batch norm's forward pass leaves: `x^ = (current - mean) * inverse_deviation` and its affine map.
+/// What a batch norm's forward pass leaves: `x^ = (current - mean) * inv_std` and its affine map.
 pub struct NormState<F> {
     pub mean: F,
-    pub inverse_deviation: F,
+    pub inv_std: F,
     pub scale: F,
     pub shift: F,
 }

@@ -256,7 +256,7 @@ pub trait Training: Storage {
         outputs_grad: &mut Self::Floats,
     ) -> Result<()>;
 
-    /// Loss and hits of a batch, added to the tally; the gradient of the batch's mean loss with `grad`.
+    /// Loss and correct answers of a batch, added to the tally; the gradient of the batch's mean loss with `grad`.
     fn loss(
         &self,
         spec: &LossSpec,
@@ -292,7 +292,7 @@ pub trait BoundsTuning: Storage {
     ) -> Result<()>;
 
     /// Gives layers that have one histogram each the recent counts of all of them together.
-    fn pool_counts(&self, layers: &mut [&mut Self::Counts]) -> Result<()>;
+    fn merge_counts(&self, layers: &mut [&mut Self::Counts]) -> Result<()>;
 
     /// Moves a layer's bounds to the schedule's or, where the mode says so, by its recent histograms, which are emptied
     /// and whose flags are noted. `start` holds the first bounds of auto-init, written when `tuning.first`.
@@ -301,7 +301,7 @@ pub trait BoundsTuning: Storage {
         tuning: &Tuning,
         batch: &Self::Batch,
         counts: Option<&mut Self::Counts>,
-        start: &mut Self::Windows,
-        bounds: &mut Self::Windows,
+        start: &mut Self::Bounds,
+        bounds: &mut Self::Bounds,
     ) -> Result<()>;
 }

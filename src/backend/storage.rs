@@ -10,14 +10,14 @@ use anyhow::Result;
 pub trait Storage: Clone {
     /// Dense numbers.
     type Floats;
-    /// Bit-packed spikes or windows.
+    /// Bit-packed spikes, or which potentials lie inside the window.
     type Bits;
     /// The samples of a data set.
     type Set;
     /// What changes from step to step, where the operations read it.
     type Batch;
     /// AdaLi's bounds of a layer.
-    type Windows;
+    type Bounds;
     /// [`Histograms`] of a layer's membrane potentials, and fresh counts that are in none of them yet.
     type Counts;
     /// A weight made ready for the convolutions.
@@ -106,7 +106,7 @@ pub trait Storage: Clone {
     fn weight(&self, conv: &Conv, values: &[f32]) -> Result<Self::Floats>;
     fn packed(&self, conv: &Conv) -> Result<Self::Packed>;
     /// Bounds of a layer, or of each of its channels, for neurons with this threshold.
-    fn windows(&self, bounds: &[Bounds], threshold: f32) -> Result<Self::Windows>;
+    fn bounds(&self, bounds: &[Bounds], threshold: f32) -> Result<Self::Bounds>;
     /// Empty histograms, one or one a channel.
     fn counts(&self, count: usize) -> Result<Self::Counts>;
     /// Room for a step of up to `capacity` samples through `stages` stages.
@@ -151,15 +151,15 @@ pub trait Storage: Clone {
     fn read_vector(&self, floats: &Self::Floats, len: usize) -> Result<Vec<f32>>;
     fn read_weight(&self, conv: &Conv, floats: &Self::Floats) -> Result<Vec<f32>>;
     /// As many bounds as there were.
-    fn write_windows(&self, windows: &mut Self::Windows, bounds: &[Bounds]) -> Result<()>;
-    fn read_windows(&self, windows: &Self::Windows) -> Result<Vec<Bounds>>;
+    fn write_bounds(&self, to: &mut Self::Bounds, bounds: &[Bounds]) -> Result<()>;
+    fn read_bounds(&self, from: &Self::Bounds) -> Result<Vec<Bounds>>;
     /// As many histograms as there were; nothing is fresh.
     fn write_counts(&self, counts: &mut Self::Counts, histograms: &Histograms) -> Result<()>;
     fn read_counts(&self, counts: &Self::Counts) -> Result<Histograms>;
     fn write_tally(&self, tally: &mut Self::Tally, totals: &Totals) -> Result<()>;
     fn read_tally(&self, tally: &Self::Tally) -> Result<Totals>;
     /// The totals of a while ago, if they have arrived; asks for the next. Never waits.
-    fn glance(&self, tally: &mut Self::Tally) -> Result<Option<Totals>>;
+    fn poll_totals(&self, tally: &mut Self::Tally) -> Result<Option<Totals>>;
 
     /// The next step's batch; the operations on the batch before see nothing of it.
     fn write_batch(&self, batch: &mut Self::Batch, set: &mut Self::Set, step: &Step) -> Result<()>;

@@ -113,7 +113,7 @@ impl<B: Backend> Look<'_, B> {
     /// Compares spikes and windows with those of the usual neurons on these currents.
     fn spikes(&self, neurons: &Activity<B>, currents: impl Fn(Place) -> Vec<f32>) -> Result<usize> {
         let spikes = self.bits(&neurons.spikes, neurons.volume)?;
-        let windows = self.bits(&neurons.windows, neurons.volume)?;
+        let windows = self.bits(&neurons.inside, neurons.volume)?;
         let mut decided = 0;
         for place in self.places(neurons.volume) {
             if decided == PLACES {

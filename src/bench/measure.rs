@@ -284,8 +284,8 @@ impl<B: Backend> Copies<B> {
 
     /// Shares of the first copy's neuron-steps that spike and that lie in AdaLi's window.
     pub fn activity(&self) -> Result<[f64; 2]> {
-        let Activity { span, volume, windows, rate, .. } = &self.layers[0].neurons;
-        Ok([*rate, share(&self.backend.read_spikes(windows, *span, *volume)?)])
+        let Activity { span, volume, inside, rate, .. } = &self.layers[0].neurons;
+        Ok([*rate, share(&self.backend.read_spikes(inside, *span, *volume)?)])
     }
 
     /// Runs, checks and warms up; `None` where the device has no such operation.
@@ -419,7 +419,7 @@ mod tests {
         double(&mut neurons.bias_grad);
         double(&mut layer.means);
         turn(&mut layer.pooled);
-        turn(&mut neurons.windows);
+        turn(&mut neurons.inside);
         neurons.counts.kept.recent[0].overflow += 1;
         if let Some(synapses) = &mut layer.synapses {
             double(&mut synapses.below.currents_grad);

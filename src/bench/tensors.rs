@@ -31,9 +31,9 @@ pub struct Activity<B: Backend> {
     pub norm: NormState<B::Floats>,
     /// That bias.
     pub shift: f32,
-    pub bounds: B::Windows,
+    pub bounds: B::Bounds,
     pub spikes: B::Bits,
-    pub windows: B::Bits,
+    pub inside: B::Bits,
     /// Of the spikes.
     pub gradient: B::Floats,
     /// Of the currents.
@@ -60,16 +60,11 @@ impl<B: Backend> Activity<B> {
             span,
             volume,
             currents: random(backend, span, volume, 1.0, 2 * seed)?,
-            norm: NormState {
-                mean: vector(0.0)?,
-                inverse_deviation: vector(1.0)?,
-                scale: vector(SCALE)?,
-                shift: vector(0.0)?,
-            },
+            norm: NormState { mean: vector(0.0)?, inv_std: vector(1.0)?, scale: vector(SCALE)?, shift: vector(0.0)? },
             shift: 0.0,
-            bounds: backend.windows(&[BOUNDS], usual_neuron().threshold)?,
+            bounds: backend.bounds(&[BOUNDS], usual_neuron().threshold)?,
             spikes: backend.spikes(span, volume)?,
-            windows: backend.spikes(span, volume)?,
+            inside: backend.spikes(span, volume)?,
             gradient: random(backend, span, volume, GRADIENT, 2 * seed + 1)?,
             currents_grad: backend.activations(span, volume)?,
             gain_grad: vector(0.0)?,
@@ -94,11 +89,10 @@ impl<B: Backend> Activity<B> {
 
     /// Runs neurons, which leave spikes and windows and, where wanted, their counts.
     pub fn fire(&mut self, backend: &B, neuron: Neuron, histogram: bool) -> Result<()> {
-        let Self { span, volume, currents, norm, bounds, spikes, windows, counts, .. } = self;
+        let Self { span, volume, currents, norm, bounds, spikes, inside, counts, .. } = self;
         let neurons = Neurons { neuron, surrogate: Surrogate::new(SurrogateKind::Adali), bounds: &*bounds };
         let affine = Affine { scale: &norm.scale, shift: &norm.shift };
-        let out =
-            SpikeOutput { spikes, windows: Some(windows), membrane: None, histogram: histogram.then_some(counts) };
+        let out = SpikeOutput { spikes, inside: Some(inside), membrane: None, histogram: histogram.then_some(counts) };
         backend.norm_lif_forward(*volume, *span, currents, span.steps, affine, &neurons, out)
     }
 
@@ -278,7 +272,7 @@ impl<B: Backend> Synapses<B> {
             running: [channels(0.0)?, channels(1.0)?],
             state: NormState {
                 mean: channels(0.0)?,
-                inverse_deviation: channels(0.0)?,
+                inv_std: channels(0.0)?,
                 scale: channels(0.0)?,
                 shift: channels(0.0)?,
             },

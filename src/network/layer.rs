@@ -83,13 +83,13 @@ struct BatchNormState<F> {
 
 /// Spikes and what goes with them.
 pub struct NeuronState<B: Backend> {
-    pub bounds: B::Windows,
+    pub bounds: B::Bounds,
     /// The first bounds of auto-init.
-    pub start: B::Windows,
+    pub start: B::Bounds,
     /// `None` for a readout without neurons.
     pub spikes: Option<B::Bits>,
     /// Where the bits are all that the backward pass needs.
-    windows: Option<B::Bits>,
+    inside: Option<B::Bits>,
     /// Only after a pass that asked for it.
     pub membrane: Option<B::Floats>,
     pub counts: B::Counts,
@@ -126,10 +126,10 @@ impl<B: Backend> StageState<B> {
             synapses: SynapseState::new(backend, stage, seed)?,
             currents: keeps_currents.then(|| currents(backend, stage, of_currents)).transpose()?,
             neurons: NeuronState {
-                bounds: backend.windows(&[Bounds::RECTANGLE], neuron.threshold)?,
-                start: backend.windows(&[Bounds::RECTANGLE], neuron.threshold)?,
+                bounds: backend.bounds(&[Bounds::RECTANGLE], neuron.threshold)?,
+                start: backend.bounds(&[Bounds::RECTANGLE], neuron.threshold)?,
                 spikes: stage.spiking.then(|| backend.spikes(span, volume)).transpose()?,
-                windows: keeps_bits.then(|| backend.spikes(span, volume)).transpose()?,
+                inside: keeps_bits.then(|| backend.spikes(span, volume)).transpose()?,
                 membrane: None,
                 counts: backend.counts(1)?,
             },
@@ -170,7 +170,7 @@ impl<B: Backend> SynapseState<B> {
         let zeros = || backend.vector(&vec![0.0; filters]);
         let batch_norm = || -> Result<_> {
             Ok(BatchNormState {
-                forward: NormState { mean: zeros()?, inverse_deviation: zeros()?, scale: zeros()?, shift: zeros()? },
+                forward: NormState { mean: zeros()?, inv_std: zeros()?, scale: zeros()?, shift: zeros()? },
                 gradient: NormGradient { of_gradient: zeros()?, of_current: zeros()?, constant: zeros()? },
             })
         };
@@ -232,7 +232,7 @@ impl<B: Backend> Layer<'_, B> {
         let currents = state.currents.as_mut().filter(|_| stores_currents);
         self.currents(&mut state.synapses, input.reborrow(), currents, pass)?;
         let (backend, conv) = (self.backend, &self.stage.conv);
-        let NeuronState { bounds, spikes, windows, membrane, counts, .. } = &mut state.neurons;
+        let NeuronState { bounds, spikes, inside, membrane, counts, .. } = &mut state.neurons;
         let Some(spikes) = spikes else { return Ok(()) };
         match (pass.membranes, &membrane) {
             (true, None) => *membrane = Some(backend.activations(self.span, conv.output)?),
@@ -242,7 +242,7 @@ impl<B: Backend> Layer<'_, B> {
         let neurons = Neurons { neuron: self.neuron, surrogate: self.surrogate, bounds };
         let out = SpikeOutput {
             spikes,
-            windows: windows.as_mut().filter(|_| pass.backward),
+            inside: inside.as_mut().filter(|_| pass.backward),
             membrane: membrane.as_mut(),
             histogram: pass.histogram.then_some(counts),
         };

@@ -166,8 +166,8 @@ impl<B: Backend> Model<B> {
     }
 
     /// The sums of a while ago, where they have arrived.
-    pub fn glance(&mut self) -> Result<Option<Totals>> {
-        self.backend.glance(&mut self.tally)
+    pub fn poll_totals(&mut self) -> Result<Option<Totals>> {
+        self.backend.poll_totals(&mut self.tally)
     }
 
     /// How often tensors have been replaced by others: operations made ready before know nothing of those.
@@ -235,7 +235,7 @@ impl<B: Backend> Model<B> {
         }
     }
 
-    /// Adds the loss and the hits of the batch to the totals; with `grad` its gradient is kept for [`Model::backward`].
+    /// Adds the loss and the correct answers of the batch to the totals; with `grad` its gradient is kept for [`Model::backward`].
     pub fn loss(&mut self, spec: &LossSpec, grad: bool) -> Result<()> {
         let span = self.span();
         let grad = grad.then_some(&mut self.logits_grad);

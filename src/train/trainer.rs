@@ -320,7 +320,7 @@ impl<B: Backend> Trainer<B> {
         })?;
         model.release_batch(set)?;
         self.progress.step += 1;
-        match self.model.glance()? {
+        match self.model.poll_totals()? {
             Some(totals) => self.take_totals(totals),
             None => Ok(()),
         }

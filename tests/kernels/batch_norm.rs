@@ -76,7 +76,7 @@ fn batch_norm_statistics_match() {
                 let (of_moments, of_counts) = (device.put(&moments), (!equal).then(|| device.put(&counts)));
                 let (gain, bias) = (device.put(&gain), device.put(&bias));
                 let [running_mean, running_variance] = running.map(|v| device.put(&v));
-                let [mean, inverse_deviation, scale, shift] = outputs(&device, channels);
+                let [mean, inv_std, scale, shift] = outputs(&device, channels);
                 let params = BatchNorm {
                     moments: of_moments.address(),
                     counts: address(of_counts.as_ref()),
@@ -85,7 +85,7 @@ fn batch_norm_statistics_match() {
                     running_mean: running_mean.address(),
                     running_variance: running_variance.address(),
                     mean: mean.address(),
-                    inverse_deviation: inverse_deviation.address(),
+                    inv_std: inv_std.address(),
                     scale: scale.address(),
                     shift: shift.address(),
                     pieces: pieces as u32,
@@ -98,17 +98,17 @@ fn batch_norm_statistics_match() {
                 device.run("batch_norm_statistics", over_channels(channels), &params);
                 let size = far as f32;
                 assert_near(&what, &device, &mean, &want.mean, channels, 1.0);
-                assert_near(&what, &device, &inverse_deviation, &want.inverse_deviation, channels, 0.0);
+                assert_near(&what, &device, &inv_std, &want.inv_std, channels, 0.0);
                 assert_near(&what, &device, &scale, &want.scale, channels, 0.0);
                 assert_near(&what, &device, &shift, &want.shift, channels, 1.0 + size);
                 assert_near(&what, &device, &running_mean, &running_of_cpu[0], channels, 1.0);
                 assert_near(&what, &device, &running_variance, &running_of_cpu[1], channels, 0.0);
 
                 // The affine map from the running statistics: the same arithmetic to the bit.
-                let [mean, inverse_deviation, scale, shift] = outputs(&device, channels);
+                let [mean, inv_std, scale, shift] = outputs(&device, channels);
                 let params = BatchNorm {
                     mean: mean.address(),
-                    inverse_deviation: inverse_deviation.address(),
+                    inv_std: inv_std.address(),
                     scale: scale.address(),
                     shift: shift.address(),
                     ..params
@@ -125,12 +125,9 @@ fn batch_norm_statistics_match() {
                     running_variance: &mut variance_now,
                 };
                 let want = norm::running(batch_norm);
-                for (got, want) in [
-                    (mean, want.mean),
-                    (inverse_deviation, want.inverse_deviation),
-                    (scale, want.scale),
-                    (shift, want.shift),
-                ] {
+                for (got, want) in
+                    [(mean, want.mean), (inv_std, want.inv_std), (scale, want.scale), (shift, want.shift)]
+                {
                     assert_eq!(device.get::<f32>(&got)[..channels], want[..channels], "{what}");
                 }
                 count += 1;
@@ -188,12 +185,12 @@ fn batch_norm_backward_matches() {
 
                 let device = Device::new(rng.next_u64());
                 let of_sums = device.put(&sums);
-                let [mean, inverse_deviation, scale] = state.map(|v| device.put(&v));
+                let [mean, inv_std, scale] = state.map(|v| device.put(&v));
                 let out: [CudaBuffer; 6] = outputs(&device, channels);
                 let params = BatchNormBackward {
                     sums: of_sums.address(),
                     mean: mean.address(),
-                    inverse_deviation: inverse_deviation.address(),
+                    inv_std: inv_std.address(),
                     scale: scale.address(),
                     gain_grad: out[0].address(),
                     bias_grad: out[1].address(),

@@ -46,7 +46,7 @@ impl Case {
         let mut histogram = Cpu.counts(if per_channel { volume.c } else { 1 }).unwrap();
         let out = SpikeOutput {
             spikes: &mut spikes,
-            windows: Some(&mut inside),
+            inside: Some(&mut inside),
             membrane: Some(&mut membranes),
             histogram: Some(&mut histogram),
         };

@@ -1,4 +1,4 @@
-//! Loss, hits and gradient of a batch.
+//! Loss, correct answers and gradient of a batch.
 
 use super::harness::*;
 use crate::oracle::Rng;

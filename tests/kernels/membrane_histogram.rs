@@ -5,7 +5,7 @@ use super::norm_lif::counts;
 use crate::oracle::Rng;
 use adali::autotune::{BINS, Histogram};
 use adali::backend::cpu::{Batch, Counts, Cpu};
-use adali::backend::gpu::params::{CollectCounts, Fault, MembraneHistogram, PoolCounts};
+use adali::backend::gpu::params::{CollectCounts, Fault, MembraneHistogram, MergeCounts};
 use adali::backend::gpu::{Buffer, Launch};
 use adali::backend::shape::{Span, Volume};
 use adali::backend::{BoundsTuning, Histograms, Step, Totals};
@@ -191,22 +191,22 @@ fn collect_counts_matches() {
 
 /// As the host launches it: into the first layer, then from there.
 #[test]
-fn pool_counts_matches() {
-    let mut rng = Rng::fresh("pool_counts");
+fn merge_counts_matches() {
+    let mut rng = Rng::fresh("merge_counts");
     let mut cases = 0;
     for layers in [1, 2, 9] {
         let recent: Vec<_> = (0..layers).map(|_| layer(&mut rng, 1)).collect();
         let kept = |recent: &Vec<Histogram>| Histograms { recent: recent.clone(), ..Histograms::empty(1) };
         let mut expected: Vec<_> =
             recent.iter().map(|r| Counts { fresh: vec![Histogram::default()], kept: kept(r) }).collect();
-        Cpu.pool_counts(&mut expected.iter_mut().collect::<Vec<_>>()).unwrap();
+        Cpu.merge_counts(&mut expected.iter_mut().collect::<Vec<_>>()).unwrap();
         let sum = recent.iter().skip(1).fold(recent[0].clone(), |sum, other| merged(sum, other));
         assert!(expected.iter().all(|counts| counts.kept.recent == sum), "the CPU's sum");
         for device in schedules(&mut rng) {
             let buffers: Vec<_> = recent.iter().map(|layer| device.put(&counts(layer))).collect();
             let pool = |source: &CudaBuffer, target: &CudaBuffer, add| {
-                let params = PoolCounts { source: source.address(), target: target.address(), add, padding: 0 };
-                device.run("pool_counts", Launch::over(1, 1, 256), &params);
+                let params = MergeCounts { source: source.address(), target: target.address(), add, padding: 0 };
+                device.run("merge_counts", Launch::over(1, 1, 256), &params);
             };
             buffers.iter().skip(1).for_each(|other| pool(other, &buffers[0], 1));
             buffers.iter().skip(1).for_each(|other| pool(&buffers[0], other, 0));

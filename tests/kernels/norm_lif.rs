@@ -54,7 +54,7 @@ fn norm_lif_forward_matches() {
                 };
                 let out = SpikeOutput {
                     spikes: &mut spikes,
-                    windows: Some(&mut inside),
+                    inside: Some(&mut inside),
                     membrane: Some(&mut membranes),
                     histogram: Some(&mut histogram),
                 };

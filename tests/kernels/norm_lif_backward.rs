@@ -11,7 +11,7 @@ use adali::backend::shape::Span;
 /// What batch norm knows of each channel.
 pub struct Channels {
     mean: Vec<f32>,
-    inverse_deviation: Vec<f32>,
+    inv_std: Vec<f32>,
     of_gradient: Vec<f32>,
     of_current: Vec<f32>,
     constant: Vec<f32>,
@@ -23,7 +23,7 @@ impl Channels {
             |low, high| with_padding(&(0..channels).map(|_| rng.uniform(low, high) as f32).collect::<Vec<_>>());
         Self {
             mean: draw(-0.5, 0.5),
-            inverse_deviation: draw(0.5, 2.0),
+            inv_std: draw(0.5, 2.0),
             of_gradient: draw(0.5, 2.0),
             of_current: draw(-0.1, 0.1),
             constant: draw(-0.1, 0.1),
@@ -36,7 +36,7 @@ impl Channels {
         let mut sums = vec![[0.0; 2]; 2 * padded(channels)];
         for (i, (&g, &y)) in gradient.data.iter().zip(&layer.currents.data).enumerate() {
             let c = i / pixels % channels;
-            let normalised = (y as f64 - self.mean[c] as f64) * self.inverse_deviation[c] as f64;
+            let normalised = (y as f64 - self.mean[c] as f64) * self.inv_std[c] as f64;
             for (sum, x) in [(c, g as f64), (padded(channels) + c, g as f64 * normalised)] {
                 sums[sum][0] += x;
                 sums[sum][1] += x.abs();
@@ -84,8 +84,8 @@ pub fn on_gpu(seed: u64, value: Value, layer: &Layer, channels: &Channels, form:
     let inside = bits.then(|| device.bits(&layer.inside));
     let windows = (slope_kind == 0).then(|| windows(&device, &layer.bounds, neuron.threshold));
     let affine = (!bits).then(|| [&layer.scale, &layer.shift].map(|v| device.put(&with_padding(v))));
-    let [mean, inverse_deviation, of_gradient, of_current, constant] =
-        [&channels.mean, &channels.inverse_deviation, &channels.of_gradient, &channels.of_current, &channels.constant]
+    let [mean, inv_std, of_gradient, of_current, constant] =
+        [&channels.mean, &channels.inv_std, &channels.of_gradient, &channels.of_current, &channels.constant]
             .map(|values| device.put(values));
     let places = places(span, volume);
     let launch = over_places(places);
@@ -118,12 +118,7 @@ pub fn on_gpu(seed: u64, value: Value, layer: &Layer, channels: &Channels, form:
         Form::Currents => ("currents", membranes as u32),
         Form::CurrentsLong => ("currents_long", 0),
     };
-    let reduce = NormLifBackward {
-        mean: mean.address(),
-        inverse_deviation: inverse_deviation.address(),
-        sums: sums.address(),
-        ..params
-    };
+    let reduce = NormLifBackward { mean: mean.address(), inv_std: inv_std.address(), sums: sums.address(), ..params };
     let shared = membranes.max(2 * step);
     device.run(&format!("norm_lif_reduce_{state}_{}", value.name()), Launch { shared, ..launch }, &reduce);
     let apply = NormLifBackward {

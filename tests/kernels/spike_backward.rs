@@ -105,7 +105,7 @@ impl Layer {
         let mut membranes = Cpu.activations(span, volume).unwrap();
         let out = SpikeOutput {
             spikes: &mut spikes,
-            windows: Some(&mut inside),
+            inside: Some(&mut inside),
             membrane: Some(&mut membranes),
             histogram: None,
         };
@@ -128,7 +128,7 @@ impl Layer {
         let (scale, shift) = (Cpu.vector(&self.scale).unwrap(), Cpu.vector(&self.shift).unwrap());
         let affine = Affine { scale: &scale, shift: &shift };
         let saved = if bits {
-            Saved::Bits { spikes: &spikes, windows: &windows }
+            Saved::Bits { spikes: &spikes, inside: &windows }
         } else {
             Saved::Currents { currents: &currents, steps: self.current_steps, affine, spikes: &spikes }
         };
@@ -144,7 +144,7 @@ impl Layer {
         let mut everywhere = self.spikes.clone();
         everywhere.data.fill(1.0);
         let (spikes, windows) = (self.spikes.cpu_bits(), everywhere.cpu_bits());
-        on_cpu(&neurons, self, Saved::Bits { spikes: &spikes, windows: &windows }, self.span.steps)
+        on_cpu(&neurons, self, Saved::Bits { spikes: &spikes, inside: &windows }, self.span.steps)
     }
 
     /// [`Layer::backward`] from these membranes, in the CPU's own order of arithmetic. Which side of AdaLi's window a
@@ -317,12 +317,12 @@ fn gradient_of<B: Backend>(backend: &B, neuron: Neuron, bounds: Bounds, currents
         out
     };
     let (entered, of_spikes) = (filled(currents), filled(&vec![1.0; currents.len()]));
-    let windows = backend.windows(&[bounds], neuron.threshold).unwrap();
+    let windows = backend.bounds(&[bounds], neuron.threshold).unwrap();
     let neurons = Neurons { neuron, surrogate: surrogate(SurrogateKind::Adali), bounds: &windows };
     let [scale, shift] = [1.0, 0.0].map(|value| backend.vector(&vec![value; currents.len()]).unwrap());
     let affine = Affine { scale: &scale, shift: &shift };
     let mut spikes = backend.spikes(span, volume).unwrap();
-    let out = SpikeOutput { spikes: &mut spikes, windows: None, membrane: None, histogram: None };
+    let out = SpikeOutput { spikes: &mut spikes, inside: None, membrane: None, histogram: None };
     backend.norm_lif_forward(volume, span, &entered, 1, affine, &neurons, out).unwrap();
     let saved = Saved::Currents { currents: &entered, steps: 1, affine, spikes: &spikes };
     let mut gradient = backend.activations(span, volume).unwrap();

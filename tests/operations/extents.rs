@@ -133,7 +133,7 @@ fn check_pool(shape: &Pool, rng: &mut Rng) {
     let neurons: Neurons<Cpu> =
         Neurons { neuron, surrogate: Surrogate::new(SurrogateKind::Rectangle), bounds: &bounds };
     let windows = vec![u32::MAX; spikes.len()];
-    let saved: Saved<Cpu> = Saved::Bits { spikes: &spikes, windows: &windows };
+    let saved: Saved<Cpu> = Saved::Bits { spikes: &spikes, inside: &windows };
     let above = to_floats(span, shape.output, pitch(shape.input.c), &above);
     let mut out = vec![f32::NAN; images * shape.input.pixels() * pitch(shape.input.c)];
     let (volume, steps) = (shape.input, span.steps);

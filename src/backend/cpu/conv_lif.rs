@@ -29,7 +29,7 @@ pub fn conv_lif(
         return Cpu.norm_lif_forward(volume, span, &currents, input_steps, affine, neurons, out);
     }
     let (input, weight) = (input.into(), weights.get());
-    let lif = Lif::new(volume, span, affine, neurons, out.windows.is_some());
+    let lif = Lif::new(volume, span, affine, neurons, out.inside.is_some());
     let rows = lif::rows_per_tile(volume, input_steps);
     let row = volume.w * pitch(volume.c);
     each_image(volume, span, out, |n, out| {

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | activations, currents, gradients | `[N][T][H][W][C]` f32 | C to 16 |
 //! | samples | `[N][T][H][W][C]` f32 | none |
-//! | spikes, windows | `[N][T][H][W][C/32]` u32, bit b of word w is channel 32w+b | C to 32 |
+//! | spikes, inside | `[N][T][H][W][C/32]` u32, bit b of word w is channel 32w+b | C to 32 |
 //! | weights | `[R][S][C][K]` f32 | K to 16; C as what the convolution reads |
 //! | per-channel vectors | `[C]` f32 | C to 16 |
 //!

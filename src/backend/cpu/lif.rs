@@ -26,7 +26,7 @@ pub struct Lif<'a> {
 pub struct ImageOutput<'a> {
     /// `[T][H][W][words]`.
     pub spikes: &'a mut [u32],
-    pub windows: Option<&'a mut [u32]>,
+    pub inside: Option<&'a mut [u32]>,
     /// `[T][H][W][pitch]`.
     pub membrane: Option<&'a mut [f32]>,
     pub counters: Option<Counters>,
@@ -95,14 +95,14 @@ impl<'a> Lif<'a> {
             let place = t * self.volume.pixels() + pixel;
             let word = place * words(self.volume.c) + channel / 32;
             out.spikes[word] = spikes;
-            if let (Some(table), Some(windows)) = (&self.windows, &mut out.windows) {
+            if let (Some(table), Some(bits)) = (&self.windows, &mut out.inside) {
                 let (left, right) = (lanes::<L>(&table.left, channel), lanes::<L>(&table.right, channel));
                 let mut inside = 0;
                 for i in 0..L {
                     let d = h[i] - neuron.threshold;
                     inside |= u32::from((d >= -left[i]) & (d <= right[i])) << i;
                 }
-                windows[word] = inside;
+                bits[word] = inside;
             }
             if let Some(membrane) = &mut out.membrane {
                 membrane[place * pitch(self.volume.c) + channel..][..L].copy_from_slice(&h);
@@ -125,13 +125,13 @@ pub fn rows_per_tile(output: Volume, steps: usize) -> usize {
 pub fn each_image(volume: Volume, span: Span, out: SpikeOutput<Cpu>, task: impl Fn(usize, &mut ImageOutput) + Sync) {
     let places = span.steps * volume.pixels();
     let words = places * words(volume.c);
-    let windows = split(out.windows, words, span.batch);
+    let inside = split(out.inside, words, span.batch);
     let membranes = split(out.membrane, places * pitch(volume.c), span.batch);
     let histograms = out.histogram.as_ref().map(|counts| counts.fresh.len());
     let counts = out.histogram.map(|counts| Mutex::new(&mut counts.fresh));
-    out.spikes.par_chunks_exact_mut(words).zip(windows).zip(membranes).enumerate().for_each(
-        |(n, ((spikes, windows), membrane))| {
-            let mut image = ImageOutput { spikes, windows, membrane, counters: histograms.map(Counters::new) };
+    out.spikes.par_chunks_exact_mut(words).zip(inside).zip(membranes).enumerate().for_each(
+        |(n, ((spikes, inside), membrane))| {
+            let mut image = ImageOutput { spikes, inside, membrane, counters: histograms.map(Counters::new) };
             task(n, &mut image);
             if let (Some(counts), Some(counters)) = (&counts, image.counters) {
                 // Integers: the order in which samples arrive does not matter.

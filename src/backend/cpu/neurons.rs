@@ -26,7 +26,7 @@ impl NeuronLayers for Cpu {
         neurons: &Neurons<Self>,
         out: SpikeOutput<Self>,
     ) -> Result<()> {
-        let lif = Lif::new(volume, span, affine, neurons, out.windows.is_some());
+        let lif = Lif::new(volume, span, affine, neurons, out.inside.is_some());
         let image = current_steps * volume.pixels() * pitch(volume.c);
         each_image(volume, span, out, |n, out| lif.run(&currents[n * image..][..image], current_steps, 0, out));
         Ok(())

@@ -95,7 +95,7 @@ pub fn norm_gradient_sums(gradient: &[f32], currents: &[f32], state: &NormState<
         #[inline(always)]
         |first| {
             let (mut sums, mut products) = ([0.0; LANES], [0.0; LANES]);
-            let (mean, inverse) = (lanes::<LANES>(&state.mean, first), lanes::<LANES>(&state.inverse_deviation, first));
+            let (mean, inverse) = (lanes::<LANES>(&state.mean, first), lanes::<LANES>(&state.inv_std, first));
             for (pixel, current) in gradient.chunks_exact(pitch).zip(currents.chunks_exact(pitch)) {
                 let (g, y) = (lanes::<LANES>(pixel, first), lanes::<LANES>(current, first));
                 for i in 0..LANES {
@@ -161,10 +161,10 @@ pub fn running(norm: BatchNorm<super::Cpu>) -> NormState<Vec<f32>> {
 }
 
 fn affine(gain: &[f32], bias: &[f32], mean: Vec<f32>, variance: &[f32]) -> NormState<Vec<f32>> {
-    let inverse_deviation: Vec<f32> = variance.iter().map(|v| 1.0 / (v + BATCH_EPSILON).sqrt()).collect();
-    let scale: Vec<f32> = gain.iter().zip(&inverse_deviation).map(|(g, r)| g * r).collect();
+    let inv_std: Vec<f32> = variance.iter().map(|v| 1.0 / (v + BATCH_EPSILON).sqrt()).collect();
+    let scale: Vec<f32> = gain.iter().zip(&inv_std).map(|(g, r)| g * r).collect();
     let shift = bias.iter().zip(&mean).zip(&scale).map(|((b, m), s)| b - m * s).collect();
-    NormState { mean, inverse_deviation, scale, shift }
+    NormState { mean, inv_std, scale, shift }
 }
 
 /// A bias's gradient from the pieces' sums.
@@ -193,7 +193,7 @@ pub fn batch_backward(
     gradient.of_gradient.copy_from_slice(&state.scale);
     for c in 0..pitch {
         (bias_grad[c], gain_grad[c]) = (first[c] as f32, second[c] as f32);
-        let [scale, inverse, mean] = [state.scale[c], state.inverse_deviation[c], state.mean[c]].map(f64::from);
+        let [scale, inverse, mean] = [state.scale[c], state.inv_std[c], state.mean[c]].map(f64::from);
         let slope = scale * second[c] * share * inverse;
         gradient.of_current[c] = -slope as f32;
         // A bias in front shifts the batch's mean along: it changes nothing.

@@ -19,7 +19,7 @@ use rayon::prelude::*;
 #[derive(Clone, Copy)]
 enum ImageSaved<'a> {
     /// `[T][H][W][words]` each.
-    Bits { spikes: &'a [u32], windows: &'a [u32] },
+    Bits { spikes: &'a [u32], inside: &'a [u32] },
     /// `[steps or 1][H][W][pitch]`, with the per-channel affine map.
     Currents { currents: &'a [f32], steps: usize, scale: &'a [f32], shift: &'a [f32], spikes: &'a [u32] },
 }
@@ -180,13 +180,13 @@ impl SpikeBackward<'_> {
             let mut h = [0.0; L];
             let mut fired = [0; L];
             match saved {
-                ImageSaved::Bits { spikes, windows } => {
+                ImageSaved::Bits { spikes, inside: window } => {
                     let word = place * words + channel / 32;
-                    let (spikes, windows) = (spikes[word], windows[word]);
+                    let (spikes, window) = (spikes[word], window[word]);
                     let mut inside = [0; L];
                     for i in 0..L {
                         fired[i] = (spikes >> i & 1).wrapping_neg();
-                        inside[i] = (windows >> i & 1).wrapping_neg();
+                        inside[i] = (window >> i & 1).wrapping_neg();
                     }
                     g = self.table.of_bits(channel, &inside, &fired);
                 }
@@ -251,8 +251,8 @@ pub fn neurons_backward(
     let mut sums = zeros(span.batch * 2 * pitch)?;
     out.par_chunks_mut(image).zip(sums.par_chunks_mut(2 * pitch)).enumerate().for_each(|(n, (out, sums))| {
         let saved = match saved {
-            Saved::Bits { spikes, windows } => {
-                ImageSaved::Bits { spikes: &spikes[n * bits..][..bits], windows: &windows[n * bits..][..bits] }
+            Saved::Bits { spikes, inside } => {
+                ImageSaved::Bits { spikes: &spikes[n * bits..][..bits], inside: &inside[n * bits..][..bits] }
             }
             Saved::Currents { currents, steps, affine, spikes } => ImageSaved::Currents {
                 currents: &currents[n * steps * pixels * pitch..][..steps * pixels * pitch],

@@ -189,7 +189,7 @@ impl BoundsTuning for Cpu {
         Ok(())
     }
 
-    fn pool_counts(&self, layers: &mut [&mut Counts]) -> Result<()> {
+    fn merge_counts(&self, layers: &mut [&mut Counts]) -> Result<()> {
         let mut all = Histogram::default();
         layers.iter().for_each(|counts| all.merge(&counts.kept.recent[0]));
         layers.iter_mut().for_each(|counts| counts.kept.recent[0].clone_from(&all));

@@ -17,7 +17,7 @@ impl Storage for Cpu {
     type Bits = Vec<u32>;
     type Set = Set;
     type Batch = Batch;
-    type Windows = Vec<Bounds>;
+    type Bounds = Vec<Bounds>;
     type Counts = Counts;
     type Packed = Transposed;
     type Optimizer = ();
@@ -84,7 +84,7 @@ impl Storage for Cpu {
         Ok(Vec::new())
     }
 
-    fn windows(&self, bounds: &[Bounds], _: f32) -> Result<Vec<Bounds>> {
+    fn bounds(&self, bounds: &[Bounds], _: f32) -> Result<Vec<Bounds>> {
         Ok(bounds.to_vec())
     }
 
@@ -172,12 +172,12 @@ impl Storage for Cpu {
         layout::weight_to_file(conv, floats)
     }
 
-    fn write_windows(&self, windows: &mut Vec<Bounds>, bounds: &[Bounds]) -> Result<()> {
+    fn write_bounds(&self, windows: &mut Vec<Bounds>, bounds: &[Bounds]) -> Result<()> {
         windows.copy_from_slice(bounds);
         Ok(())
     }
 
-    fn read_windows(&self, windows: &Vec<Bounds>) -> Result<Vec<Bounds>> {
+    fn read_bounds(&self, windows: &Vec<Bounds>) -> Result<Vec<Bounds>> {
         Ok(windows.clone())
     }
 
@@ -199,7 +199,7 @@ impl Storage for Cpu {
         Ok(*tally)
     }
 
-    fn glance(&self, tally: &mut Totals) -> Result<Option<Totals>> {
+    fn poll_totals(&self, tally: &mut Totals) -> Result<Option<Totals>> {
         Ok(Some(*tally))
     }
 

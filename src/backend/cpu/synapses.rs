@@ -67,8 +67,8 @@ impl ConvForward for Cpu {
         out: SpikeOutput<Self>,
         pooled: Option<(&Pool, &mut Vec<u32>)>,
     ) -> Result<()> {
-        let SpikeOutput { spikes, windows, membrane, histogram } = out;
-        let out = SpikeOutput { spikes: &mut *spikes, windows, membrane, histogram };
+        let SpikeOutput { spikes, inside, membrane, histogram } = out;
+        let out = SpikeOutput { spikes: &mut *spikes, inside, membrane, histogram };
         conv_lif::conv_lif(conv, span, input, input_steps, weights, bias, affine, neurons, out)?;
         pooled.map_or(Ok(()), |(pool, pooled)| self.max_pool_forward(pool, span, spikes, pooled))
     }

@@ -22,7 +22,7 @@ impl<D: Driver> Storage for Gpu<D> {
     type Bits = Memory<D>;
     type Set = Set<D>;
     type Batch = Batch<D>;
-    type Windows = Windows<D>;
+    type Bounds = Windows<D>;
     type Counts = Counts<D>;
     type Packed = Packed<D>;
     type Optimizer = Optimizer<D>;
@@ -114,7 +114,7 @@ impl<D: Driver> Storage for Gpu<D> {
         self.packed_weight(conv)
     }
 
-    fn windows(&self, bounds: &[Bounds], threshold: f32) -> Result<Self::Windows> {
+    fn bounds(&self, bounds: &[Bounds], threshold: f32) -> Result<Self::Bounds> {
         self.windows_of(bounds, threshold)
     }
 
@@ -212,11 +212,11 @@ impl<D: Driver> Storage for Gpu<D> {
         Ok(values)
     }
 
-    fn write_windows(&self, windows: &mut Self::Windows, bounds: &[Bounds]) -> Result<()> {
+    fn write_bounds(&self, windows: &mut Self::Bounds, bounds: &[Bounds]) -> Result<()> {
         self.replace_windows(windows, bounds)
     }
 
-    fn read_windows(&self, windows: &Self::Windows) -> Result<Vec<Bounds>> {
+    fn read_bounds(&self, windows: &Self::Bounds) -> Result<Vec<Bounds>> {
         self.bounds_of(windows)
     }
 
@@ -236,7 +236,7 @@ impl<D: Driver> Storage for Gpu<D> {
         self.totals_of(tally)
     }
 
-    fn glance(&self, tally: &mut Self::Tally) -> Result<Option<Totals>> {
+    fn poll_totals(&self, tally: &mut Self::Tally) -> Result<Option<Totals>> {
         self.look_at(tally)
     }
 

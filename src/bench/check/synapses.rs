@@ -51,7 +51,7 @@ impl<B: Backend> Look<'_, B> {
         let mean = over_channel(&currents, channel, |x| x).value / count;
         let variance = over_channel(&currents, channel, |x| (x - mean) * (x - mean)).value / count;
         let read = |floats| self.backend.read_vector(floats, above.volume.c).map(|values| f64::from(values[channel]));
-        let (found, inverse) = (read(&synapses.state.mean)?, read(&synapses.state.inverse_deviation)?);
+        let (found, inverse) = (read(&synapses.state.mean)?, read(&synapses.state.inv_std)?);
         let allowed = SUMS.max(self.backend.rounding());
         let deviation = variance.sqrt();
         ensure!(

@@ -177,7 +177,7 @@ impl<B: Backend> Look<'_, B> {
     fn counts(&self, neurons: &Activity<B>) -> Result<usize> {
         let counted = self.backend.read_counts(&neurons.counts)?;
         let spikes = self.backend.read_spikes(&neurons.spikes, self.span, neurons.volume)?;
-        let windows = self.backend.read_spikes(&neurons.windows, self.span, neurons.volume)?;
+        let windows = self.backend.read_spikes(&neurons.inside, self.span, neurons.volume)?;
         let fired = spikes.iter().filter(|&&spike| spike != 0).count() as u64;
         for histogram in counted.recent.iter().chain(&counted.epoch) {
             ensure!(histogram.total() == spikes.len() as u64, "{} potentials were counted", histogram.total());
@@ -192,7 +192,7 @@ impl<B: Backend> Look<'_, B> {
         let counted = self.backend.read_counts(&neurons.counts)?;
         let (mut start, mut expected) = (BOUNDS, BOUNDS);
         tuning().apply(Some(&counted.epoch[0]), STEP.position, &mut start, &mut expected);
-        let found = self.backend.read_windows(&training.bounds[1])?[0];
+        let found = self.backend.read_bounds(&training.bounds[1])?[0];
         for (found, expected) in [(found.left, expected.left), (found.right, expected.right)] {
             ensure!((found - expected).abs() <= STEPS as f32 * expected, "a bound is {found}, not {expected}");
         }

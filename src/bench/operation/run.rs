@@ -115,7 +115,7 @@ impl Operation {
                 let affine = Affine { scale: gain, shift: &synapses.no_bias };
                 let out = SpikeOutput {
                     spikes: &mut above.spikes,
-                    windows: Some(&mut above.windows),
+                    inside: Some(&mut above.inside),
                     membrane: None,
                     histogram: None,
                 };
@@ -123,14 +123,14 @@ impl Operation {
             }
             Self::ConvInputGrad => backend.conv_input_grad(conv, span, gradient, weights, &mut below.currents_grad)?,
             Self::ConvInputGradLif => {
-                let Activity { volume, bounds, spikes, windows, currents_grad, .. } = below;
+                let Activity { volume, bounds, spikes, inside, currents_grad, .. } = below;
                 let neurons =
                     Neurons { neuron: usual_neuron(), surrogate: Surrogate::new(SurrogateKind::Adali), bounds };
                 let below = Below {
                     volume: *volume,
                     neurons,
                     spikes,
-                    windows,
+                    inside,
                     pool: None,
                     current_steps: span.steps,
                     bias_grad: None,
@@ -213,22 +213,22 @@ impl Operation {
 
 impl<B: Backend> Activity<B> {
     fn backward(&mut self, backend: &B, kind: SurrogateKind, neuron: Neuron, bits: bool) -> Result<()> {
-        let Self { span, volume, currents, norm, bounds, spikes, windows, gradient, currents_grad, .. } = self;
+        let Self { span, volume, currents, norm, bounds, spikes, inside, gradient, currents_grad, .. } = self;
         let neurons = Neurons { neuron, surrogate: Surrogate::new(kind), bounds: &*bounds };
         let affine = Affine { scale: &norm.scale, shift: &norm.shift };
         let saved = match bits {
-            true => Saved::Bits { spikes, windows },
+            true => Saved::Bits { spikes, inside },
             false => Saved::Currents { currents, steps: span.steps, affine, spikes },
         };
         backend.spike_backward(*volume, *span, &neurons, saved, None, gradient, span.steps, currents_grad, None)
     }
 
     fn norm_backward(&mut self, backend: &B, kind: SurrogateKind) -> Result<()> {
-        let Self { span, volume, currents, norm, bounds, spikes, windows, gradient, currents_grad, .. } = self;
+        let Self { span, volume, currents, norm, bounds, spikes, inside, gradient, currents_grad, .. } = self;
         let neurons = Neurons { neuron: usual_neuron(), surrogate: Surrogate::new(kind), bounds: &*bounds };
         let affine = Affine { scale: &norm.scale, shift: &norm.shift };
         let saved = match bits_suffice(&neurons.neuron, &neurons.surrogate) {
-            true => Saved::Bits { spikes, windows },
+            true => Saved::Bits { spikes, inside },
             false => Saved::Currents { currents, steps: span.steps, affine, spikes },
         };
         let norm = NormBackward {

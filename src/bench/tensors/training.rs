@@ -95,7 +95,7 @@ pub struct Training<B: Backend> {
     pub tally: B::Tally,
     pub moved: Moved<B>,
     /// The first of auto-init, and those that are moved.
-    pub bounds: [B::Windows; 2],
+    pub bounds: [B::Bounds; 2],
 }
 
 impl<B: Backend> Training<B> {
@@ -110,7 +110,7 @@ impl<B: Backend> Training<B> {
             let mut out = backend.readouts(span, volume)?;
             randomise(backend, span, volume, 1.0, seed, &mut out).map(|()| out)
         };
-        let windows = || backend.windows(&[BOUNDS], usual_neuron().threshold);
+        let windows = || backend.bounds(&[BOUNDS], usual_neuron().threshold);
         Ok(Self {
             classes,
             vote,

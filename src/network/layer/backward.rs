@@ -25,10 +25,10 @@ impl<B: Backend> Layer<'_, B> {
             Some(state) => Affine { scale: &state.scale, shift: &state.shift },
             None => Affine { scale: ones, shift: zeros },
         };
-        let saved = match (&kept.windows, &state.currents) {
-            (Some(windows), _) => Saved::Bits { spikes, windows },
+        let saved = match (&kept.inside, &state.currents) {
+            (Some(inside), _) => Saved::Bits { spikes, inside },
             (None, Some(currents)) => Saved::Currents { currents, steps: current_steps, affine, spikes },
-            (None, None) => unreachable!("windows or currents are kept"),
+            (None, None) => unreachable!("bits or currents are kept"),
         };
         let StageParameters { bias, norm, .. } = parameters;
         match (norm, forward.zip(gradient), &state.currents) {
@@ -115,7 +115,7 @@ impl<B: Backend> Layer<'_, B> {
         out: &mut B::Floats,
     ) -> Result<bool> {
         let (layer, neurons_of) = below;
-        let NeuronState { bounds, spikes: Some(spikes), windows: Some(windows), .. } = &neurons_of.neurons else {
+        let NeuronState { bounds, spikes: Some(spikes), inside: Some(inside), .. } = &neurons_of.neurons else {
             return Ok(false);
         };
         let SynapseState { parameters: StageParameters { bias, norm, .. }, batch_norm: None, .. } =
@@ -128,7 +128,7 @@ impl<B: Backend> Layer<'_, B> {
             volume: layer.stage.conv.output,
             neurons: Neurons { neuron: layer.neuron, surrogate: layer.surrogate, bounds },
             spikes,
-            windows,
+            inside,
             pool: layer.stage.pool.as_ref(),
             current_steps: layer.of_currents.steps,
             bias_grad: bias.map(|bias| &mut bias.gradient),

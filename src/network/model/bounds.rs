@@ -9,12 +9,12 @@ use anyhow::Result;
 impl<B: Backend> Model<B> {
     /// AdaLi's bounds of a stage: one, or one a channel.
     pub fn bounds(&self, stage: usize) -> Result<Vec<Bounds>> {
-        self.backend.read_windows(&self.stages[stage].neurons.bounds)
+        self.backend.read_bounds(&self.stages[stage].neurons.bounds)
     }
 
     /// The first bounds of a stage, from which auto-init follows its schedule.
     pub fn start_bounds(&self, stage: usize) -> Result<Vec<Bounds>> {
-        self.backend.read_windows(&self.stages[stage].neurons.start)
+        self.backend.read_bounds(&self.stages[stage].neurons.start)
     }
 
     /// Sets the bounds of a stage, and those it started from: one, or one a channel.
@@ -23,10 +23,10 @@ impl<B: Backend> Model<B> {
         debug_assert!(bounds.len() == 1 || bounds.len() == plan.stages[stage].conv.output.c);
         let neurons = &mut stages[stage].neurons;
         for (windows, bounds) in [(&mut neurons.bounds, bounds), (&mut neurons.start, start)] {
-            if backend.read_windows(windows)?.len() == bounds.len() {
-                backend.write_windows(windows, bounds)?;
+            if backend.read_bounds(windows)?.len() == bounds.len() {
+                backend.write_bounds(windows, bounds)?;
             } else {
-                *windows = backend.windows(bounds, neuron.threshold)?;
+                *windows = backend.bounds(bounds, neuron.threshold)?;
                 *version += 1;
             }
         }
@@ -40,14 +40,14 @@ impl<B: Backend> Model<B> {
         for (stage, state) in self.plan.stages.iter().zip(&mut self.stages) {
             let count = if per_channel { stage.conv.output.c } else { 1 };
             let (bounds, neurons) = (vec![Bounds::RECTANGLE; count], &mut state.neurons);
-            let before = self.backend.read_windows(&neurons.bounds)?.len();
+            let before = self.backend.read_bounds(&neurons.bounds)?.len();
             if before == count {
-                self.backend.write_windows(&mut neurons.bounds, &bounds)?;
-                self.backend.write_windows(&mut neurons.start, &bounds)?;
+                self.backend.write_bounds(&mut neurons.bounds, &bounds)?;
+                self.backend.write_bounds(&mut neurons.start, &bounds)?;
                 self.backend.write_counts(&mut neurons.counts, &Histograms::empty(count))?;
                 continue;
             }
-            let windows = || self.backend.windows(&bounds, self.neuron.threshold);
+            let windows = || self.backend.bounds(&bounds, self.neuron.threshold);
             (neurons.bounds, neurons.start) = (windows()?, windows()?);
             neurons.counts = self.backend.counts(count)?;
             let tables = self.memory.tables + self.backend.counts_size(count);
@@ -78,7 +78,7 @@ impl<B: Backend> Model<B> {
     pub fn tune_bounds(&mut self, tuning: &Tuning, by_histograms: bool) -> Result<()> {
         if by_histograms && tuning.spec.pooled {
             let spiking = self.stages.iter_mut().filter(|state| state.neurons.spikes.is_some());
-            self.backend.pool_counts(&mut spiking.map(|state| &mut state.neurons.counts).collect::<Vec<_>>())?;
+            self.backend.merge_counts(&mut spiking.map(|state| &mut state.neurons.counts).collect::<Vec<_>>())?;
         }
         for state in self.stages.iter_mut().filter(|state| state.neurons.spikes.is_some()) {
             let neurons = &mut state.neurons;

@@ -265,7 +265,7 @@ impl<D: Driver> Gpu<D> {
             shift: shift.memory.address(),
             windows,
             spikes: out.spikes.address(),
-            inside: out.windows.map_or(0, |windows| windows.address()),
+            inside: out.inside.map_or(0, |inside| inside.address()),
             pooled: address(fused.as_deref()),
             membranes: out.membrane.map_or(0, |membrane| membrane.memory.address()),
             histogram: out.histogram.as_ref().map_or(0, |counts| counts.fresh.address()),
@@ -371,8 +371,8 @@ impl<D: Driver> ConvForward for Gpu<D> {
                 let values = span.batch * input_steps * conv.output.pixels() * padded(conv.output.c);
                 let mut currents = self.borrow_floats(values, self.precision)?;
                 self.current(conv, of_currents, input, weights, bias, &mut currents, false)?;
-                let SpikeOutput { spikes, windows, membrane, histogram } = out;
-                let out = SpikeOutput { spikes: &mut *spikes, windows, membrane, histogram };
+                let SpikeOutput { spikes, inside, membrane, histogram } = out;
+                let out = SpikeOutput { spikes: &mut *spikes, inside, membrane, histogram };
                 self.norm_lif_forward(conv.output, span, &currents, input_steps, affine, neurons, out)?;
                 pooled.map_or(Ok(()), |(pool, pooled)| self.max_pool_forward(pool, span, spikes, pooled))
             }

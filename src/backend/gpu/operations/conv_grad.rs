@@ -126,7 +126,7 @@ impl<D: Driver> ConvBackward for Gpu<D> {
         below: Below<Self>,
         out: &mut Floats<D>,
     ) -> Result<bool> {
-        let Below { volume, neurons, spikes, windows: inside, pool, current_steps, bias_grad } = below;
+        let Below { volume, neurons, spikes, inside, pool, current_steps, bias_grad } = below;
         let unroll = Unroll::for_neurons(span.steps);
         let sum_steps = current_steps != span.steps;
         let whole = span.steps <= unroll.steps();

@@ -34,7 +34,7 @@ impl<D: Driver> Gpu<D> {
             running_mean: norm.running_mean.memory.address(),
             running_variance: norm.running_variance.memory.address(),
             mean: state.mean.memory.address(),
-            inverse_deviation: state.inverse_deviation.memory.address(),
+            inv_std: state.inv_std.memory.address(),
             scale: state.scale.memory.address(),
             shift: state.shift.memory.address(),
             repeats: repeats as u32,
@@ -106,7 +106,7 @@ impl<D: Driver> NeuronLayers for Gpu<D> {
             shift: affine.shift.memory.address(),
             windows,
             spikes: out.spikes.address(),
-            inside: out.windows.map_or(0, |windows| windows.address()),
+            inside: out.inside.map_or(0, |inside| inside.address()),
             membranes: out.membrane.map_or(0, |membrane| membrane.memory.address()),
             histogram: out.histogram.map_or(0, |counts| counts.fresh.address()),
             places,
@@ -198,7 +198,7 @@ impl<D: Driver> NeuronLayers for Gpu<D> {
                 let mut inside = (!neurons.surrogate.needs_membrane()).then(bits).transpose()?;
                 let out = SpikeOutput {
                     spikes: &mut spikes,
-                    windows: inside.as_mut(),
+                    inside: inside.as_mut(),
                     membrane: Some(&mut membranes),
                     histogram: None,
                 };
@@ -208,7 +208,7 @@ impl<D: Driver> NeuronLayers for Gpu<D> {
         };
         let (membranes, inside) = again.map_or((None, None), |(membranes, inside)| (Some(membranes), inside));
         let (spikes, inside, form) = match saved {
-            Saved::Bits { spikes, windows } => (spikes, windows.address(), "bits"),
+            Saved::Bits { spikes, inside } => (spikes, inside.address(), "bits"),
             Saved::Currents { spikes, .. } => (spikes, address(inside.as_ref()), "membrane"),
         };
         let params = SpikeBackward {
@@ -255,7 +255,7 @@ impl<D: Driver> NeuronLayers for Gpu<D> {
         let step = 8 * launch.threads * 4;
         let membranes = span.steps * step as usize;
         let (spikes, inside, form, shared, long) = match saved {
-            Saved::Bits { spikes, windows } => (spikes, windows.address(), "bits", 0, None),
+            Saved::Bits { spikes, inside } => (spikes, inside.address(), "bits", 0, None),
             Saved::Currents { spikes, .. } if membranes <= self.card.shared => {
                 (spikes, 0, "currents", membranes as u32, None)
             }
@@ -278,7 +278,7 @@ impl<D: Driver> NeuronLayers for Gpu<D> {
             shift: state.shift.memory.address(),
             membranes: address(long.as_ref()),
             mean: state.mean.memory.address(),
-            inverse_deviation: state.inverse_deviation.memory.address(),
+            inv_std: state.inv_std.memory.address(),
             sums: sums.address(),
             of_gradient: gradient.of_gradient.memory.address(),
             of_current: gradient.of_current.memory.address(),
@@ -302,7 +302,7 @@ impl<D: Driver> NeuronLayers for Gpu<D> {
         let of_norm = BatchNormBackward {
             sums: sums.address(),
             mean: state.mean.memory.address(),
-            inverse_deviation: state.inverse_deviation.memory.address(),
+            inv_std: state.inv_std.memory.address(),
             scale: state.scale.memory.address(),
             gain_grad: gain_grad.memory.address(),
             bias_grad: bias_grad.memory.address(),

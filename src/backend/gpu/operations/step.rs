@@ -1,7 +1,7 @@
 //! What changes from step to step, in device memory: the batch, AdaLi's bounds and the counts that move them, the sums.
 
 use super::super::memory::{Gpu, Memory};
-use super::super::params::{self, CollectCounts, Fault, Metrics, OptimizerState, PoolCounts, TuneBounds};
+use super::super::params::{self, CollectCounts, Fault, MergeCounts, Metrics, OptimizerState, TuneBounds};
 use super::super::tensors::{Counts, Windows, address};
 use super::super::{Buffer, Driver, Launch, SLOTS};
 use crate::autotune::{Histogram, Tuning};
@@ -340,14 +340,14 @@ impl<D: Driver> BoundsTuning for Gpu<D> {
         Ok(())
     }
 
-    fn pool_counts(&self, layers: &mut [&mut Counts<D>]) -> Result<()> {
+    fn merge_counts(&self, layers: &mut [&mut Counts<D>]) -> Result<()> {
         let Some((first, others)) = layers.split_first() else { return Ok(()) };
         let pool = |source: &Counts<D>, target: &Counts<D>, add: bool| {
             let (source, target) = (source.recent.address(), target.recent.address());
             self.run(
-                "pool_counts",
+                "merge_counts",
                 Launch::over(1, 1, 256),
-                &PoolCounts { source, target, add: add.into(), padding: 0 },
+                &MergeCounts { source, target, add: add.into(), padding: 0 },
             )
         };
         others.iter().try_for_each(|other| pool(other, first, true))?;

@@ -35,7 +35,7 @@ params! {
         shift: u64,
         membranes: u64,
         mean: u64,
-        inverse_deviation: u64,
+        inv_std: u64,
         sums: u64,
         of_gradient: u64,
         of_current: u64,
@@ -78,7 +78,7 @@ params! {
         running_mean: u64,
         running_variance: u64,
         mean: u64,
-        inverse_deviation: u64,
+        inv_std: u64,
         scale: u64,
         shift: u64,
         pieces: u32,
@@ -93,7 +93,7 @@ params! {
     struct BatchNormBackward {
         sums: u64,
         mean: u64,
-        inverse_deviation: u64,
+        inv_std: u64,
         scale: u64,
         gain_grad: u64,
         bias_grad: u64,
@@ -153,8 +153,8 @@ params! {
         padding: u32,
     }
 
-    /// `pool_counts`
-    struct PoolCounts {
+    /// `merge_counts`
+    struct MergeCounts {
         source: u64,
         target: u64,
         add: u32,
