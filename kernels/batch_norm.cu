@@ -17,15 +17,14 @@ constexpr float EPSILON = 1e-5f, MOMENTUM = 0.1f;  // as PyTorch
 
 struct BatchNorm {
     const float* moments;
-    const uint32_t* counts;  // [pieces]: values of a piece; null: `count` each
+    const uint32_t* counts;  // [pieces]: values of a piece
     const float *gain, *bias;
     float *running_mean, *running_variance;
     float *mean, *inv_std, *scale, *shift;
-    uint32_t pieces, count;
+    uint32_t pieces;
     uint32_t repeats;   // steps that a current stands for
     uint32_t channels;  // without padding
     uint32_t update;    // moves the running statistics
-    uint32_t padding;
 };
 
 struct BatchNormBackward {
@@ -93,7 +92,7 @@ KERNEL(batch_norm_statistics, BatchNorm, THREADS, 1) {
     double of_row[3][4] = {};
 #pragma unroll 4
     for (uint32_t piece = threadIdx.x / 2; piece < p.pieces; piece += ROWS) {
-        const double values = p.counts ? p.counts[piece] : p.count;
+        const double values = p.counts[piece];
         float mean[4], squares[4];
         load4(p.moments + 2 * piece * pitch + four, mean);
         load4(p.moments + (2 * piece + 1) * pitch + four, squares);

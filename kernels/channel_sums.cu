@@ -2,7 +2,7 @@
 //
 //   sums[block][c] = sum of values[t][place][c] over the block's places and all steps
 //
-// values [T][places][C] -> partial sums [grid.x][C to 32] f32 in a fixed order; reduce_weight_grad adds them. Threads
+// values [T][places][C] -> partial sums [grid.x][C to 32] f32 in a fixed order; reduce_sums adds them. Threads
 // as in places.cuh. Moves each value once.
 #include "places.cuh"
 #include "value.cuh"

@@ -3,7 +3,7 @@
 //
 //   forward       y[place][k]    = dropout sum W x + bias
 //   input grad    dx[pixel][c]   = sum W dy
-//   weight grad   dW[k][tap][c]  = dropout sum dy x,  db[k] = sum dy
+//   weight grad   dW[k][tap][c]  = dropout sum dy x
 //
 // Values [images][H][W][C] (padded to 32, written whole), spikes [images][H][W][C/32], weights f32 masters
 // [K][R][S][C]; steps are but more images. A linear layer is a kernel over its whole input.
@@ -18,7 +18,7 @@ struct ConvNaive {
     const void* gradient;  // [images][P][Q][K]; both gradients
     const float *weight, *bias;
     void* out;  // currents or the input's gradient
-    float *weight_grad, *bias_grad;
+    float* weight_grad;
     uint32_t images, in_h, in_w, channels, out_h, out_w, filters;
     uint32_t taps_h, taps_w, stride_h, stride_w, padding_h, padding_w;
     uint32_t spikes;  // whether the source is
@@ -110,27 +110,19 @@ DEVICE void conv_weight_grad_naive(const ConvNaive& p) {
     const auto* gradient = static_cast<const typename V::Stored*>(p.gradient);
     const uint32_t above = padded(p.filters);
     const size_t weights = static_cast<size_t>(p.filters) * p.taps_h * p.taps_w * p.channels;
-    const size_t all = weights + (p.bias_grad ? p.filters : 0);
-    for (size_t i = first_index(); i < all; i += index_stride()) {
-        const bool bias = i >= weights;
+    for (size_t i = first_index(); i < weights; i += index_stride()) {
         const uint32_t c = i % p.channels, s = i / p.channels % p.taps_w, r = i / p.channels / p.taps_w % p.taps_h;
-        const uint32_t k = bias ? i - weights : i / p.channels / p.taps_w / p.taps_h;
+        const uint32_t k = i / p.channels / p.taps_w / p.taps_h;
         float sum = 0.0f;
         for (uint32_t place = 0; place < p.images * p.out_h * p.out_w; place++) {
             const uint32_t x = place % p.out_w, y = place / p.out_w % p.out_h, image = place / p.out_w / p.out_h;
-            const float g = V::load(gradient + static_cast<size_t>(place) * above + k);
             size_t pixel;
-            if (bias) {
-                sum += g;
-            } else if (pixel_at(p, image, y, x, r, s, pixel)) {
+            if (pixel_at(p, image, y, x, r, s, pixel)) {
+                const float g = V::load(gradient + static_cast<size_t>(place) * above + k);
                 sum = fmaf(g, source_at<V>(p, pixel, c), sum);
             }
         }
-        if (bias) {
-            p.bias_grad[k] = sum;
-        } else {
-            p.weight_grad[i] = p.dropout * sum;
-        }
+        p.weight_grad[i] = p.dropout * sum;
     }
 }
 

@@ -1,10 +1,10 @@
-// Gradient of a convolution's weight (and bias) from that of its currents and its input.
+// Gradient of a convolution's weight from that of its currents and its input.
 //
 //   dL/dW[k][tap][c] = dropout sum over images, steps, positions of dL/dI[position][k] x[position at tap][c]
 //
 // dL/dI [images][P][Q][K] 16-bit and spikes [images][H][W][C/32] or 16-bit values [images][H][W][C] -> partial sums
-// [splits][K taps C + K] f32, f32 masters' order, biases behind; reduce_weight_grad adds them in a fixed order, so two
-// runs agree bit by bit. Steps are but more images here.
+// [splits][K taps C] f32, f32 masters' order; reduce_sums adds them in a fixed order, so two runs agree bit by bit.
+// Steps are but more images here.
 //
 // A block owns 64 filters, four m-tiles of mma.m16n8k16, and two columns a warp, a column being 32 input channels at
 // one tap; it walks over tiles of up to 128 positions, which are the reduction (a smaller tile runs to 128 on zeros).
@@ -12,8 +12,7 @@
 // so that the rows of a transposed ldmatrix touch all banks once; the source patch as in conv.cuh, for all words of the
 // block's columns. Spikes become the other operand in registers: byte j of two positions' words side by side, then
 // lane/4 chooses the bit: three integer operations a register, which the m-tiles share, as the columns share the
-// m-tiles. The bias is summed from the staged dL/dI by the blocks of the first columns, a pair of filters a lane, every
-// warps-th position a warp.
+// m-tiles.
 #include "conv.cuh"
 #include "value.cuh"
 
@@ -25,15 +24,14 @@ struct ConvWeightGrad {
     uint32_t filters, channels;  // without padding
     uint32_t all_taps;           // of the weight: a linear layer's are its input's pixels
     uint32_t pixel_words;        // words of one of them
-    uint32_t has_bias, words_staged;
+    uint32_t words_staged;
     float dropout;
-    uint32_t padding;
 };
 
-struct ReduceWeightGrad {
-    const float* partial;
-    float *weight_grad, *bias_grad;
-    uint32_t weights, biases, splits, padding;
+struct ReduceSums {
+    const float* partial;  // [splits][count]
+    float* sums;
+    uint32_t count, splits;
 };
 
 constexpr uint32_t REDUCED = 128, ROW_UNITS = TILE_CHANNELS / 8, GRADIENT_UNITS = REDUCED * ROW_UNITS;
@@ -127,30 +125,6 @@ struct DenseColumn {
     }
 };
 
-// Adds a warp's share of the positions of a tile to the sums of a lane's two filters.
-template <class V>
-DEVICE void add_bias(const uint4* gradient, float (&sum)[2]) {
-    const auto* pairs = reinterpret_cast<const uint32_t*>(gradient);
-#pragma unroll 4
-    for (uint32_t m = threadIdx.x / 32; m < REDUCED; m += blockDim.x / 32) {
-        const uint32_t unit = LANE / 4 ^ (m & 7), pair = pairs[(m * ROW_UNITS + unit) * 4 + LANE % 4];
-        sum[0] += V::low(pair);
-        sum[1] += V::high(pair);
-    }
-}
-
-// Adds the warps' sums in order.
-DEVICE void store_bias(const ConvWeightGrad& p, const float (&sum)[2], float* out) {
-    SHARED(float, sums, CONV_THREADS / 32 * TILE_CHANNELS);
-    for (uint32_t e = 0; e < 2; e++) sums[threadIdx.x / 32 * TILE_CHANNELS + LANE * 2 + e] = sum[e];
-    __syncthreads();
-    for (uint32_t f = threadIdx.x; f < TILE_CHANNELS; f += blockDim.x) {
-        float total = 0.0f;
-        for (uint32_t warp = 0; warp < blockDim.x / 32; warp++) total += sums[warp * TILE_CHANNELS + f];
-        if (blockIdx.z * TILE_CHANNELS + f < p.filters) out[blockIdx.z * TILE_CHANNELS + f] = total;
-    }
-}
-
 // One of a warp's columns.
 struct ColumnPlace {
     uint32_t word, tap, staged, at;  // `staged`: which of the block's staged words; `at`: the tap in the patch
@@ -196,8 +170,7 @@ DEVICE void conv_weight_grad(const ConvWeightGrad& p) {
     };
 
     const ColumnPlace columns[COLUMNS] = {ColumnPlace(p, 0), ColumnPlace(p, 1)};
-    const bool owns_bias = p.has_bias && blockIdx.y == 0;
-    float acc[COLUMNS][4][4][4] = {}, bias[2] = {};
+    float acc[COLUMNS][4][4][4] = {};
     ask(blockIdx.x, 0);
     uint32_t slot = 0;
     for (uint32_t index = blockIdx.x; index < tiles; index += gridDim.x, slot ^= 1) {
@@ -205,7 +178,6 @@ DEVICE void conv_weight_grad(const ConvWeightGrad& p) {
         cp_async_wait<1>();
         __syncthreads();
         const uint4* gradient = memory + slot * slot_units;
-        if (owns_bias) add_bias<V>(gradient, bias);
 #pragma unroll 2
         for (uint32_t m = 0; m < REDUCED; m += 16) {
             uint32_t b[COLUMNS][4][2];
@@ -230,7 +202,7 @@ DEVICE void conv_weight_grad(const ConvWeightGrad& p) {
     }
 
     const size_t weights = static_cast<size_t>(p.filters) * p.all_taps * p.channels;
-    float* out = p.partial + blockIdx.x * (weights + (p.has_bias ? p.filters : 0));
+    float* out = p.partial + blockIdx.x * weights;
 #pragma unroll
     for (int column = 0; column < COLUMNS; column++) {
         const ColumnPlace& place = columns[column];
@@ -250,7 +222,6 @@ DEVICE void conv_weight_grad(const ConvWeightGrad& p) {
             }
         }
     }
-    if (owns_bias) store_bias(p, bias, out + weights);
 }
 
 KERNEL(conv_weight_grad_spikes_bf16, ConvWeightGrad, CONV_THREADS, 1) { conv_weight_grad<Bf16, SpikeColumn>(p); }
@@ -258,11 +229,10 @@ KERNEL(conv_weight_grad_spikes_f16, ConvWeightGrad, CONV_THREADS, 1) { conv_weig
 KERNEL(conv_weight_grad_dense_bf16, ConvWeightGrad, CONV_THREADS, 1) { conv_weight_grad<Bf16, DenseColumn>(p); }
 KERNEL(conv_weight_grad_dense_f16, ConvWeightGrad, CONV_THREADS, 1) { conv_weight_grad<F16, DenseColumn>(p); }
 
-KERNEL(reduce_weight_grad, ReduceWeightGrad, 256, 4) {
-    const uint32_t all = p.weights + p.biases;
-    for (uint32_t i = blockIdx.x * blockDim.x + threadIdx.x; i < all; i += gridDim.x * blockDim.x) {
+KERNEL(reduce_sums, ReduceSums, 256, 4) {
+    for (uint32_t i = blockIdx.x * blockDim.x + threadIdx.x; i < p.count; i += gridDim.x * blockDim.x) {
         float sum = 0.0f;
-        for (uint32_t s = 0; s < p.splits; s++) sum += p.partial[static_cast<size_t>(s) * all + i];
-        (i < p.weights ? p.weight_grad[i] : p.bias_grad[i - p.weights]) = sum;
+        for (uint32_t s = 0; s < p.splits; s++) sum += p.partial[static_cast<size_t>(s) * p.count + i];
+        p.sums[i] = sum;
     }
 }

@@ -5,14 +5,14 @@ use super::convolution::*;
 use super::harness::*;
 use crate::oracle::Rng;
 use adali::backend::cpu::Cpu;
-use adali::backend::gpu::params::{ConvNaive, ConvWeightGrad, ReduceWeightGrad};
+use adali::backend::gpu::params::{ConvNaive, ConvWeightGrad, ReduceSums};
 use adali::backend::gpu::tile::{self, Card, Source};
 use adali::backend::gpu::{Buffer, Launch};
 use adali::backend::shape::{Conv, InputKind, Span};
 use adali::backend::{ConvBackward, CurrentGradient, Input, Storage};
 
-/// The CPU backend's gradients of weight, in the device's order, and bias.
-fn on_cpu(conv: &Conv, span: Span, x: &Tensor, gradient: &Tensor, dropout: f32) -> [Vec<f32>; 2] {
+/// The CPU backend's gradient of the weight, in the device's order.
+fn on_cpu(conv: &Conv, span: Span, x: &Tensor, gradient: &Tensor, dropout: f32) -> Vec<f32> {
     let (floats, bits, of_currents) = (x.cpu_floats(), x.cpu_bits(), gradient.cpu_floats());
     let spikes = conv.reads == InputKind::Spikes;
     let input = if spikes { Input::Spikes { bits: &bits, scale: dropout } } else { Input::Dense(&floats) };
@@ -20,16 +20,15 @@ fn on_cpu(conv: &Conv, span: Span, x: &Tensor, gradient: &Tensor, dropout: f32) 
     let of_currents = CurrentGradient { gradient: &of_currents, norm: None };
     Cpu.conv_weight_grad(conv, span, input, of_currents, &mut weight_grad).unwrap();
     let values = Cpu.read_weight(conv, &weight_grad).unwrap();
-    let bias = (0..conv.output.c).map(|k| gradient.channel(k).sum()).collect();
-    [in_device_order(conv, &values), bias]
+    in_device_order(conv, &values)
 }
 
-fn check(conv: Conv, span: Span, value: Value, has_bias: bool, multiprocessors: usize, rng: &mut Rng) {
+fn check(conv: Conv, span: Span, value: Value, multiprocessors: usize, rng: &mut Rng) {
     let spikes = conv.reads == InputKind::Spikes;
     let x = if spikes { random_spikes(span, conv.input, rng) } else { exact_values(span, conv.input, rng) };
     let gradient = exact_values(span, conv.output, rng);
     let dropout = if spikes { 1.5 } else { 1.0 };
-    let [want, want_bias] = on_cpu(&conv, span, &x, &gradient, dropout);
+    let want = on_cpu(&conv, span, &x, &gradient, dropout);
 
     for device in schedules(rng) {
         let source = if spikes { device.bits(&x) } else { device.values(value, &x) };
@@ -38,8 +37,7 @@ fn check(conv: Conv, span: Span, value: Value, has_bias: bool, multiprocessors: 
         let kind = if spikes { Source::Spikes } else { Source::Dense };
         let plan = tile::plan_weight_grad(&shape, kind, Card { multiprocessors, ..SMALL }).unwrap();
         let splits = plan.launch.grid[0];
-        let (weights, biases) = (want.len() as u32, if has_bias { conv.output.c as u32 } else { 0 });
-        let partial = device.empty((splits * (weights + biases) * 4) as usize);
+        let partial = device.empty(splits as usize * want.len() * 4);
         let params = ConvWeightGrad {
             gradient: of_currents.address(),
             source: source.address(),
@@ -50,30 +48,18 @@ fn check(conv: Conv, span: Span, value: Value, has_bias: bool, multiprocessors: 
             channels: conv.input.c as u32,
             all_taps: (conv.kernel.h * conv.kernel.w) as u32,
             pixel_words: words(conv.input.c) as u32,
-            has_bias: has_bias.into(),
             words_staged: plan.words_staged,
             dropout,
-            padding: 0,
         };
         let name = if spikes { "spikes" } else { "dense" };
         let kernel = format!("conv_weight_grad_{name}_{}", value.name());
         device.run(&kernel, plan.launch, &params);
-        let (weight_grad, bias_grad) = (device.empty(4 * weights as usize), device.empty(4 * biases as usize));
-        let params = ReduceWeightGrad {
-            partial: partial.address(),
-            weight_grad: weight_grad.address(),
-            bias_grad: bias_grad.address(),
-            weights,
-            biases,
-            splits,
-            padding: 0,
-        };
-        device.run("reduce_weight_grad", Launch { grid: [2, 1, 1], threads: 256, shared: 0 }, &params);
+        let weight_grad = device.empty(4 * want.len());
+        let params =
+            ReduceSums { partial: partial.address(), sums: weight_grad.address(), count: want.len() as u32, splits };
+        device.run("reduce_sums", Launch { grid: [2, 1, 1], threads: 256, shared: 0 }, &params);
         let what = format!("{kernel} {conv:?} {span:?} {plan:?}");
         assert_close(&what, &device.get::<f32>(&weight_grad), &want, 0.0, 0.0);
-        if has_bias {
-            assert_close(&what, &device.get::<f32>(&bias_grad), &want_bias, 0.0, 0.0);
-        }
     }
 }
 
@@ -86,7 +72,7 @@ fn conv_weight_grad_matches() {
             for (batch, steps) in [(1, 1), (2, 4), (5, 7)] {
                 for multiprocessors in [1, 12] {
                     let span = Span { batch, steps };
-                    check(conv, span, HALVES[cases % 2], cases % 4 < 2, multiprocessors, &mut rng);
+                    check(conv, span, HALVES[cases % 2], multiprocessors, &mut rng);
                     cases += 1;
                 }
             }
@@ -109,21 +95,19 @@ fn conv_weight_grad_naive_matches() {
                 exact_values(span, conv.input, &mut rng)
             };
             let gradient = exact_values(span, conv.output, &mut rng);
-            let [want, want_bias] = on_cpu(&conv, span, &x, &gradient, 1.0);
+            let want = on_cpu(&conv, span, &x, &gradient, 1.0);
             for device in schedules(&mut rng) {
                 let source = if spikes { device.bits(&x) } else { device.values(value, &x) };
                 let of_currents = device.values(value, &gradient);
-                let (weight_grad, bias_grad) = (device.empty(4 * want.len()), device.empty(4 * want_bias.len()));
+                let weight_grad = device.empty(4 * want.len());
                 let params = ConvNaive {
                     source: source.address(),
                     gradient: of_currents.address(),
                     weight_grad: weight_grad.address(),
-                    bias_grad: bias_grad.address(),
                     ..naive(&conv, span)
                 };
                 device.run(&format!("conv_weight_grad_naive_{}", value.name()), naive_launch(), &params);
                 assert_close("weight", &device.get::<f32>(&weight_grad), &want, 0.0, 0.0);
-                assert_close("bias", &device.get::<f32>(&bias_grad), &want_bias, 0.0, 0.0);
             }
             cases += 1;
         }

@@ -15,7 +15,6 @@ mod harness;
 mod input;
 mod integrate_events;
 mod layouts;
-mod linear;
 mod loss;
 mod membrane_histogram;
 mod norm_lif;

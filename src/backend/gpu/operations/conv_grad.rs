@@ -1,7 +1,7 @@
-//! Gradients of convolutions: of their weights, biases and inputs, and of the neurons below.
+//! Gradients of convolutions: of their weights and inputs, and of the neurons below.
 
 use super::super::memory::{Gpu, Memory};
-use super::super::params::{self, ConvInputGrad, ConvNaive, ConvWeightGrad, ReduceWeightGrad};
+use super::super::params::{self, ConvInputGrad, ConvNaive, ConvWeightGrad, ReduceSums};
 use super::super::precision::Precision;
 use super::super::tensors::{Floats, padded, words};
 use super::super::tile::{self, Epilogue, Source, Unroll};
@@ -25,16 +25,8 @@ impl<D: Driver> Gpu<D> {
     /// Adds partial sums in order.
     pub(super) fn reduce(&self, partial: Option<Memory<D>>, to: &mut Floats<D>, len: usize, splits: u32) -> Result<()> {
         let Some(partial) = partial else { return Ok(()) };
-        let params = ReduceWeightGrad {
-            partial: partial.address(),
-            weight_grad: to.memory.address(),
-            bias_grad: 0,
-            weights: len as u32,
-            biases: 0,
-            splits,
-            padding: 0,
-        };
-        self.run("reduce_weight_grad", self.over_values(len), &params)
+        let params = ReduceSums { partial: partial.address(), sums: to.memory.address(), count: len as u32, splits };
+        self.run("reduce_sums", self.over_values(len), &params)
     }
 }
 
@@ -73,10 +65,8 @@ impl<D: Driver> ConvBackward for Gpu<D> {
             channels: operand.conv.input.c as u32,
             all_taps: (operand.conv.kernel.h * operand.conv.kernel.w) as u32,
             pixel_words: words(operand.conv.input.c) as u32,
-            has_bias: 0,
             words_staged: plan.words_staged,
             dropout: operand.dropout,
-            padding: 0,
         };
         self.run_stored(&format!("conv_weight_grad_{}", operand.name()), plan.launch, &params)?;
         self.reduce(partial, weight_grad, weights, splits)

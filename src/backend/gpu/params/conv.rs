@@ -89,21 +89,16 @@ params! {
         channels: u32,
         all_taps: u32,
         pixel_words: u32,
-        has_bias: u32,
         words_staged: u32,
         dropout: f32,
-        padding: u32,
     }
 
-    /// `reduce_weight_grad`
-    struct ReduceWeightGrad {
+    /// `reduce_sums`
+    struct ReduceSums {
         partial: u64,
-        weight_grad: u64,
-        bias_grad: u64,
-        weights: u32,
-        biases: u32,
+        sums: u64,
+        count: u32,
         splits: u32,
-        padding: u32,
     }
 
     /// `conv_current_naive`, `conv_input_grad_naive` and `conv_weight_grad_naive`
@@ -114,7 +109,6 @@ params! {
         bias: u64,
         out: u64,
         weight_grad: u64,
-        bias_grad: u64,
         images: u32,
         in_h: u32,
         in_w: u32,

@@ -82,11 +82,9 @@ params! {
         scale: u64,
         shift: u64,
         pieces: u32,
-        count: u32,
         repeats: u32,
         channels: u32,
         update: u32,
-        padding: u32,
     }
 
     /// `batch_norm_backward`
@@ -215,14 +213,6 @@ params! {
         places: Places,
         channels: u32,
         scale: f32,
-        padding: u32,
-    }
-
-    /// `spike_count`
-    struct SpikeCount {
-        spikes: u64,
-        counts: u64,
-        places: Places,
         padding: u32,
     }
 }
