@@ -38,7 +38,7 @@ KERNEL_FILES = $(shell find kernels -name '*.cu' -o -name '*.cuh')
 FASHION := /usr/share/datasets/fashion-mnist
 
 .PHONY: gpu-kit
-gpu-kit: ## Packs program, GPU tests and data into gpu-kit/; copy it to a machine with a GPU and run ./run.sh there.
+gpu-kit: ## Packs program, GPU tests and data into gpu-kit/; on a machine with a GPU: ./run.sh first FOLDER.
 	@rm -rf gpu-kit && mkdir -p gpu-kit/bin gpu-kit/data
 	@ADALI_REQUIRE_CUDA=1 cargo build --release --locked
 	@ADALI_REQUIRE_CUDA=1 cargo test --release --locked --no-run --test gpu --message-format=json \
@@ -48,7 +48,7 @@ gpu-kit: ## Packs program, GPU tests and data into gpu-kit/; copy it to a machin
 	    > gpu-kit/tests.txt
 	@cp target/release/adali gpu-kit/bin/
 	@cp "$$(cat gpu-kit/tests.txt)" gpu-kit/bin/gpu-tests && rm gpu-kit/tests.txt
-	@strip gpu-kit/bin/* && gzip -9 gpu-kit/bin/gpu-tests
+	@strip gpu-kit/bin/* && gzip -9 gpu-kit/bin/*
 	@cp tests/gpu-kit/run.sh gpu-kit/
 	@cp -r benches/peers gpu-kit/peers && rm -rf gpu-kit/peers/__pycache__
 	@# What the peers need in addition to PyTorch; run.sh unpacks it where there is no network.
@@ -57,6 +57,7 @@ gpu-kit: ## Packs program, GPU tests and data into gpu-kit/; copy it to a machin
 	    || echo "make gpu-kit: no wheels of the peers (see above); the kit goes without them" >&2
 	@if [ -d $(FASHION) ]; then cp -rL $(FASHION) gpu-kit/data/; fi
 	@du -sh gpu-kit && ls gpu-kit/bin
+	@test "$$(du -sm gpu-kit | cut -f1)" -lt 60 || { echo "make gpu-kit: the kit must stay below 60 MB" >&2; exit 1; }
 
 .PHONY: format check-format
 format: $(CLANG_FORMAT) ## Formats the kernels with clang-format from PyPI.

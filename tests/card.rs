@@ -122,6 +122,12 @@ fn weights_that_a_precision_cannot_hold_are_refused() {
         }
     }
     assert_eq!(cases, 12);
+    // What no format holds is no score.
+    adali(home.path(), &format!("{train} --force --threshold 0.05")).done();
+    let mut changed = Tensors::read(&path);
+    changed.poke("layers.4.weight", &3e38f32.to_le_bytes().repeat(64));
+    changed.write(&path);
+    adali(home.path(), "eval run --device cpu").failed(1, &["the loss is NaN"]);
 }
 
 #[test]
@@ -151,7 +157,7 @@ fn operations_are_benched() {
         let bounds = ["issue", "matrix", "shared memory", "device memory"];
         assert!(bounds.iter().any(|bound| row.ends_with(bound)), "{row}");
         let of = |name: &str| counted[name].as_f64().unwrap();
-        // Launches this small take less than a microsecond of a card's rates.
+        // By a card's rates launches this small take microseconds.
         assert!(of("estimate") > 0.0 && of("estimate") < 1e-4, "{kernel}: {counted}");
         assert!(of("sectors_per_access") >= of("least_sectors_per_access"), "{kernel}: {counted}");
         assert_eq!(counted["instructions"]["matrix"].as_f64() > Some(0.0), kernel.starts_with("conv_lif"), "{kernel}");

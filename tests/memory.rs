@@ -252,6 +252,31 @@ impl Looked {
     }
 }
 
+#[test]
+fn nothing_is_packed_or_copied_in_vain() {
+    let (spec, plan) = network(PRESETS[0].0, PRESETS[0].1, PRESETS[0].2);
+    let (mut summed, mut direct) = (0, 0);
+    for multiprocessors in [1, 132] {
+        let rehearsal = gpu(Card { multiprocessors, ..H100 }, Precision::Bf16, LARGE).rehearse();
+        let mut model = Model::new(rehearsal.clone(), &spec, plan.clone(), 64, 0).unwrap();
+        let mut launches = |train| {
+            let before = rehearsal.rehearsed().launches.len();
+            steps(&mut model, 64, train);
+            rehearsal.rehearsed().launches.split_off(before)
+        };
+        let packed = |all: &[(String, Launch)]| all.iter().filter(|(kernel, _)| kernel == "pack_weight_bf16").count();
+        let (evaluation, both) = (launches(false), launches(true));
+        assert_eq!(packed(&evaluation), plan.stages.len(), "an evaluation needs no weights of gradients");
+        assert!(packed(&both) > 2 * plan.stages.len(), "a training step does");
+        for pair in both.windows(2).filter(|pair| pair[0].0.starts_with("conv_weight_grad_")) {
+            let splits = pair[0].1.grid[0];
+            assert_eq!(pair[1].0 == "reduce_weight_grad", splits > 1, "{pair:?}");
+            *if splits > 1 { &mut summed } else { &mut direct } += 1;
+        }
+    }
+    assert!(summed > 0 && direct > 0, "{summed}, {direct}");
+}
+
 /// The number behind the last "fit is".
 fn largest(error: &anyhow::Error) -> Option<usize> {
     error.to_string().split("fit is ").nth(1)?.parse().ok()

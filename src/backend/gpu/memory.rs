@@ -173,7 +173,8 @@ impl<D: Driver> Gpu<D> {
         Ok(Memory { address: buffer.address(), len: bytes, held: Held::Own(buffer) })
     }
 
-    /// Sets working memory aside, if there is less.
+    /// Sets working memory aside, if there is less. From then on steps allocate nothing, which a recording would refuse; so it
+    /// does not matter when the driver's pool gives memory back.
     pub(super) fn set_aside(&self, bytes: usize) -> Result<()> {
         let Some(driver) = self.driver() else { return Ok(()) };
         let mut working = self.device.working();
