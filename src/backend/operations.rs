@@ -282,6 +282,17 @@ pub trait Training: Storage {
 
 /// Histograms of membrane potentials, and the bounds that follow from them.
 pub trait BoundsTuning: Storage {
+    /// Adds the potentials `(H - threshold)/threshold` of stored membranes to a layer's fresh counts. Training has the
+    /// forward pass count; this is the same for membranes that are there.
+    fn membrane_histogram(
+        &self,
+        volume: Volume,
+        span: Span,
+        membranes: &Self::Floats,
+        threshold: f32,
+        counts: &mut Self::Counts,
+    ) -> Result<()>;
+
     /// Adds the fresh counts of layers to their histograms, and notes in the tally the first layer with potentials that are
     /// not finite.
     fn collect_counts(

@@ -40,6 +40,9 @@ pub fn check<B: Backend>(operation: Operation, backend: &B, layer: &mut Layer<B>
         // The order is the device's affair; a convolution that reads it tells.
         Operation::ConvCurrent.run(backend, layer)?;
     }
+    if let (Operation::MembraneHistogram, Some(training)) = (operation, &mut layer.training) {
+        backend.collect_counts(&mut [&mut layer.neurons.counts], &training.drawn.batch, &mut training.tally)?;
+    }
     let above = &layer.neurons;
     if let (Part::Training, Some(training)) = (operation.part(), &layer.training) {
         return look.training(operation, layer, training);

@@ -56,6 +56,7 @@ pub enum Operation {
     Update {
         rule: UpdateRule,
     },
+    MembraneHistogram,
     CollectCounts,
     TuneBounds,
 }
@@ -93,6 +94,7 @@ impl Operation {
             Self::Loss,
             Self::Update { rule: SGD },
             Self::Update { rule: ADAMW },
+            Self::MembraneHistogram,
             Self::CollectCounts,
             Self::TuneBounds,
         ]
@@ -147,6 +149,7 @@ impl Operation {
             Self::VoteBackward => "vote_backward",
             Self::Loss => "loss",
             Self::Update { .. } => "update",
+            Self::MembraneHistogram => "membrane_histogram",
             Self::CollectCounts => "collect_counts",
             Self::TuneBounds => "tune_bounds",
         }
@@ -194,6 +197,7 @@ impl Operation {
             | VoteBackward
             | Loss
             | Update { .. }
+            | MembraneHistogram
             | CollectCounts
             | TuneBounds => Part::Training,
         }

@@ -42,7 +42,8 @@ Operations:
   neurons   norm_lif_forward, spike_backward, norm_spike_backward,
             max_pool_forward, avg_pool_forward, bias_grad
   training  input, dropout_spikes, dropout_floats, vote_currents, vote_spikes,
-            vote_backward, loss, update, collect_counts, tune_bounds;
+            vote_backward, loss, update, membrane_histogram,
+            collect_counts, tune_bounds;
             train_step, a whole step of --network
 
 The columns:

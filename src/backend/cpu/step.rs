@@ -1,9 +1,11 @@
 //! What changes from step to step, in memory, and what watches over it.
 
+use super::counters::Counters;
+use super::layout::pitch;
 use super::optimizer::{self, Move};
 use super::{Cpu, input, loss, norm};
 use crate::autotune::{Histogram, Tuning};
-use crate::backend::shape::{Conv, Span};
+use crate::backend::shape::{Conv, Span, Volume};
 use crate::backend::{
     BoundsTuning, Fault, Histograms, LossSpec, Normalisation, Step, Totals, Trained, Training, Update,
 };
@@ -11,7 +13,8 @@ use crate::data::SampleShape;
 use crate::data::sampling::{Augmentation, Placement, placement};
 use crate::surrogate::Bounds;
 use anyhow::Result;
-use std::sync::Arc;
+use rayon::prelude::*;
+use std::sync::{Arc, Mutex};
 
 /// A data set.
 pub struct Set {
@@ -173,6 +176,31 @@ impl Training for Cpu {
 }
 
 impl BoundsTuning for Cpu {
+    fn membrane_histogram(
+        &self,
+        volume: Volume,
+        span: Span,
+        membranes: &Vec<f32>,
+        threshold: f32,
+        counts: &mut Counts,
+    ) -> Result<()> {
+        let pitch = pitch(volume.c);
+        let histograms = counts.fresh.len();
+        let fresh = Mutex::new(&mut counts.fresh);
+        let image = span.steps * volume.pixels() * pitch;
+        membranes.par_chunks_exact(image).take(span.batch).for_each(|membranes| {
+            let mut counters = Counters::new(histograms);
+            for place in membranes.chunks_exact(pitch) {
+                for (i, h) in place.as_chunks::<16>().0.iter().enumerate().take(volume.c.div_ceil(16)) {
+                    counters.count(h.map(|h| (h - threshold) / threshold), 16 * i, 16.min(volume.c - 16 * i));
+                }
+            }
+            // Integers: the order in which samples arrive does not matter.
+            counters.add_to(&mut fresh.lock().expect("no task panics while it counts"));
+        });
+        Ok(())
+    }
+
     fn collect_counts(&self, layers: &mut [&mut Counts], batch: &Batch, tally: &mut Totals) -> Result<()> {
         for (layer, counts) in layers.iter_mut().enumerate() {
             let potentials: u64 = counts.fresh.iter().map(|histogram| histogram.non_finite).sum();

@@ -7,6 +7,7 @@ use super::tile::GradientClass;
 use super::{Buffer, Driver, Launch};
 use crate::backend::Neurons;
 use crate::backend::shape::{Conv, Span, Volume};
+use crate::histogram::BINS;
 use crate::surrogate::Bounds;
 use anyhow::Result;
 
@@ -46,6 +47,9 @@ impl<D: Driver> Windows<D> {
         bounds.iter().map(each).chain(windows).collect()
     }
 }
+
+/// Bytes of a block's own counts of one histogram.
+pub const COUNTS: u32 = 4 * (BINS as u32 + 3);
 
 /// Histograms of a layer, `[count][COUNTERS]` each.
 pub struct Counts<D: Driver> {

@@ -5,8 +5,11 @@ use crate::backend::shape::Volume;
 use crate::backend::{Backend, UpdateRule, dropout_mask, keeps};
 use crate::bench::operation::{DROPPED, LOSS, Operation, UPDATE_DECAY, augmentation, tuning};
 use crate::bench::reference::{Host, Place, over_channel};
-use crate::bench::tensors::{Activity, BOUNDS, Layer, NORMALISATION, SAMPLE_CHANNELS, STEP, Training, share};
+use crate::bench::tensors::{
+    Activity, BOUNDS, Layer, NORMALISATION, SAMPLE_CHANNELS, STEP, Training, share, usual_neuron,
+};
 use crate::data::sampling::placement;
+use crate::histogram::Histogram;
 use anyhow::{Result, ensure};
 
 /// Half of the smallest f16, by which what is stored so may be off.
@@ -35,6 +38,7 @@ impl<B: Backend> Look<'_, B> {
             Operation::VoteBackward => self.votes_back(training),
             Operation::Loss => self.loss(training),
             Operation::Update { rule } => self.update(training, rule),
+            Operation::MembraneHistogram => self.histogram(&layer.neurons),
             Operation::CollectCounts => self.counts(&layer.neurons),
             _ => self.bounds(&layer.neurons, training),
         }
@@ -171,6 +175,24 @@ impl<B: Backend> Look<'_, B> {
             ensure!((f64::from(found[i]) - expected).abs() <= 1e-6, "weight {i} becomes {}, not {expected}", found[i]);
         }
         Ok(PLACES)
+    }
+
+    /// The currents, taken for membranes, are counted as one by one; those on the border of a bin may lie in either.
+    fn histogram(&self, neurons: &Activity<B>) -> Result<usize> {
+        let values = self.backend.read_activations(&neurons.currents, self.span, neurons.volume)?;
+        let threshold = usual_neuron().threshold;
+        let mut expected = Histogram::default();
+        values.iter().for_each(|h| expected.count((h - threshold) / threshold));
+        let found = &self.backend.read_counts(&neurons.counts)?.recent[0];
+        ensure!(
+            found.total() == expected.total(),
+            "{} potentials were counted, not {}",
+            found.total(),
+            expected.total()
+        );
+        let apart: u64 = found.bins.iter().zip(&expected.bins).map(|(&a, &b)| a.abs_diff(b)).sum();
+        ensure!(apart <= values.len() as u64 / 1000, "{apart} of {} counts are in other bins", values.len());
+        Ok(values.len())
     }
 
     /// Every membrane potential of the layer is counted, those that spike above the threshold.

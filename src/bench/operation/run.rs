@@ -167,6 +167,7 @@ impl Operation {
                 backend.write_weight(&moved.conv, &mut moved.first, &zeros)?;
                 backend.write_weight(&moved.conv, &mut moved.second, &zeros)
             }
+            Self::MembraneHistogram => backend.write_counts(&mut neurons.counts, &Histograms::empty(1)),
             Self::CollectCounts | Self::TuneBounds => {
                 backend.write_counts(&mut neurons.counts, &Histograms::empty(1))?;
                 neurons.fire(backend, usual_neuron(), true)?;
@@ -200,6 +201,10 @@ impl Operation {
                 let update = Update { rule, decay: UPDATE_DECAY, clip: 0.0 };
                 let Moved { value, gradient, first, second, optimizer, .. } = &mut training.moved;
                 backend.update(&update, batch, optimizer, &mut [Trained { value, gradient, first, second }], tally)
+            }
+            Self::MembraneHistogram => {
+                let Activity { currents, counts, .. } = neurons;
+                backend.membrane_histogram(volume, span, currents, usual_neuron().threshold, counts)
             }
             Self::CollectCounts => backend.collect_counts(&mut [&mut neurons.counts], batch, tally),
             Self::TuneBounds => {

@@ -60,6 +60,7 @@ impl Operation {
             // Values and moments are read and written.
             Self::Update { rule: UpdateRule::Sgd { .. } } => 5.0 * weight,
             Self::Update { rule: UpdateRule::Adam { .. } } => 7.0 * weight,
+            Self::MembraneHistogram => floats(neurons),
             // Fresh counts go into two histograms, of which one moves the bounds; each is emptied.
             Self::CollectCounts => 6.0 * COUNTERS,
             Self::TuneBounds => 2.0 * COUNTERS,

@@ -6,19 +6,15 @@ use super::super::params::{
 };
 use super::super::params::{BatchNorm as BatchNormParams, BatchNormBackward};
 use super::super::precision::Precision;
-use super::super::tensors::{Floats, address, padded, places, words};
+use super::super::tensors::{COUNTS, Floats, address, padded, places, words};
 use super::super::{Buffer, Driver, Launch};
 use super::conv::Moments;
 use super::conv_grad::address_of;
 use super::step::Batch;
 use crate::backend::shape::{Pool, Span, Volume};
 use crate::backend::{Affine, BatchNorm, NeuronLayers, Neurons, NormBackward, NormState, Saved, SpikeOutput};
-use crate::histogram::BINS;
 use crate::neuron::ResetKind;
 use anyhow::Result;
-
-/// Bytes of a block's own counts of one histogram.
-const COUNTS: u32 = 4 * (BINS as u32 + 3);
 
 impl<D: Driver> Gpu<D> {
     pub(super) fn norm_statistics(

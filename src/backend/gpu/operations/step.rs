@@ -1,10 +1,13 @@
 //! What changes from step to step, in device memory: the batch, AdaLi's bounds and the counts that move them, the sums.
 
 use super::super::memory::{Gpu, Memory};
-use super::super::params::{self, CollectCounts, Fault, MergeCounts, Metrics, OptimizerState, TuneBounds};
-use super::super::tensors::{Counts, Windows, address};
+use super::super::params::{
+    self, CollectCounts, Fault, MembraneHistogram, MergeCounts, Metrics, OptimizerState, TuneBounds,
+};
+use super::super::tensors::{COUNTS, Counts, Floats, Windows, address, places};
 use super::super::{Buffer, Driver, Launch, SLOTS};
 use crate::autotune::{Histogram, Tuning};
+use crate::backend::shape::{Span, Volume};
 use crate::backend::{self, BoundsTuning, Histograms, Normalisation, Step, Storage, Totals, dropout_mask};
 use crate::data::{SampleShape, Values};
 use crate::histogram::BINS;
@@ -324,6 +327,30 @@ impl<D: Driver> Gpu<D> {
 }
 
 impl<D: Driver> BoundsTuning for Gpu<D> {
+    fn membrane_histogram(
+        &self,
+        volume: Volume,
+        span: Span,
+        membranes: &Floats<D>,
+        threshold: f32,
+        counts: &mut Counts<D>,
+    ) -> Result<()> {
+        let places = places(span, volume);
+        let mut launch = self.over_places(places);
+        let each = counts.count > 1;
+        launch.grid[1] = if each { places.words } else { 1 };
+        launch.shared = COUNTS * if each { 32 } else { 1 };
+        let params = MembraneHistogram {
+            membranes: membranes.memory.address(),
+            histogram: counts.fresh.address(),
+            places,
+            channels: volume.c as u32,
+            per_channel: each.into(),
+            threshold,
+        };
+        self.run_stored("membrane_histogram", launch, &params)
+    }
+
     fn collect_counts(&self, layers: &mut [&mut Counts<D>], batch: &Batch<D>, tally: &mut Tally<D>) -> Result<()> {
         for (layer, counts) in layers.iter().enumerate() {
             let params = CollectCounts {
