@@ -1,8 +1,8 @@
-//! Compiles the CUDA kernels with nvcc into fatbins that `src/kernels.rs` embeds, with what ptxas reports about them.
-//! Tests see by `cfg(kernels)` that there are some, and in `ADALI_NVCC` which nvcc it was.
+//! Compiles the CUDA kernels with nvcc into fatbins that `src/kernels.rs` embeds, together with ptxas' report on them.
+//! Tests learn from `cfg(kernels)` whether kernels were built, and from `ADALI_NVCC` by which nvcc.
 //!
 //! Environment: `CUDA_HOME`, `NVCC_CCBIN` (nvcc's host compiler), `NVCC_PREPEND_FLAGS`, `NVCC_APPEND_FLAGS`,
-//! `ADALI_CUDA_ARCHS` (default `80,90`), `ADALI_REQUIRE_CUDA` (no nvcc that can be used is an error, unless this is empty,
+//! `ADALI_CUDA_ARCHS` (default `80,90`), `ADALI_REQUIRE_CUDA` (fail if there is no usable nvcc, unless this is empty,
 //! 0, no, false or off).
 
 use std::collections::BTreeMap;
@@ -13,18 +13,18 @@ use std::process::{Command, exit};
 use std::sync::Mutex;
 
 const KERNELS: &str = "kernels";
-/// No fast-math, and a product and a sum become one operation only where the source says `fmaf`: kernels and CPU
+/// No fast-math, and a product and a sum are fused only where the source says `fmaf`, so that kernels and the CPU
 /// reference round alike.
 const FLAGS: &str = "-fatbin -O3 -std=c++17 -fmad=false --expt-relaxed-constexpr -lineinfo -Xfatbin=-compress-all \
                      -Xptxas -v -Xptxas --warn-on-spills -I kernels";
-/// The first nvcc that knows sm_90; `__grid_constant__`, which every kernel has, came with 11.7, and C++17 with 11.0.
-/// Whether it knows other architectures, it is asked.
+/// The first nvcc that knows sm_90; `__grid_constant__`, which every kernel uses, came with 11.7, and C++17 with 11.0.
+/// nvcc itself is asked whether it knows other architectures.
 const OLDEST_NVCC: (u32, u32) = (11, 8);
-/// What nvcc itself reads.
+/// Environment variables that nvcc itself reads.
 const NVCC_VARIABLES: [&str; 3] = ["NVCC_CCBIN", "NVCC_PREPEND_FLAGS", "NVCC_APPEND_FLAGS"];
-/// Part of every output's key: how outputs are made may change with this file.
+/// Part of every output's key, because changes to this file may change the outputs.
 const RECIPE: &str = include_str!("build.rs");
-/// A kernel with this in its name may spill and keep arrays on its stack.
+/// Kernels with this in their name may spill and keep arrays on the stack.
 const MAY_SPILL: &str = "_naive";
 
 fn main() {
@@ -41,7 +41,7 @@ fn main() {
     }
 }
 
-/// Ends the build with a message for the person.
+/// Ends the build with a message.
 fn fail(message: impl AsRef<str>) -> ! {
     for line in message.as_ref().trim_end().lines() {
         println!("cargo::error={line}");
@@ -84,7 +84,7 @@ struct Nvcc {
 }
 
 impl Nvcc {
-    /// The first that can be used; else why there is none.
+    /// The first usable one, or why there is none.
     fn find() -> Result<Nvcc, String> {
         let home = env::var_os("CUDA_HOME").map(|home| Path::new(&home).join("bin"));
         let path = env::var_os("PATH").unwrap_or_default();
@@ -108,7 +108,7 @@ impl Nvcc {
         }
     }
 
-    /// Asks it for its version and architectures; else why it is of no use, in one line.
+    /// Asks nvcc for its version and architectures; the error says in one line why it cannot be used.
     fn at(path: &Path) -> Result<Nvcc, String> {
         let text = run(Command::new(path).arg("--version")).map_err(|why| format!("{} {why}", path.display()))?;
         let version = text.split(", V").nth(1).and_then(|rest| rest.split_whitespace().next());
@@ -138,7 +138,7 @@ impl Nvcc {
         Ok(Nvcc { path: path.into(), version: format!("nvcc {version}"), flags })
     }
 
-    /// `kernels/x.cu` to `x.fatbin` and `x.log` in `out`, unless what they came from (`x.key`) is the same.
+    /// Compiles `kernels/x.cu` to `x.fatbin` and `x.log` in `out`, unless the inputs (`x.key`) have not changed.
     fn compile(&self, source: &Path, out: &Path) -> Result<Vec<Resources>, String> {
         let name = stem(source);
         let [fatbin, log, keep] = ["fatbin", "log", "keep"].map(|kind| out.join(format!("{name}.{kind}")));
@@ -162,7 +162,7 @@ impl Nvcc {
     }
 }
 
-/// What a command says, on both of its outputs; else what went wrong: how it ended, and what it said if anything.
+/// The output of a command on both streams; the error says how it ended and what it printed.
 fn run(command: &mut Command) -> Result<String, String> {
     let output = command.output().map_err(|error| format!("cannot be started: {error}"))?;
     let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
@@ -186,8 +186,8 @@ fn architectures() -> Vec<(String, u32)> {
         .unwrap_or_else(|| fail(format!("ADALI_CUDA_ARCHS={list:?} is not a list such as 80,90a")))
 }
 
-/// Native code for each of `ADALI_CUDA_ARCHS`, and PTX of the lowest for cards that came later. `90a` means the
-/// instructions that only that very generation has, so its PTX would be of no use to a later one.
+/// Native code for each of `ADALI_CUDA_ARCHS`, and PTX of the lowest for newer GPUs. `90a` stands for
+/// instructions of exactly that generation, so its PTX would be of no use to a later one.
 fn architecture_flags() -> Vec<String> {
     let names = architectures();
     let native = names.iter().map(|(name, _)| format!("arch=compute_{name},code=sm_{name}"));
@@ -196,7 +196,7 @@ fn architecture_flags() -> Vec<String> {
     native.chain(floor).flat_map(|code| ["-gencode".to_string(), code]).collect()
 }
 
-/// The lines of the PTX files in `folder` that say how many threads a block of each kernel may have.
+/// The lines of the PTX files in `folder` that give the target and the thread limits of each kernel.
 fn ptx_bounds(folder: &Path) -> String {
     let told = [".target", ".visible .entry", ".entry", ".maxntid", ".reqntid"];
     let texts: Vec<_> = files(folder, &["ptx"]).into_iter().flat_map(fs::read_to_string).collect();
@@ -204,7 +204,7 @@ fn ptx_bounds(folder: &Path) -> String {
     lines.filter(|line| told.iter().any(|start| line.starts_with(start))).map(|line| format!("{line}\n")).collect()
 }
 
-/// Prints as the `kernels::Resources` of `src/kernels.rs`.
+/// Printed as the `kernels::Resources` of `src/kernels.rs`.
 #[derive(Clone, Debug, Default)]
 struct Resources {
     kernel: String,
@@ -219,8 +219,8 @@ struct Resources {
     threads: Option<u32>,
 }
 
-/// Reads what `ptxas -v` said, followed by [`ptx_bounds`]. Functions that were not inlined follow the kernel
-/// that calls them and count as its own.
+/// Parses the output of `ptxas -v` followed by [`ptx_bounds`]. Functions that were not inlined follow the kernel
+/// that calls them and count towards it.
 fn parse_report(module: &str, text: &str) -> Vec<Resources> {
     let mut resources = BTreeMap::<_, Resources>::new();
     let mut current = (String::new(), String::new());
@@ -242,7 +242,7 @@ fn parse_report(module: &str, text: &str) -> Vec<Resources> {
 }
 
 impl Resources {
-    /// What is wrong with a kernel that leaves its registers.
+    /// The complaint about a kernel that does not fit in its registers.
     fn complaint(&self) -> Option<String> {
         let Resources { kernel, module, arch, registers, stack, spill_stores, spill_loads, .. } = self;
         let fine = stack + spill_stores + spill_loads == 0 || kernel.contains(MAY_SPILL);
@@ -254,7 +254,7 @@ impl Resources {
         })
     }
 
-    /// Reads a line of the kernel's report, such as `Used 17 registers, used 1 barriers, 1024 bytes smem`.
+    /// Parses a line of the kernel's report, such as `Used 17 registers, used 1 barriers, 1024 bytes smem`.
     fn read(&mut self, line: &str) {
         if let Some(bounds) = line.strip_prefix(".maxntid").or(line.strip_prefix(".reqntid")) {
             self.threads = bounds.split(',').map(|extent| extent.trim().parse::<u32>().ok()).product();
@@ -276,7 +276,7 @@ impl Resources {
     }
 }
 
-/// Writes what `src/kernels.rs` includes.
+/// Writes the file that `src/kernels.rs` includes.
 fn write_table(out: &Path, compiler: Option<&str>, sources: &[PathBuf], resources: &[Resources]) {
     let module = |source: &PathBuf| {
         let name = stem(source);
@@ -293,7 +293,7 @@ fn write_table(out: &Path, compiler: Option<&str>, sources: &[PathBuf], resource
     write(&out.join("kernels.rs"), &table);
 }
 
-/// All that an output depends on: settings, source and headers, as text beside it.
+/// Everything an output depends on: settings, source and headers, stored as text next to it.
 struct Key {
     path: PathBuf,
     text: String,
@@ -310,7 +310,7 @@ impl Key {
         Key { path, text }
     }
 
-    /// Makes the outputs, unless they are there and came from the same.
+    /// Makes the outputs, unless they exist and were made from the same inputs.
     fn unless_current(&self, outputs: &[&Path], make: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
         let same = fs::read_to_string(&self.path).is_ok_and(|old| old == self.text);
         if same && outputs.iter().all(|output| output.is_file()) {
@@ -331,7 +331,7 @@ fn stem(path: &Path) -> String {
     path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// The files of a folder that have one of these extensions, sorted; none if there is no such folder.
+/// The files of a folder with one of these extensions, sorted; none if there is no such folder.
 fn files(folder: impl AsRef<Path>, extensions: &[&str]) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
     let mut files: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
@@ -340,7 +340,7 @@ fn files(folder: impl AsRef<Path>, extensions: &[&str]) -> Vec<PathBuf> {
     files
 }
 
-/// Runs `work` on every item, on as many threads as cargo allows. Ends the build with all errors, if any.
+/// Runs `work` on every item, with as many threads as cargo allows. Ends the build with all errors, if any.
 fn in_parallel<R: Send>(items: &[PathBuf], work: impl Fn(&Path) -> Result<R, String> + Sync) -> Vec<R> {
     let threads = env::var("NUM_JOBS").ok().and_then(|jobs| jobs.parse().ok()).unwrap_or(1);
     let (queue, results) = (Mutex::new(items.iter()), Mutex::new(BTreeMap::new()));

@@ -1,5 +1,5 @@
-//! `cargo bench`: every operation in every variant, first checked, at the shapes of the presets. Criterion keeps the
-//! figures in target/criterion and compares them with those of the last run.
+//! `cargo bench`: checks and measures every operation in every variant at the shapes of the presets. Criterion stores the
+//! figures in target/criterion and compares them with those of the previous run.
 //!
 //!     cargo bench -- conv_lif_forward           one operation
 //!     ADALI_BENCH_DEVICE=cuda cargo bench       on the first NVIDIA GPU instead of the CPU
@@ -16,10 +16,10 @@ use criterion::{BenchmarkId, Criterion};
 use std::cell::{LazyCell, RefCell};
 use std::time::Duration;
 
-/// Samples of the shapes on the CPU, and share of neuron-steps that spike.
+/// Samples per shape on the CPU, and share of neuron-steps that spike.
 const CPU_BATCH: usize = 8;
 const FIRING_RATE: f64 = 0.1;
-/// Enough to find out whether a device has an operation.
+/// Large enough to find out whether a device has an operation.
 const SMALL: LayerShape = LayerShape::conv(2, 2, 32, 4, 32);
 
 fn main() -> Result<()> {
@@ -46,7 +46,7 @@ fn measure<B: Backend>(criterion: &mut Criterion, backend: &B, batch: Option<usi
     names.into_iter().try_for_each(|name| variants(criterion, backend, name, batch))
 }
 
-/// Measures an operation's variants; tensors are drawn and results checked only where criterion wants the figure.
+/// Measures an operation's variants; tensors are drawn and results checked only if criterion requests the figure.
 fn variants<B: Backend>(criterion: &mut Criterion, backend: &B, name: &str, batch: Option<usize>) -> Result<()> {
     let operations: Vec<_> = Operation::all().into_iter().filter(|operation| operation.name() == name).collect();
     if Copies::new(backend, SMALL, &operations, FIRING_RATE, 1)?.ready(operations[0])?.is_none() {

@@ -1,12 +1,12 @@
-//! Reads a recording of an event camera and counts its events by time.
+//! Reads an event-camera recording and counts its events over time.
 //!
-//!     cargo run --release --example events -- RECORDING        # default: a recording of the tests
+//!     cargo run --release --example events -- RECORDING        # default: a recording from the tests
 
 use adali::data::events::open;
 use adali::data::events::options::ReadOptions;
 use std::path::PathBuf;
 
-/// Microseconds of one line.
+/// Microseconds per line.
 const PIECE: u64 = 10_000;
 
 fn main() -> anyhow::Result<()> {

@@ -1,4 +1,4 @@
-//! Classifies an own image with a trained network.
+//! Classifies an image of your own with a trained network.
 //!
 //!     cargo run --release -- train --out runs/digits
 //!     cargo run --release --example predict -- runs/digits
@@ -25,7 +25,7 @@ fn main() -> anyhow::Result<()> {
     let run = std::env::args().nth(1).context("usage: predict RUN-FOLDER")?;
     let checkpoint = open_model(&Path::new(&run).join("model.safetensors"))?;
     let config = checkpoint.config()?;
-    // The data set knows the classes and how bytes become input values.
+    // The data set defines the classes and how bytes become input values.
     let data = load(config.data.source, config.data.dir.as_deref())?;
     let mut model = Model::new(Cpu, &config.network, config.plan(&data)?, 1, config.seed)?;
     load_model(&checkpoint, &mut model)?;

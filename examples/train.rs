@@ -1,4 +1,4 @@
-//! Trains an own network on the built-in digits and leaves a run folder, as `adali train` does.
+//! Trains a custom network on the built-in digits and leaves a run folder, as `adali train` does.
 //!
 //!     cargo run --release --example train -- FOLDER        # default: runs/example
 
@@ -10,7 +10,7 @@ use adali::train::{Outcome, Session, Trainer};
 use adali::{Config, Cpu, DataSource};
 use std::sync::atomic::AtomicBool;
 
-/// As in a file for `adali train --network`; docs/configuration.md lists every key.
+/// The same format as a file for `adali train --network`; docs/configuration.md lists every key.
 const NETWORK: &str = "
     steps = 4
     input = \"direct\"

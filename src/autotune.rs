@@ -1,15 +1,15 @@
-//! From the histogram of membrane potentials to AdaLi's bounds.
+//! Sets AdaLi's bounds from histograms of membrane potentials.
 //!
-//! The paper states that the bounds can be "automatically determined from the distribution of membrane
-//! potentials"; the rule here is \[ours\]. Over `z = (H - theta)/theta` before the reset, all steps, sampled
-//! mini-batches, with `r` the share of `z >= 0` and `p` the target share inside the window:
+//! The paper states that the bounds can be "automatically determined from the distribution of membrane potentials"; the rule
+//! here is \[ours\]. `z = (H - theta)/theta` is taken before the reset, over all steps of sampled mini-batches; `r` is the
+//! share of `z >= 0` and `p` the target share inside the window:
 //!
 //! ```text
 //! L* = -Q((1-r)(1-p))        R* = Q((1-r) + r p)        Q: quantile, linear inside a bin
 //! L <- clamp(exp((1-m) ln L + m ln L*), floor, ceiling), likewise R
 //! ```
 //!
-//! In a layer that is dead or saturated, `p` is at least 0.9 and the side without samples follows the schedule.
+//! In a dead or saturated layer, `p` is at least 0.9 and the side without samples follows the schedule.
 
 mod flag;
 mod mode;
@@ -22,15 +22,15 @@ pub use mode::BoundsMode;
 use serde::{Deserialize, Serialize};
 pub use tuning::Tuning;
 
-/// Below this firing share a layer is dead; above one minus it, saturated.
+/// A layer that fires less than this share is dead; one that fires more than one minus this is saturated.
 const SILENT_SHARE: f64 = 0.001;
-/// Such a layer's target share inside: a neuron outside learns nothing, and almost all have to move.
+/// Target share inside for such a layer: a neuron outside learns nothing, and almost all have to move.
 const SILENT_TARGET: f64 = 0.9;
-/// A side with fewer samples tells too little for a quantile.
+/// With fewer samples than this, a side is too thin for a quantile.
 const THIN_COUNT: u64 = 1000;
 const THIN_SHARE: f64 = 0.001;
 
-/// AdaLi's bounds as they are configured.
+/// AdaLi's bounds as configured.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BoundsSpec {
@@ -40,9 +40,9 @@ pub struct BoundsSpec {
     pub left: [f64; 2],
     /// `[W0, W1]` of the right bound.
     pub right: [f64; 2],
-    /// Weight of the left side; the right side's is `1 - alpha`.
+    /// Weight of the left side; the right side has `1 - alpha`.
     pub alpha: f64,
-    /// `[p0, p1]`: target share of potentials inside the window, moving as the log schedule does.
+    /// `[p0, p1]`: target share of potentials inside the window, which moves like the log schedule.
     pub target: [f64; 2],
     /// `m`: how far one update moves the bounds, in `(0, 1]`.
     pub momentum: f64,
@@ -50,17 +50,17 @@ pub struct BoundsSpec {
     pub floor: f64,
     /// Largest automatic bound.
     pub ceiling: f64,
-    /// `[W0, W1]`: scales both sides' weights so that, over evenly spread potentials, the mean square of the slope is that
-    /// of a width following the log schedule. A control, for what the widths do beside that.
+    /// `[W0, W1]`: scales both sides' weights so that, for evenly spread potentials, the mean square of the slope is that of
+    /// a width following the log schedule. A control for what else the widths do.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gain: Option<[f64; 2]>,
-    /// Evaluate the schedule at every step (fractional epochs), not only once an epoch.
+    /// Evaluate the schedule at every step (fractional epochs), not only once per epoch.
     pub per_step: bool,
     /// Steps between automatic updates; 0 updates at the end of every epoch.
     pub update_every: u32,
-    /// A histogram and bounds for every channel, not only for every layer.
+    /// One histogram and one set of bounds per channel, not per layer.
     pub per_channel: bool,
-    /// Every layer's bounds follow the counts of all layers together: one window for the network.
+    /// All layers share one window, which follows the counts of all layers together.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub pooled: bool,
 }
@@ -121,7 +121,7 @@ impl BoundsSpec {
         Ok(())
     }
 
-    /// What moves the bounds, in a few words: `log schedule`, or the mode's name.
+    /// A short description of what moves the bounds: `log schedule`, or the mode's name.
     pub fn in_words(&self) -> String {
         match self.mode {
             BoundsMode::Manual => format!("{} schedule", self.schedule.name()),
@@ -138,7 +138,7 @@ impl BoundsSpec {
         Bounds::new(left, right, alpha)
     }
 
-    /// Bounds with the weights scaled as `gain` says at a (fractional) epoch.
+    /// Bounds with the weights scaled by `gain` at a (fractional) epoch.
     pub fn with_gain(&self, bounds: Bounds, epoch: f64, epochs: f64) -> Bounds {
         let Some([first, last]) = self.gain else { return bounds };
         let [l, r, a, b] = [bounds.left, bounds.right, bounds.alpha, bounds.beta].map(f64::from);
@@ -152,7 +152,7 @@ impl BoundsSpec {
         Schedule::Log.at(self.target[0], self.target[1], epoch, epochs)
     }
 
-    /// What a histogram shows to be wrong, whatever sets the bounds.
+    /// What is wrong according to a histogram, whatever sets the bounds.
     pub fn diagnose(&self, histogram: &Histogram) -> Option<Flag> {
         let rate = histogram.firing_rate();
         if histogram.total() == 0 {
@@ -170,8 +170,8 @@ impl BoundsSpec {
 
     /// New bounds for one layer (or channel) from its histogram.
     ///
-    /// `previous` are the bounds to move from, or `None` at the start, where the histogram's are taken whole;
-    /// `scheduled` stands in for what the histogram cannot tell; `target` is the share wanted inside.
+    /// `previous` are the bounds to move from, or `None` at the start, where the histogram's bounds are adopted in full;
+    /// `scheduled` replaces what the histogram cannot tell; `target` is the share wanted inside.
     pub fn tune(
         &self,
         histogram: &Histogram,
@@ -276,17 +276,17 @@ mod tests {
 
     #[test]
     fn the_failure_table_row_by_row() {
-        // Nothing sampled: keep the bounds, say so.
+        // Nothing sampled: keep the bounds and report it.
         let kept = Bounds::new(0.7, 0.6, 0.5);
         let empty = Histogram::default();
         assert_eq!(
             spec(BoundsMode::AutoTrack).tune(&empty, Some(kept), SCHEDULED, 0.4),
             (kept, vec![Flag::NotSampled])
         );
-        // No spikes: nearly all inside, and the right side follows the schedule.
+        // No spikes: nearly all potentials inside, and the right side follows the schedule.
         let (b, flags) = tune(uniform(-2.0, 0.0, 10_000).collect());
         assert!((b.left - 1.8).abs() < 0.01 && b.right == SCHEDULED.right && flags == [Flag::Dead], "{b:?} {flags:?}");
-        // All spikes: the left side does.
+        // Only spikes: the left side follows the schedule.
         let (b, flags) = tune(uniform(0.0, 2.0, 10_000).collect());
         assert!((b.right - 1.8).abs() < 0.01 && b.left == SCHEDULED.left, "{b:?}");
         assert_eq!(flags, [Flag::Saturated]);
@@ -336,7 +336,7 @@ mod tests {
         }
     }
 
-    /// Over evenly spread potentials, mean g² is `alpha²/L + beta²/R` times their density.
+    /// For evenly spread potentials, mean g² is `alpha²/L + beta²/R` times their density.
     #[test]
     fn a_gain_sets_the_mean_square_of_the_slope() {
         let square = |b: Bounds| (b.alpha * b.alpha / b.left + b.beta * b.beta / b.right) as f64;
@@ -362,7 +362,7 @@ mod tests {
         assert_eq!(cases, 3 * 2 * 3);
     }
 
-    /// Evenly spread potentials of half width 2: the deviation is 2/sqrt(3), and p = 0.4 is 0.8 either side.
+    /// Evenly spread potentials of half width 2: the standard deviation is 2/sqrt(3), and p = 0.4 gives 0.8 on either side.
     #[test]
     fn auto_std_gives_the_quantiles_width_where_potentials_are_spread_evenly() {
         let mut h = Histogram::default();

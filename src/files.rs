@@ -1,4 +1,4 @@
-//! Files that are written whole or not at all and read within limits, and folders that one process writes at a time.
+//! Files written completely or not at all and read within limits, and folders that one process writes at a time.
 
 pub mod lock;
 pub mod output;
@@ -12,9 +12,9 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::path::Path;
 use tempfile::NamedTempFile;
 
-/// What the names of our own hidden files and folders begin with.
+/// Prefix of the names of our own hidden files and folders.
 const HIDDEN: &str = ".adali.";
-/// What the names of temporary files end with.
+/// Suffix of the names of temporary files.
 const TEMPORARY: &str = ".tmp";
 
 /// Writes `bytes` to `path`, as [`write_whole_with`] does.
@@ -22,11 +22,11 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     write_whole_with(path, |out| Ok(out.write_all(bytes)?))
 }
 
-/// Has `fill` write to `path`: to a temporary file of its own in the same folder, synced, then renamed. Whatever happens,
-/// `path` holds the old bytes or the new ones.
+/// Lets `fill` write to `path`: to a temporary file in the same folder, which is synced and then renamed. Whatever happens,
+/// `path` holds either the old bytes or the new ones.
 ///
 /// # Errors
-/// Those of `fill`, and what hinders the writing, with the path's name.
+/// Those of `fill`, and failures to write, with the path's name.
 pub fn write_whole_with(path: &Path, fill: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
     if path.file_name().is_none() {
         bail_input!("{} does not name a file that could be written", path.display());
@@ -39,12 +39,12 @@ pub fn write_whole_with(path: &Path, fill: impl FnOnce(&mut dyn Write) -> Result
     written.map_err(|error| cannot_write(path, error))
 }
 
-/// An error of a writing, with the path's name where it is the file's.
+/// An error while writing, with the path's name if it is about the file.
 fn cannot_write(path: &Path, error: anyhow::Error) -> anyhow::Error {
     if error.is::<io::Error>() { error.context(format!("cannot write {}", path.display())) } else { error }
 }
 
-/// A temporary file for `path`, which holds on the disk what `fill` has written.
+/// A temporary file for `path` that holds on disk what `fill` has written.
 fn filled(path: &Path, fill: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<NamedTempFile> {
     let mut temporary = temporary_in(folder_of(path))?;
     fill(&mut temporary)?;
@@ -52,32 +52,32 @@ fn filled(path: &Path, fill: impl FnOnce(&mut dyn Write) -> Result<()>) -> Resul
     Ok(temporary)
 }
 
-/// A temporary file that no other process uses; it goes when it is dropped.
+/// A temporary file that no other process uses; removed when dropped.
 fn temporary_in(folder: &Path) -> io::Result<NamedTempFile> {
     let mut builder = tempfile::Builder::new();
     builder.prefix(HIDDEN).suffix(TEMPORARY);
-    // As any new file, not for its owner alone.
+    // Permissions like any new file's, not only for the owner.
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
     builder.tempfile_in(folder)
 }
 
-/// A rename lasts only once its folder is synced.
+/// Syncs a folder: only then is a rename durable.
 fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
-/// The folder that `path` lies in.
+/// The folder that contains `path`.
 fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Bytes of a configuration, a network, a plan, a list of trials, or a benchmark.
+/// The most bytes of a configuration, a network, a plan, a list of trials, or a benchmark.
 pub const MOST_SETTINGS: u64 = 1 << 20;
-/// Bytes of what the program writes as text itself: metrics of a hundred thousand epochs.
+/// The most bytes of text that the program itself writes: metrics of a hundred thousand epochs.
 pub const MOST_RECORDS: u64 = 1 << 28;
 
-/// Opens a regular file: nothing that waits, as a pipe does, or never ends, as a device does.
+/// Opens a regular file: nothing that blocks, like a pipe, or never ends, like a device.
 ///
 /// # Errors
 /// An [`InputError`](crate::error::InputError) when there is no such file or it cannot be opened.
@@ -87,7 +87,7 @@ pub fn open_regular(path: &Path) -> Result<File> {
         ErrorKind::NotFound => input_error!("{shown} does not exist"),
         _ => input_error!("{shown} cannot be read: {error}"),
     };
-    // Before it is opened, since opening a pipe waits; and after, since it may have become another.
+    // Before opening, since opening a pipe blocks; and after, since the file may have been replaced.
     let kind = fs::metadata(path).map_err(refused)?;
     let file = if kind.is_file() { Some(File::open(path).map_err(refused)?) } else { None };
     match file {
@@ -97,7 +97,7 @@ pub fn open_regular(path: &Path) -> Result<File> {
     }
 }
 
-/// Opens a regular file of at most `most` bytes, and says how many it has.
+/// Opens a regular file of at most `most` bytes and returns its length as well.
 ///
 /// # Errors
 /// An [`InputError`](crate::error::InputError) when there is no such file, or it is larger.
@@ -118,7 +118,7 @@ fn too_large(path: &Path, found: u64, most: u64) -> Result<()> {
 /// The bytes of a regular file of at most `most` bytes.
 ///
 /// # Errors
-/// An [`InputError`](crate::error::InputError) when there is no such file, it is larger, or memory does not hold it.
+/// An [`InputError`](crate::error::InputError) when there is no such file, it is larger, or it does not fit in memory.
 pub fn read_bytes(path: &Path, most: u64) -> Result<Vec<u8>> {
     let shown = path.display();
     let (file, length) = open_limited(path, most)?;
@@ -132,7 +132,7 @@ pub fn read_bytes(path: &Path, most: u64) -> Result<Vec<u8>> {
 /// An empty vector with room for the `length` bytes of the file `name`.
 ///
 /// # Errors
-/// An [`InputError`](crate::error::InputError) when memory does not hold them.
+/// An [`InputError`](crate::error::InputError) when they do not fit in memory.
 pub fn room(length: u64, name: &dyn std::fmt::Display) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let length = usize::try_from(length).unwrap_or(usize::MAX);
@@ -143,7 +143,7 @@ pub fn room(length: u64, name: &dyn std::fmt::Display) -> Result<Vec<u8>> {
 /// The text of a regular file of at most `most` bytes, in UTF-8.
 ///
 /// # Errors
-/// As [`read_bytes`], or when the bytes are no text in UTF-8.
+/// As [`read_bytes`], or when the bytes are not UTF-8 text.
 pub fn read_text(path: &Path, most: u64) -> Result<String> {
     String::from_utf8(read_bytes(path, most)?).map_err(|error| {
         let place = error.utf8_error().valid_up_to();

@@ -31,7 +31,7 @@ impl Histogram {
             self.non_finite += 1;
             return;
         }
-        // Scaling by a power of two is exact, so z = 0 opens bin BINS/2 and no negative z falls into it.
+        // Scaling by a power of two is exact, so z = 0 is the lower edge of bin BINS/2 and no negative z falls into it.
         let bin = (z * BINS_PER_UNIT as f32).floor() + (BINS / 2) as f32;
         if bin < 0.0 {
             self.underflow += 1;
@@ -89,10 +89,10 @@ impl Histogram {
         count as f64 + part
     }
 
-    /// Standard deviation of `z`, a bin's samples at its centre and those beyond the range at its ends; 0 when nothing was
-    /// sampled.
+    /// Standard deviation of `z`, with a bin's samples at its centre and those beyond the range at its ends; 0 when nothing
+    /// was sampled.
     pub fn deviation(&self) -> f64 {
-        // In halves of a bin from the threshold: the sums are whole numbers.
+        // In half bins from the threshold, so that the sums are whole numbers.
         let halves = |bin: usize| 2 * bin as i64 + 1 - BINS as i64;
         let ends = [(-(BINS as i64), self.underflow), (BINS as i64, self.overflow)];
         let bins = self.bins.iter().enumerate().map(|(bin, &count)| (halves(bin), count));

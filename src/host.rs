@@ -1,4 +1,4 @@
-//! The memory of this process: what can still be had, and large vectors, whose allocation fails as an error, not an abort.
+//! This process's memory: how much is available, and large vectors whose allocation fails with an error, not an abort.
 
 mod available;
 
@@ -8,14 +8,14 @@ use std::path::Path;
 
 pub use available::Limit;
 
-/// Bytes of memory that this process can still have, and what limits them; `None` where the system does not say.
+/// Bytes of memory still available to this process, and what limits them; `None` if the system does not say.
 pub fn available() -> Option<(usize, Limit)> {
     available::available(Path::new("/"))
 }
 
-/// Starts the program anew where its addresses are limited (`ulimit -v`) and glibc does not know yet to keep to one arena.
-/// Otherwise each thread has it set 64 MB of addresses aside, and where these do not fit, it tries again at every small
-/// allocation and leaves nothing for those of other threads. It looks at the variable when a program starts, and only then.
+/// Restarts the program if its address space is limited (`ulimit -v`) and glibc has not been told to keep to one arena.
+/// Otherwise glibc sets 64 MB of addresses aside for each thread; where these do not fit, it tries again at every small
+/// allocation and leaves nothing for those of other threads. It reads the variable only when a program starts.
 #[cfg(target_os = "linux")]
 pub fn keep_to_one_arena() {
     use std::os::unix::process::CommandExt;
@@ -25,12 +25,12 @@ pub fn keep_to_one_arena() {
     }
     let mut words = std::env::args_os();
     if let (Ok(program), Some(name)) = (std::env::current_exe(), words.next()) {
-        // It returns only where it fails; then things stay as they are.
+        // Returns only if it fails; then things stay as they are.
         let _ = std::process::Command::new(program).arg0(name).args(words).env(VARIABLE, "1").exec();
     }
 }
 
-/// That so many bytes can be had; `what` begins the message, as "the frames take".
+/// Checks that so many bytes are available; `what` begins the message, such as "the frames take".
 ///
 /// # Errors
 /// An [`InputError`](crate::error::InputError) that names what limits the memory.
@@ -45,7 +45,7 @@ pub fn ensure_room(bytes: usize, what: &str) -> Result<()> {
     }
 }
 
-/// How much memory is left, as a part of a sentence.
+/// How much memory is left, as part of a sentence.
 pub fn left() -> String {
     match available() {
         Some((bytes, limit)) => format!("{:.1} MB are left {limit}", bytes as f64 / 1e6),
@@ -63,7 +63,7 @@ pub fn zeros<V: Clone + Default>(len: usize) -> Result<Vec<V>> {
     Ok(values)
 }
 
-/// Makes a vector `len` values long; new ones are zeros.
+/// Resizes a vector to `len` values; new ones are zeros.
 ///
 /// # Errors
 /// As [`zeros`].

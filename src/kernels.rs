@@ -1,5 +1,4 @@
-//! The CUDA kernels in this program, what the compiler said of them, and how many of their threads fit a
-//! multiprocessor.
+//! The CUDA kernels in this program, the compiler's report on them, and how many of their threads fit on a multiprocessor.
 //!
 //! `build.rs` compiles each `kernels/*.cu` to a module and fails if a kernel spills. Without nvcc there are none:
 //! [`COMPILER`] is `None`, [`MODULES`] and [`REPORT`] are empty.
@@ -13,24 +12,24 @@ pub struct Module {
     pub fatbin: &'static [u8],
 }
 
-/// What a kernel takes on one architecture, as ptxas reports it.
+/// A kernel's resources on one architecture, as ptxas reports them.
 pub struct Resources {
     pub kernel: &'static str,
     /// The name of its [`Module`].
     pub module: &'static str,
     /// Compute capability without the dot, such as `80` or `90a`.
     pub arch: &'static str,
-    /// A thread's 32-bit registers.
+    /// 32-bit registers per thread.
     pub registers: u32,
-    /// Bytes a thread keeps in local memory: arrays that are indexed at run time, calls, spills.
+    /// Bytes of local memory per thread: arrays indexed at run time, calls, spills.
     pub stack: u32,
     /// Bytes written to local memory because registers ran out.
     pub spill_stores: u32,
     /// Bytes read back from there.
     pub spill_loads: u32,
-    /// Bytes of static shared memory a block; dynamic shared memory is the launch's choice.
+    /// Bytes of static shared memory per block; the launch chooses the dynamic shared memory.
     pub shared: u32,
-    /// Bytes of constant memory, arguments included; 0 for sm_90 and later, where ptxas says nothing.
+    /// Bytes of constant memory, arguments included; 0 for sm_90 and later, where ptxas does not report it.
     pub constant: u32,
     /// The most threads a block may have (`__launch_bounds__`), if the kernel says so.
     pub threads: Option<u32>,
@@ -43,31 +42,31 @@ pub const ADVICE: &str = "this program was built without nvcc and has no kernels
     `make cuda` fetches nvcc from PyPI into .cuda; then build again (ADALI_REQUIRE_CUDA=1 makes sure)";
 
 impl Resources {
-    /// Bytes of local memory a thread, its stack frame with what is spilled there.
+    /// Bytes of local memory per thread: its stack frame, with what is spilled there.
     pub fn local_bytes(&self) -> u32 {
         self.stack.max(self.spill_stores).max(self.spill_loads)
     }
 
-    /// Occupancy with blocks of the size of the launch bound and `dynamic_shared` bytes more of shared memory.
-    /// `None` if the kernel has no launch bound or the architecture is not among [`Multiprocessor::of`]'s.
+    /// Occupancy with blocks of the launch bound's size and `dynamic_shared` more bytes of shared memory. `None` if the
+    /// kernel has no launch bound or the architecture is unknown to [`Multiprocessor::of`].
     pub fn occupancy(&self, dynamic_shared: u32) -> Option<Occupancy> {
         let multiprocessor = Multiprocessor::of(self.arch)?;
         Some(multiprocessor.occupancy(self.threads?, self.registers, self.shared + dynamic_shared))
     }
 }
 
-/// What one streaming multiprocessor (SM) holds at a time (CUDA programming guide, compute capabilities).
+/// What one streaming multiprocessor (SM) holds at once (CUDA programming guide, compute capabilities).
 #[derive(Clone, Copy, Debug)]
 pub struct Multiprocessor {
     pub max_warps: u32,
     pub max_blocks: u32,
     /// Bytes of shared memory of the SM.
     pub shared: u32,
-    /// The most a block can ask for, in bytes.
+    /// The most bytes that a block can ask for.
     pub shared_per_block: u32,
 }
 
-/// Blocks and warps that a multiprocessor holds at a time.
+/// Blocks and warps that a multiprocessor holds at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Occupancy {
     /// 0 if not even one block fits.
@@ -98,7 +97,7 @@ impl Limit {
 }
 
 impl Occupancy {
-    /// Of the warps that the multiprocessor could hold, those that it does, from 0 to 1.
+    /// The warps that the multiprocessor holds as a fraction of those it could hold, from 0 to 1.
     pub fn fraction(self) -> f64 {
         f64::from(self.warps) / f64::from(self.max_warps)
     }
@@ -107,16 +106,16 @@ impl Occupancy {
 impl Multiprocessor {
     /// Registers of a multiprocessor, and the most that a block can have.
     pub const REGISTERS: u32 = 65536;
-    /// A warp's registers come in units of this many.
+    /// A warp's registers are allocated in units of this many.
     const REGISTER_UNIT: u32 = 256;
-    /// A multiprocessor is four parts; each has a fourth of the registers, and a warp lives in one.
+    /// A multiprocessor has four parts; each has a quarter of the registers, and a warp lives in one.
     const PARTS: u32 = 4;
-    /// A block's shared memory comes in units of this many bytes,
+    /// A block's shared memory is allocated in units of this many bytes.
     const SHARED_UNIT: u32 = 128;
-    /// and the system takes this many bytes of its own.
+    /// Bytes of shared memory that the system takes for itself, per block.
     const SHARED_RESERVED: u32 = 1024;
 
-    /// That of an architecture such as `90` or `90a`; `None` for those not known here.
+    /// The multiprocessor of an architecture such as `90` or `90a`; `None` if it is not known here.
     pub fn of(arch: &str) -> Option<Multiprocessor> {
         let (max_warps, max_blocks, kilobytes) = match arch.trim_end_matches(|c: char| c.is_ascii_lowercase()) {
             "80" => (64, 32, 164),
@@ -130,12 +129,12 @@ impl Multiprocessor {
         Some(Multiprocessor { max_warps, max_blocks, shared, shared_per_block: shared - Self::SHARED_RESERVED })
     }
 
-    /// Blocks of `threads` threads with `registers` registers each and `shared` bytes of shared memory a block that
-    /// one multiprocessor holds at a time.
+    /// How many blocks one multiprocessor holds at once, each of `threads` threads with `registers` registers and of
+    /// `shared` bytes of shared memory.
     pub fn occupancy(self, threads: u32, registers: u32, shared: u32) -> Occupancy {
         let warps = threads.div_ceil(32).max(1);
         let warp_registers = (registers.max(1) * 32).next_multiple_of(Self::REGISTER_UNIT);
-        // A launch is refused as if every part of the multiprocessor held as many warps as the fullest.
+        // A launch is refused as if every part held as many warps as the fullest.
         let launches = warps.next_multiple_of(Self::PARTS) * warp_registers <= Self::REGISTERS;
         let resident_warps = Self::REGISTERS / Self::PARTS / warp_registers * Self::PARTS;
         let by_registers = if launches { resident_warps / warps } else { 0 };
@@ -202,7 +201,7 @@ mod tests {
         assert_eq!(kernel.occupancy(0), None);
     }
 
-    /// What `build.rs` wrote agrees with itself, and nothing but a naive kernel spills.
+    /// What `build.rs` wrote is consistent, and only naive kernels spill.
     #[test]
     fn report_belongs_to_the_modules() {
         assert!(COMPILER.is_some() || MODULES.is_empty());

@@ -30,8 +30,8 @@
 //! # }
 //! ```
 //!
-//! `examples/` in the repository has whole programs: a training in a run folder with an own network, predictions of a saved
-//! model, and the reading of event-camera recordings.
+//! `examples/` in the repository has complete programs: training a network of your own in a run folder, predicting with a
+//! saved model, and reading event-camera recordings.
 //!
 //! # Where to look
 //!
@@ -47,12 +47,12 @@
 //! | time operations | [`mod@bench`] |
 //! | look up the mathematics | [`neuron`], [`surrogate`], [`autotune`], [`slope_means`] |
 //!
-//! Errors are [`anyhow::Error`]; [`error::InputError`] inside one means that an input was at fault.
+//! Errors are [`anyhow::Error`]; one that contains an [`error::InputError`] means that an input was at fault.
 //!
 //! Imports point one way: `cli → compare → train → network → backend`.
 //!
-//! In these docs **\[paper\]** marks what that article's abstract states, **\[authors\]** what its authors' public
-//! code does, and **\[ours\]** what this project chose.
+//! In these docs, **\[paper\]** marks what the article's abstract states, **\[authors\]** what its authors' public code
+//! does, and **\[ours\]** what this project chose.
 
 pub mod autotune;
 pub mod backend;

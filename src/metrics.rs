@@ -1,4 +1,4 @@
-//! What a training measures: each epoch's line of `metrics.jsonl`, and the epoch that is chosen.
+//! What a training measures: one line per epoch in `metrics.jsonl`, and the epoch that is chosen.
 
 use serde::{Deserialize, Serialize};
 
@@ -16,11 +16,11 @@ pub struct EpochMetrics {
     pub learning_rate: f64,
     /// Mean over the epoch's steps of the gradient's global 2-norm, before clipping.
     pub gradient_norm: f64,
-    /// Training images a second, validation not counted.
+    /// Training images per second, not counting validation.
     pub images_per_second: f64,
-    /// Wall time of the epoch in seconds, validation counted.
+    /// Wall time of the epoch in seconds, including validation.
     pub seconds: f64,
-    /// One for each spiking layer, from the epoch's sampled steps.
+    /// One per spiking layer, from the epoch's sampled steps.
     pub layers: Vec<LayerMetrics>,
 }
 
@@ -29,24 +29,24 @@ pub struct EpochMetrics {
 pub struct LayerMetrics {
     /// The layer's name, such as `layers.3`.
     pub name: String,
-    /// AdaLi's bounds in the epoch, in units of the threshold; means over channels; absent for other surrogates.
+    /// AdaLi's bounds during the epoch, in units of the threshold; means over channels; absent for other surrogates.
     pub bounds: Option<BoundsMetrics>,
     /// Share of neuron-steps that spike.
     pub firing_rate: f64,
     /// Share of neuron-steps whose membrane lies inside the window; absent for other surrogates.
     pub inside: Option<f64>,
-    /// Mean over the potentials of the surrogate's slope `g_z` (of `z = (H - theta)/theta`), from their histogram, with the
-    /// bounds above; absent where none was counted.
+    /// Mean over the potentials of the surrogate's slope `g_z` (of `z = (H - theta)/theta`), from their histogram and the
+    /// bounds above; absent if none were counted.
     #[serde(default)]
     pub mean_slope: Option<f64>,
     /// Mean of the slope's square.
     #[serde(default)]
     pub mean_square_slope: Option<f64>,
-    /// What the histogram shows to be wrong, such as `dead`; see [`crate::autotune::Flag`].
+    /// What is wrong according to the histogram, such as `dead`; see [`crate::autotune::Flag`].
     pub flags: Vec<String>,
 }
 
-/// AdaLi's bounds as they are reported.
+/// AdaLi's bounds as reported.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BoundsMetrics {
     pub left: f64,
@@ -64,13 +64,13 @@ pub struct Best {
 }
 
 impl Best {
-    /// Whether this epoch is chosen over an `earlier` one: it is more accurate, or as accurate at a lower loss.
+    /// Whether this epoch is preferred to an `earlier` one: it is more accurate, or as accurate at a lower loss.
     pub fn beats(&self, earlier: &Self) -> bool {
         self.accuracy > earlier.accuracy || (self.accuracy == earlier.accuracy && self.loss < earlier.loss)
     }
 }
 
-/// The middle value, the upper one of two; `None` where there is none.
+/// The median, the upper of two middle values; `None` if there are no values.
 pub fn median(values: &[f64]) -> Option<f64> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);

@@ -37,7 +37,7 @@ pub enum ResetKind {
     Hard,
 }
 
-/// A neuron as it is configured.
+/// A neuron as configured.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct NeuronSpec {
@@ -49,7 +49,7 @@ pub struct NeuronSpec {
     /// Firing threshold `theta`, above 0.
     pub threshold: f32,
     pub reset: ResetKind,
-    /// Where a hard reset leaves the membrane; below the threshold.
+    /// The membrane after a hard reset; below the threshold.
     pub v_reset: f32,
     /// Treat the reset as a constant in the backward pass.
     pub detach_reset: bool,
@@ -70,7 +70,7 @@ impl Default for NeuronSpec {
 }
 
 impl NeuronSpec {
-    /// The neuron's constants, or what is wrong with them.
+    /// The neuron's constants, or an error that says what is wrong with them.
     pub fn neuron(&self) -> anyhow::Result<Neuron> {
         if !(self.threshold > 0.0 && self.threshold.is_finite()) {
             crate::bail_input!("neuron threshold {} must be a finite number above 0", self.threshold);
@@ -99,9 +99,9 @@ impl NeuronSpec {
 /// A neuron's constants.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Neuron {
-    /// `lambda`: what a step leaves of the membrane.
+    /// `lambda`: the share of the membrane that remains after a step.
     pub leak: f32,
-    /// `kappa`: what the input current is scaled by.
+    /// `kappa`: the factor of the input current.
     pub gain: f32,
     /// `theta`.
     pub threshold: f32,

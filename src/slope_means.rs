@@ -1,10 +1,10 @@
-//! How steep a surrogate is on average where the membrane potentials lie: means of the slope `g_z` over
-//! `z = (H - theta)/theta`, from histograms of `z`.
+//! How steep a surrogate is on average at the membrane potentials: means of the slope `g_z` over `z = (H - theta)/theta`,
+//! from histograms of `z`.
 
 use crate::histogram::{BINS, Histogram, RANGE};
 use crate::surrogate::{Bounds, Formula, Surrogate, match_slope};
 
-/// Means over counted potentials, without unit: `g_z` is per threshold.
+/// Means over counted potentials, dimensionless: `g_z` is per threshold.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SlopeMeans {
     /// Mean of `g_z`.
@@ -14,9 +14,9 @@ pub struct SlopeMeans {
 }
 
 impl SlopeMeans {
-    /// Over all `histograms`. `bounds` are those of each histogram, or one for all; only AdaLi has a use for them, the
-    /// rectangle's are its own. A window takes its share of each bin; another slope counts at a bin's centre. Potentials
-    /// beyond the histogram's range count at its ends. `None` where nothing was counted.
+    /// Means over all `histograms`. `bounds` are those of each histogram, or one for all; only AdaLi uses them, since the
+    /// rectangle has its own. A window takes its share of each bin; other slopes are evaluated at a bin's centre. Potentials
+    /// beyond the histogram's range count at its ends. `None` if nothing was counted.
     pub fn over(surrogate: &Surrogate, bounds: &[Bounds], histograms: &[Histogram]) -> Option<Self> {
         let count: u64 = histograms.iter().map(Histogram::total).sum();
         let (mut sum, mut squares) = (0.0, 0.0);
@@ -71,7 +71,7 @@ mod tests {
     use crate::histogram::tests::{histogram, uniform};
     use crate::surrogate::SurrogateKind;
 
-    /// `g_z(z)`: a window as it is defined, a formula as `surrogate.rs` has it.
+    /// `g_z(z)`: a window by its definition, a formula as in `surrogate.rs`.
     fn slope(kind: SurrogateKind, k: f64, bounds: &Bounds, z: f64) -> f64 {
         let b = bounds;
         let window = |left: f32, right: f32, alpha: f32, beta: f32| match z {
@@ -103,7 +103,7 @@ mod tests {
                         let values = samples.iter().map(|&z| slope(kind, k, &bounds, z as f64));
                         let (sum, squares) = values.fold((0.0, 0.0), |(a, b), g| (a + g, b + g * g));
                         let want = [sum / samples.len() as f64, squares / samples.len() as f64];
-                        // Within a bin the samples are even, but for the two bins that the range cuts.
+                        // Samples are even within a bin, except for the two bins that the range cuts.
                         for (got, want) in [got.mean, got.mean_square].into_iter().zip(want) {
                             let close = 0.02 * want + 0.002 * want.max(1.0);
                             assert!((got - want).abs() < close, "{kind:?} {k} {bounds:?} {low} {high}: {got} {want}");

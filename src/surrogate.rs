@@ -49,7 +49,7 @@ impl SurrogateKind {
         }
     }
 
-    /// The usual sharpness `k`, where the slope is a formula.
+    /// The usual sharpness `k`, if the slope is a formula.
     pub fn usual_sharpness(self) -> Option<f32> {
         match self {
             Self::Adali | Self::Rectangle => None,
@@ -65,7 +65,7 @@ impl SurrogateKind {
 #[serde(deny_unknown_fields)]
 pub struct Surrogate {
     pub kind: SurrogateKind,
-    /// `k`, if not the usual one; adali and rectangle have none.
+    /// `k`, unless it is the usual one; adali and rectangle have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sharpness: Option<f32>,
 }
@@ -76,7 +76,7 @@ impl Surrogate {
         Self { kind, sharpness: None }
     }
 
-    /// Whether the backward pass needs the membrane itself; otherwise the spike and window bits say it all.
+    /// Whether the backward pass needs the membrane itself; otherwise the spike and window bits suffice.
     pub fn needs_membrane(&self) -> bool {
         !matches!(self.kind, SurrogateKind::Adali | SurrogateKind::Rectangle)
     }
@@ -110,7 +110,7 @@ pub enum Slope {
     Softsign(Softsign),
 }
 
-/// A `match` over a [`Slope`] with one arm for all formulas, which is compiled for each of them.
+/// A `match` over a [`Slope`] with one arm for all formulas, compiled separately for each of them.
 macro_rules! match_slope {
     ($slope:expr, Window => $window:expr, $formula:ident => $body:expr) => {
         match $slope {
@@ -125,7 +125,7 @@ macro_rules! match_slope {
 pub(crate) use match_slope;
 
 impl Slope {
-    /// `g(H)` at `d = H - theta`; `None` where bounds decide it.
+    /// `g(H)` at `d = H - theta`; `None` if it depends on the bounds.
     pub fn at(self, d: f32) -> Option<f32> {
         match_slope!(self, Window => None, formula => Some(formula.at(d)))
     }
@@ -136,7 +136,7 @@ impl Slope {
     }
 }
 
-/// Constants of a formula: its value at the threshold and what scales the distance from it, each where it has one.
+/// Constants of a formula: its value at the threshold and the factor of the distance from it, if it has them.
 #[derive(Clone, Copy, Debug)]
 pub struct SlopeConstants {
     pub height: f32,

@@ -12,9 +12,9 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
-/// A safetensors file whose header was checked against its length.
+/// A safetensors file whose header has been checked against its length.
 pub struct TensorFile<'a> {
-    /// For errors.
+    /// For error messages.
     pub name: Cow<'a, str>,
     header: Metadata,
     data: Data<'a>,
@@ -27,23 +27,23 @@ enum Data<'a> {
     File(File, u64),
 }
 
-/// No header is longer: that of a network of a thousand layers has less than a tenth of it.
+/// The longest header accepted: a network of a thousand layers needs less than a tenth of it.
 const LONGEST_HEADER: u64 = 1 << 23;
-/// Bytes of a tensor that are in memory at a time where it is read in pieces.
+/// Bytes of a tensor held in memory at a time when it is read in pieces.
 const PIECE: usize = 1 << 20;
 
 impl<'a> TensorFile<'a> {
-    /// As `SafeTensors::deserialize`, which adds offsets from the file without a check and so can overflow.
+    /// Like `SafeTensors::deserialize`, which adds offsets from the file unchecked and so can overflow.
     pub fn open(bytes: &'a [u8], name: &'a str) -> Result<Self> {
         let mut rest = bytes;
         let header = read_header(&mut rest, bytes.len() as u64, name)?;
         Ok(Self { name: name.into(), header, data: Data::Bytes(rest) })
     }
 
-    /// Opens a regular file of at most `most` bytes; its tensors stay there until they are asked for.
+    /// Opens a regular file of at most `most` bytes; its tensors stay there until they are requested.
     ///
     /// # Errors
-    /// An [`InputError`](crate::error::InputError) where it is no such file, or its header and its length differ.
+    /// An [`InputError`](crate::error::InputError) if it is not such a file, or its header and its length disagree.
     pub fn open_file(path: &Path, most: u64) -> Result<Self> {
         let name = path.display().to_string();
         let (mut file, length) = open_limited(path, most)?;
@@ -154,7 +154,7 @@ impl<'a> TensorFile<'a> {
     }
 }
 
-/// What [`Tensors::describe`] wrote into a file, of which the header alone is read.
+/// What [`Tensors::describe`] wrote into a file; only the header is read.
 ///
 /// # Errors
 /// As [`TensorFile::open_file`].
@@ -203,7 +203,7 @@ pub trait Element: Pod + Default {
     const DTYPE: Dtype;
 }
 
-/// Values are written and read as they lie in memory.
+/// Values are written and read as they are laid out in memory.
 const _: () = assert!(cfg!(target_endian = "little"), "safetensors files are little-endian");
 
 impl Element for u8 {
@@ -218,11 +218,11 @@ impl Element for i64 {
     const DTYPE: Dtype = Dtype::I64;
 }
 
-/// All our metadata stand under one key as JSON: a map of several keys would be written in random order.
+/// All our metadata is under one key as JSON: a map with several keys would be written in random order.
 const METADATA_KEY: &str = "adali";
 
-/// Named tensors and descriptions on their way to a file. A tensor's values are asked for when it is written, and then
-/// dropped: one is in memory at a time.
+/// Named tensors and descriptions to be written to a file. A tensor's values are requested when it is written and then
+/// dropped, so that only one is in memory at a time.
 #[derive(Default)]
 pub struct Tensors<'a> {
     entries: Vec<Entry<'a>>,
@@ -240,7 +240,7 @@ struct Entry<'a> {
 }
 
 impl<'a> Tensors<'a> {
-    /// Adds a tensor, whose values `read` will return.
+    /// Adds a tensor whose values `read` will return.
     pub fn push<V: Element, R: AsRef<[V]>>(
         &mut self,
         name: impl Into<String>,
@@ -263,7 +263,7 @@ impl<'a> Tensors<'a> {
         self.descriptions.insert(key.into(), value.into());
     }
 
-    /// Writes the file, in the order and with the bytes of `safetensors::serialize`: the same for the same content.
+    /// Writes the file with the order and bytes of `safetensors::serialize`: the same for the same content.
     pub fn write(mut self, out: &mut dyn Write) -> Result<()> {
         self.entries.sort_by(|a, b| b.dtype.cmp(&a.dtype).then_with(|| a.name.cmp(&b.name)));
         let mut end = 0;
@@ -288,7 +288,7 @@ mod tests {
     use safetensors::tensor::TensorView;
     use std::fs;
 
-    /// Files of a terabyte that hold nothing behind their first bytes: none is read beyond its header.
+    /// Files that claim a terabyte but hold nothing after their first bytes: none is read beyond its header.
     #[test]
     fn claims_are_refused_before_anything_is_read() {
         let home = tempfile::TempDir::new().unwrap();
@@ -311,7 +311,7 @@ mod tests {
         }
     }
 
-    /// Names in no order, of all types, one of them empty.
+    /// Names in no particular order, of all types, one of them empty.
     fn some() -> Vec<(&'static str, Dtype, Vec<usize>, Vec<u8>)> {
         let mut all = Vec::new();
         for (i, name) in

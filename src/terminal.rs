@@ -1,9 +1,9 @@
-//! Text on its way to a terminal: what came from a file, a name or a command line cannot command it.
+//! Text for a terminal: nothing from a file, a name or a command line can control the terminal.
 
 use std::ffi::OsStr;
 use std::fmt::Write;
 
-/// Whether a terminal would act on `c`, or show text in another order or not at all because of it.
+/// Whether a terminal would act on `c`, or reorder or hide text because of it.
 fn commands(c: char) -> bool {
     c.is_control()
         || matches!(c,
@@ -16,7 +16,7 @@ pub fn one_line(text: &str) -> String {
     escaped(text.trim_end_matches('\n'), |_| false)
 }
 
-/// As [`one_line`], but lines stay lines. JSON on one line stays the same JSON.
+/// Like [`one_line`], but keeps line breaks. JSON on one line stays the same JSON.
 pub fn lines(text: &str) -> String {
     escaped(text, |c| c == '\n')
 }
@@ -39,7 +39,7 @@ fn escaped(text: &str, kept: impl Fn(char) -> bool) -> String {
     out
 }
 
-/// `word` as a shell reads it back: as it is where that is safe, else quoted; any bytes survive.
+/// `word` in a form that a shell reads back: as is if that is safe, else quoted; any bytes survive.
 pub fn shell_word(word: impl AsRef<OsStr>) -> String {
     let word = word.as_ref();
     let plain = |c: char| c.is_alphanumeric() || "-_./=,:+@%".contains(c);

@@ -1,4 +1,4 @@
-//! The program on the card made of software (`tests/card`): what it does with `--device cuda`, from the command line on.
+//! The program on the software GPU (`tests/card`): what it does with `--device cuda`, from the command line on.
 
 use crate::process::driver::with_card;
 use crate::process::tensors::Tensors;
@@ -84,8 +84,8 @@ fn every_kind_of_network_and_bounds_trains_as_on_the_cpu() {
             (seen, bytes(home.path().join(out).join("model.safetensors")))
         });
         assert!(graph == eager, "{options}, {precision}: one by one, {:?} and {:?}", graph.0, eager.0);
-        // 16 bits round a current by up to 2^-9 of it, and a spike that falls on the other side of the threshold moves
-        // what follows; in f32 only the order of sums differs.
+        // 16-bit storage rounds a current by up to 2^-9 of its value, and a spike that ends up on the other side of the
+        // threshold changes what follows; in f32 only the order of sums differs.
         let tolerance = if precision == "f32" { 1e-4 } else { 3e-2 };
         let apart = graph.0.iter().zip(&cpu).map(|(card, cpu)| (card - cpu).abs() / cpu).fold(0.0, f64::max);
         println!("{options}, {precision}: {:?}, apart {apart:.5}", graph.0);
@@ -122,7 +122,7 @@ fn weights_that_a_precision_cannot_hold_are_refused() {
         }
     }
     assert_eq!(cases, 12);
-    // What no format holds is no score.
+    // A loss that is not finite is an error, not a score.
     adali(home.path(), &format!("{train} --force --threshold 0.05")).done();
     let mut changed = Tensors::read(&path);
     changed.poke("layers.4.weight", &3e38f32.to_le_bytes().repeat(64));
@@ -143,7 +143,7 @@ fn operations_are_benched() {
     let results = report["results"].as_array().unwrap();
     assert!(results.len() >= 2 && results.iter().all(|result| result["compared"].as_u64() > Some(0)), "{report}");
 
-    // What was counted makes estimates of a card with as many multiprocessors.
+    // The counts give estimates for a card with as many multiprocessors.
     let bench = "bench update conv_lif_forward --card h200 --shape T=2,N=2,C=33,H=6,W=7 --counters counts.json";
     let out = adali(home.path(), &format!("{bench} --json plan.json")).done().out;
     let plan: Value = serde_json::from_slice(&bytes(home.path().join("plan.json"))).unwrap();
@@ -157,13 +157,13 @@ fn operations_are_benched() {
         let bounds = ["issue", "matrix", "shared memory", "device memory"];
         assert!(bounds.iter().any(|bound| row.ends_with(bound)), "{row}");
         let of = |name: &str| counted[name].as_f64().unwrap();
-        // By a card's rates launches this small take microseconds.
+        // At a card's rates, launches this small take microseconds.
         assert!(of("estimate") > 0.0 && of("estimate") < 1e-4, "{kernel}: {counted}");
         assert!(of("sectors_per_access") >= of("least_sectors_per_access"), "{kernel}: {counted}");
         assert_eq!(counted["instructions"]["matrix"].as_f64() > Some(0.0), kernel.starts_with("conv_lif"), "{kernel}");
     }
     adali(home.path(), &bench.replace("counts.json", "bench.json"))
-        .failed(2, &["bench.json is no report of CARD_REPORT"]);
+        .failed(2, &["bench.json is not a CARD_REPORT file"]);
 }
 
 #[test]
@@ -175,7 +175,7 @@ fn a_card_is_named_and_chosen() {
     let auto = on_card(home.path(), 5, &format!("{train} auto")).done();
     assert!(auto.out.contains("PTX on the CPU (cuda:0)"), "{auto}");
     on_card(home.path(), 5, &format!("{train} second --device cuda:1")).failed(2, &["there is no CUDA card 1"]);
-    // What a card trained, the CPU evaluates.
+    // The CPU evaluates what a card trained.
     let loss = |ran: Ran| ran.done().json()["loss"].as_f64().unwrap();
     let (card, cpu) = (
         loss(on_card(home.path(), 6, "eval auto --device cuda --precision f32 --json")),

@@ -1,4 +1,4 @@
-//! Folders that two processes share, files that must not be overwritten, runs that are replaced, readers that leave.
+//! Folders shared by two processes, files that must not be overwritten, runs that are replaced, readers that disappear.
 
 use crate::process::{
     Ran, Random, adali, assert_same, bytes, command, copy, finish, first_line, result, signal, snapshot, tiny, train,
@@ -20,7 +20,7 @@ fn begin(home: &Path, arguments: &str) -> Child {
     command(home, arguments).spawn().unwrap()
 }
 
-/// Waits until a run folder is locked and has its configuration.
+/// Waits until a file exists.
 fn wait_for(file: &Path) {
     let begin = Instant::now();
     while !file.exists() {
@@ -79,7 +79,7 @@ fn who_works_in_a_folder_is_said() {
     adali(home.path(), &tiny("run", "")).failed(2, &["already holds a run"]);
     finish(child, "the first").done();
     assert_same(&whole, &home.path().join("run"), "others came");
-    // Two without --out choose different folders.
+    // Two runs without --out choose different folders.
     let both = [0, 1].map(|_| begin(home.path(), "train --quiet --channels 8 --epochs 1 --limit 64"));
     both.into_iter().for_each(|child| drop(finish(child, "without --out").done()));
     assert_eq!(fs::read_dir(home.path().join("runs")).unwrap().count(), 2);
@@ -107,7 +107,7 @@ fn files_of_different_runs_are_refused() {
         adali(home.path(), &format!("eval mixed-{cases}/model.safetensors")).done();
         cases += 1;
     }
-    // What older versions left says nothing of its run.
+    // Files of older versions do not identify their run.
     let old = home.path().join("old");
     copy(&a, &old);
     let unsigned = |file: &str| String::from_utf8(bytes(a.join(file))).unwrap();
@@ -143,7 +143,7 @@ fn a_forced_training_keeps_the_old_run_until_it_has_a_checkpoint() {
         .failed(1, &["run still holds the run from before"]);
     assert!(said.err.contains("lower the learning rate"), "{said}");
     assert_same(&old, &run, "the new one failed");
-    // A kill at any moment leaves the one or the other.
+    // A kill at any moment leaves either the old run or the new one.
     let (mut kept, mut replaced) = (0, 0);
     for _ in 0..12 {
         let mut child = begin(home.path(), &tiny("run", "--force --epochs 8 --seed 3"));
@@ -152,7 +152,7 @@ fn a_forced_training_keeps_the_old_run_until_it_has_a_checkpoint() {
         finish(child, "killed");
         adali(home.path(), "eval run").done();
         if bytes(run.join("config.toml")) == bytes(old.join("config.toml")) {
-            // The next training removes what a kill leaves of this one; here it would not.
+            // The next training removes leftovers of a kill; this comparison needs them gone now.
             if run.join(".adali.next").exists() {
                 fs::remove_dir_all(run.join(".adali.next")).unwrap();
             }
@@ -261,7 +261,7 @@ fn a_training_whose_reader_leaves_goes_on_to_its_result() {
     let whole = train(home.path(), "whole", "--epochs 8");
     let mut child = begin(home.path(), &tiny("run", "--epochs 8 --json").replace("--quiet ", ""));
     first_line(&mut child);
-    // Both ends of the terminal go.
+    // Both standard output and standard error are closed.
     drop((child.stdout.take(), child.stderr.take()));
     assert_eq!(finish(child, "its reader left").code, Some(0));
     assert_same(&whole, &home.path().join("run"), "its reader left");
@@ -273,7 +273,7 @@ fn a_training_whose_reader_leaves_goes_on_to_its_result() {
     assert!(home.path().join("both/adali/seed-0/result.json").exists());
 }
 
-/// 64 images to train on and many to test.
+/// 64 training images and many test images.
 fn write_many(folder: &Path, count: u32) {
     write_images(folder);
     for (part, header, each) in [("images-idx3", vec![0x803, count, 8, 8], 64), ("labels-idx1", vec![0x801, count], 1)]
@@ -287,12 +287,12 @@ fn write_many(folder: &Path, count: u32) {
 #[test]
 fn a_signal_in_the_final_test_is_answered_and_the_test_continued() {
     let home = TempDir::new().unwrap();
-    write_many(&home.path().join("images"), 40_000);
+    write_many(&home.path().join("images"), 160_000);
     let data = "--data mnist --data-dir images --batch 16 --limit 0 --epochs 1 --channels 32 --threads 1";
     let whole = train(home.path(), "whole", data);
     let mut cases = 0;
     for name in ["INT", "TERM", "HUP"] {
-        // On a busy machine the signal may come after the test; then once more, and sooner.
+        // On a busy machine the signal may arrive after the test; then try again with a shorter wait.
         let mut tries = [100, 30, 10, 0].into_iter().map(|wait| {
             let _ = fs::remove_dir_all(home.path().join(name));
             let child = begin(home.path(), &tiny(name, data));
@@ -311,7 +311,7 @@ fn a_signal_in_the_final_test_is_answered_and_the_test_continued() {
         assert_same(&whole, &home.path().join(name), name);
         cases += 1;
     }
-    assert_eq!(result(&whole)["test_samples"], 40_000);
+    assert_eq!(result(&whole)["test_samples"], 160_000);
     assert_eq!(cases, 3);
 }
 
@@ -320,7 +320,7 @@ fn a_second_interrupt_ends_at_once_and_loses_no_checkpoint() {
     let home = TempDir::new().unwrap();
     let child = begin(home.path(), &tiny("run", "--epochs 100000"));
     wait_for(&home.path().join("run/state.safetensors"));
-    // What a wrapper sends twice at once counts once.
+    // A signal that a wrapper sends twice at once counts as one.
     signal(&child, "INT");
     signal(&child, "INT");
     let ran = finish(child, "twice at once");
@@ -338,7 +338,7 @@ fn a_second_interrupt_ends_at_once_and_loses_no_checkpoint() {
     assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
 }
 
-/// A comparison of less than a second.
+/// A comparison that takes less than a second.
 fn small(out: &str, more: &str) -> String {
     format!("compare --seeds 2 --epochs 2 --limit 128 --channels 4 --quiet --out {out} {more}")
 }
@@ -376,7 +376,7 @@ fn a_forced_comparison_keeps_the_old_one_until_it_has_a_checkpoint() {
         }
     }
     eprintln!("{kept} kept, {replaced} replaced");
-    // One comparison in a folder at a time.
+    // Only one comparison per folder at a time.
     let child =
         begin(home.path(), &small("out", "--surrogates arctan --force --epochs 200").replacen("--epochs 2 ", "", 1));
     wait_for(&out.join("arctan/seed-0/state.safetensors"));

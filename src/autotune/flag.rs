@@ -1,12 +1,12 @@
-//! What histograms warn of.
+//! Warnings drawn from histograms.
 
 use serde::{Deserialize, Serialize};
 
-/// What a histogram shows to be wrong with a layer.
+/// What is wrong with a layer according to its histogram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Flag {
-    /// No sample: the bounds stay.
+    /// No samples: the bounds stay.
     NotSampled,
     /// Almost no spikes: the left bound takes in nearly all potentials, the right one follows the schedule.
     Dead,
@@ -21,7 +21,7 @@ pub enum Flag {
 }
 
 impl Flag {
-    /// The name used in metrics and in the terminal.
+    /// The name used in metrics and on the terminal.
     pub fn name(self) -> &'static str {
         match self {
             Self::NotSampled => "not-sampled",

@@ -40,7 +40,7 @@ impl BoundsMode {
         }
     }
 
-    /// Whether the bounds follow the histogram through the training.
+    /// Whether the bounds follow the histogram throughout training.
     pub fn tracks(self) -> bool {
         matches!(self, Self::AutoTrack | Self::AutoSymmetric | Self::AutoStd | Self::AutoBalanced)
     }

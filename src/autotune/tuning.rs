@@ -1,4 +1,4 @@
-//! One move of bounds, on the host.
+//! One update of the bounds, on the host.
 
 use super::{BoundsMode, BoundsSpec, Flag, Histogram};
 use crate::surrogate::Bounds;
@@ -7,15 +7,15 @@ use crate::surrogate::Bounds;
 #[derive(Clone, Copy, Debug)]
 pub struct Tuning {
     pub spec: BoundsSpec,
-    /// Of the whole training.
+    /// Epochs of the whole training.
     pub epochs: f64,
-    /// Before the first step, where the histogram's bounds are taken whole.
+    /// Before the first step, where the histogram's bounds are adopted in full.
     pub first: bool,
 }
 
 impl Tuning {
-    /// Moves the bounds of one layer (or channel) at a (fractional) epoch, and says what the histogram shows. `start` holds
-    /// the first bounds of auto-init, written when `first`.
+    /// Moves the bounds of one layer (or channel) at a (fractional) epoch and returns what the histogram shows to be wrong.
+    /// `start` holds the first bounds of auto-init; it is written if `first`.
     pub fn apply(
         &self,
         histogram: Option<&Histogram>,

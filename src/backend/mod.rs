@@ -1,9 +1,9 @@
-//! The seam between the trainer and the hardware: a small set of operations on typed tensors.
+//! The interface between the trainer and the hardware: a small set of operations on typed tensors.
 //!
-//! One operation has one name everywhere. A tensor's order in memory is the backend's own affair; what crosses
-//! the seam as plain slices is in PyTorch's order (`[K, C, R, S]` weights, `[T, N, C, H, W]` activations).
-//! Every output is written completely unless its docs say that it is added to. A device may still be at work when an
-//! operation returns: only what reads values back waits for it.
+//! Each operation has the same name everywhere. How a tensor is laid out in memory is up to the backend; plain slices that
+//! cross the interface are in PyTorch's order (`[K, C, R, S]` weights, `[T, N, C, H, W]` activations). Every output is
+//! written completely unless its docs say that it is added to. A device may still be at work when an operation returns: only
+//! reading values back waits for it.
 
 pub mod cpu;
 pub mod gpu;
@@ -18,7 +18,7 @@ pub use operands::*;
 pub use operations::{BoundsTuning, ConvBackward, ConvForward, NeuronLayers, Rates, Training};
 pub use storage::Storage;
 
-/// Streams of random numbers outside the data's own; see [`crate::data::sampling::stream`].
+/// Random-number streams besides those of the data; see [`crate::data::sampling::stream`].
 pub mod stream {
     /// Initial weights.
     pub const WEIGHTS: u64 = 16;
@@ -31,20 +31,20 @@ pub fn keeps(mask: u64, index: u64, probability: f32) -> bool {
     CounterRng::new(mask, stream::DROPOUT).fork(index).uniform() >= probability as f64
 }
 
-/// The dropout mask behind a stage, in a step whose masks are drawn from `seed`.
+/// The dropout mask after a stage, in a step whose masks are drawn from `seed`.
 pub fn dropout_mask(seed: u64, stage: usize) -> u64 {
     seed.wrapping_add(stage as u64)
 }
 
 /// Hardware that can train a network.
 pub trait Backend: Rates + ConvForward + ConvBackward + NeuronLayers + Training + BoundsTuning {
-    /// Runs `operations`, or what they were when `graph` was made of them: the same operations on the same memory.
+    /// Runs `operations`, or replays `graph` if it was made from them: they must be the same operations on the same memory.
     fn repeat(&self, graph: &mut Option<Self::Graph>, operations: &mut dyn FnMut() -> Result<()>) -> Result<()>;
 
-    /// Seconds that the device takes for these operations, all of them done when this returns.
+    /// Seconds that the device takes for these operations, which are all done when this returns.
     fn seconds(&self, operations: &mut dyn FnMut() -> Result<()>) -> Result<f64>;
 
-    /// Whether a convolution of spikes leaves out what is multiplied by no spike.
+    /// Whether a convolution of spikes skips the weights of silent inputs.
     fn skips_silence(&self) -> bool {
         false
     }

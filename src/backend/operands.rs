@@ -15,7 +15,7 @@ pub enum Input<'a, B: Storage> {
 }
 
 impl<B: Storage> Input<'_, B> {
-    /// The same input once more.
+    /// Reborrows the input.
     pub fn reborrow(&self) -> Input<'_, B> {
         match self {
             Self::Dense(values) => Input::Dense(*values),
@@ -24,7 +24,7 @@ impl<B: Storage> Input<'_, B> {
     }
 }
 
-/// A weight as it is and made ready by [`super::ConvForward::pack_weight`].
+/// A weight as stored, and as prepared by [`super::ConvForward::pack_weight`].
 pub struct Weights<'a, B: Storage> {
     pub value: &'a B::Floats,
     pub packed: &'a B::Packed,
@@ -39,7 +39,7 @@ pub struct Normalisation {
 }
 
 impl Normalisation {
-    /// A byte has few values: the input values of all, `[channels][256]`.
+    /// The input values of all possible bytes, `[channels][256]`.
     pub fn table(&self) -> Vec<f32> {
         let channel = |(&mean, &deviation): (&f32, &f32)| {
             (0..=u8::MAX).map(move |byte| (byte as f32 / self.full_scale - mean) / deviation)
@@ -48,7 +48,7 @@ impl Normalisation {
     }
 }
 
-/// A layer's neurons: `H`, threshold and reset, surrogate, and AdaLi's bounds (one, or one a channel).
+/// A layer's neurons: `H`, threshold and reset, surrogate, and AdaLi's bounds (one, or one per channel).
 pub struct Neurons<'a, B: Storage> {
     pub neuron: Neuron,
     pub surrogate: Surrogate,
@@ -62,12 +62,12 @@ impl<B: Storage> Clone for Neurons<'_, B> {
 }
 impl<B: Storage> Copy for Neurons<'_, B> {}
 
-/// Whether the spike and window bits are all that the backward pass of neurons needs; else it needs the membrane.
+/// Whether the neurons' backward pass needs only the spike and window bits; otherwise it needs the membrane.
 pub fn bits_suffice(neuron: &Neuron, surrogate: &Surrogate) -> bool {
     !surrogate.needs_membrane() && (neuron.reset == ResetKind::Soft || neuron.detach)
 }
 
-/// What the current is scaled and shifted by before the neurons, per channel: batch norm as an affine map.
+/// Scale and shift of the current before the neurons, per channel: batch norm as an affine map.
 pub struct Affine<'a, B: Storage> {
     pub scale: &'a B::Floats,
     pub shift: &'a B::Floats,
@@ -80,7 +80,7 @@ impl<B: Storage> Clone for Affine<'_, B> {
 }
 impl<B: Storage> Copy for Affine<'_, B> {}
 
-/// Where the neurons write. Only `spikes` is always wanted.
+/// What the neurons write. Only `spikes` is always wanted.
 pub struct SpikeOutput<'a, B: Storage> {
     pub spikes: &'a mut B::Bits,
     /// Which membranes lie inside AdaLi's window.
@@ -91,15 +91,15 @@ pub struct SpikeOutput<'a, B: Storage> {
     pub histogram: Option<&'a mut B::Counts>,
 }
 
-/// What the backward pass of the neurons knows of the forward pass.
+/// What the neurons' backward pass knows about the forward pass.
 pub enum Saved<'a, B: Storage> {
-    /// Two bits a neuron-step.
+    /// Two bits per neuron and step.
     Bits { spikes: &'a B::Bits, inside: &'a B::Bits },
-    /// The currents, of 1 or all steps, from which the membranes are computed again.
+    /// The currents, of 1 or all steps, from which the membranes are recomputed.
     Currents { currents: &'a B::Floats, steps: usize, affine: Affine<'a, B>, spikes: &'a B::Bits },
 }
 
-/// The extents of a layer, on which it depends what its operations need for themselves.
+/// The extents of a layer that determine the working memory of its operations.
 #[derive(Clone, Copy, Debug)]
 pub struct LayerExtents {
     pub conv: Conv,
@@ -119,7 +119,7 @@ pub struct Below<'a, B: Storage> {
     pub inside: &'a B::Bits,
     /// Between the neurons and the convolution.
     pub pool: Option<&'a Pool>,
-    /// 1 where the neurons' current is the same at every step: its gradient is summed.
+    /// 1 if the neurons' current is the same at every step: its gradient is then summed.
     pub current_steps: usize,
     pub bias_grad: Option<&'a mut B::Floats>,
 }
@@ -141,7 +141,7 @@ pub struct NormState<F> {
     pub shift: F,
 }
 
-/// A batch norm, for the backward pass of the neurons behind it.
+/// A batch norm, for the backward pass of the neurons after it.
 pub struct NormBackward<'a, B: Storage> {
     /// Of 1 or all steps.
     pub currents: &'a B::Floats,
@@ -151,7 +151,7 @@ pub struct NormBackward<'a, B: Storage> {
     pub batch: bool,
     pub gain_grad: &'a mut B::Floats,
     pub bias_grad: &'a mut B::Floats,
-    /// What of the norm is still to be applied.
+    /// The part of the norm's backward pass that is still to be applied.
     pub gradient: &'a mut NormGradient<B::Floats>,
     /// Of a bias before the norm.
     pub current_bias_grad: Option<&'a mut B::Floats>,
@@ -165,10 +165,10 @@ pub struct NormGradient<F> {
     pub constant: F,
 }
 
-/// The gradient of a convolution's output, a batch norm's backward pass still to be applied to it.
+/// The gradient of a convolution's output, to which a batch norm's backward pass is still to be applied.
 pub struct CurrentGradient<'a, B: Storage> {
     pub gradient: &'a B::Floats,
-    /// The currents, and what is to be applied.
+    /// The currents, and what is still to be applied.
     pub norm: Option<(&'a B::Floats, &'a NormGradient<B::Floats>)>,
 }
 
@@ -179,7 +179,7 @@ impl<B: Storage> Clone for CurrentGradient<'_, B> {
 }
 impl<B: Storage> Copy for CurrentGradient<'_, B> {}
 
-/// Which loss, and over what.
+/// Which loss, and over which logits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LossSpec {
@@ -187,20 +187,21 @@ pub struct LossSpec {
     pub mse: f64,
     /// Label smoothing of the cross-entropy.
     pub label_smoothing: f64,
-    /// Temporal efficient training: the loss of every step's logits, averaged, not of the averaged logits.
+    /// Temporal efficient training: average the loss of every step's logits, instead of taking the loss of the averaged
+    /// logits.
     pub tet: bool,
 }
 
 /// What changes from step to step.
 #[derive(Clone, Copy, Debug)]
 pub struct Step<'a> {
-    /// The batch's samples by their place in the data set, and their labels.
+    /// The batch's samples as indices into the data set, and their labels.
     pub samples: &'a [u32],
     pub labels: &'a [u16],
-    /// From which, with the epoch, crops and flips are drawn.
+    /// Crops and flips are drawn from this and the epoch.
     pub seed: u64,
     pub epoch: u32,
-    /// Epochs done when the schedule of the bounds is looked at, plus one: 1 … E, with fractions.
+    /// Epochs done when the schedule of the bounds is evaluated, plus one: 1 … E, with fractions.
     pub position: f64,
     /// Seed of the dropout masks.
     pub dropout: u64,
@@ -211,7 +212,7 @@ pub struct Step<'a> {
 }
 
 impl<'a> Step<'a> {
-    /// A step that draws nothing and trains nothing.
+    /// A step that neither draws random numbers nor trains.
     pub fn evaluate(samples: &'a [u32], labels: &'a [u16]) -> Self {
         Self { samples, labels, seed: 0, epoch: 0, position: 1.0, dropout: 0, rate: 0.0, count: 0 }
     }
@@ -225,13 +226,13 @@ pub struct Totals {
     pub samples: u64,
     /// Of the gradients' 2-norms before clipping, those that were finite.
     pub gradient_norm: f64,
-    /// Updates since the training began, and those left out because the gradient was not finite.
+    /// Updates since the training began, and those skipped because the gradient was not finite.
     pub updates: u64,
     pub skipped: u64,
-    /// What gradients are multiplied by on their way through 16 bits, and the updates since it last changed.
+    /// The factor of gradients on their way through 16 bits, and the updates since it last changed.
     pub loss_scale: f32,
     pub steady: u32,
-    /// The first step whose gradient was not finite for good.
+    /// The first step that was skipped although the loss scale could not shrink.
     #[serde(skip)]
     pub failed: Option<u64>,
     #[serde(skip)]
@@ -256,10 +257,10 @@ impl Default for Totals {
 }
 
 impl Totals {
-    /// That the device has counted every sample it was given: one that computes nothing leaves its memory as it was.
+    /// Checks that the device has counted every sample it was given: one that computes nothing leaves its memory unchanged.
     ///
     /// # Errors
-    /// What it has counted instead.
+    /// If not, with what it has counted.
     pub fn ensure_counted(&self, samples: u64) -> Result<()> {
         ensure!(
             self.samples == samples && self.correct <= samples,
@@ -271,30 +272,30 @@ impl Totals {
         Ok(())
     }
 
-    /// The sums at 0 and the optimiser's state as it is.
+    /// The sums set to 0 and the optimiser's state unchanged.
     pub fn next_epoch(self) -> Self {
         Self { loss: 0.0, correct: 0, samples: 0, gradient_norm: 0.0, ..self }
     }
 }
 
-/// Membrane potentials that are not finite.
+/// Membrane potentials that were not finite.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fault {
     /// The step that counted them.
     pub step: u64,
-    /// Which of the layers that were looked at.
+    /// Index among the layers that were examined.
     pub layer: usize,
     pub potentials: u64,
 }
 
-/// A layer's histograms, one or one a channel each, between steps.
+/// A layer's histograms between steps: one of each kind, or one per channel.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Histograms {
-    /// Since the bounds last moved by them.
+    /// Since they last moved the bounds.
     pub recent: Vec<Histogram>,
     /// Of the epoch.
     pub epoch: Vec<Histogram>,
-    /// What they showed when the bounds were last looked at.
+    /// What they showed when the bounds were last examined.
     pub flags: Vec<Flag>,
 }
 
@@ -313,7 +314,7 @@ pub struct LossSums {
     pub correct: u64,
 }
 
-/// How parameters follow their gradients.
+/// How parameters are updated from their gradients.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum UpdateRule {
     /// As `torch.optim.SGD`: `g += decay p; m = momentum m + g; p -= rate m`.
@@ -322,12 +323,12 @@ pub enum UpdateRule {
     Adam { beta1: f32, beta2: f32, epsilon: f32, decoupled: bool },
 }
 
-/// An update of all parameters; its rate is the step's.
+/// An update of all parameters; the learning rate is the step's.
 #[derive(Clone, Copy, Debug)]
 pub struct Update {
     pub rule: UpdateRule,
     pub decay: f32,
-    /// Largest 2-norm of all gradients together, to which they are scaled; 0 for any.
+    /// The 2-norm of all gradients together is limited to this by scaling; 0 for no limit.
     pub clip: f64,
 }
 

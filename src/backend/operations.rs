@@ -1,4 +1,4 @@
-//! Every operation of the seam, by family. Each family is implemented in one file on each side.
+//! Every operation of the backend interface, by family. Each family is implemented in one file per backend.
 
 use super::shape::{Conv, Pool, Span, Volume};
 use super::{
@@ -9,19 +9,19 @@ use crate::autotune::Tuning;
 use crate::data::sampling::Augmentation;
 use anyhow::Result;
 
-/// What a device can do at best.
+/// A device's peak rates.
 pub trait Rates: Storage {
-    /// Copies as many bytes as both hold, and says how many: also for the rate at which memory can be read and written.
+    /// Copies as many bytes as both hold and returns their number; measures the rate of reading and writing memory.
     fn copy(&self, from: &Self::Floats, to: &mut Self::Floats) -> Result<usize>;
 
-    /// Products of matrices (on the CPU of vectors) in registers alone, `rounds` times, and how many floating-point
-    /// operations those were: for the rate at which they can be done.
+    /// Products of matrices (on the CPU, of vectors) in registers only, `rounds` times; returns the number of floating-point
+    /// operations. Measures their rate.
     fn multiply(&self, rounds: u32) -> Result<f64>;
 }
 
 /// Convolutions and linear layers forward.
 pub trait ConvForward: Storage {
-    /// Makes a weight ready for the convolutions after it has changed; `input_grad` says whether that is among them.
+    /// Prepares a weight for the convolutions after it has changed; `input_grad` says whether that is among them.
     fn pack_weight(
         &self,
         conv: &Conv,
@@ -41,8 +41,8 @@ pub trait ConvForward: Storage {
         currents: &mut Self::Floats,
     ) -> Result<()>;
 
-    /// The same with a batch norm behind: its statistics over the batch, the running statistics moved towards them when
-    /// `update`, and the affine map. `steps` is `T` even where the currents of one step stand for all.
+    /// The same followed by a batch norm: its statistics over the batch, the running statistics moved towards them if
+    /// `update`, and the affine map. `steps` is `T` even if the currents of one step stand for all.
     fn conv_batch_norm(
         &self,
         conv: &Conv,
@@ -57,8 +57,8 @@ pub trait ConvForward: Storage {
         state: &mut NormState<Self::Floats>,
     ) -> Result<()>;
 
-    /// Convolution, bias, affine map and neurons, with no current in memory, and a max-pool of their spikes where `pooled`
-    /// wants one. `input_steps` is 1 for a constant input, else `span.steps`.
+    /// Convolution, bias, affine map and neurons, with no currents in memory, and a max-pool of the spikes if `pooled` asks
+    /// for one. `input_steps` is 1 for a constant input, else `span.steps`.
     fn conv_lif_forward(
         &self,
         conv: &Conv,
@@ -86,7 +86,7 @@ pub trait ConvBackward: Storage {
         weight_grad: &mut Self::Floats,
     ) -> Result<()>;
 
-    /// Gradient of the input from that of the currents; a dropout between is `dropout_floats`' affair.
+    /// Gradient of the input from that of the currents; a dropout in between is left to `dropout_floats`.
     fn conv_input_grad(
         &self,
         conv: &Conv,
@@ -96,8 +96,9 @@ pub trait ConvBackward: Storage {
         input_grad: &mut Self::Floats,
     ) -> Result<()>;
 
-    /// [`ConvBackward::conv_input_grad`] and behind it the [`NeuronLayers::spike_backward`] of the layer below, whose neurons' bits
-    /// suffice, with no gradient of spikes in memory: where the device has this in one. Else nothing, and `false`.
+    /// [`ConvBackward::conv_input_grad`] followed by the [`NeuronLayers::spike_backward`] of the layer below, whose neurons'
+    /// bits must suffice, with no gradient of spikes in memory, if the device can fuse the two. Otherwise does nothing and
+    /// returns `false`.
     fn conv_input_grad_lif(
         &self,
         _conv: &Conv,
@@ -134,7 +135,7 @@ pub trait NeuronLayers: Storage {
     /// Pool of spikes to dense means.
     fn avg_pool_forward(&self, pool: &Pool, span: Span, spikes: &Self::Bits, pooled: &mut Self::Floats) -> Result<()>;
 
-    /// Clears the spikes that a mask, the same at every step, drops: the batch's behind stage `stage`.
+    /// Clears the spikes that the batch's mask after stage `stage` drops; the mask is the same at every step.
     fn dropout_spikes(
         &self,
         volume: Volume,
@@ -157,8 +158,8 @@ pub trait NeuronLayers: Storage {
         values: &mut Self::Floats,
     ) -> Result<()>;
 
-    /// Un-pools the gradient of the (pooled) spikes and runs the neurons backward in time: gradient of what
-    /// entered the neurons, summed over steps where `current_steps` is 1, and that of a bias.
+    /// Un-pools the gradient of the (pooled) spikes and runs the neurons backward in time: gradient of the neurons' input,
+    /// summed over steps if `current_steps` is 1, and that of a bias.
     fn spike_backward(
         &self,
         volume: Volume,
@@ -172,8 +173,8 @@ pub trait NeuronLayers: Storage {
         bias_grad: Option<&mut Self::Floats>,
     ) -> Result<()>;
 
-    /// As [`NeuronLayers::spike_backward`] where a batch norm lies before the neurons: with its gradients, and with what of it is
-    /// still to be applied to `out` by the convolution's backward operations.
+    /// Like [`NeuronLayers::spike_backward`], with a batch norm before the neurons: also yields the norm's gradients, and
+    /// the part of its backward pass that the convolution's backward operations still have to apply to `out`.
     fn norm_spike_backward(
         &self,
         volume: Volume,
@@ -186,13 +187,13 @@ pub trait NeuronLayers: Storage {
         out: &mut Self::Floats,
     ) -> Result<()>;
 
-    /// A bias's gradient where no neurons follow, from the gradient itself.
+    /// A bias's gradient if no neurons follow, from the gradient itself.
     fn bias_grad(&self, volume: Volume, span: Span, gradient: &Self::Floats, out: &mut Self::Floats) -> Result<()>;
 }
 
-/// What stands around the layers: input, weight norm, readout, loss, optimiser.
+/// Operations around the layers: input, weight norm, readout, loss, optimiser.
 pub trait Training: Storage {
-    /// Gathers, crops, flips and normalises a batch; outside the sample a byte is 0.
+    /// Gathers, crops, flips and normalises a batch; bytes outside the sample are 0.
     fn input(
         &self,
         set: &Self::Set,
@@ -211,8 +212,8 @@ pub trait Training: Storage {
         effective: &mut Self::Floats,
     ) -> Result<()>;
 
-    /// Gradients of weight and gain from the effective weight's gradient, which `weight_grad` holds on entry and
-    /// which is replaced by the weight's.
+    /// Gradients of weight and gain from the effective weight's gradient, which `weight_grad` holds on entry and which is
+    /// overwritten by the weight's.
     fn weight_norm_backward(
         &self,
         conv: &Conv,
@@ -223,7 +224,7 @@ pub trait Training: Storage {
         gain_grad: &mut Self::Floats,
     ) -> Result<()>;
 
-    /// Logits of every step: each class the mean of `vote` outputs.
+    /// Logits of every step: each class is the mean of `vote` outputs.
     fn vote_currents(
         &self,
         classes: usize,
@@ -243,8 +244,8 @@ pub trait Training: Storage {
         logits: &mut Self::Floats,
     ) -> Result<()>;
 
-    /// Gradient of the outputs from the logits' gradient; summed over steps where `current_steps` is 1. From here on
-    /// gradients are scaled by the tally's loss scale, which [`Training::update`] takes out.
+    /// Gradient of the outputs from the logits' gradient; summed over steps if `current_steps` is 1. From here on gradients
+    /// are scaled by the tally's loss scale, which [`Training::update`] removes.
     fn vote_backward(
         &self,
         classes: usize,
@@ -256,7 +257,7 @@ pub trait Training: Storage {
         outputs_grad: &mut Self::Floats,
     ) -> Result<()>;
 
-    /// Loss and correct answers of a batch, added to the tally; the gradient of the batch's mean loss with `grad`.
+    /// Adds a batch's loss and correct answers to the tally; with `grad`, computes the gradient of the batch's mean loss.
     fn loss(
         &self,
         spec: &LossSpec,
@@ -282,8 +283,8 @@ pub trait Training: Storage {
 
 /// Histograms of membrane potentials, and the bounds that follow from them.
 pub trait BoundsTuning: Storage {
-    /// Adds the potentials `(H - threshold)/threshold` of stored membranes to a layer's fresh counts. Training has the
-    /// forward pass count; this is the same for membranes that are there.
+    /// Adds the potentials `(H - threshold)/threshold` of stored membranes to a layer's fresh counts. In training the
+    /// forward pass counts them; this does the same for membranes in memory.
     fn membrane_histogram(
         &self,
         volume: Volume,
@@ -293,8 +294,8 @@ pub trait BoundsTuning: Storage {
         counts: &mut Self::Counts,
     ) -> Result<()>;
 
-    /// Adds the fresh counts of layers to their histograms, and notes in the tally the first layer with potentials that are
-    /// not finite.
+    /// Adds the fresh counts of layers to their histograms, and records in the tally the first layer with potentials that
+    /// are not finite.
     fn collect_counts(
         &self,
         layers: &mut [&mut Self::Counts],
@@ -302,11 +303,11 @@ pub trait BoundsTuning: Storage {
         tally: &mut Self::Tally,
     ) -> Result<()>;
 
-    /// Gives layers that have one histogram each the recent counts of all of them together.
+    /// Gives each of several layers with one histogram the recent counts of all of them together.
     fn merge_counts(&self, layers: &mut [&mut Self::Counts]) -> Result<()>;
 
-    /// Moves a layer's bounds to the schedule's or, where the mode says so, by its recent histograms, which are emptied
-    /// and whose flags are noted. `start` holds the first bounds of auto-init, written when `tuning.first`.
+    /// Moves a layer's bounds to the schedule's or, if the mode says so, by its recent histograms, which are then emptied
+    /// and whose flags are recorded. `start` holds the first bounds of auto-init, written if `tuning.first`.
     fn tune_bounds(
         &self,
         tuning: &Tuning,

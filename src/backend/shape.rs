@@ -1,4 +1,4 @@
-//! Extents of tensors, convolutions and pools, as every backend understands them.
+//! Extents of tensors, convolutions and pools, the same for every backend.
 
 use serde::{Deserialize, Serialize};
 
@@ -78,10 +78,10 @@ pub struct Span {
     pub steps: usize,
 }
 
-/// What a convolution reads.
+/// A convolution's input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InputKind {
-    /// Samples as they were gathered.
+    /// Samples as gathered.
     Image,
     /// Bit-packed spikes.
     Spikes,
@@ -115,7 +115,7 @@ impl Conv {
     }
 }
 
-/// Which pooling.
+/// Kind of pooling.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PoolKind {
     /// Bitwise OR of spikes.
@@ -135,8 +135,8 @@ pub struct Pool {
     pub output: Volume,
 }
 
-/// Output extent of a window of `kernel` moved by `stride` over `input` with `padding` on both ends; `None`
-/// where it does not fit once.
+/// Output extent of a window of `kernel` moved by `stride` over `input` with `padding` on both ends; `None` if it does not
+/// fit even once.
 pub fn output_extent(input: usize, kernel: usize, stride: usize, padding: usize) -> Option<usize> {
     (input + 2 * padding).checked_sub(kernel).map(|rest| rest / stride + 1)
 }

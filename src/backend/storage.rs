@@ -14,44 +14,44 @@ pub trait Storage: Clone {
     type Bits;
     /// The samples of a data set.
     type Set;
-    /// What changes from step to step, where the operations read it.
+    /// What changes from step to step, in the form that the operations read.
     type Batch;
     /// AdaLi's bounds of a layer.
     type Bounds;
-    /// [`Histograms`] of a layer's membrane potentials, and fresh counts that are in none of them yet.
+    /// [`Histograms`] of a layer's membrane potentials, and fresh counts not yet added to them.
     type Counts;
-    /// A weight made ready for the convolutions.
+    /// A weight prepared for the convolutions.
     type Packed;
-    /// Where all parameters lie.
+    /// The locations of all parameters.
     type Optimizer;
-    /// [`Totals`], where the operations add to them.
+    /// [`Totals`], in the form that the operations add to.
     type Tally;
-    /// Operations made ready to be repeated.
+    /// Operations prepared to be repeated.
     type Graph;
 
-    /// For people: which device, how many threads.
+    /// Description for users: which device, how many threads.
     fn describe(&self) -> String;
 
-    /// Bytes of memory that can still be had; `None` where the system does not say.
+    /// Bytes of memory still available; `None` if the system does not say.
     fn available_memory(&self) -> Option<usize>;
 
-    /// Where those are left, as the end of a sentence.
+    /// Where they are available, as the end of a sentence.
     fn available_where(&self) -> String {
         format!("on {}", self.describe())
     }
 
-    /// Whether its memory is that of the process, which data sets, checkpoints and the program itself take too.
+    /// Whether its memory is that of the process, shared with data sets, checkpoints and the program itself.
     fn is_host(&self) -> bool {
         false
     }
 
-    /// The same device without memory or work, on which a network is built and stepped to see what it takes; `None`
-    /// where operations take no memory of their own that is worth planning.
+    /// The same device without memory or work, on which a network is built and stepped to see what it needs; `None` if
+    /// operations take no memory of their own that is worth planning.
     fn rehearsal(&self) -> Option<Self> {
         None
     }
 
-    /// The largest size of a weight that convolutions take; a larger one would be infinite to them.
+    /// The largest magnitude of a weight that convolutions accept; a larger one would become infinite.
     fn largest_weight(&self) -> f32 {
         f32::MAX
     }
@@ -61,44 +61,44 @@ pub trait Storage: Clone {
         f64::from(f32::EPSILON) / 2.0
     }
 
-    /// What gradients are first multiplied by on their way through 16 bits.
+    /// The initial factor of gradients on their way through 16 bits.
     fn first_loss_scale(&self) -> f32 {
         1.0
     }
 
-    /// On a rehearsal: bytes that have been allocated to be kept.
+    /// On a rehearsal: bytes allocated to be kept.
     fn kept_memory(&self) -> usize {
         0
     }
 
-    /// On a rehearsal: the most bytes that any operation has needed for itself.
+    /// On a rehearsal: the most working memory, in bytes, that any operation has needed.
     fn working_memory(&self) -> usize {
         0
     }
 
-    /// Where there is no rehearsal: the most bytes that the operations of these layers need for themselves.
+    /// Without a rehearsal: the most working memory, in bytes, that the operations of these layers need.
     fn working_size(&self, _span: Span, _layers: &[LayerExtents]) -> usize {
         0
     }
 
-    /// On a rehearsal: the kernels that have been launched, in order.
+    /// On a rehearsal: the kernels launched, in order.
     fn launched(&self) -> Vec<String> {
         Vec::new()
     }
 
-    /// Registers of a kernel's threads, where the device has such a thing.
+    /// Registers per thread of a kernel, if the device has such a thing.
     fn registers(&self, _kernel: &str) -> Option<u32> {
         None
     }
 
-    /// Sets memory aside for the operations, so that none asks for it later.
+    /// Reserves memory for the operations, so that none allocates later.
     fn reserve(&self, _bytes: usize) -> Result<()> {
         Ok(())
     }
 
     // Memory. Activations are `batch x steps x volume`; vectors are per-channel values.
     fn activations(&self, span: Span, volume: Volume) -> Result<Self::Floats>;
-    /// Activations in f32, whatever the others are stored in: a readout's outputs and the logits.
+    /// Activations in f32, whatever the storage type of the others: a readout's outputs and the logits.
     fn readouts(&self, span: Span, volume: Volume) -> Result<Self::Floats>;
     fn samples(&self, span: Span, volume: Volume) -> Result<Self::Floats>;
     fn spikes(&self, span: Span, volume: Volume) -> Result<Self::Bits>;
@@ -107,14 +107,14 @@ pub trait Storage: Clone {
     fn packed(&self, conv: &Conv) -> Result<Self::Packed>;
     /// Bounds of a layer, or of each of its channels, for neurons with this threshold.
     fn bounds(&self, bounds: &[Bounds], threshold: f32) -> Result<Self::Bounds>;
-    /// Empty histograms, one or one a channel.
+    /// Empty histograms: one, or one per channel.
     fn counts(&self, count: usize) -> Result<Self::Counts>;
     /// Room for a step of up to `capacity` samples through `stages` stages.
     fn batch(&self, capacity: usize, stages: usize) -> Result<Self::Batch>;
     fn optimizer(&self, parameters: &[Trained<Self>]) -> Result<Self::Optimizer>;
     fn tally(&self) -> Result<Self::Tally>;
-    /// A data set of samples of this shape, for batches of up to `capacity`; where it is too large for the device it stays
-    /// on the host.
+    /// A data set of samples of this shape, for batches of up to `capacity`; it stays on the host if it is too large for the
+    /// device.
     fn set(
         &self,
         values: Values,
@@ -123,7 +123,7 @@ pub trait Storage: Clone {
         capacity: usize,
     ) -> Result<Self::Set>;
 
-    /// Whether a data set is on the device; else its batches are brought there step by step.
+    /// Whether a data set is on the device; otherwise its batches are copied there step by step.
     fn is_resident(&self, _: &Self::Set) -> bool {
         true
     }
@@ -137,7 +137,7 @@ pub trait Storage: Clone {
     fn weight_size(&self, conv: &Conv) -> usize;
     fn packed_size(&self, conv: &Conv) -> usize;
 
-    /// Histograms of a layer; 0 where a rehearsal counts them.
+    /// Histograms of a layer; 0 if a rehearsal counts them.
     fn counts_size(&self, _count: usize) -> usize {
         0
     }
@@ -150,21 +150,21 @@ pub trait Storage: Clone {
     fn read_spikes(&self, bits: &Self::Bits, span: Span, volume: Volume) -> Result<Vec<u8>>;
     fn read_vector(&self, floats: &Self::Floats, len: usize) -> Result<Vec<f32>>;
     fn read_weight(&self, conv: &Conv, floats: &Self::Floats) -> Result<Vec<f32>>;
-    /// As many bounds as there were.
+    /// The number of bounds stays the same.
     fn write_bounds(&self, to: &mut Self::Bounds, bounds: &[Bounds]) -> Result<()>;
     fn read_bounds(&self, from: &Self::Bounds) -> Result<Vec<Bounds>>;
-    /// As many histograms as there were; nothing is fresh.
+    /// The number of histograms stays the same; afterwards no counts are fresh.
     fn write_counts(&self, counts: &mut Self::Counts, histograms: &Histograms) -> Result<()>;
     fn read_counts(&self, counts: &Self::Counts) -> Result<Histograms>;
     fn write_tally(&self, tally: &mut Self::Tally, totals: &Totals) -> Result<()>;
     fn read_tally(&self, tally: &Self::Tally) -> Result<Totals>;
-    /// The totals of a while ago, if they have arrived; asks for the next. Never waits.
+    /// Earlier totals, if they have arrived; requests the next. Never waits.
     fn poll_totals(&self, tally: &mut Self::Tally) -> Result<Option<Totals>>;
 
-    /// The next step's batch; the operations on the batch before see nothing of it.
+    /// Writes the next step's batch; operations on the previous batch do not see it.
     fn write_batch(&self, batch: &mut Self::Batch, set: &mut Self::Set, step: &Step) -> Result<()>;
-    /// Another [`Step::position`] for the same step.
+    /// Sets another [`Step::position`] for the same step.
     fn move_batch(&self, batch: &mut Self::Batch, position: f64) -> Result<()>;
-    /// Every operation on the batch has been asked for.
+    /// To be called once every operation on the batch has been issued.
     fn release_batch(&self, batch: &mut Self::Batch, set: &mut Self::Set) -> Result<()>;
 }

@@ -1,4 +1,4 @@
-//! Cards by their data sheets.
+//! GPUs by their data sheets.
 
 use super::measure::Ceilings;
 use crate::backend::gpu::Precision;
@@ -25,8 +25,8 @@ impl NamedCard {
         self.to_possible_value().map_or_else(String::new, |value| value.get_name().into())
     }
 
-    /// Compute capability, multiprocessors, bytes a second of memory, and floating-point operations a second in 16 bits on
-    /// tensor cores without sparsity, sums in f32, and in f32 (NVIDIA's data sheets).
+    /// Compute capability, multiprocessors, memory bandwidth in bytes/s, and floating-point operations per second in 16 bits on
+    /// tensor cores without sparsity with sums in f32, and in f32 (NVIDIA's data sheets).
     pub(super) fn data(self) -> (&'static str, usize, f64, f64, f64) {
         match self {
             Self::A100 => ("80", 108, 2.039e12, 312e12, 19.5e12),
@@ -36,21 +36,21 @@ impl NamedCard {
         }
     }
 
-    /// The most that the data sheet promises.
+    /// The limits promised by the data sheet.
     pub fn ceilings(self, precision: Precision) -> Ceilings {
         let (_, _, copy, sixteen, single) = self.data();
         Ceilings { copy, products: if precision == Precision::F32 { single } else { sixteen } }
     }
 
-    /// What an estimate rests on.
+    /// The rates behind an estimate.
     pub fn rates(self) -> Rates {
         let (arch, multiprocessors, memory, products, _) = self.data();
         let multiprocessors = multiprocessors as f64;
-        // Of a multiprocessor in a clock, by the architecture's white paper.
+        // Per multiprocessor and clock, from the architecture's white paper.
         let (per_clock, reached) = match arch {
             "80" => (2048.0, 1.0),
             "89" => (512.0, 1.0),
-            // `mma.sync` reaches less than the instructions that Hopper alone has (Luo et al., arXiv 2402.13499).
+            // `mma.sync` reaches less than the Hopper-only instructions (Luo et al., arXiv 2402.13499).
             _ => (4096.0, 0.63),
         };
         Rates { multiprocessors, clock: products / (multiprocessors * per_clock), memory, products: reached * products }
@@ -62,7 +62,7 @@ impl NamedCard {
         Card { multiprocessors, shared }
     }
 
-    /// What the compiler said of a kernel in the code that this card runs: of its own capability or an older one of the same
+    /// The compiler's report on a kernel in the code that this GPU runs: for its own capability or an older one of the same
     /// generation.
     pub(super) fn resources(self, kernel: &str) -> Option<&'static Resources> {
         let own = self.data().0;
@@ -71,14 +71,14 @@ impl NamedCard {
     }
 }
 
-/// Rates of a card for an estimate.
+/// Rates of a GPU for an estimate.
 #[derive(Clone, Copy, Debug)]
 pub struct Rates {
     pub multiprocessors: f64,
-    /// Clocks a second at which the data sheet's products are reached.
+    /// Clocks per second at which the data sheet's products are reached.
     pub clock: f64,
-    /// Bytes a second of device memory.
+    /// Bytes per second of device memory.
     pub memory: f64,
-    /// Floating-point operations a second in 16 bits that `mma.sync` reaches.
+    /// Floating-point operations per second in 16 bits that `mma.sync` reaches.
     pub products: f64,
 }

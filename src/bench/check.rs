@@ -1,8 +1,8 @@
-//! Whether an operation's result is right: at places drawn anew, plain loops over the very tensors that were timed, in f64
-//! and with the neurons' mathematics of [`crate::neuron`] and [`crate::surrogate`].
+//! Checks an operation's result at random places: plain loops in f64 over the same tensors that were timed,
+//! with the neurons' mathematics of [`crate::neuron`] and [`crate::surrogate`].
 //!
-//! Rounding is the only licence. Where it can flip a spike or a window's bit, that neuron is left undecided; most must not
-//! be.
+//! Only rounding errors are tolerated. A neuron whose spike or window bit could be flipped by rounding is undecided; most must
+//! not be.
 
 mod synapses;
 mod training;
@@ -18,26 +18,26 @@ use crate::neuron::Neuron;
 use crate::surrogate::SurrogateKind;
 use anyhow::{Result, bail, ensure};
 
-/// Places that are looked at, and how many of them must be decided.
+/// Places that are compared, and how many of them must be decided.
 const PLACES: usize = 64;
 const DECIDED: usize = 40;
-/// Places that are tried for that.
+/// Places that are tried to find them.
 const TRIED: usize = 32 * PLACES;
-/// What a sum of f32 may be off by, relative to the sum of magnitudes.
+/// Permitted error of an f32 sum, relative to the sum of magnitudes.
 const SUMS: f64 = 1e-5;
-/// What a neuron's gradient may be off by, relative to the largest of its terms.
+/// Permitted error of a neuron's gradient, relative to the largest of its terms.
 const STEPS: f64 = 1e-4;
-/// How near an edge, relative to the membrane, a neuron is undecided.
+/// Distance to an edge, relative to the membrane, below which a neuron is undecided.
 const NEAR: f32 = 1e-4;
 
-/// Checks what the operation has just left in the layer; how many values were compared.
+/// Checks what the operation has just written to the layer; returns how many values were compared.
 ///
 /// # Errors
 /// What differs and by how much.
 pub fn check<B: Backend>(operation: Operation, backend: &B, layer: &mut Layer<B>, seed: u64) -> Result<usize> {
     let look = Look { backend, span: layer.shape.span, rng: CounterRng::new(seed, 2).into() };
     if operation == Operation::PackWeight {
-        // The order is the device's affair; a convolution that reads it tells.
+        // The device chooses the order, so it is checked through a convolution that reads it.
         Operation::ConvCurrent.run(backend, layer)?;
     }
     if let (Operation::MembraneHistogram, Some(training)) = (operation, &mut layer.training) {
@@ -97,12 +97,12 @@ impl<B: Backend> Look<'_, B> {
         (0..TRIED).map(place)
     }
 
-    /// What storing a value may change it by.
+    /// The largest change from storing a value.
     fn stored(&self, value: f64) -> f64 {
         1.01 * self.backend.rounding() * value.abs()
     }
 
-    /// How near an edge a neuron is undecided whose membrane a device may keep as it stores activations.
+    /// Distance to an edge below which a neuron is undecided if the device may store membranes like activations.
     fn near(&self) -> f32 {
         NEAR.max(2.0 * self.backend.rounding() as f32)
     }
@@ -113,7 +113,7 @@ impl<B: Backend> Look<'_, B> {
         self.spikes(neurons, |place| currents.over_time(place).iter().map(|i| scale.mul_add(*i, shift)).collect())
     }
 
-    /// Compares spikes and windows with those of the usual neurons on these currents.
+    /// Compares spikes and windows with those of the default neurons on these currents.
     fn spikes(&self, neurons: &Activity<B>, currents: impl Fn(Place) -> Vec<f32>) -> Result<usize> {
         let spikes = self.bits(&neurons.spikes, neurons.volume)?;
         let windows = self.bits(&neurons.inside, neurons.volume)?;
@@ -137,7 +137,7 @@ impl<B: Backend> Look<'_, B> {
         Ok(2 * decided * self.span.steps)
     }
 
-    /// `norm` maps a gradient and a current to the gradient that is expected, per channel.
+    /// `norm` maps a gradient and a current to the expected gradient, per channel.
     fn backward(
         &self,
         neurons: &Activity<B>,
@@ -174,7 +174,7 @@ impl<B: Backend> Look<'_, B> {
         Ok(decided * self.span.steps)
     }
 
-    /// Compares a neuron's gradients, sums of which the largest terms are `terms`: a device may keep membranes as it stores
+    /// Compares a neuron's gradients, sums whose largest terms are `terms`: a device may store membranes like
     /// activations.
     fn gradients(&self, place: Place, expected: &[f64], terms: f64, found: &[f32]) -> Result<()> {
         let allowed = STEPS * terms + 4.0 * self.stored(terms);
@@ -188,7 +188,7 @@ impl<B: Backend> Look<'_, B> {
         Ok(())
     }
 
-    /// A device leaves the norm to the convolutions that follow, or applies it at once.
+    /// A device leaves the norm to the following convolutions or applies it at once.
     fn norm_backward(&self, neurons: &Activity<B>, kind: SurrogateKind) -> Result<usize> {
         let channels = neurons.volume.c;
         let read = |floats| self.backend.read_vector(floats, channels);

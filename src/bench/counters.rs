@@ -1,5 +1,5 @@
-//! What a launch does, counted by the card made of software (`tests/card`, `CARD_REPORT`), and from it an estimate of the
-//! time that a real card takes. An estimate, no measurement.
+//! Counts per launch, taken on the software GPU (`tests/card`, `CARD_REPORT`), and from them an estimate of the
+//! time on a real GPU. It is not a measurement.
 
 use super::card::NamedCard;
 use crate::backend::gpu::Launch;
@@ -10,11 +10,11 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// Floating-point operations of an `mma.m16n8k16`.
+/// Floating-point operations per `mma.m16n8k16`.
 const MATRIX_FLOPS: f64 = 2.0 * 16.0 * 8.0 * 16.0;
-/// Bytes of a sector of device memory.
+/// Bytes per sector of device memory.
 const SECTOR: f64 = 32.0;
-/// Warp instructions that a multiprocessor issues in a clock.
+/// Warp instructions that a multiprocessor issues per clock.
 const ISSUED: f64 = 4.0;
 
 /// Counts over all launches of a kernel with these extents.
@@ -26,44 +26,44 @@ struct Counted {
     launches: u64,
     /// Warp instructions by class.
     instructions: BTreeMap<String, u64>,
-    /// Warp instructions that access device memory, the sectors that they touch, and the fewest that hold the same bytes.
+    /// Warp instructions that access device memory, the sectors they touch, and the fewest sectors that hold the same bytes.
     accesses: u64,
     sectors: u64,
     least_sectors: u64,
-    /// The same of shared memory in wavefronts, but for those of asynchronous copies to it.
+    /// The same for shared memory in wavefronts, except those of asynchronous copies to it.
     shared_accesses: u64,
     wavefronts: u64,
     least_wavefronts: u64,
     copied_wavefronts: u64,
 }
 
-/// What one launch does, on average over those that were counted.
+/// Counts per launch, averaged over the counted launches.
 #[derive(Clone, Debug, Serialize)]
 pub struct PerLaunch {
-    /// Warp instructions of PTX by class.
+    /// PTX warp instructions by class.
     pub instructions: BTreeMap<String, f64>,
-    /// Sectors of 32 bytes by warp instruction that accesses device memory, and the fewest that hold the same bytes.
+    /// Sectors of 32 bytes per warp instruction that accesses device memory, and the fewest that hold the same bytes.
     pub sectors_per_access: f64,
     pub least_sectors_per_access: f64,
-    /// Wavefronts by warp instruction that accesses shared memory, and how many without bank conflicts.
+    /// Wavefronts per warp instruction that accesses shared memory, and how many there would be without bank conflicts.
     pub wavefronts_per_access: f64,
     pub least_wavefronts_per_access: f64,
-    /// Estimated seconds, and what takes them.
+    /// Estimated seconds, and what limits them.
     pub estimate: f64,
     pub bound: &'static str,
 }
 
-/// The report of a run on the card made of software.
+/// The report of a run on the software GPU.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Counters {
     launches: Vec<Counted>,
 }
 
 impl Counters {
-    /// Reads a file that `CARD_REPORT` named.
+    /// Reads a file written through `CARD_REPORT`.
     ///
     /// # Errors
-    /// An [`InputError`](crate::error::InputError) where it cannot be read or is no such report.
+    /// An [`InputError`](crate::error::InputError) if it cannot be read or is not such a report.
     pub fn read(path: &Path) -> Result<Self> {
         let text = read_text(path, MOST_RECORDS)?;
         serde_json::from_str(&text).map_err(|error| {
@@ -71,7 +71,7 @@ impl Counters {
         })
     }
 
-    /// What a launch does on `card` when it runs `waves` times as many blocks as the card holds; `None` where none with these
+    /// Counts per launch on `card` when it runs `waves` times as many blocks as the card holds; `None` if no launch with these
     /// extents was counted.
     pub fn of(&self, card: NamedCard, kernel: &str, launch: &Launch, waves: f64) -> Option<PerLaunch> {
         let same = |c: &&Counted| c.kernel == kernel && c.grid == launch.grid && c.block == [launch.threads, 1, 1];

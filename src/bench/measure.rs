@@ -1,4 +1,4 @@
-//! Times: operations on several copies of a layer in turn, so that none finds its tensors in a cache, and the rates that
+//! Timing: operations on several copies of a layer in turn, so that none finds its tensors in a cache, and the rates
 //! they are compared with.
 
 use super::check::check;
@@ -13,23 +13,23 @@ use anyhow::{Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use std::sync::atomic::AtomicBool;
 
-/// Bytes that the copies of a layer's tensors are together to exceed: more than any cache holds.
+/// The copies of a layer's tensors together should exceed this many bytes, more than any cache holds.
 const CACHE: f64 = 256e6;
-/// The most copies, and the most bytes of them: what is small stays in the cache.
+/// The most copies, and the most bytes of them; within these limits small tensors stay in the cache.
 pub const COPIES: usize = 64;
 const MEMORY: usize = 2 << 30;
 /// Seconds that an operation's turn should take.
 const TURN: f64 = 0.02;
-/// Of the ceilings.
+/// Rounds for measuring the ceilings.
 const CEILING_ROUNDS: usize = 5;
 const CEILING_BYTES: usize = 256 << 20;
 
-/// What the device can do at best, measured.
+/// Measured limits of the device.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Ceilings {
-    /// Bytes a second, read and written, of a copy.
+    /// Bytes per second of a copy, read and written.
     pub copy: f64,
-    /// Floating-point operations a second of matrix products (on the CPU, and in f32, of vectors) in registers.
+    /// Floating-point operations per second of matrix products (on the CPU and in f32: of vectors) in registers.
     pub products: f64,
 }
 
@@ -63,7 +63,7 @@ impl Ceilings {
                 Ok(())
             })
         };
-        // Rounds grow until they take a turn; each takes at least some nanoseconds.
+        // Rounds grow until they fill a turn; each takes at least a few nanoseconds.
         let mut rounds = 1 << 2;
         while multiply(rounds)? < TURN && rounds < 1 << 28 {
             rounds *= 2;
@@ -72,14 +72,14 @@ impl Ceilings {
         Ok(Self { copy, products: flops / Timing::of(&seconds).median })
     }
 
-    /// Seconds that the work takes at least, and whether memory is what sets this.
+    /// The least seconds for the work, and whether memory is the limit.
     pub fn floor(&self, work: Work) -> (f64, bool) {
         let (memory, products) = (work.bytes / self.copy, work.flops / self.products);
         (memory.max(products), memory >= products)
     }
 }
 
-/// That a copy holds the values that were copied.
+/// Checks that a copy holds the values that were copied.
 fn copies_right<B: Backend>(backend: &B) -> Result<()> {
     let (span, volume) = (Span { batch: 64, steps: 1 }, Volume { h: 1, w: 1, c: 1024 });
     let from = random(backend, span, volume, 1.0, 2)?;
@@ -94,45 +94,45 @@ fn copies_right<B: Backend>(backend: &B) -> Result<()> {
     Ok(())
 }
 
-/// What was measured of an operation at a shape.
+/// The measurement of an operation at a shape.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Record {
     pub operation: String,
-    /// Which of several of one name.
+    /// Distinguishes operations of the same name.
     pub variant: String,
     pub shape: String,
     /// Copies of the tensors that took turns.
     pub copies: usize,
-    /// Share of neuron-steps that spike in what it reads.
+    /// Share of neuron-steps that spike in the operation's input.
     pub firing_rate: f64,
-    /// Values that were compared with the reference, all of them right.
+    /// Values that were compared with the reference, all of them correct.
     pub compared: usize,
-    /// Of one call.
+    /// Seconds per call.
     pub seconds: Timing,
-    /// To the first operation that took turns with it, round by round.
+    /// Ratio to the first operation that took turns with it, round by round.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ratio: Option<Timing>,
-    /// What it must move and compute at least.
+    /// The least that it must move and compute.
     pub bytes: f64,
     pub flops: f64,
-    /// Seconds that this takes at least.
+    /// The least seconds for that.
     pub floor: f64,
-    /// Of the threads of the kernel that has most.
+    /// Registers per thread, of the kernel with the most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub registers: Option<u32>,
-    /// Where a step of a network was timed.
+    /// Only if a step of a network was timed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub images_per_second: Option<f64>,
 }
 
 impl Record {
-    /// Its time's floor, of its time.
+    /// The floor as a share of the time.
     pub fn share(&self) -> f64 {
         self.floor / self.seconds.median
     }
 }
 
-/// An operation that could not be timed: its result is wrong, or the device gave an error.
+/// An operation that could not be timed: its result is wrong, or the device reported an error.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Failure {
     pub operation: String,
@@ -152,7 +152,7 @@ impl Failure {
     }
 }
 
-/// What came of operations at a shape.
+/// Results of operations at a shape.
 #[derive(Debug, Default)]
 pub struct Measured {
     pub records: Vec<Record>,
@@ -160,13 +160,13 @@ pub struct Measured {
 }
 
 impl Measured {
-    /// Adds what came of others.
+    /// Adds other results.
     pub fn extend(&mut self, others: Self) {
         self.records.extend(others.records);
         self.failures.extend(others.failures);
     }
 
-    /// The records of operations all of which were to be right.
+    /// The records, if all operations were correct.
     ///
     /// # Errors
     /// The first failure.
@@ -186,7 +186,7 @@ pub struct Copies<B: Backend> {
     registers: Vec<(Operation, Option<u32>)>,
 }
 
-/// An operation made ready to be timed.
+/// An operation prepared for timing.
 pub struct Ready<B: Backend> {
     operation: Operation,
     /// One pass over all copies.
@@ -196,7 +196,7 @@ pub struct Ready<B: Backend> {
 }
 
 impl<B: Backend> Copies<B> {
-    /// As many copies as are needed to pass by the caches, at `most` so many, drawn anew each.
+    /// As many copies as are needed to defeat the caches, at most `most`, each with newly drawn tensors.
     pub fn new(backend: &B, shape: LayerShape, operations: &[Operation], rate: f64, most: usize) -> Result<Self> {
         let mut registers = vec![None; operations.len()];
         if let Some(rehearsal) = backend.rehearsal() {
@@ -224,8 +224,8 @@ impl<B: Backend> Copies<B> {
         Ok(Self { backend: backend.clone(), layers, registers })
     }
 
-    /// Checks operations and times those that are right, which take turns; operations that the device does not have are
-    /// left out. `None` where `stop` was set.
+    /// Checks operations and times the correct ones, which take turns; operations that the device lacks are
+    /// left out. `None` if `stop` was set.
     pub fn measure(
         &mut self,
         operations: &[Operation],
@@ -277,7 +277,7 @@ impl<B: Backend> Copies<B> {
         Some(measured)
     }
 
-    /// What an operation on one of them must do at least.
+    /// The least that an operation on one copy must do.
     pub fn work(&self, operation: Operation) -> Work {
         operation.work(&self.backend, &self.layers[0])
     }
@@ -288,10 +288,10 @@ impl<B: Backend> Copies<B> {
         Ok([*rate, share(&self.backend.read_spikes(inside, *span, *volume)?)])
     }
 
-    /// Runs, checks and warms up; `None` where the device has no such operation.
+    /// Runs, checks and warms up; `None` if the device does not have the operation.
     ///
     /// # Errors
-    /// Where a result is wrong.
+    /// If a result is wrong.
     pub fn ready(&mut self, operation: Operation) -> Result<Option<Ready<B>>> {
         let first = &mut self.layers[0];
         operation.prepare(&self.backend, first)?;
@@ -305,13 +305,13 @@ impl<B: Backend> Copies<B> {
         Ok(Some(ready))
     }
 
-    /// Seconds of so many calls, by as many as make whole passes over the copies.
+    /// Seconds for this many calls, measured over whole passes through the copies.
     pub fn seconds(&mut self, ready: &mut Ready<B>, calls: u64) -> Result<f64> {
         let passes = (calls as usize).div_ceil(self.layers.len());
         Ok(calls as f64 * self.time(ready, passes)?)
     }
 
-    /// Seconds a call, over so many passes.
+    /// Seconds per call, over this many passes.
     fn time(&mut self, ready: &mut Ready<B>, passes: usize) -> Result<f64> {
         let Ready { operation, graph, .. } = ready;
         let Self { backend, layers, .. } = self;
@@ -369,7 +369,7 @@ mod tests {
         let shape: LayerShape = "T=4,N=2,C=32,H=8".parse().unwrap();
         let operations = [Operation::NormLifForward { histogram: false }, Operation::BiasGrad];
         let mut copies = Copies::new(&Cpu, shape, &operations, 0.2, 1).unwrap();
-        // The reference takes another shift than the operation.
+        // The reference uses another shift than the operation.
         copies.layers[0].neurons.shift += 1.0;
         let measured = copies.measure(&operations, &CEILINGS, 1, &AtomicBool::new(false)).unwrap();
         assert_eq!((measured.records.len(), measured.failures.len()), (1, 1));
@@ -403,14 +403,14 @@ mod tests {
             }
             check(operation, &Cpu, &mut layer, 1).unwrap();
             spoil(&mut layer);
-            // A weight packed for the convolution is made anew from the spoilt one; this spoils what it reads instead.
+            // The check would repack a weight for the convolution from the spoilt one, so this spoils what it reads instead.
             assert!(check(operation, &Cpu, &mut layer, 1).is_err(), "{operation:?}");
             found += 1;
         }
         assert!(found >= 45, "{found}");
     }
 
-    /// Doubles what operations write, turns their bits around and forgets their sums.
+    /// Doubles the outputs of operations, inverts their bits and clears their sums.
     fn spoil(layer: &mut Layer<Cpu>) {
         let double = |values: &mut Vec<f32>| values.iter_mut().for_each(|x| *x = 2.0 * *x + 1.0);
         let turn = |bits: &mut Vec<u32>| bits.iter_mut().for_each(|word| *word = !*word);

@@ -1,4 +1,4 @@
-//! Microbenchmarks of the operations: random tensors at a stated firing rate, a check, then times beside the least that
+//! Microbenchmarks of the operations: random tensors at a stated firing rate, a check, then times against the least that
 //! the device could need.
 
 pub mod card;

@@ -1,5 +1,5 @@
-//! The operations that are measured: what each runs, and the least that it must move and compute. Those that a training
-//! step makes, but for a norm of running statistics, which is one value a channel.
+//! The operations that are measured: what each runs, and the least that it must move and compute. They are those of a training
+//! step, except for a norm with running statistics, which is one value per channel.
 
 mod run;
 mod work;
@@ -12,14 +12,14 @@ use crate::surrogate::{Surrogate, SurrogateKind};
 pub use run::{LOSS, UPDATE_DECAY, augmentation, tuning};
 pub use work::Work;
 
-/// Scale of the weight norm, which nothing's time depends on.
+/// Scale of the weight norm; no time depends on it.
 pub const WEIGHT_SCALE: f32 = 2.0;
-/// Share that a dropout drops.
+/// Share of values that dropout drops.
 pub const DROPPED: f32 = 0.25;
 pub const SGD: UpdateRule = UpdateRule::Sgd { momentum: 0.9 };
 pub const ADAMW: UpdateRule = UpdateRule::Adam { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, decoupled: true };
 
-/// An operation of the seam, with what its cost depends on beside the shape.
+/// A backend operation, with the settings other than the shape that affect its cost.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Operation {
     ConvCurrent,
@@ -33,7 +33,7 @@ pub enum Operation {
     NormLifForward {
         histogram: bool,
     },
-    /// From bits where they suffice and are wanted, else from the currents.
+    /// From bits if they suffice and `bits` is set, otherwise from the currents.
     SpikeBackward {
         kind: SurrogateKind,
         neuron: Neuron,
@@ -62,7 +62,7 @@ pub enum Operation {
 }
 
 impl Operation {
-    /// All that are measured where none is named.
+    /// The default operations.
     pub fn all() -> Vec<Self> {
         let neuron = usual_neuron();
         let backward = |kind, bits| Self::SpikeBackward { kind, neuron, bits };
@@ -112,18 +112,18 @@ impl Operation {
         let of = |neuron: Neuron| {
             kinds.clone().into_iter().map(move |(kind, bits)| Self::SpikeBackward { kind, neuron, bits })
         };
-        // Bits are no alternative where they do not suffice.
+        // Leave out bits where they do not suffice.
         let other =
             |operation: &Self| !matches!(operation, Self::SpikeBackward { bits: true, .. }) || operation.reads_bits();
         neurons.map(neuron).flat_map(of).filter(other).collect()
     }
 
-    /// The parts of a layer that operations need.
+    /// The parts of a layer that the operations need.
     pub fn parts(operations: &[Self]) -> Vec<Part> {
         operations.iter().map(|operation| operation.part()).collect()
     }
 
-    /// Its name in the seam and on the command line.
+    /// Its name in the backend and on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::ConvCurrent => "conv_current",
@@ -155,7 +155,7 @@ impl Operation {
         }
     }
 
-    /// Which of several of one name; empty where there is one.
+    /// Distinguishes operations of the same name; empty if there is only one.
     pub fn variant(self) -> String {
         match self {
             Self::NormLifForward { histogram: true } => "with histogram".into(),
@@ -177,7 +177,7 @@ impl Operation {
         }
     }
 
-    /// What it works on.
+    /// The part of a layer it works on.
     pub fn part(self) -> Part {
         use Operation::*;
         match self {
@@ -203,7 +203,7 @@ impl Operation {
         }
     }
 
-    /// Whether it leaves other operands than it found, so that it is prepared anew for every call that is timed.
+    /// Whether it changes its operands, so that it must be prepared again for every timed call.
     pub fn consumes(self) -> bool {
         matches!(self, Self::DropoutFloats | Self::WeightNormBackward | Self::CollectCounts | Self::TuneBounds)
     }

@@ -1,5 +1,5 @@
-//! What operations would take of a card that is not there: from the launches that the host would make, what the compiler
-//! says of the kernels, and the card's data sheet. A plan, no measurement.
+//! The cost of operations on a GPU that is not present: from the launches that the host would make, the compiler's report
+//! on the kernels, and the GPU's data sheet. It is a plan, not a measurement.
 
 use super::card::NamedCard;
 use super::counters::{Counters, PerLaunch};
@@ -17,28 +17,28 @@ use anyhow::{Result, bail};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
-/// A launch on paper.
+/// A planned launch.
 #[derive(Clone, Debug, Serialize)]
 pub struct PlannedLaunch {
     pub kernel: String,
     pub blocks: u64,
     pub threads: u32,
-    /// Bytes a block, dynamic.
+    /// Dynamic shared memory in bytes per block.
     pub shared: u32,
     pub registers: u32,
-    /// Warps that a multiprocessor holds of those that it could.
+    /// Warps held by a multiprocessor, as a share of its maximum.
     pub occupancy: f64,
-    /// Blocks by those that the whole card holds at a time.
+    /// Blocks, in units of the number that the whole GPU holds at a time.
     pub waves: f64,
-    /// Instructions of the main loop, and those of them that multiply matrices, where cuobjdump is there.
+    /// Instructions in the main loop, and how many of them multiply matrices, if cuobjdump is available.
     pub instructions: Option<u32>,
     pub matrix: Option<u32>,
-    /// What it does, where such a launch was counted.
+    /// Counts of such a launch, if there are any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub counted: Option<PerLaunch>,
 }
 
-/// An operation on paper.
+/// A planned operation.
 #[derive(Clone, Debug, Serialize)]
 pub struct Planned {
     pub operation: String,
@@ -52,7 +52,7 @@ pub struct Planned {
     pub launches: Vec<PlannedLaunch>,
 }
 
-/// One row per launch that was counted: thousands of warp instructions by class, accesses, the estimate.
+/// One row per counted launch: thousands of warp instructions by class, accesses, the estimate.
 pub fn counter_table(plans: &[Planned]) -> Table {
     let classes = ["matrix", "float", "integer", "convert", "global", "shared", "control", "move"];
     let accesses = ["sectors", "least", "wavefronts", "least"];
@@ -75,27 +75,27 @@ pub fn counter_table(plans: &[Planned]) -> Table {
     table
 }
 
-/// How many launches of the plans were counted, and how many there are.
+/// The number of counted launches in the plans, and of all launches.
 pub fn counted(plans: &[Planned]) -> (usize, usize) {
     let launches = plans.iter().flat_map(|plan| &plan.launches);
     (launches.clone().filter(|launch| launch.counted.is_some()).count(), launches.count())
 }
 
-/// Plans for a card.
+/// Plans for a GPU.
 pub struct Paper {
     card: NamedCard,
     gpu: Gpu<Cuda>,
     ceilings: Ceilings,
-    /// By the name of the module; `None` where there is no cuobjdump.
+    /// By module name; `None` if there is no cuobjdump.
     loops: Option<BTreeMap<String, BTreeMap<String, Loop>>>,
     counters: Option<Counters>,
 }
 
 impl Paper {
-    /// Plans for a card with values stored in `precision`, with estimates where `counters` has such launches.
+    /// Plans for a GPU with values stored in `precision`, with estimates if `counters` has such launches.
     ///
     /// # Errors
-    /// Where the program has no kernels.
+    /// If the program has no kernels.
     pub fn new(card: NamedCard, precision: Precision, counters: Option<Counters>) -> Result<Self> {
         if MODULES.is_empty() {
             bail!("cannot plan for a card: {}", crate::kernels::ADVICE);
@@ -110,12 +110,12 @@ impl Paper {
         })
     }
 
-    /// Whether machine code could be looked at.
+    /// Whether machine code can be examined.
     pub fn reads_code(&self) -> bool {
         self.loops.is_some()
     }
 
-    /// Operations of one shape; those that the card would have.
+    /// Plans the operations of one shape that this GPU has.
     pub fn plan(&mut self, shape: LayerShape, operations: &[Operation], rate: f64) -> Result<Vec<Planned>> {
         let mut layer = Layer::new(&self.gpu, shape, &Operation::parts(operations), rate, Some(Shifts::default()), 0)?;
         let mut plans = Vec::new();
@@ -181,7 +181,7 @@ impl Paper {
     }
 }
 
-/// Plans of one shape: a row an operation, with its first kernel, and one for each further kernel.
+/// Plans of one shape: a row per operation, with its first kernel, and one for each further kernel.
 pub fn table(plans: &[Planned]) -> Table {
     let mut table = Table::new(&[
         "operation",

@@ -32,7 +32,7 @@ pub struct Place {
     pub x: usize,
 }
 
-/// A sum, and that of its terms' magnitudes.
+/// A sum, and the sum of its terms' magnitudes.
 #[derive(Clone, Copy, Default)]
 pub struct Sum {
     pub value: f64,
@@ -56,7 +56,7 @@ pub fn over_channel(values: &Host<f32>, channel: usize, f: impl Fn(f64) -> f64) 
     sum
 }
 
-/// Outputs and the inputs that they reach with one tap.
+/// Outputs, and the inputs that they reach with one tap.
 pub fn reached(
     outputs: usize,
     stride: usize,
@@ -114,14 +114,14 @@ pub fn weight(conv: &Conv, weights: &[f32], k: usize, c: usize, r: usize, s: usi
     weights[((k * conv.input.c + c) * conv.kernel.h + r) * conv.kernel.w + s].into()
 }
 
-/// What a neuron does at a step.
+/// The state of a neuron at a step.
 pub struct Fired {
     pub membrane: f32,
     pub spike: bool,
     pub inside: bool,
 }
 
-/// A neuron over its currents; `None` where rounding could change what it does.
+/// A neuron run over its currents; `None` if rounding could change its behaviour.
 pub fn fire(neuron: &Neuron, currents: &[f32], near: f32) -> Option<Vec<Fired>> {
     let window = BOUNDS.window(neuron.threshold);
     let mut v = 0.0;
@@ -142,8 +142,8 @@ pub fn fire(neuron: &Neuron, currents: &[f32], near: f32) -> Option<Vec<Fired>> 
     currents.iter().map(step).collect()
 }
 
-/// The gradient of a neuron's currents from that of its spikes, and the largest magnitude of its terms, were every slope 1: a
-/// membrane of magnitude 2 that was rounded changes a slope by at most 4 roundings.
+/// The gradient of a neuron's currents from that of its spikes, and the largest magnitude of its terms if every slope were 1:
+/// rounding a membrane of magnitude 2 changes a slope by at most 4 roundings.
 pub fn back(neuron: &Neuron, kind: SurrogateKind, steps: &[Fired], gradient: &[f64]) -> (Vec<f64>, f64) {
     let slope = Surrogate::new(kind).slope(neuron.threshold);
     let window = BOUNDS.window(neuron.threshold);

@@ -1,4 +1,4 @@
-//! What was measured: one file of JSON, tables, and what has changed since an earlier file.
+//! Benchmark results: one JSON file, tables, and changes since an earlier file.
 
 use super::measure::{Ceilings, Failure, Record};
 use crate::bench::table::Table;
@@ -15,13 +15,13 @@ pub struct Report {
     pub version: String,
     pub machine: serde_json::Value,
     pub device: String,
-    /// The CUDA compiler that the kernels were built with.
+    /// The CUDA compiler that built the kernels.
     pub compiler: Option<String>,
     /// Seconds since 1970.
     pub time: u64,
     pub ceilings: Ceilings,
     pub results: Vec<Record>,
-    /// What could not be timed.
+    /// Operations that could not be timed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub failures: Vec<Failure>,
 }
@@ -29,7 +29,7 @@ pub struct Report {
 /// How an operation's time differs from an earlier one.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Change {
-    /// Every round slower than any before; ratio of the medians.
+    /// Every round is slower than any before; ratio of the medians.
     Slower(f64),
     Faster(f64),
     /// The spreads overlap.
@@ -37,7 +37,7 @@ pub enum Change {
 }
 
 impl Report {
-    /// An earlier file.
+    /// Reads an earlier file.
     pub fn read(path: &Path) -> Result<Self> {
         let text = read_text(path, MOST_SETTINGS)?;
         serde_json::from_str(&text)
@@ -55,7 +55,7 @@ impl Report {
         self.results.iter().find(same)
     }
 
-    /// How a record differs from this report's of the same operation and shape, if it has one.
+    /// How a record differs from this report's record of the same operation and shape, if there is one.
     pub fn change(&self, record: &Record) -> Option<Change> {
         let (now, before) = (&record.seconds, &self.of(record)?.seconds);
         let ratio = now.median / before.median;
@@ -111,7 +111,7 @@ pub fn table(records: &[Record], baseline: Option<&Report>) -> Table {
     table.without(&unused.iter().filter(|column| column.1).map(|column| column.0).collect::<Vec<_>>())
 }
 
-/// Three digits that count.
+/// Three significant digits.
 pub fn figure(x: f64) -> String {
     match x.abs() {
         x if x >= 100.0 => format!("{x:.0}"),

@@ -1,5 +1,5 @@
-//! Records as a roofline plot (S. Williams, A. Waterman and D. Patterson, CACM 52, 2009): rates under the most that the
-//! device's memory and arithmetic allow.
+//! Records as a roofline plot (S. Williams, A. Waterman and D. Patterson, CACM 52, 2009): rates below the limits of the
+//! device's memory and arithmetic.
 
 use super::measure::Record;
 use super::report::{Report, figure};
@@ -7,10 +7,10 @@ use super::timing::Timing;
 use crate::report::comparison::{Colour, Horizontal, Panel, Place, Series, Shown, Spanned, panels};
 use anyhow::Result;
 
-/// Convolutions over their operations per byte, what else there is over its bytes; an SVG document.
+/// Convolutions over their operations per byte, everything else over its bytes; an SVG document.
 ///
 /// # Errors
-/// An [`InputError`](crate::error::InputError) where nothing was measured that has a floor.
+/// An [`InputError`](crate::error::InputError) if no measurement has a floor.
 pub fn roofline(report: &Report) -> Result<String> {
     let measured = || report.results.iter().filter(|record| record.bytes > 0.0);
     let (copy, products) = (report.ceilings.copy, report.ceilings.products);
@@ -48,10 +48,10 @@ pub fn roofline(report: &Report) -> Result<String> {
     panels(&format!("Operations on {}", report.device), &shown)
 }
 
-/// Where a record lies, and the amount that divided by its time is its rate.
+/// The horizontal position of a record, and the amount of work that gives its rate when divided by its time.
 type Point = fn(&Record) -> (f64, f64);
 
-/// The roof, and a series a name of an operation; none without a record.
+/// The roof, and one series per operation name; empty without records.
 fn series(records: &[&Record], point: Point, roof: &dyn Fn(f64) -> f64) -> Vec<Series> {
     let places: Vec<f64> = records.iter().map(|record| point(record).0).collect();
     let (low, high) = places.iter().fold((f64::INFINITY, 0.0f64), |(low, high), &x| (low.min(x), high.max(x)));
@@ -59,7 +59,7 @@ fn series(records: &[&Record], point: Point, roof: &dyn Fn(f64) -> f64) -> Vec<S
         return Vec::new();
     }
     let exact = |y: f64| Spanned { low: y, middle: y, high: y };
-    // Straight between so many points, but for the corner.
+    // This many points, with straight lines between them, are exact except at the corner.
     let along = (0..=64).map(|i| low / 2.0 * (4.0 * high / low).powf(f64::from(i) / 64.0));
     let limit = Series {
         name: "ceiling".into(),
@@ -72,7 +72,7 @@ fn series(records: &[&Record], point: Point, roof: &dyn Fn(f64) -> f64) -> Vec<S
     names.dedup();
     let each = |(i, name): (usize, &&str)| Series {
         name: name.to_string(),
-        // Not the ceiling's colour.
+        // Skips the ceiling's colour.
         colour: Colour::Kind(i + i / 6),
         shown: Shown::Points,
         places: records.iter().filter(|record| record.operation == *name).map(|record| place(record, point)).collect(),
@@ -122,7 +122,7 @@ mod tests {
         let both = roofline(&report(vec![record("conv_current", 2e9), record("loss", 0.0)])).unwrap();
         assert!(both.contains("a device") && both.contains("Convolutions") && both.contains("What memory bounds"));
         assert!(both.contains("conv_current") && both.contains("loss"));
-        // One panel alone bears the page's title only.
+        // A single panel has only the page's title.
         let one = roofline(&report(vec![record("loss", 0.0)])).unwrap();
         assert!(!one.contains("Convolutions") && one.contains("GB/s"));
         assert!(roofline(&report(vec![])).is_err());

@@ -1,14 +1,14 @@
-//! Shapes of layers, and the table of those that are measured.
+//! Layer shapes, and the table of those that are measured.
 
 use crate::backend::shape::{Conv, Extent, InputKind, Pool, PoolKind, Span, Volume};
 use crate::input_error;
 
-/// A layer: `N` samples of `T` steps of `H x W x C` spikes, a convolution of `K` filters that keeps their extents
+/// A layer: `N` samples of `T` steps of `H x W x C` spikes, a convolution with `K` filters that keeps their extents
 /// (divided by the stride), and its neurons. A linear layer is a convolution of a 1x1 image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LayerShape {
     pub span: Span,
-    /// What the convolution reads.
+    /// The convolution's input.
     pub input: Volume,
     /// `K`: channels of the layer's neurons.
     pub filters: usize,
@@ -21,7 +21,7 @@ const LARGEST: usize = 1 << 24;
 const MOST: usize = 1 << 32;
 
 impl LayerShape {
-    /// A convolution of 3x3 between square images.
+    /// A 3x3 convolution of square images.
     pub const fn conv(steps: usize, batch: usize, c: usize, side: usize, filters: usize) -> Self {
         let input = Volume { h: side, w: side, c };
         Self { span: Span { steps, batch }, input, filters, kernel: 3, stride: 1 }
@@ -32,7 +32,7 @@ impl LayerShape {
         Self { kernel: 1, ..Self::conv(steps, batch, inputs, 1, outputs) }
     }
 
-    /// The same over other steps.
+    /// The same with another number of steps.
     pub const fn over(self, steps: usize) -> Self {
         Self { span: Span { steps, batch: self.span.batch }, ..self }
     }
@@ -51,7 +51,7 @@ impl LayerShape {
         }
     }
 
-    /// A pool of 2x2 behind the neurons, or of the whole image where that is smaller.
+    /// A 2x2 pool after the neurons, or a pool of the whole image if that is smaller.
     pub fn pool(&self, kind: PoolKind) -> Pool {
         let input = self.neurons();
         let kernel = Extent { h: input.h.min(2), w: input.w.min(2) };
@@ -69,7 +69,7 @@ impl LayerShape {
         self.span.batch * self.span.steps * self.neurons().values()
     }
 
-    /// Multiplications with an addition of the convolution, over all steps and samples; those with padding included.
+    /// Multiply-adds of the convolution over all steps and samples, including those with padding.
     pub fn multiply_adds(&self) -> f64 {
         self.neuron_steps() as f64 * self.convolution().fan_in() as f64
     }
@@ -87,7 +87,7 @@ impl std::fmt::Display for LayerShape {
 impl std::str::FromStr for LayerShape {
     type Err = anyhow::Error;
 
-    /// `T=4,N=64,C=64,H=32` and, where not usual, `W` (as H), `K` (as C), `kernel` (3, or 1 for one pixel), `stride` (1).
+    /// `T=4,N=64,C=64,H=32` and, if not the default, `W` (as H), `K` (as C), `kernel` (3, or 1 for one pixel), `stride` (1).
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let names = ["T", "N", "C", "H", "W", "K", "kernel", "stride"];
         let mut values = [None; 8];
@@ -137,19 +137,19 @@ pub const LAYERS: [LayerShape; 8] = [
     LayerShape::conv(4, 64, 512, 8, 512),
 ];
 
-/// Neurons alone: 2^20 of them, and 64 samples of 65536, over 4 to 32 steps.
+/// Neurons only: 2^20 of them, and 64 samples of 65536, over 4 to 32 steps.
 pub const NEURONS: [LayerShape; 8] = {
     let few = LayerShape::linear(4, 1024, 1024, 1024);
     let many = LayerShape::conv(4, 64, 64, 32, 64);
     [few.over(4), few.over(8), few.over(16), few.over(32), many.over(4), many.over(8), many.over(16), many.over(32)]
 };
-/// What of a layer an operation works on.
+/// The part of a layer that an operation works on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
-    /// A convolution, so that a shape's `C`, `K` and kernel matter.
+    /// A convolution; a shape's `C`, `K` and kernel matter.
     Synapses,
-    /// Neurons alone.
+    /// Neurons only.
     Neurons,
-    /// What stands around the layers of a network.
+    /// What surrounds the layers of a network.
     Training,
 }

@@ -13,14 +13,14 @@ impl Table {
         Self { head: head.iter().map(|name| name.to_string()).collect(), rows: Vec::new() }
     }
 
-    /// Adds a row, as long as the head.
+    /// Adds a row with as many cells as the head.
     pub fn row(&mut self, cells: impl IntoIterator<Item = String>) {
         let row: Vec<String> = cells.into_iter().collect();
         debug_assert_eq!(row.len(), self.head.len());
         self.rows.push(row);
     }
 
-    /// The same without the columns of these places.
+    /// The same table without the columns at these positions.
     pub fn without(&self, places: &[usize]) -> Self {
         let kept = |row: &Vec<String>| {
             let cells = row.iter().enumerate().filter(|(i, _)| !places.contains(i));
@@ -42,12 +42,12 @@ impl Table {
         cells.join(between)
     }
 
-    /// For a terminal: a line a row, the head underlined.
+    /// For a terminal: one line per row, the head underlined.
     pub fn plain(&self) -> String {
         self.indented(0)
     }
 
-    /// As [`Table::plain`], so many blanks further right.
+    /// Like [`Table::plain`], indented by this many blanks.
     pub fn indented(&self, blanks: usize) -> String {
         let widths = self.widths();
         let rule: Vec<String> = widths.iter().map(|&width| "─".repeat(width)).collect();

@@ -1,4 +1,4 @@
-//! Random tensors of a layer, at a firing rate that is aimed at and measured. No device has a special way of making them:
+//! Random tensors of a layer, at a firing rate that is targeted and measured. No device has a special way to make them:
 //! currents are a convolution of random samples.
 
 mod training;
@@ -13,16 +13,16 @@ use anyhow::{Result, ensure};
 use half::bf16;
 pub use training::{Moved, NORMALISATION, SAMPLE_CHANNELS, STEP, Samples, Training, votes};
 
-/// Samples in which the firing rate is looked for.
+/// Samples used to adjust the firing rate.
 const LOOK: usize = 4;
-/// Deviation of the gradients.
+/// Standard deviation of the gradients.
 const GRADIENT: f64 = 1e-3;
-/// What currents are scaled by.
+/// The scale of the currents.
 const SCALE: f32 = 2.0;
 /// AdaLi's window.
 pub const BOUNDS: Bounds = Bounds::RECTANGLE;
 
-/// A layer's neurons: what enters them, what they do, and the gradients.
+/// A layer's neurons: their inputs, their outputs and the gradients.
 pub struct Activity<B: Backend> {
     pub span: Span,
     pub volume: Volume,
@@ -34,11 +34,11 @@ pub struct Activity<B: Backend> {
     pub bounds: B::Bounds,
     pub spikes: B::Bits,
     pub inside: B::Bits,
-    /// Of the spikes.
+    /// Gradient of the spikes.
     pub gradient: B::Floats,
-    /// Of the currents.
+    /// Gradient of the currents.
     pub currents_grad: B::Floats,
-    /// Of the norm.
+    /// Gradients of the norm.
     pub gain_grad: B::Floats,
     pub bias_grad: B::Floats,
     pub norm_grad: NormGradient<B::Floats>,
@@ -47,13 +47,13 @@ pub struct Activity<B: Backend> {
     pub rate: f64,
 }
 
-/// The neuron that is measured where none is asked for: LIF with soft attached reset.
+/// The default neuron: LIF with soft attached reset.
 pub fn usual_neuron() -> Neuron {
     NeuronSpec::default().neuron().expect("the usual neuron is sound")
 }
 
 impl<B: Backend> Activity<B> {
-    /// Neurons of which about the share `rate` spikes: found by trying, or with the shift that was found before.
+    /// Neurons about a share `rate` of which spike: found by bisection, or with the given shift.
     pub fn new(backend: &B, span: Span, volume: Volume, rate: f64, shift: Option<f32>, seed: u64) -> Result<Self> {
         let vector = |value: f32| backend.vector(&vec![value; volume.c]);
         let mut activity = Self {
@@ -82,12 +82,12 @@ impl<B: Backend> Activity<B> {
         Ok(activity)
     }
 
-    /// Factor and summand of every current.
+    /// Scale and offset of every current.
     pub fn affine(&self) -> [f32; 2] {
         [SCALE, self.shift]
     }
 
-    /// Runs neurons, which leave spikes and windows and, where wanted, their counts.
+    /// Runs the neurons, which write spikes, windows and, if requested, their counts.
     pub fn fire(&mut self, backend: &B, neuron: Neuron, histogram: bool) -> Result<()> {
         let Self { span, volume, currents, norm, bounds, spikes, inside, counts, .. } = self;
         let neurons = Neurons { neuron, surrogate: Surrogate::new(SurrogateKind::Adali), bounds: &*bounds };
@@ -101,14 +101,14 @@ impl<B: Backend> Activity<B> {
         backend.write_vector(&mut self.norm.shift, &vec![shift; self.volume.c])
     }
 
-    /// That the device has drawn currents and gradients of the deviation that was asked for, and found about the firing
-    /// rate: on a device that computes nothing all of them are 0, and zeros are what an operation makes of zeros.
+    /// Checks that the device has drawn currents and gradients with the expected deviation and found about the right firing
+    /// rate: a device that computes nothing leaves zeros, and operations on zeros give zeros.
     ///
     /// # Errors
     /// What it has drawn instead.
     fn verify(&self, backend: &B, rate: f64) -> Result<()> {
         let values = self.span.batch * self.volume.pixels() * self.volume.c;
-        // What is drawn of few values is not what is expected of many.
+        // Statistics of a few values differ from those of many.
         let few = 6.0 / (values as f64).sqrt();
         for (what, floats, asked) in [("currents", &self.currents, 1.0), ("gradients", &self.gradient, GRADIENT)] {
             let drawn = backend.read_activations(floats, self.span, self.volume)?;
@@ -130,7 +130,7 @@ impl<B: Backend> Activity<B> {
         Ok(())
     }
 
-    /// Moves the shift until about this share of the first samples' neuron-steps spikes.
+    /// Adjusts the shift until about this share of the first samples' neuron-steps spike.
     fn aim(&mut self, backend: &B, rate: f64) -> Result<()> {
         let whole = self.span;
         self.span.batch = whole.batch.min(LOOK);
@@ -152,7 +152,7 @@ pub fn share(bits: &[u8]) -> f64 {
     bits.iter().filter(|&&bit| bit != 0).count() as f64 / bits.len().max(1) as f64
 }
 
-/// A convolution that reads the spikes of one layer and makes the currents of another.
+/// A convolution that reads the spikes of one layer and computes the currents of another.
 pub struct Synapses<B: Backend> {
     pub conv: Conv,
     pub below: Activity<B>,
@@ -160,40 +160,40 @@ pub struct Synapses<B: Backend> {
     pub values: Vec<f32>,
     pub weight: B::Floats,
     pub packed: B::Packed,
-    /// [`BIAS`] everywhere, 0 everywhere, and a gain of 1.
+    /// Filled with [`BIAS`], with 0, and a gain of 1.
     pub bias: B::Floats,
     pub no_bias: B::Floats,
     pub gain: B::Floats,
     pub weight_grad: B::Floats,
-    /// Of an effective weight.
+    /// Gradient of an effective weight.
     pub given_grad: B::Floats,
     pub gain_grad: B::Floats,
-    /// What a weight norm makes of the weight.
+    /// The weight after the weight norm.
     pub effective: B::Floats,
-    /// Running mean and variance, and what a batch norm finds.
+    /// Running mean and variance, and the result of a batch norm.
     pub running: [B::Floats; 2],
     pub state: NormState<B::Floats>,
 }
 
-/// Of every filter.
+/// The bias of every filter.
 pub const BIAS: f32 = 0.5;
 
-/// A layer, with what else is measured of it.
+/// A layer, with everything else that is measured with it.
 pub struct Layer<B: Backend> {
     pub shape: LayerShape,
     pub neurons: Activity<B>,
     pub synapses: Option<Synapses<B>>,
     pub training: Option<Training<B>>,
-    /// Spikes behind a pool or a dropout, and dense means.
+    /// Spikes after a pool or dropout, and dense means.
     pub pooled: B::Bits,
     pub means: B::Floats,
 }
 
-/// Shifts of currents that give a firing rate: of a layer's neurons, of the neurons below, and of a readout's.
+/// Shifts of currents that give a firing rate: for a layer's neurons, the neurons below, and a readout's neurons.
 pub type Shifts = [f32; 3];
 
 impl<B: Backend> Layer<B> {
-    /// A layer with these parts and neurons, drawn from `seed`, its firing rate as in [`Activity::new`].
+    /// A layer with these parts and its neurons, drawn from `seed`, with the firing rate of [`Activity::new`].
     pub fn new(
         backend: &B,
         shape: LayerShape,
@@ -217,7 +217,7 @@ impl<B: Backend> Layer<B> {
         })
     }
 
-    /// About how many bytes of the device's memory such a layer takes; those of single channels are left out.
+    /// Approximate bytes of device memory for such a layer, without the per-channel values.
     pub fn size(backend: &B, shape: LayerShape, parts: &[Part]) -> usize {
         let (span, conv) = (shape.span, shape.convolution());
         let activity = |volume| 3 * backend.floats_size(span, volume) + 2 * backend.bits_size(span, volume);
@@ -229,14 +229,14 @@ impl<B: Backend> Layer<B> {
         neurons + has(Part::Synapses) * synapses + has(Part::Training) * training
     }
 
-    /// That the device has drawn what was asked for; [`Activity`] tells how.
+    /// Checks that the device has drawn the right values, as [`Activity`] does.
     pub fn verify(&self, backend: &B, rate: f64) -> Result<()> {
         let below = self.synapses.as_ref().map(|synapses| &synapses.below);
         let readout = self.training.as_ref().map(|training| &training.spikes);
         [Some(&self.neurons), below, readout].into_iter().flatten().try_for_each(|a| a.verify(backend, rate))
     }
 
-    /// For further layers of the same shape.
+    /// The shifts, for further layers of the same shape.
     pub fn shifts(&self) -> Shifts {
         let below = self.synapses.as_ref().map_or(0.0, |synapses| synapses.below.shift);
         [self.neurons.shift, below, self.training.as_ref().map_or(0.0, |training| training.spikes.shift)]
@@ -248,7 +248,7 @@ impl<B: Backend> Synapses<B> {
         let conv = shape.convolution();
         let below =
             Activity::new(backend, shape.span, shape.input, rate, shifts.map(|shifts| shifts[1]), 2 * seed + 1)?;
-        // Currents of deviation 1.
+        // Currents with deviation 1.
         let bound = (3.0 / (conv.fan_in() as f64 * rate)).sqrt();
         let mut rng = CounterRng::new(seed, 1);
         let mut value = || bf16::from_f64((2.0 * rng.uniform() - 1.0) * bound).to_f32();
@@ -281,8 +281,8 @@ impl<B: Backend> Synapses<B> {
     }
 }
 
-/// Random values around 0 whose deviation is about `deviation`, in `out`: a convolution of random samples, which every
-/// device has.
+/// Writes random values around 0 with a deviation of about `deviation` to `out`: a convolution of random samples, which
+/// every device has.
 pub fn randomise<B: Backend>(
     backend: &B,
     span: Span,
@@ -304,7 +304,7 @@ pub fn randomise<B: Backend>(
     let mut gathered = backend.samples(span, input)?;
     backend.input(&set, &batch, &Augmentation::default(), &mut gathered)?;
     backend.release_batch(&mut batch, &mut set)?;
-    // Normalised samples have deviation 1, and so have their weighted sums.
+    // Normalised samples have deviation 1, and so do their weighted sums.
     let bound = deviation * (3.0 / conv.fan_in() as f64).sqrt();
     let mut rng = CounterRng::new(seed, 3);
     let values: Vec<f32> =
@@ -315,7 +315,7 @@ pub fn randomise<B: Backend>(
     let bias = backend.vector(&vec![0.0; volume.c])?;
     let weights = Weights { value: &weight, packed: &packed };
     backend.conv_current(&conv, span, Input::Dense(&gathered), weights, &bias, out)?;
-    // The tensors that made it go away when this returns.
+    // The tensors used to make it are freed on return.
     backend.seconds(&mut || Ok(())).map(drop)
 }
 

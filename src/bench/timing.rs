@@ -1,4 +1,4 @@
-//! Times of alternatives that take turns, so that what else the machine does meets all of them alike.
+//! Times of alternatives that take turns, so that other load on the machine affects all of them alike.
 
 use crate::metrics::median;
 use anyhow::Result;
@@ -6,10 +6,10 @@ use serde::{Deserialize, Serialize};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-/// Rounds in which alternatives take turns.
+/// Rounds in which the alternatives take turns.
 pub const ROUNDS: usize = 11;
 
-/// Median and ends over rounds.
+/// Median and extremes over rounds.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Timing {
     pub median: f64,
@@ -33,8 +33,8 @@ impl Timing {
     }
 }
 
-/// Runs `alternative(i)` for each `i` below `count`, then again, for `rounds` rounds that begin with another each time.
-/// An alternative returns the parts of its time in seconds: `[alternative][part][round]` come back, `None` where `stop`
+/// Runs `alternative(i)` for each `i` below `count`, for `rounds` rounds, each starting with another one.
+/// An alternative returns the parts of its time in seconds. Returns `[alternative][part][round]`, or `None` if `stop`
 /// was set.
 pub fn take_turns<const PARTS: usize>(
     count: usize,
@@ -62,7 +62,7 @@ pub fn seconds(f: impl FnOnce() -> Result<()>) -> Result<f64> {
     Ok(begin.elapsed().as_secs_f64())
 }
 
-/// How often to repeat what takes `once` seconds, so that it takes about `wanted`.
+/// How often to repeat something that takes `once` seconds, so that it takes about `wanted`.
 pub fn repetitions(once: f64, wanted: f64) -> usize {
     ((wanted / once.max(1e-9)).round() as usize).clamp(1, 200)
 }

@@ -71,7 +71,7 @@ Examples:
   adali bench --json before.json      then, after a change:
   adali bench --baseline before.json  what moved by more than the spread";
 
-/// Samples of the usual shapes by which the CPU's are fewer.
+/// The CPU measures this many times fewer samples of the default shapes.
 const CPU_SHARE: usize = 8;
 
 #[derive(Args)]
@@ -218,7 +218,7 @@ fn on_paper(
 }
 
 impl BenchArguments {
-    /// Where --json and --svg go.
+    /// The destinations of --json and --svg.
     fn outputs(&self) -> Result<(Option<Output>, Option<Output>)> {
         let inputs: Vec<&Path> = self.baseline.as_deref().into_iter().chain([Path::new(&self.step.network)]).collect();
         let output = |option, path: &Option<PathBuf>, inputs: &[&Path]| {
@@ -234,7 +234,7 @@ impl BenchArguments {
         self.operations.iter().any(|name| name == "train_step")
     }
 
-    /// The operations of the seam that were asked for.
+    /// The requested backend operations.
     fn operations(&self) -> Result<Vec<Operation>> {
         if self.surrogates {
             return Ok(Operation::surrogates());
@@ -251,7 +251,7 @@ impl BenchArguments {
         Ok(all.into_iter().filter(|operation| self.operations.is_empty() || wanted(operation)).collect())
     }
 
-    /// Shapes and what is measured there.
+    /// Shapes, and what is measured on each.
     fn cases(&self, operations: &[Operation], on_cpu: bool) -> Vec<(LayerShape, Vec<Operation>)> {
         let fewer = |mut shape: LayerShape| {
             if on_cpu {
@@ -363,7 +363,7 @@ impl<B: Backend> Bench<'_, B> {
             bar.suspend(|| self.show(&shape.to_string(), &measured))?;
             all.extend(measured);
             bar.inc(1);
-            // Without a reader or a file the figures would be for nobody.
+            // Without a reader or a file nobody would see the figures.
             if self.stop.load(Ordering::Relaxed) || (is_unheard() && self.json.is_none() && self.svg.is_none()) {
                 return Ok(());
             }
@@ -383,11 +383,11 @@ impl<B: Backend> Bench<'_, B> {
     /// Measures operations on copies of one layer.
     ///
     /// # Errors
-    /// Where the layer cannot be made, so that none of them can run.
+    /// If the layer cannot be created, so that no operation can run.
     fn operations(&self, shape: LayerShape, operations: &[Operation], ceilings: &Ceilings) -> Result<Measured> {
         self.fits(shape, operations)?;
         let mut copies = Copies::new(self.backend, shape, operations, self.arguments.firing_rate, COPIES)?;
-        // What is compared takes turns; else one after the other.
+        // Alternatives that are compared take turns; others run one after the other.
         let together = if self.arguments.surrogates { operations.len() } else { 1 };
         let mut all = Measured::default();
         for operations in operations.chunks(together) {
@@ -399,7 +399,7 @@ impl<B: Backend> Bench<'_, B> {
         Ok(all)
     }
 
-    /// A table under its title, and below it what failed.
+    /// A titled table, followed by the failures.
     fn show(&self, title: &str, Measured { records, failures }: &Measured) -> Result<()> {
         let rate = records.first().map_or(String::new(), |first| format!("  {:.1} % spike", 100.0 * first.firing_rate));
         if !records.is_empty() || !failures.is_empty() {
@@ -431,7 +431,7 @@ impl<B: Backend> Bench<'_, B> {
         bar
     }
 
-    /// That one copy of a layer has room on the device.
+    /// Checks that the device has room for one copy of a layer.
     fn fits(&self, shape: LayerShape, operations: &[Operation]) -> Result<()> {
         let needed = Layer::size(self.backend, shape, &Operation::parts(operations));
         match self.backend.available_memory() {

@@ -65,7 +65,7 @@ them optional, and the configurations that differ from it:
 Options such as --epochs change what they differ from. Each run is a run folder,
 OUT/NAME/seed-N.";
 
-/// Help of options that mean something else here than in `adali train`.
+/// Help for options whose meaning differs from `adali train`.
 pub fn out_help(arg: Arg) -> Arg {
     arg.help("Folder to write [default: runs/compare-1, -2, …]")
 }
@@ -198,7 +198,7 @@ fn compare<B: Backend>(backend: &B, arguments: &CompareArguments) -> Result<End>
 }
 
 impl CompareArguments {
-    /// What is compared when nothing is resumed.
+    /// What is compared if nothing is resumed.
     fn new_plan(&self) -> Result<Plan> {
         let given = self.plan.as_deref().map(PlanFile::read).transpose()?;
         let Some(file) = given else {
@@ -215,7 +215,7 @@ impl CompareArguments {
         self.plan_of(&base, file.seeds.clone(), file.reach, file.configurations(&base)?)
     }
 
-    /// The seeds of the options, else those of the plan, else the usual ones.
+    /// The seeds from the options, else from the plan, else the default ones.
     fn plan_of(
         &self,
         base: &Config,
@@ -235,7 +235,7 @@ impl CompareArguments {
     }
 }
 
-/// The plan of a comparison's folder, with `count` seeds if given; its samples may have moved.
+/// The plan of a comparison's folder, extended to `count` seeds if given; its samples may have moved.
 fn resumed_plan(folder: &Path, moved: &DataOptions, count: Option<usize>) -> Result<Plan> {
     let path = plan_file(folder);
     let file = PlanFile::read(&path)?;
@@ -265,7 +265,7 @@ fn resumed_plan(folder: &Path, moved: &DataOptions, count: Option<usize>) -> Res
     Plan::new(seeds, file.reach.unwrap_or(REACH), command, configurations)
 }
 
-/// Checks every configuration before anything is written; what they do with which samples, each once.
+/// Checks every configuration before anything is written; returns how they use the samples, without duplicates.
 fn check(plan: &Plan) -> Result<Vec<String>> {
     let mut known: Option<(DataSpec, Dataset)> = None;
     let mut samples = Vec::new();
@@ -289,7 +289,7 @@ fn check(plan: &Plan) -> Result<Vec<String>> {
     Ok(samples)
 }
 
-/// The command as it was given, quoted where a shell needs it.
+/// The command line as given, quoted where a shell needs it.
 pub(super) fn command_line() -> String {
     let words = std::env::args_os().skip(1).map(shell_word);
     std::iter::once("adali".to_string()).chain(words).collect::<Vec<_>>().join(" ")
@@ -308,19 +308,19 @@ fn introduce(comparison: &Comparison, samples: &[String], device: &str) -> Resul
     say(format!("runs     {} in {}", comparison.runs.len(), comparison.folder().display()))
 }
 
-/// Shows a comparison: a bar for all of it, a line a run.
+/// Shows a comparison: one bar for everything, one line per run.
 struct Show {
     bar: ProgressBar,
     quiet: bool,
     runs: usize,
-    /// Of the longest name.
+    /// Width of the longest name.
     width: usize,
-    /// Of the run at work.
+    /// Index of the current run.
     index: usize,
     epochs: u32,
-    /// When the first run of this process began, and what was done before.
+    /// When the first run of this process began, and the share that was done before.
     begun: Option<(Instant, f64)>,
-    /// Which run is at work.
+    /// Name of the current run.
     head: String,
 }
 
@@ -331,7 +331,7 @@ impl Show {
         Self { bar, quiet, runs, width, index: 0, head: String::new(), epochs: 1, begun: None }
     }
 
-    /// All runs have ended.
+    /// Called when all runs have ended.
     fn measure(&self) {
         self.bar.set_message(line("all runs", 1.0, &["timing steps".into()], room()));
         self.bar.tick();

@@ -1,4 +1,4 @@
-//! Which data a command uses, and how a person waits for them.
+//! Which data a command uses, and progress while they load.
 
 use super::note;
 use super::progress::target;
@@ -34,7 +34,7 @@ pub struct DataOptions {
 }
 
 impl DataOptions {
-    /// Moves a configuration that was trained to these data.
+    /// Points a trained configuration to these data.
     pub fn change(&self, config: &mut Config) {
         let data = &mut config.data;
         data.source = self.data.unwrap_or(data.source);
@@ -67,7 +67,7 @@ impl FrameOptions {
     /// How the recordings of `spec` become `steps` frames; `None` for other data.
     ///
     /// # Errors
-    /// When an option is given that other data have no use for.
+    /// If an option is given that does not apply to the data.
     pub fn integration(&self, spec: &DataSpec, steps: Option<usize>) -> Result<Option<Integration>> {
         if self.sensor.is_some() && spec.source != DataSource::Cifar10Dvs {
             bail_input!(
@@ -87,7 +87,7 @@ impl FrameOptions {
             }
             return Ok(None);
         }
-        // The authors bring CIFAR10-DVS from 128 to 48 pixels; 43 are the nearest that whole pixels give.
+        // The authors reduce CIFAR10-DVS from 128 to 48 pixels; 43 is the nearest that whole pixels give.
         let downsample = if spec.source == DataSource::Cifar10Dvs { 3 } else { 1 };
         let known = spec.events.unwrap_or(Integration { downsample, ..Integration::default() });
         Ok(Some(Integration {
@@ -100,7 +100,7 @@ impl FrameOptions {
     }
 }
 
-/// Loads the data of a configuration; a bar shows how far the integration of recordings is.
+/// Loads the data of a configuration; a bar shows the progress of integration.
 pub fn load_data(spec: &DataSpec) -> Result<Dataset> {
     let usual = usual_folder();
     let cache = spec.cache_dir.as_deref().or(usual.as_deref());
@@ -124,7 +124,7 @@ impl LoadWatch for Waiting {
     }
 
     fn note(&self, text: &str) {
-        // A comparison loads its data for every run; a person reads a note once.
+        // A comparison loads its data for every run, but a note is shown only once.
         static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
         if SAID.lock().unwrap_or_else(PoisonError::into_inner).insert(text.into()) {
             self.0.suspend(|| note(format_args!("note: {text}")));

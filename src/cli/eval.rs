@@ -82,7 +82,7 @@ fn run_on<B: Backend>(backend: B, arguments: EvalArguments) -> Result<End> {
     };
     let scores = sample_scores(&mut model, samples, &normalisation, &indices, &config.loss, &mut waiting);
     bar.clear();
-    // Ctrl-C ends the process: it has nothing to save.
+    // Ctrl-C ends the process, as there is nothing to save.
     let Some(scores) = scores? else { return Ok(End::Interrupted) };
     if !scores.loss.is_finite() {
         bail!("the loss is {}: weights or inputs are too large for {}", scores.loss, model.backend().describe());

@@ -55,7 +55,7 @@ pub struct EventsArguments {
     json: bool,
 }
 
-/// Cells of a picture's longer side.
+/// Cells along the longer side of a picture.
 const CELLS: usize = 64;
 
 pub fn run(arguments: EventsArguments) -> Result<End> {
@@ -69,7 +69,7 @@ pub fn run(arguments: EventsArguments) -> Result<End> {
     bar.set_style(ProgressStyle::with_template("{human_pos} events  {per_sec}  {elapsed}")?);
     let begin = Instant::now();
     let summary = Summary::of(&mut *format.open(&file, &options)?, |events| {
-        // Most recordings are read before anybody looks.
+        // Most recordings are read before a bar would be noticed.
         if begin.elapsed() > Duration::from_millis(500) {
             bar.set_position(events);
         }
@@ -92,7 +92,7 @@ pub fn run(arguments: EventsArguments) -> Result<End> {
     Ok(End::Done)
 }
 
-/// Seconds that reading takes.
+/// Seconds taken by reading.
 fn decode(reader: &mut dyn EventReader) -> Result<f64> {
     let (begin, mut events) = (Instant::now(), Vec::new());
     loop {

@@ -75,7 +75,7 @@ pub fn run(arguments: InfoArguments) -> Result<End> {
 
 fn devices_and_data(device: &DeviceOptions, data_dir: Option<&Path>, json: bool) -> Result<()> {
     let cards = Cuda::names();
-    // What is wrong with the driver has a line of its own.
+    // Driver problems are reported on a separate line.
     let processor = match (device.device, &cards) {
         (Device::Auto, Err(_)) => device.on_cpu()?.describe(),
         _ => on_device!(device, |backend| backend.describe()),

@@ -71,13 +71,13 @@ enum Command {
     Info(info::InfoArguments),
 }
 
-/// What a command came to.
+/// The result of a command.
 enum End {
     Done,
     Interrupted,
 }
 
-/// Runs the program on its arguments.
+/// Runs the program with its arguments.
 pub fn main() -> ExitCode {
     #[cfg(target_os = "linux")]
     crate::host::keep_to_one_arena();
@@ -110,7 +110,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// The arguments, where a number below 0 is the value of the option before it.
+/// Parses the arguments; a number below 0 is taken as the value of the option before it.
 fn parse(words: impl IntoIterator<Item = std::ffi::OsString>) -> Result<Arguments, clap::Error> {
     let mut command = Arguments::command();
     let names: Vec<String> = command.get_subcommands().map(|command| command.get_name().to_string()).collect();
@@ -127,7 +127,7 @@ fn parse(words: impl IntoIterator<Item = std::ffi::OsString>) -> Result<Argument
     Arguments::from_arg_matches_mut(&mut command.try_get_matches_from(words)?)
 }
 
-/// What `-h` shows of the commands with many options; `--help` shows all.
+/// The options shown by `-h` for commands with many options; `--help` shows all.
 const COMMON: &[(&str, &[&str])] = &[
     (
         "train",
@@ -156,13 +156,13 @@ const COMMON: &[(&str, &[&str])] = &[
     ("simulate-events", &["data", "data_dir", "out", "force", "limit", "seed", "json"]),
 ];
 
-/// Leaves an option that is not `common` to `--help`.
+/// Shows an option only in `--help` unless it is `common`.
 fn in_short_help(argument: clap::Arg, common: &[&str]) -> clap::Arg {
     let common = argument.is_positional() || common.contains(&argument.get_id().as_str());
     argument.hide_short_help(!common)
 }
 
-/// Lets an option that takes numbers have `-1`, `-1e-3` or `-1,2` as its value, which it refuses by its own name.
+/// Lets a numeric option take `-1`, `-1e-3` or `-1,2` as its value, so that the refusal names the option.
 fn takes_negative(argument: clap::Arg) -> clap::Arg {
     use std::any::TypeId;
     let numbers =
@@ -172,7 +172,7 @@ fn takes_negative(argument: clap::Arg) -> clap::Arg {
     if takes && argument.get_action().takes_values() { argument.allow_hyphen_values(true) } else { argument }
 }
 
-/// Prints what clap has to say: help to standard output, errors to standard error.
+/// Prints clap's output: help to standard output, errors to standard error.
 fn refuse(error: &clap::Error) -> ExitCode {
     if !error.use_stderr() {
         let _ = error.print();
@@ -185,8 +185,8 @@ fn refuse(error: &clap::Error) -> ExitCode {
 /// Whether nobody reads standard output any more.
 static UNHEARD: AtomicBool = AtomicBool::new(false);
 
-/// Prints a line to standard output; a full disk is an error, not a panic. A reader that has left (`| head -1`), or a
-/// terminal that was closed, has seen enough: the command goes on to its end and says nothing more. Control characters
+/// Prints a line to standard output; a full disk is an error, not a panic. If the reader has left (`| head -1`) or the
+/// terminal was closed, the command still runs to its end, without further output. Control characters
 /// are escaped.
 fn say(text: impl std::fmt::Display) -> Result<()> {
     static TERMINAL: OnceLock<bool> = OnceLock::new();
@@ -205,10 +205,10 @@ fn say(text: impl std::fmt::Display) -> Result<()> {
     }
 }
 
-/// What a closed terminal answers.
+/// The error of a closed terminal.
 const EIO: i32 = 5;
 
-/// Whether what [`say`] is given is lost.
+/// Whether output of [`say`] is lost.
 fn is_unheard() -> bool {
     UNHEARD.load(Ordering::Relaxed)
 }
@@ -220,7 +220,7 @@ fn is_quiet() -> bool {
     QUIET.load(Ordering::Relaxed)
 }
 
-/// Prints one line to standard error, where nothing that a program reads is. Control characters are escaped.
+/// Prints one line to standard error, which no program parses. Control characters are escaped.
 fn note(line: impl std::fmt::Display) {
     let _ = writeln!(std::io::stderr(), "{}", terminal::one_line(&line.to_string()));
 }
@@ -229,7 +229,7 @@ fn note(line: impl std::fmt::Display) {
 mod tests {
     use super::*;
 
-    /// Every option with a value says what holds without it; a flag is off.
+    /// Every option with a value states its default; a flag is off by default.
     #[test]
     fn help_names_every_default() {
         let mut cases = 0;
@@ -245,7 +245,7 @@ mod tests {
         assert!(cases > 150, "{cases}");
     }
 
-    /// Text that clap would break in the middle of a table is a wall of words.
+    /// Text that clap would wrap in the middle of a table is unreadable.
     #[test]
     fn help_fits_80_columns() {
         let command = Arguments::command();

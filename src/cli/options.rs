@@ -77,13 +77,13 @@ pub struct DeviceOptions {
     pub threads: usize,
 }
 
-/// An open device.
+/// An opened device.
 pub enum Opened {
     Cpu(Cpu),
     Cuda(Box<Gpu<Cuda>>),
 }
 
-/// Opens the device that the options name as `$backend` and evaluates `$body` with it.
+/// Opens the device chosen by the options as `$backend` and evaluates `$body` with it.
 macro_rules! on_device {
     ($options:expr, |$backend:ident| $body:expr) => {
         match $options.open()? {
@@ -98,7 +98,7 @@ macro_rules! on_device {
 pub(super) use on_device;
 
 impl DeviceOptions {
-    /// Sets the threads up and opens the device.
+    /// Starts the threads and opens the device.
     pub fn open(&self) -> Result<Opened> {
         let cpu = self.on_cpu()?;
         let precision = self.precision.into();
@@ -119,7 +119,7 @@ impl DeviceOptions {
         Ok(Cpu)
     }
 
-    /// The device that was opened, in words; where nobody chose it, also why it is no card.
+    /// Describes the opened device; if it was chosen automatically, also why it is not a GPU.
     pub fn describe(&self, opened: &impl Storage) -> String {
         let why = if self.device == Device::Auto && !Cuda::has_driver() { "; no NVIDIA driver found" } else { "" };
         format!("{}{why}", opened.describe())
@@ -132,24 +132,24 @@ impl DeviceOptions {
     }
 }
 
-/// Bytes of a thread's stack, the usual ones.
+/// Stack size of a thread in bytes, the usual one.
 const STACK: usize = 2 << 20;
-/// Bytes of addresses that a thread takes besides: guard pages, what the libraries keep of it.
+/// Further address space per thread in bytes: guard pages and what the libraries keep.
 const THREAD: usize = 128 << 10;
-/// Bytes of addresses for small things, whose allocation must not fail: it would end the program.
+/// Address space in bytes for small allocations, which must not fail: that would end the program.
 const SMALL: usize = 8 << 20;
 
-/// Starts the threads that compute; 0 for one per core.
+/// Starts the compute threads; 0 for one per core.
 ///
 /// # Errors
-/// Where there are too many, or the system does not start as many.
+/// If there are too many, or the system does not start that many.
 pub fn start_threads(threads: usize) -> Result<()> {
     if threads > 1024 {
         bail_input!("--threads {threads} must be at most 1024");
     }
     let wanted = if threads == 0 { "one thread per core".into() } else { format!("{threads} threads") };
     let count = if threads == 0 { std::thread::available_parallelism().map_or(1, usize::from) } else { threads };
-    // Before the first one starts: some of many would leave no memory to say so.
+    // Checked before the first one starts: afterwards there may be no memory left to report it.
     let needed = count * (STACK + THREAD) + SMALL;
     match available() {
         Some((left, limit)) if matches!(limit, Limit::Addresses | Limit::Data) && left < needed => bail_input!(
@@ -167,7 +167,7 @@ pub fn start_threads(threads: usize) -> Result<()> {
     })
 }
 
-/// The model of a run folder, whose files must be of one run, or the model file itself.
+/// The model of a run folder, whose files must be from one run, or the model file itself.
 pub fn open_trained(path: &Path) -> Result<Checkpoint> {
     if !path.is_dir() {
         return open_model(path);
@@ -177,7 +177,7 @@ pub fn open_trained(path: &Path) -> Result<Checkpoint> {
     open_model(&files.model())
 }
 
-/// Bytes for people.
+/// Bytes in readable form.
 pub fn megabytes(bytes: usize) -> String {
     format!("{:.1} MB", bytes as f64 / 1e6)
 }

@@ -1,4 +1,4 @@
-//! What a person sees of a training: a bar while an epoch runs, lines when it has ended.
+//! Progress of a training: a bar during an epoch, lines after it.
 
 use super::is_quiet;
 use crate::metrics::EpochMetrics;
@@ -9,15 +9,15 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
 use std::io::Result;
 use std::time::Instant;
 
-/// A last layer that fires less, a share of neuron-steps, gives the readout nothing to learn from.
+/// Below this share of neuron-steps, a last layer gives the readout nothing to learn from.
 const SILENT: f64 = 1e-4;
 
-/// Columns that stay free behind a bar: the terminal writes `^C` there, which must not begin a new line.
+/// Columns left free after a bar: the terminal writes `^C` there, which must not start a new line.
 const FREE: u16 = 4;
 const WIDEST_BAR: usize = 28;
 const NARROWEST_BAR: usize = 6;
 
-/// Where progress is drawn: on standard error, unless that is no terminal or `--quiet` is given.
+/// Where progress is drawn: on standard error, unless it is not a terminal or `--quiet` is given.
 pub fn target() -> ProgressDrawTarget {
     let terminal = Term::buffered_stderr();
     if is_quiet() || !terminal.is_term() {
@@ -26,7 +26,7 @@ pub fn target() -> ProgressDrawTarget {
     ProgressDrawTarget::term_like_with_hz(Box::new(Narrow(terminal)), 8)
 }
 
-/// A terminal but for its last columns, which indicatif would fill with blanks.
+/// A terminal without its last columns, which indicatif would fill with blanks.
 #[derive(Debug)]
 struct Narrow(Term);
 
@@ -68,18 +68,18 @@ impl TermLike for Narrow {
     }
 }
 
-/// A bar that shows its message alone.
+/// A bar that shows only its message.
 pub fn message_bar() -> ProgressBar {
     let style = ProgressStyle::with_template("{msg}").expect("the template is well-formed");
     ProgressBar::with_draw_target(None, target()).with_style(style)
 }
 
-/// Columns that a line of progress may take.
+/// Columns available for a line of progress.
 pub fn room() -> usize {
     Narrow(Term::stderr()).width().into()
 }
 
-/// A line of progress in `room` columns: `head`, a bar, and those `fields` that fit, the first ones first.
+/// A line of progress in `room` columns: `head`, a bar, and the first `fields` that fit.
 pub fn line(head: &str, share: f64, fields: &[String], room: usize) -> String {
     let width = |text: &str| text.chars().count();
     let mut tail = String::new();
@@ -97,7 +97,7 @@ pub fn line(head: &str, share: f64, fields: &[String], room: usize) -> String {
     format!("{head} {}{}{tail}", "━".repeat(full), "─".repeat(left - full))
 }
 
-/// What is left of a work of which `share` was done since `begin`, in words.
+/// The remaining time of work of which `share` was done since `begin`, in words.
 pub fn time_left(begin: Instant, share: f64) -> String {
     let seconds = begin.elapsed().as_secs_f64() * (1.0 - share) / share.max(1e-9);
     match seconds.ceil() as u64 {
@@ -112,7 +112,7 @@ pub struct Bar {
     bar: ProgressBar,
     epochs: u32,
     current: u32,
-    /// When this epoch began here, and what was done of it before.
+    /// When this process began the epoch, and the share that was done before.
     begin: Instant,
     before: f64,
 }
@@ -143,7 +143,7 @@ impl Bar {
         self.bar.set_message(line(&format!("epoch {epoch}/{}", self.epochs), share, &fields, room()));
     }
 
-    /// Shows how many samples are scored.
+    /// Shows how many samples have been scored.
     pub fn scored(&mut self, done: usize, total: usize, what: Scored) {
         let head = match what {
             Scored::HeldOut(epoch) => format!("epoch {epoch}/{} held out", self.epochs),
@@ -153,22 +153,22 @@ impl Bar {
         self.bar.set_message(line(&head, share, &[format!("{done}/{total}")], room()));
     }
 
-    /// Runs `f` with the bar out of the way.
+    /// Runs `f` with the bar hidden.
     pub fn suspend<R>(&self, f: impl FnOnce() -> R) -> R {
         self.bar.suspend(f)
     }
 
-    /// Takes the bar away.
+    /// Removes the bar.
     pub fn clear(&self) {
         self.bar.finish_and_clear();
     }
 }
 
-/// An epoch in one line, and a line for each spiking layer.
+/// One line for an epoch, and one for each spiking layer.
 pub fn epoch_lines(metrics: &EpochMetrics, epochs: u32, improved: bool) -> String {
     let width = epochs.to_string().len();
     let mut lines = format!(
-        "epoch {:width$}/{epochs}  loss {:.4}  accuracy {:6.2} %",
+        "epoch {:width$}/{epochs}  loss {:.4} {:6.2} %",
         metrics.epoch,
         metrics.train_loss,
         100.0 * metrics.train_accuracy

@@ -6,14 +6,14 @@ use signal_hook::iterator::Signals;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// Set once a person or the system asks the process to stop.
+/// Set once the user or the system asks the process to stop.
 pub static STOP: AtomicBool = AtomicBool::new(false);
 
 /// `timeout` and other wrappers send the same signal twice at once; a person takes longer.
 const TWICE: Duration = Duration::from_millis(400);
 
-/// From now on Ctrl-C, SIGTERM and the end of the terminal set [`STOP`]; before, they end the process. A second Ctrl-C
-/// ends it at once. The end of the terminal means nothing to what `nohup` runs.
+/// From now on Ctrl-C, SIGTERM and closing the terminal set [`STOP`]; before, they end the process. A second Ctrl-C
+/// ends it at once. Processes started with `nohup` ignore a closed terminal.
 pub fn watch() -> Result<&'static AtomicBool> {
     let watched: Vec<_> = [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|&s| s != SIGHUP || !ignored(s)).collect();
     let mut signals = Signals::new(watched).context("cannot watch for Ctrl-C")?;
@@ -32,7 +32,7 @@ pub fn watch() -> Result<&'static AtomicBool> {
     Ok(&STOP)
 }
 
-/// Whether the process was begun with this signal ignored, as far as the system says.
+/// Whether the process was started with this signal ignored, as far as the system tells.
 fn ignored(signal: i32) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());

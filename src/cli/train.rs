@@ -30,7 +30,7 @@ fn run_on<B: Backend>(backend: B, arguments: &TrainArguments) -> Result<End> {
             (run, Trainer::new(backend, config, &mut data)?, data)
         }
         None => {
-            // Everything is checked before a folder is made, or an older run is replaced: the folder itself first.
+            // Check everything, starting with the folder, before a folder is created or an older run is replaced.
             let inputs = arguments.inputs();
             if let Some(folder) = &arguments.out {
                 Place::check(folder, &run::KIND, arguments.force, &inputs)?;
@@ -48,7 +48,7 @@ fn run_on<B: Backend>(backend: B, arguments: &TrainArguments) -> Result<End> {
     train(trainer, run, data, arguments)
 }
 
-/// The configuration and the data of a run to be continued.
+/// The configuration and the data of a resumed run.
 fn resumed(run: &Run, arguments: &TrainArguments) -> Result<(Config, Dataset)> {
     let mut config = Config::read(&run.files().config())?;
     if let Some(dir) = &arguments.data.data_dir {
@@ -69,7 +69,7 @@ fn train<B: Backend>(trainer: Trainer<B>, run: Run, data: Dataset, arguments: &T
         Some(_) => Session::resume(trainer, run, test, &source)?,
         None => Session::begin(trainer, run, test)?,
     };
-    // With --json, standard output holds the result alone; the bar is on standard error.
+    // With --json, standard output holds only the result; the bar is on standard error.
     let silent = is_quiet() || arguments.json;
     if !silent {
         introduce(&session.trainer, &session.run, &source, &arguments.device)?;
@@ -109,7 +109,7 @@ fn train<B: Backend>(trainer: Trainer<B>, run: Run, data: Dataset, arguments: &T
     Ok(End::Done)
 }
 
-/// An error that ended a training, and what of the training is saved.
+/// The error that ended a training, with a note on what has been saved.
 fn and_saved(error: anyhow::Error, run: &Run) -> anyhow::Error {
     let folder = run.folder();
     let folder = folder.display();
@@ -127,7 +127,7 @@ fn and_saved(error: anyhow::Error, run: &Run) -> anyhow::Error {
     }
 }
 
-/// Says what will be trained, on what, and how large it is.
+/// Prints what will be trained, on what, and how large it is.
 fn introduce<B: Backend>(trainer: &Trainer<B>, run: &Run, source: &str, device: &DeviceOptions) -> Result<()> {
     let (training, held_out) = trainer.split();
     let memory = trainer.memory();
@@ -164,7 +164,7 @@ fn introduce<B: Backend>(trainer: &Trainer<B>, run: &Run, source: &str, device: 
     say(format!("run      {}{resumed}", run.folder().display()))
 }
 
-/// What becomes of the training samples, in words.
+/// How the training samples are used, in words.
 pub fn used(training: usize, held_out: usize, batch: usize) -> String {
     let left_over = match training % batch {
         0 => String::new(),
@@ -176,7 +176,7 @@ pub fn used(training: usize, held_out: usize, batch: usize) -> String {
 /// Shows a training.
 struct Watcher {
     bar: Bar,
-    /// No line for an epoch.
+    /// Prints no line per epoch.
     silent: bool,
     total: u32,
 }

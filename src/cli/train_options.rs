@@ -21,7 +21,7 @@ const RUN: &str = "Run";
 const NETWORK: &str = "Network";
 const SURROGATE: &str = "Surrogate and AdaLi's bounds (in units of the threshold)";
 const TRAINING: &str = "Training";
-/// All that a run's own configuration says: given beside `--resume`, it would be ignored.
+/// Options that a run's own configuration already fixes: given with `--resume`, they would be ignored.
 pub const NOT_WITH_RESUME: &[&str] = &[
     "data",
     "config",
@@ -238,7 +238,7 @@ impl TrainArguments {
         self.configure_onto(spec, |usual| Ok(given.unwrap_or(usual)))
     }
 
-    /// As [`TrainArguments::configure`], where `base` makes the configuration that the options change from the usual one
+    /// Like [`TrainArguments::configure`], but `base` makes the starting configuration from the default one
     /// for the samples of `spec`.
     pub fn configure_onto(
         &self,
@@ -256,7 +256,7 @@ impl TrainArguments {
         if self.channels.is_some() && self.network.is_none() && self.config.is_some() {
             bail_input!("--channels chooses the width of a preset; name the preset with --network");
         }
-        // The usual network need not fit where another is named.
+        // The default network may not fit if another one is named.
         let network = match &self.network {
             Some(name) => self.network(name, &data)?,
             None => preset_network(usual_preset(spec.source), &data, self.channels)?,
@@ -270,7 +270,7 @@ impl TrainArguments {
         Ok((config, data))
     }
 
-    /// The files that say what to train.
+    /// The files that determine what to train.
     pub fn inputs(&self) -> Vec<&Path> {
         let network = self.network.as_deref().map(Path::new).filter(|path| path.is_file());
         self.config.as_deref().into_iter().chain(network).collect()

@@ -1,7 +1,8 @@
-//! The same network on the same batches with several configurations and seeds: what each comes to and what it costs.
+//! The same network on the same batches with several configurations and seeds: what each achieves and what it costs.
 //!
-//! [`plan`] says what is compared, [`run`] trains it, [`record`] keeps it, [`probe`] looks at trained networks, [`steps`] times training
-//! steps, [`operations`] single operations, [`summary`] takes means over seeds, [`report`] writes it all down.
+//! [`plan`] states what is compared, [`run`] trains it, [`record`] stores it, [`probe`] examines trained networks, [`steps`]
+//! times training steps, [`operations`] single operations, [`summary`] computes means over seeds, [`report`] writes everything
+//! down.
 
 pub mod operations;
 pub mod plan;

@@ -1,10 +1,10 @@
-//! What single operations cost, on random data at a stated firing rate, without any training: three questions that must
+//! The cost of single operations on random data at a stated firing rate, without training: three questions that must
 //! not be mixed into one number.
 //!
-//! 1. What a slope costs: the same backward pass of neurons on the same tensors, with the membranes computed again from
+//! 1. The cost of a slope: the same backward pass of neurons on the same tensors, with the membranes recomputed from
 //!    the currents, for every surrogate.
-//! 2. What the packed state saves: AdaLi's backward pass from spike and window bits against the one from currents.
-//! 3. What a histogram of the membrane potentials adds to the forward pass of neurons.
+//! 2. The saving of the packed state: AdaLi's backward pass from spike and window bits against the one from currents.
+//! 3. The cost of a membrane histogram in the forward pass of neurons.
 
 use crate::backend::Backend;
 use crate::bench::measure::{COPIES, Ceilings, Copies, Measured, Record};
@@ -17,7 +17,7 @@ use anyhow::Result;
 use serde::Serialize;
 use std::sync::atomic::AtomicBool;
 
-/// Every slope that has kernels of its own; AdaLi comes first.
+/// Every slope with kernels of its own; AdaLi comes first.
 fn kinds() -> impl Iterator<Item = SurrogateKind> {
     SurrogateKind::all().iter().copied().filter(|&kind| kind != SurrogateKind::Rectangle)
 }
@@ -50,16 +50,16 @@ pub struct OperationCosts {
 #[derive(Clone, Debug, Serialize)]
 pub struct Cost {
     pub name: String,
-    /// Of one call, in seconds.
+    /// Seconds per call.
     pub seconds: Timing,
-    /// To the first alternative, round by round.
+    /// Ratio to the first alternative, round by round.
     pub ratio: Timing,
-    /// Bytes kept from the forward pass, a neuron-step; where that is the question.
+    /// Bytes kept from the forward pass per neuron-step, if that is the question.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes: Option<f64>,
 }
 
-/// Measures one shape; `firing_rate` is asked for, the one found is reported. `None` where `stop` was set.
+/// Measures one shape; `firing_rate` is the target, the measured one is reported. `None` if `stop` was set.
 pub fn operation_costs<B: Backend>(
     backend: &B,
     shape: LayerShape,
@@ -73,7 +73,7 @@ pub fn operation_costs<B: Backend>(
     let histogram = [false, true].map(|histogram| Operation::NormLifForward { histogram });
     let all = [&slopes[..], &saved, &histogram].concat();
     let mut copies = Copies::new(backend, shape, &all, firing_rate, COPIES)?;
-    // Nothing is compared with what the device could do at best.
+    // Nothing is compared with the device's limits.
     let ceilings = Ceilings { copy: f64::INFINITY, products: f64::INFINITY };
     let mut costs = |operations: &[Operation], names: &[&str]| {
         let measured = copies.measure(operations, &ceilings, ROUNDS, stop);

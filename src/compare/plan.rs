@@ -12,18 +12,18 @@ use anyhow::Result;
 use std::path::Path;
 use toml::{Table, Value};
 
-/// Most configurations, and most seeds.
+/// Limit on configurations, and on seeds.
 const MOST: usize = 1000;
 const LONGEST_NAME: usize = 64;
-/// Validation accuracy whose epoch is reported, unless another is asked for.
+/// The default validation accuracy whose epoch is reported.
 pub const REACH: f64 = 0.9;
 
-/// Where a run lies below its comparison.
+/// The folder of a run below its comparison.
 pub fn run_folder(name: &str, seed: u64) -> String {
     format!("{name}/seed-{seed}")
 }
 
-/// A configuration by its name; its seed stands for nothing.
+/// A named configuration; its seed is not used.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Configuration {
     pub name: String,
@@ -36,7 +36,7 @@ pub struct Plan {
     pub seeds: Vec<u64>,
     /// Share in `[0, 1]`: the epochs to this validation accuracy are reported.
     pub reach: f64,
-    /// The command that began it, for people.
+    /// The command that started it, for the user.
     pub command: String,
     pub configurations: Vec<Configuration>,
 }
@@ -61,7 +61,7 @@ impl Plan {
         }
         for (i, Configuration { name, .. }) in configurations.iter().enumerate() {
             check_name(name)?;
-            // Some file systems do not tell large letters from small ones.
+            // Some file systems ignore case.
             if configurations[..i].iter().any(|other| other.name.eq_ignore_ascii_case(name)) {
                 bail_input!("two configurations are called {name}; give each a name of its own");
             }
@@ -69,7 +69,7 @@ impl Plan {
         Ok(Self { seeds, reach, command, configurations })
     }
 
-    /// One configuration a surrogate, otherwise as `base`.
+    /// One configuration per surrogate, otherwise as `base`.
     pub fn of_surrogates(base: &Config, kinds: &[SurrogateKind]) -> Vec<Configuration> {
         let configuration = |&kind: &SurrogateKind| {
             let network = NetworkSpec { surrogate: Surrogate::new(kind), ..base.network.clone() };
@@ -78,7 +78,7 @@ impl Plan {
         kinds.iter().map(configuration).collect()
     }
 
-    /// As a plan file that says everything.
+    /// As a complete plan file.
     pub fn to_toml(&self) -> String {
         let configurations = self.configurations.iter().map(|configuration| {
             let mut table = configuration.config.to_table();
@@ -106,7 +106,7 @@ impl Configuration {
     }
 }
 
-/// Refuses what cannot be a folder's name everywhere.
+/// Refuses names that are not valid folder names everywhere.
 fn check_name(name: &str) -> Result<()> {
     let allowed = |c: char| c.is_alphanumeric() || "-_.+=".contains(c);
     let good = name.chars().all(allowed) && name.starts_with(|c: char| c.is_alphanumeric() || c == '_');
@@ -118,7 +118,7 @@ fn check_name(name: &str) -> Result<()> {
     Ok(())
 }
 
-/// A plan file: a base configuration of which every key is optional, and what differs from it.
+/// A plan file: a base configuration whose keys are all optional, and what differs from it.
 #[derive(Clone, Debug)]
 pub struct PlanFile {
     /// The file's name, for errors.
@@ -141,7 +141,7 @@ impl PlanFile {
         Self::parse(&text, &path.display().to_string())
     }
 
-    /// As [`PlanFile::read`], from text that `name` stands for in errors.
+    /// Like [`PlanFile::read`], from text that `name` stands for in errors.
     pub fn parse(text: &str, name: &str) -> Result<Self> {
         let mut base: Table = parse_checked(Document::Plan, text, name)?;
         let seeds = base.remove("seeds").map(Value::try_into).transpose()?;
@@ -155,25 +155,25 @@ impl PlanFile {
         Ok(Self { name: name.into(), base, seeds, reach, command, configurations })
     }
 
-    /// The folders of its runs, below the comparison's; the names are safe.
+    /// The folders of its runs, relative to the comparison's; the names have been checked.
     pub fn runs(&self) -> Result<Vec<String>> {
         self.configurations.iter().try_for_each(|(name, _)| check_name(name))?;
         let seeds = self.seeds.iter().flatten();
         Ok(seeds.flat_map(|&seed| self.configurations.iter().map(move |(name, _)| run_folder(name, seed))).collect())
     }
 
-    /// Which samples the base names.
+    /// The samples that the base names.
     pub fn data(&self) -> Result<DataSpec> {
         let Some(data) = self.base.get("data") else { return Ok(DataSpec::default()) };
         data.clone().try_into().map_err(|e: toml::de::Error| input_error!("{}: data: {}", self.name, e.message()))
     }
 
-    /// The base, what it does not say taken from `usual`.
+    /// The base, with missing keys taken from `usual`.
     pub fn base(&self, usual: &Config) -> Result<Config> {
         onto(usual, &self.base, &self.name)
     }
 
-    /// The configurations, what they do not say taken from `base`.
+    /// The configurations, with missing keys taken from `base`.
     pub fn configurations(&self, base: &Config) -> Result<Vec<Configuration>> {
         let configuration = |(name, table): &(String, Table)| {
             let place = format!("{}, configuration {name:?}", self.name);

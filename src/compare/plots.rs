@@ -9,7 +9,7 @@ use anyhow::Result;
 const PERCENT: (f64, f64) = (0.0, 100.0);
 const ANY: (f64, f64) = (f64::NEG_INFINITY, f64::INFINITY);
 
-/// Names and SVG documents of all that can be drawn so far.
+/// Names and SVG documents of everything that can be drawn so far.
 pub fn all(comparison: &Comparison, summaries: &[Summary]) -> Result<Vec<(&'static str, String)>> {
     let mut drawn = Vec::new();
     if comparison.runs.iter().any(|record| !record.epochs.is_empty()) {
@@ -34,7 +34,7 @@ fn scaled(spread: Spread, by: f64) -> Spanned {
     Spanned { low: by * spread.min, middle: by * spread.mean, high: by * spread.max }
 }
 
-/// A value over the epochs, its spread over those runs that have it.
+/// A value over the epochs, with its spread over the runs that have it.
 fn over_epochs(runs: &[&RunRecord], value: impl Fn(&EpochMetrics) -> Option<f64>) -> Vec<Place> {
     let last = runs.iter().map(|run| run.epochs.len()).max().unwrap_or(0);
     let place = |i: usize| {
@@ -86,7 +86,7 @@ fn accuracy(comparison: &Comparison) -> Result<String> {
     )
 }
 
-/// Bounds and share inside of every configuration that has bounds.
+/// Bounds and share inside, for every configuration that has bounds.
 fn bounds(comparison: &Comparison) -> Vec<Panel> {
     let mut drawn = Vec::new();
     for configuration in &comparison.plan.configurations {

@@ -1,4 +1,4 @@
-//! A look at a network when its training has ended: dead and saturated neurons, gradients layer by layer, memory.
+//! Examines a network after its training: dead and saturated neurons, gradients layer by layer, memory.
 
 use crate::backend::shape::Span;
 use crate::backend::{Backend, Step, Totals, bits_suffice};
@@ -13,25 +13,25 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Samples on which neurons are watched.
+/// Samples on which neurons are observed.
 const SAMPLES: usize = 512;
-/// Batches whose gradients are looked at.
+/// Batches whose gradients are measured.
 const BATCHES: usize = 4;
 
-/// What `probe.json` in a run folder holds. Everything is of the network of the last epoch.
+/// The content of `probe.json` in a run folder. Everything describes the network of the last epoch.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Probe {
-    /// On the test samples.
+    /// Scores on the test samples.
     pub test: Scores,
-    /// Samples on which the neurons were watched: held-out ones, or training ones where none is held out.
+    /// Samples on which the neurons were observed: held-out ones, or training ones if none are held out.
     pub samples: usize,
     pub layers: Vec<LayerProbe>,
-    /// Training batches over which gradients were taken.
+    /// Training batches used for the gradients.
     pub batches: usize,
     pub gradients: Vec<GradientProbe>,
-    /// Memory of the network and its buffers as planned, in bytes.
+    /// Planned memory of the network and its buffers, in bytes.
     pub memory_bytes: usize,
-    /// Bytes kept for the backward pass, a neuron and step; see [`saved_bytes`].
+    /// Bytes kept for the backward pass, per neuron and step; see [`saved_bytes`].
     pub saved_bytes: f64,
 }
 
@@ -56,8 +56,8 @@ pub struct GradientProbe {
     pub norm: f64,
 }
 
-/// Looks at the network of a training that has ended; `test` are its scores. Weights, statistics and totals stay as they
-/// are. `None` once `stop` is set.
+/// Examines the network of a finished training; `test` are its scores. Weights, statistics and totals are unchanged.
+/// `None` once `stop` is set.
 pub fn probe<B: Backend>(trainer: &mut Trainer<B>, test: Scores, stop: &AtomicBool) -> Result<Option<Probe>> {
     let Some((samples, layers)) = watch_neurons(trainer, stop)? else { return Ok(None) };
     let Some((batches, gradients)) = gradient_norms(trainer, stop)? else { return Ok(None) };
@@ -113,7 +113,7 @@ fn gradient_norms<B: Backend>(
         if stop.load(Ordering::Relaxed) {
             return Ok(None);
         }
-        // The masks are those of the last epoch's steps.
+        // The masks of the last epoch's steps.
         let count = u64::from(epoch - 1) * steps + batches as u64 + 1;
         trainer.write_batch(batch, epoch, epoch.into(), count, 0.0)?;
         let Trainer { model, set, config, .. } = &mut *trainer;
@@ -139,8 +139,8 @@ fn gradient_norms<B: Backend>(
     Ok(Some((batches, sums)))
 }
 
-/// Bytes that the spiking layers keep from the forward pass for the backward pass (spikes, windows, currents), for each
-/// neuron and step. With a batch norm the currents are kept whatever the surrogate is, for the norm's own backward pass.
+/// Bytes that the spiking layers keep from the forward pass for the backward pass (spikes, windows, currents), per
+/// neuron and step. With a batch norm the currents are kept for any surrogate, for the norm's own backward pass.
 pub fn saved_bytes<B: Backend>(backend: &B, spec: &NetworkSpec, plan: &Plan, batch: usize) -> Result<f64> {
     let span = Span { batch, steps: plan.steps };
     let bits_suffice = bits_suffice(&spec.neuron.neuron()?, &spec.surrogate);

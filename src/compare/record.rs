@@ -1,4 +1,4 @@
-//! A comparison's folder: its plan, its runs, and what they came to.
+//! A comparison's folder: its plan, its runs and their results.
 
 use crate::compare::plan::{Plan, PlanFile, run_folder};
 use crate::compare::probe::Probe;
@@ -16,14 +16,14 @@ use serde::de::DeserializeOwned;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-/// Files of a comparison beside the runs' folders.
+/// Files of a comparison alongside the runs' folders.
 pub const FILES: [&str; 6] = ["compare.json", "compare.md", "accuracy.svg", "bounds.svg", "gradients.svg", "cost.svg"];
 
-/// How far a run has come.
+/// The state of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Status {
-    /// Not begun in this comparison, or begun and interrupted.
+    /// Not started in this comparison, or interrupted.
     Pending,
     Finished,
     Failed,
@@ -34,7 +34,7 @@ pub enum Status {
 pub struct RunRecord {
     pub configuration: String,
     pub seed: u64,
-    /// Below the comparison's folder.
+    /// Relative to the comparison's folder.
     pub folder: String,
     pub status: Status,
     /// Why it failed.
@@ -48,7 +48,7 @@ pub struct RunRecord {
 pub struct Comparison {
     pub(super) place: Rc<Place>,
     pub plan: Plan,
-    /// Seeds outermost, so that a comparison cut short is balanced.
+    /// Seeds outermost, so that an interrupted comparison is balanced.
     pub runs: Vec<RunRecord>,
     /// The device, once it is known.
     pub device: String,
@@ -58,13 +58,13 @@ pub struct Comparison {
 }
 
 impl Comparison {
-    /// Takes a folder for a new comparison. One that it holds is replaced, at the first checkpoint, with `force` alone;
+    /// Claims a folder for a new comparison. An existing one is replaced, at the first checkpoint, only with `force`;
     /// `inputs` are files that the command reads.
     pub fn create(folder: PathBuf, plan: Plan, force: bool, inputs: &[&Path]) -> Result<Self> {
         Self::begin(Place::claim(folder, &KIND, force, inputs)?, plan)
     }
 
-    /// Takes the first of `runs/compare-1`, `runs/compare-2`, … that is free.
+    /// Claims the first free folder of `runs/compare-1`, `runs/compare-2`, ….
     pub fn create_free(plan: Plan) -> Result<Self> {
         Self::begin(Place::claim_free("compare", &KIND)?, plan)
     }
@@ -75,7 +75,7 @@ impl Comparison {
         Ok(comparison)
     }
 
-    /// Takes a comparison's folder, to go on there; its plan can then be read from [`plan_file`].
+    /// Claims a comparison's folder in order to continue it; its plan can then be read from [`plan_file`].
     pub fn enter(folder: &Path) -> Result<Place> {
         let path = plan_file(folder);
         if !path.is_file() && !is_half_replaced(folder) {
@@ -84,7 +84,7 @@ impl Comparison {
         Place::enter(folder.into(), &KIND)
     }
 
-    /// Opens what [`Comparison::enter`] took; what has finished is read.
+    /// Opens a place from [`Comparison::enter`] and reads the finished runs.
     pub fn open(place: Place, plan: Plan) -> Result<Self> {
         let mut comparison = Self::of(place, plan);
         for i in 0..comparison.runs.len() {
@@ -93,7 +93,7 @@ impl Comparison {
         Ok(comparison)
     }
 
-    /// Writes the plan, which may have grown.
+    /// Writes the plan, which may have been extended.
     pub fn save_plan(&self) -> Result<()> {
         write_whole(&plan_file(&self.path()), self.plan.to_toml().as_bytes())
     }
@@ -114,22 +114,22 @@ impl Comparison {
         Self { place: Rc::new(place), runs, plan, device: String::new(), costs: None, cost_error: None }
     }
 
-    /// Its folder, for people.
+    /// Its folder, for messages.
     pub fn folder(&self) -> &Path {
         self.place.folder()
     }
 
-    /// Where its files are: until the first checkpoint beside those of an old run.
+    /// The location of its files: until the first checkpoint they are next to those of an old run.
     pub fn path(&self) -> PathBuf {
         self.place.path()
     }
 
-    /// Whether the comparison that it replaces is still there.
+    /// Whether the comparison to be replaced is still there.
     pub fn is_staged(&self) -> bool {
         self.place.is_staged()
     }
 
-    /// What a person must know of its lock.
+    /// What the user must know about its lock.
     pub fn note(&self) -> Option<&str> {
         self.place.note()
     }
@@ -164,7 +164,7 @@ impl Comparison {
     }
 }
 
-/// A comparison, as what a folder may hold.
+/// The files of a comparison in a folder.
 pub static KIND: Kind = Kind {
     name: "a comparison",
     holds: |folder| PlanFile::read(&plan_file(folder)).is_ok_and(|plan| plan.runs().is_ok()),
@@ -179,7 +179,7 @@ pub static KIND: Kind = Kind {
     },
 };
 
-/// Where a comparison's plan lies.
+/// The location of a comparison's plan.
 pub fn plan_file(folder: &Path) -> PathBuf {
     folder.join("plan.toml")
 }

@@ -1,4 +1,4 @@
-//! A comparison written down: `compare.json`, `compare.md` and plots, and the table for a terminal.
+//! Reports of a comparison: `compare.json`, `compare.md` and plots, and the table for a terminal.
 
 use crate::bench::table::Table;
 use crate::compare::operations::OperationCosts;
@@ -43,7 +43,7 @@ pub fn json(comparison: &Comparison, summaries: &[Summary]) -> Value {
     })
 }
 
-/// A run; its `metrics.jsonl` has every layer of every epoch, here are those of the last one.
+/// A run. Its `metrics.jsonl` has every layer of every epoch; here only those of the last epoch.
 fn run_json(record: &RunRecord, reach: f64) -> Value {
     let over_epochs =
         |value: fn(&crate::metrics::EpochMetrics) -> Value| -> Vec<Value> { record.epochs.iter().map(value).collect() };
@@ -64,7 +64,7 @@ fn run_json(record: &RunRecord, reach: f64) -> Value {
     })
 }
 
-/// What it ran on.
+/// The machine it ran on.
 pub fn machine() -> Value {
     let cpu = std::fs::read_to_string("/proc/cpuinfo").ok().and_then(|text| {
         let line = text.lines().find(|line| line.starts_with("model name"))?;
@@ -77,7 +77,7 @@ pub fn machine() -> Value {
     })
 }
 
-/// A machine in a line.
+/// The machine in one line.
 fn machine_line() -> String {
     let machine = machine();
     let cpu = machine["cpu"].as_str().unwrap_or("an unknown processor").to_string();
@@ -111,7 +111,7 @@ fn runs(summary: &Summary) -> String {
     format!("{}/{all}{failed}", summary.finished)
 }
 
-/// What each configuration came to.
+/// The results of each configuration.
 pub fn accuracy_table(comparison: &Comparison, summaries: &[Summary]) -> Table {
     let reach = format!("epochs to {} %", 100.0 * comparison.plan.reach);
     let mut table = Table::new(&["configuration", "runs", "test %", "min–max", "last test %", "validation %", &reach]);
@@ -135,7 +135,7 @@ pub fn accuracy_table(comparison: &Comparison, summaries: &[Summary]) -> Table {
     table
 }
 
-/// How the neurons are, at the end.
+/// The state of the neurons at the end.
 pub fn neuron_table(summaries: &[Summary]) -> Table {
     let names =
         ["configuration", "mean g", "mean g²", "inside %", "fires %", "dead %", "saturated %", "saved B", "memory MB"];
@@ -156,7 +156,7 @@ pub fn neuron_table(summaries: &[Summary]) -> Table {
     table
 }
 
-/// What a step costs, once that is known.
+/// The cost of a step, once it is known.
 pub fn cost_table(comparison: &Comparison) -> Option<Table> {
     let costs = comparison.costs.as_ref()?;
     let mut table = Table::new(&[
@@ -206,13 +206,13 @@ fn gradient_table(summaries: &[Summary]) -> Table {
     table
 }
 
-/// The tables as a person sees them at the end.
+/// The tables shown to the user at the end.
 pub fn terminal(comparison: &Comparison) -> String {
     let summaries = summaries(comparison);
     let mut text = accuracy_table(comparison, &summaries).plain();
     text += &format!("\n{}", neuron_table(&summaries).plain());
     if let Some(costs) = cost_table(comparison) {
-        // A terminal is narrow: the ends of a step's time and the update are in compare.md.
+        // A terminal is narrow: the spread of a step's time and the update are only in compare.md.
         text += &format!("\n{}", costs.without(&[2, 7]).plain());
     }
     text

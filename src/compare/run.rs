@@ -14,16 +14,16 @@ use crate::train::{Config, Outcome, Session, Trainer};
 use anyhow::Result;
 use std::sync::atomic::AtomicBool;
 
-/// Whoever looks at a comparison.
+/// Receives the progress of a comparison.
 pub trait Spectator: Watch {
-    /// Before run `index`, from 0, which trains for so many epochs.
+    /// Before run `index`, from 0, which trains for this many epochs.
     fn begin(&mut self, record: &RunRecord, index: usize, epochs: u32);
-    /// When a run has finished or failed, and the report holds it.
+    /// When a run has finished or failed and is in the report.
     fn end(&mut self, record: &RunRecord) -> Result<()>;
 }
 
 impl Comparison {
-    /// Trains what has not finished, or until `stop`; after every run the report is written. A run that fails is noted
+    /// Trains the unfinished runs, or until `stop`; the report is written after every run. A run that fails is recorded,
     /// and the others go on. `load` reads a configuration's data set.
     pub fn run<B: Backend>(
         &mut self,
@@ -97,7 +97,7 @@ impl Comparison {
         }
         let Some(test) = session.test_as_it_is(watch, stop)? else { return Ok(Outcome::Interrupted) };
         let Some(probe) = probe(&mut session.trainer, test, stop)? else { return Ok(Outcome::Interrupted) };
-        // The result last: with it, the run has finished.
+        // The result comes last: with it, the run is finished.
         write_whole(&session.run.files().probe(), (serde_json::to_string_pretty(&probe)? + "\n").as_bytes())?;
         Ok(if session.finish(watch, stop)?.is_some() { Outcome::Finished } else { Outcome::Interrupted })
     }

@@ -1,7 +1,7 @@
-//! What a training step of each configuration costs: on the same random samples, with the first weights, taking turns.
+//! The cost of a training step of each configuration: on the same random samples, with the initial weights, taking turns.
 //!
 //! The learning rate is 0, so that the work is the same in every round. Membrane potentials are not counted, as in most
-//! steps of a training. A step is timed as a training runs it; its parts are timed apart, with a wait behind each, so on
+//! steps of a training. A step is timed as in a training; its parts are timed separately, with a wait after each, so on
 //! a device that works asynchronously they sum to more.
 
 use crate::backend::{Backend, Totals, Update};
@@ -20,7 +20,7 @@ use std::sync::atomic::AtomicBool;
 /// Seconds that a configuration's turn should take.
 const TURN: f64 = 0.04;
 
-/// Of all configurations.
+/// Costs of all configurations.
 #[derive(Clone, Debug, Serialize)]
 pub struct StepCosts {
     pub rounds: usize,
@@ -28,16 +28,16 @@ pub struct StepCosts {
     pub configurations: Vec<StepCost>,
 }
 
-/// Of one configuration. Times are in seconds a step.
+/// Cost of one configuration. Times are in seconds per step.
 #[derive(Clone, Debug, Serialize)]
 pub struct StepCost {
     pub name: String,
-    /// Samples in a step.
+    /// Samples per step.
     pub batch: usize,
-    /// Steps a round.
+    /// Steps per round.
     pub steps: usize,
     pub step: Timing,
-    /// To the first configuration's step, round by round.
+    /// Ratio to the first configuration's step, round by round.
     pub ratio: Timing,
     /// Input, forward pass and loss.
     pub forward: Timing,
@@ -49,7 +49,7 @@ pub struct StepCost {
     pub firing_rate: f64,
 }
 
-/// A network to be stepped.
+/// A network ready to be stepped.
 struct Stepped<B: Backend> {
     trainer: Trainer<B>,
     graphs: Graphs<B>,
@@ -57,7 +57,7 @@ struct Stepped<B: Backend> {
     steps: usize,
 }
 
-/// Times the steps of all configurations; `None` where `stop` was set.
+/// Times the steps of all configurations; `None` if `stop` was set.
 pub fn step_costs<B: Backend>(
     backend: &B,
     plan: &Plan,
@@ -104,14 +104,14 @@ pub fn step_costs<B: Backend>(
     Ok(Some(StepCosts { rounds: ROUNDS, configurations }))
 }
 
-/// Only what random samples must fit.
+/// Keeps only what random samples must match.
 fn without_samples(data: Dataset) -> Dataset {
     let empty = |samples: &Samples| Samples { shape: samples.shape, values: Vec::new().into(), labels: Vec::new() };
     Dataset { train: empty(&data.train), test: empty(&data.test), ..data }
 }
 
 impl<B: Backend> Stepped<B> {
-    /// `data` tells the samples' shape.
+    /// `data` determines the shape of the samples.
     fn new(backend: &B, config: &Config, data: &Dataset) -> Result<Self> {
         let mut config = config.clone();
         let batch = config.training.batch;
@@ -126,7 +126,7 @@ impl<B: Backend> Stepped<B> {
         Ok(Self { batch: trainer.training.clone(), trainer, graphs: Graphs::default(), steps: 1 })
     }
 
-    /// Waits until the device has nothing left to do.
+    /// Waits until the device is idle.
     fn wait(&mut self) -> Result<Totals> {
         self.trainer.model.totals()
     }
@@ -149,7 +149,7 @@ impl<B: Backend> Stepped<B> {
         model.release_batch(set)
     }
 
-    /// Seconds a step: whole, forward, backward, update.
+    /// Seconds per step: whole, forward, backward, update.
     fn turn(&mut self) -> Result<[f64; 4]> {
         let steps = self.steps;
         let whole = seconds(|| {

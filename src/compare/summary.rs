@@ -1,4 +1,4 @@
-//! Each configuration over its seeds.
+//! Summary of each configuration over its seeds.
 
 use crate::compare::probe::{LayerProbe, Probe};
 use crate::compare::record::{Comparison, RunRecord, Status};
@@ -18,7 +18,7 @@ pub struct Spread {
 }
 
 impl Spread {
-    /// `None` without any value.
+    /// `None` if there are no values.
     pub fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
         let values: Vec<f64> = values.into_iter().collect();
         let count = values.len();
@@ -34,31 +34,31 @@ impl Spread {
     }
 }
 
-/// One configuration over its finished runs. Accuracies and other shares lie in `[0, 1]`; what is of neurons is of all
-/// spiking layers together unless it is in `layers`.
+/// One configuration over its finished runs. Accuracies and other shares lie in `[0, 1]`; values about neurons cover all
+/// spiking layers together, except in `layers`.
 #[derive(Clone, Debug, Serialize)]
 pub struct Summary {
     pub name: String,
     pub finished: usize,
     pub failed: usize,
     pub pending: usize,
-    /// On the test samples, at the end of the last epoch.
+    /// On the test samples, after the last epoch.
     pub last_test_accuracy: Option<Spread>,
-    /// On the test samples, of the epoch chosen on the held-out ones.
+    /// On the test samples, for the epoch chosen on the held-out ones.
     pub test_accuracy: Option<Spread>,
-    /// On the held-out samples, of the chosen epoch.
+    /// On the held-out samples, for the chosen epoch.
     pub validation_accuracy: Option<Spread>,
-    /// Seeds that came to the validation accuracy asked for, and the epochs they took.
+    /// Seeds that reached the requested validation accuracy, and the epochs they took.
     pub reached: usize,
     pub epochs_to_reach: Option<Spread>,
-    /// Of all spiking layers.
+    /// Over all spiking layers.
     #[serde(flatten)]
     pub neurons: NeuronSummary,
-    /// Training images a second: median over epochs.
+    /// Training images per second: median over epochs.
     pub images_per_second: Option<Spread>,
-    /// Planned, in bytes.
+    /// Planned memory in bytes.
     pub memory_bytes: Option<usize>,
-    /// Bytes kept for the backward pass, a neuron-step.
+    /// Bytes kept for the backward pass, per neuron-step.
     pub saved_bytes: Option<f64>,
     /// Spiking layers, and the readout for its gradient.
     pub layers: Vec<LayerSummary>,
@@ -68,7 +68,7 @@ pub struct Summary {
 #[derive(Clone, Debug, Serialize)]
 pub struct LayerSummary {
     pub name: String,
-    /// 2-norm of the weight's gradient of the batch's mean loss, after the last epoch.
+    /// 2-norm of the weight gradient of the batch's mean loss, after the last epoch.
     pub gradient_norm: Option<Spread>,
     #[serde(flatten)]
     pub neurons: NeuronSummary,
@@ -91,7 +91,7 @@ pub struct NeuronSummary {
 }
 
 impl NeuronSummary {
-    /// From how a measured and a probed value of layers are taken together.
+    /// From a function that combines a measured and a probed value over layers.
     fn new(
         measured: impl Fn(fn(&LayerMetrics) -> Option<f64>) -> Option<Spread>,
         probed: impl Fn(fn(&LayerProbe) -> f64) -> Option<Spread>,
@@ -107,7 +107,7 @@ impl NeuronSummary {
     }
 }
 
-/// What a finished run has left.
+/// The records of a finished run.
 struct Finished<'a> {
     record: &'a RunRecord,
     probe: &'a Probe,
@@ -191,7 +191,7 @@ impl<'a> Finished<'a> {
         own as f64 / all.max(1) as f64
     }
 
-    /// Mean over neurons of what layers measured in the last epoch; `None` where one did not, or there is no layer.
+    /// Mean over neurons of a layer measurement in the last epoch; `None` if a layer lacks it, or there is no layer.
     fn over_neurons(&self, value: impl Fn(&LayerMetrics) -> Option<f64>) -> Option<f64> {
         let parts = self.last.layers.iter().map(|layer| Some(value(layer)? * self.weight(&layer.name)));
         let parts: Vec<f64> = parts.collect::<Option<_>>()?;

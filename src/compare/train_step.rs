@@ -1,4 +1,4 @@
-//! A whole training step of a network, as an operation among the others.
+//! A whole training step of a network, timed as one operation.
 
 use crate::backend::Backend;
 use crate::bench::measure::Record;
@@ -42,7 +42,7 @@ impl std::str::FromStr for ImageShape {
     }
 }
 
-/// What steps.
+/// What to step.
 pub struct Stepped {
     pub network: NetworkSpec,
     pub input: ImageShape,
@@ -50,7 +50,7 @@ pub struct Stepped {
     pub training: TrainingSpec,
 }
 
-/// Times training steps on random samples with each of the surrogates, which take turns; `None` where `stop` was set.
+/// Times training steps on random samples with each of the surrogates, which take turns; `None` if `stop` was set.
 pub fn train_steps<B: Backend>(
     backend: &B,
     stepped: &Stepped,
@@ -97,7 +97,7 @@ pub fn train_steps<B: Backend>(
     Ok(Some(costs.configurations.iter().map(record).collect()))
 }
 
-/// A data set without samples, of which only the shape is used.
+/// A data set without samples; only its shape is used.
 fn samples_of(network: &NetworkSpec, input: ImageShape, classes: usize) -> Dataset {
     let frames = if network.input == InputMode::Frames { network.steps } else { 1 };
     let shape = SampleShape { frames, height: input.height, width: input.width, channels: input.channels };

@@ -1,4 +1,4 @@
-//! CIFAR-10 and CIFAR-100, the binary version: fixed-size records without a header.
+//! CIFAR-10 and CIFAR-100 in their binary version: fixed-size records, no header.
 //!
 //! ```text
 //! CIFAR-10:  u8 label, u8 [3][32][32]
@@ -15,23 +15,23 @@ use std::path::{Path, PathBuf};
 /// The shape of every CIFAR image.
 pub const SHAPE: SampleShape = SampleShape { frames: 1, height: 32, width: 32, channels: 3 };
 
-/// The channels' mean and deviation over the training images, as the field's codebases use them.
+/// Mean and deviation of each channel over the training images, as commonly used.
 const CIFAR10_MEAN: [f32; 3] = [0.4914, 0.4822, 0.4465];
 const CIFAR10_DEVIATION: [f32; 3] = [0.2470, 0.2435, 0.2616];
 const CIFAR100_MEAN: [f32; 3] = [0.5071, 0.4865, 0.4409];
 const CIFAR100_DEVIATION: [f32; 3] = [0.2673, 0.2564, 0.2762];
 const CIFAR10_NAMES: [&str; 10] =
     ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"];
-/// No file is larger; a whole one of CIFAR-100 has 154 MB.
+/// The largest file that is accepted; a complete CIFAR-100 file has 154 MB.
 pub const MAX_BYTES: u64 = 1 << 30;
 const FINE_NAMES_FILE: &str = "fine_label_names.txt";
 
 /// Which of the two sets a file belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Variant {
-    /// One label a record, ten classes.
+    /// One label per record, ten classes.
     Cifar10,
-    /// Coarse and fine label a record, a hundred fine classes.
+    /// A coarse and a fine label per record, a hundred classes.
     Cifar100,
 }
 
@@ -68,7 +68,7 @@ impl Variant {
         }
     }
 
-    /// Images in a whole file, training and test: files have no header that says so.
+    /// Images in a complete training and test file; the files have no header that says so.
     fn whole_files(self) -> [u64; 2] {
         match self {
             Self::Cifar10 => [10_000; 2],
@@ -84,10 +84,10 @@ impl Variant {
     }
 }
 
-/// Reads the bytes of one file, any whole number of records; `name` is the file's name in errors.
+/// Parses the bytes of one file, which must be a whole number of records; `name` is the file's name in errors.
 ///
 /// # Errors
-/// An [`InputError`](crate::error::InputError) when there is no record, a part of a record, or a label out of
+/// An [`InputError`](crate::error::InputError) if there is no record, a partial record, or a label out of
 /// range.
 pub fn parse_batch(bytes: &[u8], name: &str, variant: Variant) -> Result<Samples> {
     let images = count_records(bytes.len() as u64, name, variant)?;
@@ -116,7 +116,7 @@ fn count_records(length: u64, name: &str, variant: Variant) -> Result<u64> {
     Ok(length / record)
 }
 
-/// Adds the values and labels of `images` records to those of others.
+/// Appends the values and labels of `images` records.
 fn append_batch(
     mut records: impl Read,
     images: u64,
@@ -166,7 +166,7 @@ pub(super) static CIFAR100: Reader = Reader {
     load: |dir, _| load(DataSource::Cifar100, dir),
 };
 
-/// The folder of [`load`], if it holds all files.
+/// The folder that [`load`] would read, if it holds all files.
 fn find(source: DataSource, dir: &Path) -> Option<PathBuf> {
     let variant = variant(source);
     files::folder(dir, &[variant.sub_folder()], |folder| {
@@ -174,7 +174,7 @@ fn find(source: DataSource, dir: &Path) -> Option<PathBuf> {
     })
 }
 
-/// Reads the files from `dir` or from its sub-folder of the archive's name.
+/// Reads the files from `dir`, or from its sub-folder named as in the archive.
 fn load(source: DataSource, dir: &Path) -> Result<Dataset> {
     let variant = variant(source);
     if dir.is_file() {
@@ -232,7 +232,7 @@ fn load(source: DataSource, dir: &Path) -> Result<Dataset> {
     })
 }
 
-/// One name a line, or numbers when there is no such file.
+/// One name per line, or numbers if there is no such file.
 fn fine_names(path: &Path, classes: usize) -> Result<Vec<String>> {
     if !path.exists() {
         return Ok(files::numbered(classes));

@@ -1,13 +1,13 @@
-//! Whether both parts of a data set have samples of every class.
+//! Checks that both parts of a data set have samples of every class.
 
 use super::files::some_of;
 use super::{Dataset, Samples};
 use anyhow::Result;
 
-/// Notes the classes that a part has no sample of.
+/// Notes the classes for which a part has no sample.
 ///
 /// # Errors
-/// An [`InputError`](crate::error::InputError) when a part has no sample at all.
+/// An [`InputError`](crate::error::InputError) if a part has no samples at all.
 pub(super) fn check(data: &mut Dataset) -> Result<()> {
     for (part, samples) in [("training", &data.train), ("test", &data.test)] {
         if samples.is_empty() {
@@ -33,7 +33,7 @@ pub(super) fn check(data: &mut Dataset) -> Result<()> {
     Ok(())
 }
 
-/// The names of the chosen classes, if there are some.
+/// The names of the chosen classes, if any.
 fn named(data: &Dataset, chosen: &[bool]) -> Option<String> {
     let names: Vec<&str> =
         data.class_names.iter().zip(chosen).filter(|class| *class.1).map(|class| &class.0[..]).collect();

@@ -1,8 +1,8 @@
 //! The built-in digits: 1797 handwritten digits of 8x8 pixels with 17 grey levels.
 //!
 //! They are the test part of UCI's "Optical Recognition of Handwritten Digits" (E. Alpaydin and C. Kaynak, 1998,
-//! doi 10.24432/C50P49), licensed CC BY 4.0, in scikit-learn's copy; see `DIGITS.md` beside this file. That copy
-//! has no training and test part; every fifth image is the test part here (our choice).
+//! doi 10.24432/C50P49), licensed CC BY 4.0, in scikit-learn's copy; see `DIGITS.md` next to this file. That copy
+//! is not divided into training and test; every fifth image is in the test part here (our choice).
 
 use super::{Dataset, Reader, SampleShape, Samples, files};
 use crate::files::room;
@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use flate2::read::GzDecoder;
 use std::io::Read;
 
-/// One line a digit: 64 values of 0 … 16, row after row, then the label.
+/// One line per digit: 64 values of 0 … 16, row by row, then the label.
 const DIGITS: &[u8] = include_bytes!("digits.csv.gz");
 const SHAPE: SampleShape = SampleShape { frames: 1, height: 8, width: 8, channels: 1 };
 const LEVELS: u8 = 16;
@@ -18,7 +18,7 @@ const CLASSES: usize = 10;
 /// More bytes than their text has.
 const LENGTH: u64 = 1 << 19;
 
-/// Built in: it has no folder.
+/// Built in, so there is no folder.
 pub(super) static READER: Reader = Reader {
     name: "digits",
     advice: "leave out --data-dir",
@@ -31,7 +31,7 @@ pub(super) static READER: Reader = Reader {
 /// The built-in digits. Index `i` is in the test part when `i % 5 == 4`.
 ///
 /// # Errors
-/// Where memory does not hold them.
+/// If there is not enough memory.
 pub fn load() -> Result<Dataset> {
     let mut text = room(LENGTH, &"the built-in digits")?;
     GzDecoder::new(DIGITS).read_to_end(&mut text).context("the built-in digits are damaged")?;
@@ -76,7 +76,7 @@ mod tests {
         let digits = load().unwrap();
         assert_eq!((digits.train.len(), digits.test.len()), (1438, 359));
         assert_eq!((digits.train.bytes().len(), digits.test.bytes().len()), (1438 * 64, 359 * 64));
-        // scikit-learn's load_digits(): the first image, the sum of all, and the count of every label.
+        // scikit-learn's load_digits(): the first image, the sum of all images, and the number of images per label.
         assert_eq!(digits.train.sample(0)[..10], [0, 0, 5, 13, 9, 1, 0, 0, 0, 0]);
         let sum = |part: &Samples| part.bytes().iter().map(|&value| u64::from(value)).sum::<u64>();
         assert_eq!(sum(&digits.train) + sum(&digits.test), 561_718);

@@ -1,4 +1,4 @@
-//! What the readers share: folders, the order of channels, names of classes.
+//! What the readers share: folders, channel order, class names.
 
 use std::path::{Path, PathBuf};
 
@@ -20,7 +20,7 @@ pub(super) fn append_channels_last(planes: &[u8], channels: usize, area: usize, 
     }
 }
 
-/// A few of many names, for a person: `a, b, c and 12 more`.
+/// The first few of many names, for messages: `a, b, c and 12 more`.
 pub(super) fn some_of(names: &[impl AsRef<str>]) -> String {
     const SHOWN: usize = 3;
     let shown: Vec<&str> = names.iter().take(SHOWN).map(AsRef::as_ref).collect();

@@ -1,4 +1,4 @@
-//! Event frames from one safetensors file, in the order that SpikingJelly and tonic users have.
+//! Event frames from one safetensors file, in the layout used by SpikingJelly and tonic.
 //!
 //! ```text
 //! train.frames, test.frames   u8 [N, T, C, H, W]        event counts; a value b is b events
@@ -15,24 +15,24 @@ use anyhow::{Context, Result};
 use safetensors::tensor::Dtype;
 use std::path::{Path, PathBuf};
 
-/// No sample has more frames.
+/// Most frames per sample.
 pub const MAX_FRAMES: usize = 4096;
-/// No frame is higher or wider.
+/// Largest height and width of a frame.
 pub const MAX_SIDE: usize = 4096;
-/// No frame has more channels.
+/// Most channels of a frame.
 pub const MAX_CHANNELS: usize = 64;
-/// No file is larger.
+/// Largest file that is accepted.
 pub const MAX_BYTES: u64 = 1 << 38;
-/// The file that is looked for in a folder.
+/// The file name that is looked for in a folder.
 pub const FILE_NAME: &str = "frames.safetensors";
 
-/// What is read of it.
+/// The tensors that are read.
 const TENSORS: [&str; 4] = ["train.frames", "train.labels", "test.frames", "test.labels"];
 
 /// Reads the bytes of a frames file; `name` is the file's name in errors and the data set's source.
 ///
 /// # Errors
-/// An [`InputError`](crate::error::InputError) when a tensor is missing, of another type or shape, or when labels
+/// An [`InputError`](crate::error::InputError) if a tensor is missing or has another type or shape, or if labels
 /// do not run from 0 to the number of classes.
 pub fn parse_frames(bytes: &[u8], name: &str) -> Result<Dataset> {
     from_file(&TensorFile::open(bytes, name)?)
@@ -179,7 +179,7 @@ pub(super) static FRAMES: Reader = Reader {
     load: |path, _| load(path),
 };
 
-/// The file of [`load`], if it is there.
+/// The file that [`load`] would read, if it exists.
 fn find(path: &Path) -> Option<PathBuf> {
     let path = if path.is_dir() { path.join(FILE_NAME) } else { path.to_path_buf() };
     path.is_file().then_some(path)
@@ -199,14 +199,14 @@ mod tests {
     use super::*;
     use crate::error::InputError;
 
-    /// A file of the given header; the data follow it.
+    /// A file with the given header, followed by the data.
     fn file(header: &str, data: &[u8]) -> Vec<u8> {
         [&(header.len() as u64).to_le_bytes(), header.as_bytes(), data].concat()
     }
 
     #[test]
     fn offsets_that_overflow_are_refused() {
-        // Eight tensors that end seven bytes before the last address: the file's length would wrap.
+        // Eight tensors that end seven bytes before the last address, so that the file's length would wrap.
         let step = (1u64 << 61) - 1;
         let entry = |i: u64| {
             let (start, end) = (i * step, (i + 1) * step);

@@ -1,4 +1,4 @@
-//! The MNIST family: images and labels in IDX files, plain or compressed with gzip.
+//! The MNIST family: images and labels in IDX files, plain or gzip-compressed.
 //!
 //! ```text
 //! images: u32 0x00000803, u32 N, u32 height, u32 width, u8 [N][height][width]       all big-endian
@@ -16,11 +16,11 @@ use std::path::{Path, PathBuf};
 
 /// Where Debian's package dataset-fashion-mnist puts its files.
 pub const SYSTEM_FASHION_MNIST: &str = "/usr/share/datasets/fashion-mnist";
-/// No image is higher or wider.
+/// Largest height and width of an image.
 pub const MAX_SIDE: u32 = 4096;
-/// No file holds more values.
+/// Most values in a file.
 pub const MAX_VALUES: u64 = 1 << 33;
-/// Digits, or kinds of clothes.
+/// Digits or clothes.
 pub const CLASSES: usize = 10;
 
 const IMAGES_MAGIC: u32 = 0x0803;
@@ -29,7 +29,7 @@ const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 const FASHION: [&str; CLASSES] =
     ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"];
 
-/// Grey images `[N][height][width]`.
+/// Greyscale images `[N][height][width]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Images {
     /// Rows, 1 … [`MAX_SIDE`].
@@ -47,10 +47,10 @@ impl Images {
     }
 }
 
-/// Reads the bytes of an image file, plain or gzip; `name` is the file's name in errors.
+/// Parses the bytes of an image file, plain or gzip; `name` is the file's name in errors.
 ///
 /// # Errors
-/// An [`InputError`](crate::error::InputError) when the bytes are not exactly what their header announces.
+/// An [`InputError`](crate::error::InputError) if the bytes are not exactly what their header announces.
 pub fn parse_images(bytes: &[u8], name: &str) -> Result<Images> {
     images(Source::new(bytes, bytes.len() as u64, name)?)
 }
@@ -76,10 +76,10 @@ fn images(mut source: Source) -> Result<Images> {
     Ok(Images { height: height as usize, width: width as usize, pixels: source.body(values)? })
 }
 
-/// Reads the bytes of a label file, plain or gzip; `name` is the file's name in errors.
+/// Parses the bytes of a label file, plain or gzip; `name` is the file's name in errors.
 ///
 /// # Errors
-/// An [`InputError`](crate::error::InputError) when the bytes are not exactly what their header announces, or a
+/// An [`InputError`](crate::error::InputError) if the bytes are not exactly what their header announces, or a
 /// label is not below `classes`.
 pub fn parse_labels(bytes: &[u8], name: &str, classes: usize) -> Result<Vec<u16>> {
     labels(Source::new(bytes, bytes.len() as u64, name)?, classes)
@@ -106,7 +106,7 @@ fn labels(mut source: Source, classes: usize) -> Result<Vec<u16>> {
 struct Source<'a> {
     name: &'a str,
     content: Box<dyn Read + 'a>,
-    /// Bytes of content that were not read yet, where the file's length says so: gzip hides them.
+    /// Bytes of content not read yet, if the file's length tells (with gzip it does not).
     left: Option<u64>,
 }
 
@@ -155,8 +155,8 @@ impl<'a> Source<'a> {
         Ok(extents)
     }
 
-    /// The rest of the content, which must be `expected` bytes: where the file's length shows that, before they are read.
-    /// Never holds more than one byte beyond them, and never more than there are, whatever the header announces.
+    /// The rest of the content, which must be `expected` bytes; checked before reading if the file's length tells.
+    /// Never holds more than one byte beyond them, and never more than exist, whatever the header announces.
     fn body(&mut self, expected: u64) -> Result<Vec<u8>> {
         if let Some(left) = self.left {
             self.check(left, expected)?;
@@ -229,14 +229,14 @@ pub(super) static FASHION_MNIST: Reader = Reader {
     load: |dir, _| load(DataSource::FashionMnist, dir),
 };
 
-/// The folder of [`load`], if it holds all four files.
+/// The folder that [`load`] would read, if it holds all four files.
 fn find(source: DataSource, dir: &Path) -> Option<PathBuf> {
     files::folder(dir, sub_folders(source), |folder| {
         ["train", "t10k"].iter().all(|part| KINDS.iter().all(|kind| present(folder, part, kind).is_some()))
     })
 }
 
-/// Reads the four files from `dir` or from the sub-folder that torchvision makes there.
+/// Reads the four files from `dir` or from the sub-folder that torchvision creates.
 fn load(source: DataSource, dir: &Path) -> Result<Dataset> {
     if dir.is_file() {
         crate::bail_input!("{} is a file where a folder is expected; {}", dir.display(), source.advice());
@@ -272,7 +272,7 @@ fn load(source: DataSource, dir: &Path) -> Result<Dataset> {
     })
 }
 
-/// One part's samples and the path of its image file.
+/// The samples of one part, and the path of its image file.
 fn load_part(source: DataSource, folder: &Path, part: &str) -> Result<(Samples, PathBuf)> {
     let [image_file, label_file] = KINDS.map(|kind| {
         present(folder, part, kind).ok_or_else(|| {
@@ -300,7 +300,7 @@ fn load_part(source: DataSource, folder: &Path, part: &str) -> Result<(Samples, 
     Ok((Samples { shape, values: images.pixels.into(), labels }, image_file))
 }
 
-/// What the files of a part hold, as the middle of their names.
+/// The two kinds of file, as they appear in the middle of file names.
 const KINDS: [&str; 2] = ["images-idx3", "labels-idx1"];
 
 /// The file of a part and kind, under any of its usual names.

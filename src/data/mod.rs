@@ -1,9 +1,9 @@
 //! Data sets: images and event frames as bytes, in memory, ready for a backend.
 //!
-//! One file a format: [`digits`] (built in), [`idx`] (the MNIST family), [`cifar`], [`frames`] (event frames), [`events`]
+//! One file per format: [`digits`] (built in), [`idx`] (the MNIST family), [`cifar`], [`frames`] (event frames), [`events`]
 //! (recordings).
-//! Each has a parser that takes bytes, never panics, never allocates what a header merely claims, and answers
-//! every lie with an [`InputError`](crate::error::InputError). [`split`] holds samples out, [`sampling`] orders
+//! Each has a parser that takes bytes, never panics, never allocates what a header merely claims, and reports
+//! bad input as an [`InputError`](crate::error::InputError). [`split`] holds samples out, [`sampling`] orders
 //! and shifts them.
 
 pub mod cifar;
@@ -44,7 +44,7 @@ impl SampleShape {
         self.frames * self.height * self.width * self.channels
     }
 
-    /// Whether a sample has no values; no data set that [`load`] returns has such samples.
+    /// Whether a sample has no values; never true for a data set from [`load`].
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -63,7 +63,7 @@ pub struct Samples {
     pub shape: SampleShape,
     /// `[N][frames][height][width][channels]`, channels last whatever the file's order was.
     pub values: Values,
-    /// `[N]`, each below the data set's number of classes.
+    /// `[N]`, each below the number of classes.
     pub labels: Vec<u16>,
 }
 
@@ -73,12 +73,12 @@ impl Samples {
         self.labels.len()
     }
 
-    /// Whether there is no sample.
+    /// Whether there are no samples.
     pub fn is_empty(&self) -> bool {
         self.labels.is_empty()
     }
 
-    /// The values of one sample, `[frames][height][width][channels]`; panics when `index` is not below `N`.
+    /// The values of one sample, `[frames][height][width][channels]`. Panics if `index` is not below `N`.
     pub fn sample(&self, index: usize) -> Cow<'_, [u8]> {
         self.values.sample(index, self.shape.len())
     }
@@ -89,26 +89,26 @@ impl Samples {
     }
 }
 
-/// A data set, read and checked.
+/// A data set that has been read and checked.
 #[derive(Clone, Debug)]
 pub struct Dataset {
     /// The source's name, as on the command line.
     pub name: String,
-    /// Where it came from, for people: a path, or "built in".
+    /// Where it was read from, for messages: a path, or "built in".
     pub source: String,
-    /// One name a class; where the format has none, the class's number.
+    /// One name per class; the class's number if the format has no names.
     pub class_names: Vec<String>,
     /// A byte `b` of channel `c` becomes `(b / full_scale - mean[c]) / deviation[c]`.
     pub full_scale: f32,
-    /// `[channels]`, subtracted after the division by `full_scale`.
+    /// `[channels]`, subtracted after dividing by `full_scale`.
     pub mean: Vec<f32>,
-    /// `[channels]`, divides last.
+    /// `[channels]`, the last divisor.
     pub deviation: Vec<f32>,
-    /// What trains; [`split::hold_out`] takes the validation samples from it.
+    /// The training samples; [`split::hold_out`] takes the validation samples from them.
     pub train: Samples,
-    /// What is measured, never trained on.
+    /// The test samples, never trained on.
     pub test: Samples,
-    /// What a person should know of it that is no error, one line each: what is missing, left out or odd.
+    /// What the user should know that is not an error, one line each: what is missing, left out or odd.
     pub notes: Vec<String>,
 }
 
@@ -119,11 +119,11 @@ impl Dataset {
     }
 }
 
-/// Whoever waits for a data set.
+/// Receives progress and notes while a data set loads.
 pub trait LoadWatch: Sync {
-    /// So many of all recordings are integrated.
+    /// This many of all recordings have been integrated.
     fn integrated(&self, done: usize, total: usize);
-    /// Something that is no error.
+    /// Something worth knowing that is not an error.
     fn note(&self, text: &str);
     /// Whether to stop, with the error [`Interrupted`](crate::error::Interrupted).
     fn stopped(&self) -> bool {
@@ -131,7 +131,7 @@ pub trait LoadWatch: Sync {
     }
 }
 
-/// Nobody.
+/// Ignores everything.
 impl LoadWatch for () {
     fn integrated(&self, _: usize, _: usize) {}
     fn note(&self, _: &str) {}
@@ -162,17 +162,17 @@ pub enum DataSource {
     DvsGesture,
 }
 
-/// How a data set is found and read. Each reader's file has one for every data set that it reads.
+/// How a data set is found and read. The file of each reader has one for every data set that it reads.
 pub(crate) struct Reader {
-    /// On the command line and in `config.toml`.
+    /// The name on the command line and in `config.toml`.
     pub name: &'static str,
-    /// What to do to have it, as the end of an error's sentence.
+    /// How to get the data set, as the end of an error's sentence.
     pub advice: &'static str,
-    /// Where it is looked for without a folder.
+    /// Where it is looked for if no folder is given.
     pub place: Option<&'static str>,
-    /// Whether samples are recordings of events, which are integrated into frames.
+    /// Whether samples are event recordings, which are integrated into frames.
     pub events: bool,
-    /// The folder or file of `load`, if all that it needs is there.
+    /// The folder or file that `load` would read, if everything it needs is there.
     pub find: fn(&Path) -> Option<PathBuf>,
     pub load: fn(&Path, &Request) -> anyhow::Result<Dataset>,
 }
@@ -204,17 +204,17 @@ impl DataSource {
         self.reader().name
     }
 
-    /// What to do to have this data set, as the end of an error's sentence.
+    /// How to get this data set, as the end of an error's sentence.
     pub fn advice(self) -> &'static str {
         self.reader().advice
     }
 
-    /// Whether samples are recordings of events, which are integrated into frames.
+    /// Whether samples are event recordings, which are integrated into frames.
     pub fn is_events(self) -> bool {
         self.reader().events
     }
 
-    /// `dir`, or the place where this data set is looked for without one.
+    /// `dir`, or where this data set is looked for if there is none.
     fn place(self, dir: Option<&Path>) -> Option<&Path> {
         dir.or(self.reader().place.map(Path::new))
     }
@@ -229,7 +229,7 @@ impl fmt::Display for DataSource {
 /// Where a data set was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Found {
-    /// Inside the program.
+    /// Built into the program.
     BuiltIn,
     /// In this folder, or, for [`DataSource::Frames`], in this file.
     At(PathBuf),
@@ -244,17 +244,17 @@ impl fmt::Display for Found {
     }
 }
 
-/// Reads a data set from `dir` (`--data-dir`), or from where it is found without one; recordings are integrated as
-/// usual, and nothing is cached.
+/// Reads a data set from `dir` (`--data-dir`) or from its usual place; recordings are integrated with the default
+/// options, and nothing is cached.
 ///
 /// # Errors
-/// An [`InputError`](crate::error::InputError) for whatever is wrong with the folder or its files.
+/// An [`InputError`](crate::error::InputError) for anything wrong with the folder or its files.
 pub fn load(source: DataSource, dir: Option<&Path>) -> anyhow::Result<Dataset> {
     load_frames(source, dir, &Integration::default(), None, &())
 }
 
-/// As [`load`]; recordings of events become frames as `integration` says, which are kept in the folder `cache`, and
-/// `watch` hears the notes.
+/// Like [`load`], but recordings become frames according to `integration`, the frames are kept in the folder `cache`,
+/// and `watch` receives the notes.
 pub fn load_frames(
     source: DataSource,
     dir: Option<&Path>,
@@ -268,7 +268,7 @@ pub fn load_frames(
     Ok(data)
 }
 
-/// The data set as its files are.
+/// The data set as stored in its files.
 fn read(
     source: DataSource,
     dir: Option<&Path>,
@@ -295,7 +295,7 @@ fn read(
     (source.reader().load)(place, &Request { integration, cache, watch })
 }
 
-/// Where [`load`] would read a data set from, if all of its files are there; opens none of them.
+/// Where [`load`] would read a data set from, if all its files are there; does not open them.
 pub fn find(source: DataSource, dir: Option<&Path>) -> Option<Found> {
     if source == DataSource::Digits {
         return Some(Found::BuiltIn);

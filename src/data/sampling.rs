@@ -1,5 +1,5 @@
-//! Random numbers without a state to save: the order of an epoch and the shift of an image depend only on the
-//! seed, the epoch and the sample, so a resumed run repeats them, and so does any backend.
+//! Stateless random numbers: the order of an epoch and the shift of an image depend only on the
+//! seed, the epoch and the sample, so resumed runs and all backends draw the same.
 
 use super::SampleShape;
 use anyhow::Result;
@@ -31,32 +31,32 @@ fn mix(mut z: u64) -> u64 {
 
 /// A generator whose `n`-th number is a function of its key and `n`: SplitMix64 from a hashed start.
 ///
-/// Not for secrets.
+/// Not cryptographically secure.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CounterRng {
     state: u64,
 }
 
 impl CounterRng {
-    /// The generator of a seed and a purpose (see [`stream`]); different streams of one seed are independent.
+    /// The generator for a seed and a purpose (see [`stream`]); different streams of one seed are independent.
     pub fn new(seed: u64, stream: u64) -> Self {
         Self { state: mix(seed.wrapping_add(GAMMA)) }.fork(stream)
     }
 
-    /// The generator of one case, such as an epoch or a sample, among the cases of this one, which stays as it is.
+    /// Derives the generator of one case, such as an epoch or a sample; `self` does not change.
     pub fn fork(&self, case: u64) -> Self {
-        // The complement keeps this apart from the numbers that `next_u64` gives.
+        // The complement keeps this apart from the numbers that `next_u64` returns.
         Self { state: mix(!mix(self.state.wrapping_add(case.wrapping_mul(GAMMA)))) }
     }
 
-    /// The next number, uniform over all 64-bit numbers.
+    /// The next number, uniform over all 64-bit values.
     pub fn next_u64(&mut self) -> u64 {
         self.state = self.state.wrapping_add(GAMMA);
         mix(self.state)
     }
 
-    /// The next number below `n`, each equally likely (D. Lemire, "Fast random integer generation in an interval",
-    /// 2019). Panics when `n` is 0.
+    /// The next number below `n`, all equally likely (D. Lemire, "Fast random integer generation in an interval",
+    /// 2019). Panics if `n` is 0.
     pub fn below(&mut self, n: u64) -> u64 {
         assert!(n > 0, "no number is below 0");
         let rejected = n.wrapping_neg() % n;
@@ -73,7 +73,7 @@ impl CounterRng {
         (self.next_u64() >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    /// Puts `items` into an order in which each permutation is equally likely (Fisher and Yates).
+    /// Shuffles `items`; all permutations are equally likely (Fisher and Yates).
     pub fn shuffle<T>(&mut self, items: &mut [T]) {
         for last in (1..items.len()).rev() {
             items.swap(last, self.below(last as u64 + 1) as usize);
@@ -88,17 +88,17 @@ pub fn epoch_order(samples: &[u32], seed: u64, epoch: u32) -> Vec<u32> {
     order
 }
 
-/// How training samples are varied.
+/// How training samples are augmented.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Augmentation {
-    /// An image shifts by up to this many pixels each way, as a crop from the image with that much padding.
+    /// Shifts an image by up to this many pixels each way, like a crop from the image with that much padding.
     pub crop_padding: u32,
-    /// Half of the images are mirrored left to right.
+    /// Mirrors half of the images left to right.
     pub flip: bool,
-    /// An image shifts by up to this many pixels each way, and what leaves it on one side comes back on the other.
+    /// Shifts an image by up to this many pixels each way; what leaves on one side comes back on the other.
     pub roll: u32,
-    /// The share of the values, in `[0, 1)`, that become bytes of 0: each pixel, frame and channel for itself.
+    /// The share of values, in `[0, 1)`, set to a byte of 0; drawn for each pixel, frame and channel.
     pub drop: f32,
 }
 
@@ -106,8 +106,8 @@ impl Augmentation {
     /// Checks the ranges against the images.
     ///
     /// # Errors
-    /// An [`InputError`](crate::error::InputError) when an image could be shifted out of sight or round itself, or
-    /// nothing of it be left.
+    /// An [`InputError`](crate::error::InputError) if an image could be shifted out of sight or all the way round, or
+    /// if nothing of it would be left.
     pub fn validate(&self, shape: SampleShape) -> Result<()> {
         let side = shape.height.min(shape.width);
         for (name, pixels) in [("crop padding", self.crop_padding), ("roll", self.roll)] {
@@ -131,25 +131,25 @@ impl Augmentation {
     }
 }
 
-/// Where an image is read for one visit; all of a sample's frames alike.
+/// Where an image is read for one visit; the same for all frames of a sample.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Placement {
-    /// Pixels to the right of its place at which each value is read.
+    /// Each value is read this many pixels to the right.
     pub dx: i32,
-    /// Pixels below its place at which each value is read.
+    /// Each value is read this many pixels below.
     pub dy: i32,
     /// Whether the shifted image is then mirrored left to right.
     pub flip: bool,
-    /// Whether what is read beside the image is its other side.
+    /// Whether reads outside the image wrap around to its other side.
     pub wraps: bool,
-    /// What the dropped values are drawn from; see [`crate::backend::keeps`].
+    /// The seed of the dropped values; see [`crate::backend::keeps`].
     pub mask: u64,
 }
 
 impl Placement {
-    /// The row and column of the image that row `y` and column `x` show, as `RandomCrop` followed by a flip:
-    /// `(y + dy, x' + dx)` with `x' = width - 1 - x` when flipped, modulo the extents when it wraps. Else, outside of
-    /// the image, where bytes of 0 are shown: `None`.
+    /// The row and column of the image shown at row `y` and column `x`, like `RandomCrop` followed by a flip:
+    /// `(y + dy, x' + dx)` with `x' = width - 1 - x` when flipped, modulo the extents when it wraps. Without wrapping,
+    /// `None` outside of the image, where bytes of 0 are shown.
     pub fn source(&self, y: usize, x: usize, height: usize, width: usize) -> Option<(usize, usize)> {
         let x = if self.flip { width.checked_sub(1)?.checked_sub(x)? } else { x };
         let shifted = |at: usize, by: i32, extent: usize| match self.wraps {
@@ -160,8 +160,8 @@ impl Placement {
     }
 }
 
-/// The placement of a sample in an epoch: `dx` and `dy` uniform in `-crop_padding ..= crop_padding`, or as far as it
-/// rolls, a flip in half of the cases. None of the draws depends on whether the others are on.
+/// The placement of a sample in an epoch: `dx` and `dy` uniform in `-crop_padding ..= crop_padding`, or in the range of
+/// the roll, and a flip in half of the cases. No draw depends on whether the others are enabled.
 pub fn placement(augmentation: &Augmentation, seed: u64, epoch: u32, sample: u32) -> Placement {
     let case = CounterRng::new(seed, stream::PLACEMENT).fork(epoch.into()).fork(sample.into());
     let padding = i64::from(augmentation.crop_padding.max(augmentation.roll));
@@ -182,7 +182,7 @@ mod tests {
 
     #[test]
     fn the_numbers_are_split_mix_64() {
-        // The published sequences of the seeds 0 and 1234567.
+        // The published sequences for the seeds 0 and 1234567.
         let mut zero = CounterRng { state: 0 };
         assert_eq!([(); 3].map(|()| zero.next_u64()), [0xe220a8397b1dcdaf, 0x6e789e6aa1b965f4, 0x06c45d188009454f]);
         let mut other = CounterRng { state: 1234567 };
@@ -219,7 +219,7 @@ mod tests {
         for _ in 0..70_000 {
             counts[rng.below(7) as usize] += 1;
         }
-        // 99.9 % of samples of 6 degrees of freedom are below 22.5.
+        // The 99.9 % quantile at 6 degrees of freedom is 22.5.
         assert!(chi_square(&counts) < 22.5, "{counts:?}");
         assert_eq!(rng.below(1), 0);
         // Three quarters of 2^64: without rejection, half of the numbers would be multiples of 3.
@@ -252,7 +252,7 @@ mod tests {
         }
         assert_eq!(orders.len(), 4);
         assert!(epoch_order(&[], 0, 0).is_empty());
-        // Frozen, so that a checkpoint of one version resumes in the next.
+        // Frozen so that a checkpoint of one version resumes in the next.
         assert_eq!(epoch_order(&[0, 1, 2, 3, 4, 5, 6, 7], 42, 3), [4, 3, 0, 2, 6, 7, 5, 1]);
     }
 

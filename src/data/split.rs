@@ -1,19 +1,19 @@
-//! Which training samples are held out for validation.
+//! Chooses the training samples that are held out for validation.
 
 use super::sampling::{CounterRng, stream};
 use anyhow::Result;
 
-/// No more than this share is held out.
+/// The largest share that may be held out.
 pub const MAX_SHARE: f64 = 0.5;
 
-/// Divides samples into training and validation, both ascending, the same for the same seed.
+/// Divides samples into training and validation, both ascending and determined by the seed.
 ///
-/// Of `N` samples `round(share * N)` are held out, from each class its share of them (largest remainders first),
-/// but always at least one sample of a class trains. A share of 0 holds none out.
+/// Of `N` samples, `round(share * N)` are held out, the same share from each class (largest remainders first),
+/// but at least one sample of each class stays in training. A share of 0 holds none out.
 ///
 /// # Errors
-/// An [`InputError`](crate::error::InputError) when `share` is not in `[0, 0.5]`, or is above 0 and too small for
-/// the samples.
+/// An [`InputError`](crate::error::InputError) if `share` is not in `[0, 0.5]`, or is above 0 but too small for
+/// the number of samples.
 pub fn hold_out(labels: &[u16], share: f64, seed: u64) -> Result<(Vec<u32>, Vec<u32>)> {
     if !(0.0..=MAX_SHARE).contains(&share) {
         crate::bail_input!("validation share {share} must be at least 0 and at most {MAX_SHARE}");
@@ -54,7 +54,7 @@ fn apportion(sizes: &[usize], share: f64) -> Vec<usize> {
     let total = (share * sizes.iter().sum::<usize>() as f64).round() as usize;
     let missing = total.saturating_sub(takes.iter().sum());
     let mut open: Vec<usize> = (0..sizes.len()).filter(|&class| takes[class] < most(class)).collect();
-    // A stable sort: of equal remainders the lower class comes first.
+    // A stable sort: among equal remainders the lower class comes first.
     open.sort_by(|&a, &b| quota(b).fract().total_cmp(&quota(a).fract()));
     for class in open.into_iter().take(missing) {
         takes[class] += 1;

@@ -1,4 +1,4 @@
-//! The values of samples, as they are kept.
+//! How sample values are stored.
 
 use super::events::counts::EventCounts;
 use crate::host::{ensure_room, zeros};
@@ -6,17 +6,17 @@ use anyhow::Result;
 use std::borrow::Cow;
 use std::sync::Arc;
 
-/// Samples of bytes, in one of two forms that mean the same. A clone shares them.
+/// Samples of bytes, in one of two equivalent forms. Clones share the data.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Values {
     /// `[N][frames][height][width][channels]`.
     Bytes(Arc<Vec<u8>>),
-    /// What of event frames is not zero.
+    /// The nonzero cells of event frames.
     Counts(Arc<EventCounts>),
 }
 
 impl Values {
-    /// The number of samples of `len` values.
+    /// The number of samples, each of `len` values.
     pub fn samples(&self, len: usize) -> usize {
         match self {
             Self::Bytes(bytes) => bytes.len() / len,
@@ -32,10 +32,10 @@ impl Values {
         }
     }
 
-    /// As [`Values::bytes`], without a copy of what is kept so.
+    /// Like [`Values::bytes`], but does not copy values already stored as bytes.
     ///
     /// # Errors
-    /// Where memory does not hold them.
+    /// If there is not enough memory.
     pub fn into_bytes(self, len: usize) -> Result<Arc<Vec<u8>>> {
         match self {
             Self::Bytes(bytes) => Ok(bytes),
@@ -48,7 +48,7 @@ impl Values {
         }
     }
 
-    /// Bytes of memory that they take.
+    /// Memory used, in bytes.
     pub fn size(&self) -> usize {
         match self {
             Self::Bytes(bytes) => bytes.len(),
@@ -56,7 +56,7 @@ impl Values {
         }
     }
 
-    /// The values of one sample; panics when there is no such sample.
+    /// The values of one sample. Panics if there is no such sample.
     pub fn sample(&self, index: usize, len: usize) -> Cow<'_, [u8]> {
         match self {
             Self::Bytes(bytes) => Cow::Borrowed(&bytes[index * len..][..len]),
@@ -68,7 +68,7 @@ impl Values {
         }
     }
 
-    /// The bytes that they are kept in.
+    /// The stored bytes.
     pub fn kept(&self) -> Cow<'_, [u8]> {
         match self {
             Self::Bytes(bytes) => Cow::Borrowed(bytes),

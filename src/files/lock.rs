@@ -1,7 +1,7 @@
-//! One process at a time works in a folder.
+//! A lock that lets one process at a time work in a folder.
 //!
-//! The lock is the system's own (`flock`) on the file `.adali.lock`: it ends with its process, however that ends, so none
-//! is ever left behind. The file stays; while it is locked it says who holds it.
+//! The lock is the system's own (`flock`) on the file `.adali.lock`: it ends with its process, however that ends, so no lock
+//! is ever left behind. The file stays; while it is locked it names the holder.
 
 use crate::bail_input;
 use anyhow::{Context, Result};
@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// The file that is locked.
 pub const LOCK: &str = ".adali.lock";
 
-/// A lock on a folder; it ends when it is dropped.
+/// A lock on a folder; released when dropped.
 #[derive(Debug)]
 pub struct Lock {
     file: File,
@@ -52,12 +52,12 @@ impl Lock {
                 folder.display()
             )),
         };
-        // On a full disk it says nothing, and holds all the same.
+        // On a full disk the holder is not recorded, but the lock holds all the same.
         let _ = file.set_len(0).and_then(|()| file.write_all(Holder::this_process().as_bytes()));
         Ok(Self { file, note })
     }
 
-    /// What a person must know of it.
+    /// What the user must know about it.
     pub fn note(&self) -> Option<&str> {
         self.note.as_deref()
     }
@@ -83,7 +83,7 @@ impl Holder {
     }
 }
 
-/// Who holds a lock, in words.
+/// Describes who holds a lock.
 fn holder(path: &Path) -> String {
     let found = fs::read(path).ok().and_then(|bytes| serde_json::from_slice::<Holder>(&bytes).ok());
     let Some(Holder { pid, host, since, command }) = found else { return "another process".into() };
@@ -94,7 +94,7 @@ fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs()
 }
 
-/// So many seconds, in the largest unit of which there are two.
+/// A number of seconds, in the largest unit of which it has at least two.
 fn age(seconds: u64) -> String {
     match seconds {
         0..120 => format!("{seconds} s"),

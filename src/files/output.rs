@@ -1,4 +1,4 @@
-//! A file that a command will write: looked at before the work begins, so that nothing is lost at its end.
+//! A command's output file: checked before the work begins, so that nothing is lost at the end.
 
 use super::{cannot_write, filled, folder_of, sync_folder, temporary_in};
 use crate::bail_input;
@@ -14,11 +14,12 @@ pub struct Output {
 }
 
 impl Output {
-    /// `option` is what named `path`; `inputs` are the files and folders that the command reads, and its other outputs.
+    /// `option` is the option that named `path`; `inputs` are the files and folders that the command reads, and its other
+    /// outputs.
     ///
     /// # Errors
-    /// An [`InputError`](crate::error::InputError) where `path` is an input or lies in one and exists, where it exists and
-    /// `force` is not set, where it is no regular file, or has no folder.
+    /// An [`InputError`](crate::error::InputError) if `path` is an input or exists inside one, if it exists and `force` is
+    /// not set, or if it is not a regular file or has no folder.
     pub fn new(option: &str, path: &Path, force: bool, inputs: &[&Path]) -> Result<Self> {
         let name = path.display();
         if path.is_dir() || path.file_name().is_none() {
@@ -52,22 +53,22 @@ impl Output {
         Ok(Self { path: path.into(), force })
     }
 
-    /// Its name.
+    /// Its path.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Writes it, whole. Without `force`, a file that came there since is left as it is.
+    /// Writes the whole file. Without `force`, a file that has appeared there since is left alone.
     pub fn write(&self, bytes: &[u8]) -> Result<()> {
         self.write_with(|out| Ok(out.write_all(bytes)?))
     }
 
-    /// As [`Output::write`]: what `fill` writes.
+    /// Like [`Output::write`], with what `fill` writes.
     pub fn write_with(&self, fill: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
         let Self { path, force } = self;
         let written = (|| {
             let temporary = filled(path, fill)?;
-            // Where links cannot be made, it is looked once more.
+            // Where links cannot be made, this only checks once more.
             let placed = if *force { temporary.persist(path) } else { temporary.persist_noclobber(path) };
             match placed {
                 Ok(_) => {}
@@ -82,7 +83,7 @@ impl Output {
     }
 }
 
-/// Whether both names lead to the same file, through links and relative names, or would once it is there.
+/// Whether both names lead to the same file, through links and relative names, or would once it exists.
 pub fn same_file(a: &Path, b: &Path) -> bool {
     match (identity(a), identity(b)) {
         (Some(a), Some(b)) => a == b,
@@ -102,7 +103,7 @@ fn identity(path: &Path) -> Option<PathBuf> {
     path.canonicalize().ok()
 }
 
-/// Where a file that is not there would be.
+/// Where a file that does not exist would be.
 fn place(path: &Path) -> Option<PathBuf> {
     Some(folder_of(path).canonicalize().ok()?.join(path.file_name()?))
 }

@@ -1,16 +1,16 @@
 //! A folder that a command fills: claimed by one process, replaced as a whole.
 //!
-//! Where `--force` replaces what the folder holds, the new files are made in its hidden folder `.adali.next` and take the
-//! old ones' place at the first checkpoint, in steps of which each can be repeated:
+//! When `--force` replaces what the folder holds, the new files are written to its hidden folder `.adali.next` and take the
+//! old ones' place at the first checkpoint, in steps that can each be repeated:
 //!
 //! ```text
 //! .adali.next → .adali.commit     from here on the new files count
-//! the old files go                the mark last
+//! old files are removed           the mark last
 //! .adali.commit → .adali.moving
 //! each new file is moved up
 //! ```
-//! The next process that opens the folder completes a replacement that a kill has interrupted: before the first step it
-//! holds the old files, after it the new ones. Files that are not ours stay.
+//! The next process that opens the folder completes a replacement that a kill has interrupted: before the first step the
+//! folder holds the old files, after it the new ones. Files that are not ours stay.
 
 use super::lock::Lock;
 use super::output::same_file;
@@ -26,7 +26,7 @@ use std::path::{Path, PathBuf};
 /// What a folder may hold.
 #[derive(Debug)]
 pub struct Kind {
-    /// With its article, for messages.
+    /// With article, for messages.
     pub name: &'static str,
     /// Whether the folder's mark is one of ours.
     pub holds: fn(&Path) -> bool,
@@ -34,7 +34,7 @@ pub struct Kind {
     pub files: fn(&Path) -> Vec<PathBuf>,
 }
 
-/// A folder at work; no other process is.
+/// A folder in use by this process alone.
 #[derive(Debug)]
 pub struct Place {
     folder: PathBuf,
@@ -49,11 +49,12 @@ pub fn hidden(folder: &Path, name: &str) -> PathBuf {
 }
 
 impl Place {
-    /// Checks, and changes nothing, whether [`Place::claim`] may be called; `inputs` are files that the command reads.
+    /// Checks, without changing anything, whether [`Place::claim`] may be called, and returns whether that would replace a
+    /// folder of its kind; `inputs` are files that the command reads.
     ///
     /// # Errors
-    /// An [`InputError`](crate::error::InputError) where the folder is a file, is in the way of an input, holds other
-    /// things, or holds one of its kind and `force` is not set. Whether such a one is replaced.
+    /// An [`InputError`](crate::error::InputError) if the folder is a file, is in the way of an input, holds other things,
+    /// or holds one of its kind and `force` is not set.
     pub fn check(folder: &Path, kind: &Kind, force: bool, inputs: &[&Path]) -> Result<bool> {
         let name = folder.display();
         if folder.canonicalize().is_ok_and(|found| found.parent().is_none()) {
@@ -88,12 +89,12 @@ impl Place {
         Ok(true)
     }
 
-    /// Takes a folder for new content; see [`Place::check`].
+    /// Claims a folder for new content; see [`Place::check`].
     pub fn claim(folder: PathBuf, kind: &'static Kind, force: bool, inputs: &[&Path]) -> Result<Self> {
         Self::check(&folder, kind, force, inputs)?;
         fs::create_dir_all(&folder).map_err(|e| input_error!("cannot make {}: {e}", folder.display()))?;
         let place = Self::enter(folder, kind)?;
-        // Once more, now that nobody else changes it.
+        // Once more, now that no other process changes it.
         let replaces = Self::check(&place.folder, kind, force, inputs)?;
         if replaces {
             let below: BTreeSet<_> =
@@ -108,14 +109,14 @@ impl Place {
         Ok(place)
     }
 
-    /// Takes the first of `runs/NAME-1`, `runs/NAME-2`, … that is free.
+    /// Claims the first of `runs/NAME-1`, `runs/NAME-2`, … that is free.
     pub fn claim_free(name: &str, kind: &'static Kind) -> Result<Self> {
         let runs = Path::new("runs");
         let cannot = |place: &Path, e: io::Error| input_error!("cannot make {}: {e}", place.display());
         fs::create_dir_all(runs).map_err(|e| cannot(runs, e))?;
         for number in 1.. {
             let folder = runs.join(format!("{name}-{number}"));
-            // Of two processes one makes it.
+            // Only one of two processes creates it.
             match fs::create_dir(&folder) {
                 Ok(()) => return Self::claim(folder, kind, false, &[]),
                 Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
@@ -125,34 +126,34 @@ impl Place {
         unreachable!("numbers do not end")
     }
 
-    /// Takes a folder whose content is continued.
+    /// Opens a folder whose content is continued.
     pub fn enter(folder: PathBuf, kind: &'static Kind) -> Result<Self> {
         let lock = Lock::acquire(&folder)?;
         settle(&folder, kind).with_context(|| format!("cannot put {} in order", folder.display()))?;
         Ok(Self { folder, kind, staged: Cell::new(false), lock })
     }
 
-    /// Its name.
+    /// Its path.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// Where its files are: until the first checkpoint beside those of an old run.
+    /// Where its files are: until the first checkpoint next to those of an old run.
     pub fn path(&self) -> PathBuf {
         if self.staged.get() { hidden(&self.folder, "next") } else { self.folder.clone() }
     }
 
-    /// Whether what it held before is still there.
+    /// Whether the old content is still there.
     pub fn is_staged(&self) -> bool {
         self.staged.get()
     }
 
-    /// What a person must know of its lock.
+    /// What the user must know about its lock.
     pub fn note(&self) -> Option<&str> {
         self.lock.note()
     }
 
-    /// The new files take the old ones' place; afterwards there is nothing left to do.
+    /// Moves the new files into the old ones' place; once that is done, does nothing.
     pub fn commit(&self) -> Result<()> {
         if !self.staged.get() {
             return Ok(());
@@ -168,7 +169,7 @@ impl Place {
 }
 
 impl Drop for Place {
-    /// What was never committed goes.
+    /// Removes what was never committed.
     fn drop(&mut self) {
         if self.staged.get() {
             let _ = fs::remove_dir_all(hidden(&self.folder, "next"));
@@ -176,13 +177,13 @@ impl Drop for Place {
     }
 }
 
-/// Ends what a kill has cut short; the folder must be locked.
+/// Completes what a kill has interrupted; the folder must be locked.
 fn settle(folder: &Path, kind: &Kind) -> Result<()> {
     let [next, commit, moving] = ["next", "commit", "moving"].map(|step| hidden(folder, step));
     if commit.is_dir() {
         for file in (kind.files)(folder) {
             remove(&file)?;
-            // The folders that this leaves empty, but for the locks in them.
+            // The folders that this leaves empty, except for the locks in them.
             for below in file.ancestors().skip(1).take_while(|below| *below != folder) {
                 let _ = fs::remove_dir(below);
             }
@@ -228,7 +229,7 @@ fn move_up(from: &Path, to: &Path) -> io::Result<()> {
     fs::remove_dir(from)
 }
 
-/// Whether a process is about to replace, or has half replaced, what the folder holds.
+/// Whether a process is about to replace, or has half replaced, the folder's content.
 pub fn is_half_replaced(folder: &Path) -> bool {
     ["commit", "moving"].iter().any(|step| hidden(folder, step).is_dir())
 }

@@ -1,15 +1,15 @@
-//! How much memory the process can still have: of the machine's, within its container's limits (cgroup v1 and v2) and
-//! within those of its shell (`ulimit`).
+//! How much memory the process can still get: the machine's, within the limits of its container (cgroup v1 and v2) and of
+//! its shell (`ulimit`).
 
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// What ends the memory first.
+/// The limit that is reached first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Limit {
     Machine,
-    /// A control group's, as a container or a service has it.
+    /// A control group's, as for a container or a service.
     Container,
     /// On addresses: `ulimit -v`.
     Addresses,
@@ -29,7 +29,7 @@ impl fmt::Display for Limit {
     }
 }
 
-/// Bytes that the process can still have, and what limits them; `None` where the system does not say. `root` is `/`.
+/// Bytes still available to the process, and what limits them; `None` if the system does not say. `root` is `/`.
 pub fn available(root: &Path) -> Option<(usize, Limit)> {
     let machine = machine(root).map(|bytes| (bytes, Limit::Machine));
     let container = container(root).map(|bytes| (bytes, Limit::Container));
@@ -42,14 +42,14 @@ pub fn available(root: &Path) -> Option<(usize, Limit)> {
     least.map(|(bytes, limit)| (usize::try_from(bytes).unwrap_or(usize::MAX), limit))
 }
 
-/// As `/proc/self/limits` calls what `ulimit -v` sets.
+/// The name in `/proc/self/limits` of what `ulimit -v` sets.
 pub const ADDRESSES: &str = "address space";
 
 fn read(root: &Path, path: &str) -> Option<String> {
     fs::read_to_string(root.join(path)).ok()
 }
 
-/// `NAME:  12 kB` in a file, in bytes.
+/// The value of `NAME:  12 kB` in a file, in bytes.
 fn kilobytes(root: &Path, path: &str, name: &str) -> Option<u64> {
     let text = read(root, path)?;
     let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
@@ -60,18 +60,18 @@ fn machine(root: &Path) -> Option<u64> {
     kilobytes(root, "proc/meminfo", "MemAvailable")
 }
 
-/// `Max NAME  SOFT  HARD  bytes`; `None` where there is no limit.
+/// The soft value of `Max NAME  SOFT  HARD  bytes`; `None` if there is no limit.
 pub fn soft_limit(root: &Path, name: &str) -> Option<u64> {
     let text = read(root, "proc/self/limits")?;
     let line = text.lines().find_map(|line| line.strip_prefix("Max ")?.strip_prefix(name))?;
     line.split_whitespace().next()?.parse().ok()
 }
 
-/// The files of a version of control groups.
+/// The files of a cgroup version.
 struct Files {
     limits: &'static [&'static str],
     used: &'static str,
-    /// In `memory.stat`: what the kernel takes back from files that were read.
+    /// In `memory.stat`: cached files, which the kernel can reclaim.
     reclaimable: [&'static str; 2],
 }
 
@@ -105,7 +105,7 @@ fn container(root: &Path) -> Option<u64> {
     lefts.min()
 }
 
-/// Where a line of `mountinfo` mounts the groups of these controllers, and below it the group.
+/// Where a line of `mountinfo` mounts the groups of these controllers, and the group below that.
 fn place(line: &str, controllers: &str, group: &str) -> Option<(PathBuf, PathBuf)> {
     let (mount, system) = line.split_once(" - ")?;
     let mut system = system.split(' ');
@@ -116,20 +116,20 @@ fn place(line: &str, controllers: &str, group: &str) -> Option<(PathBuf, PathBuf
     };
     let mut fields = mount.split(' ').skip(3);
     let (top, at) = (unescaped(fields.next()?), unescaped(fields.next()?));
-    // Where a container sees a part of the groups, its own lies at the top of that part.
+    // If a container sees only a part of the groups, its own is at the top of that part.
     let below = Path::new(group).strip_prefix(&top).unwrap_or(Path::new(""));
     let below = if below.components().any(|part| part.as_os_str() == "..") { Path::new("") } else { below };
     fits.then(|| (at.into(), below.to_path_buf()))
 }
 
-/// A name in `mountinfo`, which writes blanks as `\040`.
+/// A name from `mountinfo`, which writes blanks as `\040`.
 fn unescaped(text: &str) -> String {
     [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
         .into_iter()
         .fold(text.to_string(), |text, (code, character)| text.replace(code, character))
 }
 
-/// What is left in one group, without what the kernel keeps of files and gives back when asked.
+/// What is left in one group; cached files, which the kernel gives back on demand, count as free.
 fn left(folder: &Path, files: &Files) -> Option<u64> {
     let number = |name: &str| fs::read_to_string(folder.join(name)).ok()?.trim().parse::<u64>().ok();
     let limit = files.limits.iter().filter_map(|name| number(name)).min()?;
@@ -150,7 +150,7 @@ mod tests {
     const MB: u64 = 1 << 20;
     const UNLIMITED: &str = "Max address space         unlimited            unlimited            bytes\n";
 
-    /// A made-up system with 1000 MB, and these files.
+    /// A mock system with 1000 MB and these files.
     fn system(files: &[(&str, String)]) -> TempDir {
         let root = TempDir::new().unwrap();
         let usual = [
@@ -181,7 +181,7 @@ mod tests {
         assert_eq!(found(&[]), (1000, Limit::Machine));
         let nothing = TempDir::new().unwrap();
         assert_eq!(available(nothing.path()), None);
-        // Groups without a limit, or with none that can be read.
+        // Groups without a limit, or without a readable one.
         let group = ("proc/self/cgroup", "0::/a/b\n".to_string());
         let mount = ("proc/self/mountinfo", V2_MOUNT.to_string());
         assert_eq!(found(&[group.clone(), mount.clone()]), (1000, Limit::Machine));
@@ -214,7 +214,7 @@ mod tests {
             cases += 1;
         }
         assert_eq!(cases, 4);
-        // What the kernel keeps of files is not taken.
+        // Cached files do not count as used.
         let stat =
             (name(own, "memory.stat"), format!("anon 5\ninactive_file {}\nactive_file {}\nfile 9\n", 60 * MB, 20 * MB));
         let files = [&places[..], &group(own, &bytes(500), "max\n", 100), &[stat]].concat();

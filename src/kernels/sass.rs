@@ -1,8 +1,8 @@
-//! What the machine code (SASS) of a kernel consists of, as NVIDIA's cuobjdump prints it.
+//! What a kernel's machine code (SASS) consists of, as printed by NVIDIA's cuobjdump.
 //!
-//! The main loop is, among the innermost loops, the one with the most matrix instructions, or where there are none, the
-//! one with the most instructions; a kernel without loops counts whole. An unrolled loop holds several steps of the
-//! source's: compare ratios, not counts. An instruction in the program counts once, predicated or not.
+//! The main loop is the innermost loop with the most matrix instructions or, if there are none, with the most instructions;
+//! a kernel without loops counts as a whole. An unrolled loop holds several steps of the source's loop, so compare ratios,
+//! not counts. Each instruction in the program counts once, predicated or not.
 
 use super::Module;
 use crate::input_error;
@@ -15,7 +15,7 @@ use std::process::Command;
 /// What an instruction does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Class {
-    /// HMMA and its kin.
+    /// HMMA and related instructions.
     Matrix,
     /// From shared memory.
     SharedLoad,
@@ -25,7 +25,7 @@ pub enum Class {
     SharedStore,
     /// Stores and atomics to global and local memory.
     GlobalStore,
-    /// Also waits for asynchronous copies, and the marks where a warp's branches meet again.
+    /// Also waits for asynchronous copies, and the points where a warp's branches reconverge.
     Barrier,
     Branch,
     /// 32-bit and 64-bit floating point.
@@ -59,7 +59,7 @@ impl Class {
         Self::Other,
     ];
 
-    /// The head of its column.
+    /// Its column heading.
     pub fn name(self) -> &'static str {
         match self {
             Self::Matrix => "matrix",
@@ -79,7 +79,7 @@ impl Class {
         }
     }
 
-    /// Of an instruction's name, without what follows a dot.
+    /// The class of an instruction's name without what follows a dot.
     fn of(name: &str) -> Self {
         let scalar = name.strip_prefix('U').unwrap_or(name);
         match name {
@@ -114,7 +114,7 @@ impl Class {
 pub struct Loop {
     /// Instructions of each class that occurs.
     pub classes: BTreeMap<Class, u32>,
-    /// Whether it is a loop; else the whole kernel.
+    /// Whether it is a loop; otherwise it is the whole kernel.
     pub loops: bool,
 }
 
@@ -123,7 +123,7 @@ impl Loop {
         self.classes.get(&class).copied().unwrap_or(0)
     }
 
-    /// Of all classes.
+    /// Instructions of all classes.
     pub fn instructions(&self) -> u32 {
         self.classes.values().sum()
     }
@@ -139,7 +139,7 @@ struct Instruction {
 /// The main loops of a module's kernels on an architecture such as `90`, by the kernels' names.
 ///
 /// # Errors
-/// Where there is no cuobjdump, or it fails.
+/// If there is no cuobjdump, or it fails.
 pub fn main_loops(module: &Module, arch: &str) -> Result<BTreeMap<String, Loop>> {
     let text = disassemble(module, arch)?;
     Ok(parse(&text).into_iter().map(|(kernel, code)| (kernel, main_loop(&code))).collect())
@@ -149,7 +149,7 @@ fn disassemble(module: &Module, arch: &str) -> Result<String> {
     let folder = tool_folder()?;
     let mut file = tempfile::Builder::new().suffix(".fatbin").tempfile().context("no temporary file")?;
     file.write_all(module.fatbin).context("cannot write a temporary file")?;
-    // It calls nvdisasm.
+    // cuobjdump calls nvdisasm.
     let path = std::env::var_os("PATH").unwrap_or_default();
     let path = std::env::join_paths(std::iter::once(folder.clone()).chain(std::env::split_paths(&path)))?;
     let output = Command::new(folder.join("cuobjdump"))
@@ -196,7 +196,7 @@ fn parse(text: &str) -> BTreeMap<String, Vec<Instruction>> {
     kernels
 }
 
-/// `/*0070*/ @!P0 BRA 0x160 ; /* encoding */`; none for what is not one, and for NOP.
+/// Parses `/*0070*/ @!P0 BRA 0x160 ; /* encoding */`; `None` for lines that are not instructions, and for NOP.
 fn instruction(line: &str) -> Option<Instruction> {
     let (address, rest) = line.trim_start().strip_prefix("/*")?.split_once("*/")?;
     let address = u64::from_str_radix(address, 16).ok()?;
@@ -219,7 +219,7 @@ fn main_loop(code: &[Instruction]) -> Loop {
     let body = |&(first, last): &(u64, u64)| code.iter().filter(move |i| (first..=last).contains(&i.address));
     let size = |span: &(u64, u64)| (body(span).filter(|i| i.class == Class::Matrix).count(), body(span).count());
     let mut loops: Vec<(u64, u64)> = jumps.collect();
-    // A loop without matrix instructions, such as a wait, does not make the one around it less the main one.
+    // A loop without matrix instructions, such as a wait, does not keep the loop around it from being the main one.
     if loops.iter().any(|span| size(span).0 > 0) {
         loops.retain(|span| size(span).0 > 0);
     }

@@ -1,4 +1,4 @@
-//! One stage on a backend: its parameters, what its forward pass leaves, and its operations in order.
+//! One stage on a backend: its parameters, the results of its forward pass, and its operations in order.
 
 mod backward;
 
@@ -50,16 +50,16 @@ impl Pass {
     }
 }
 
-/// A stage's parameters and what its forward pass leaves.
+/// A stage's parameters and the results of its forward pass.
 pub struct StageState<B: Backend> {
     pub synapses: SynapseState<B>,
-    /// Output of the convolution, where the backward pass or a batch norm needs it.
+    /// Output of the convolution, if the backward pass or a batch norm needs it.
     pub currents: Option<B::Floats>,
     pub neurons: NeuronState<B>,
     pooled: Pooled<B>,
     /// Spikes that a dropout kept.
     kept: Option<B::Bits>,
-    /// What the spikes count in the next stage: a dropout's `1/(1-p)`, else 1.
+    /// What a spike counts for in the next stage: a dropout's `1/(1-p)`, else 1.
     scale: f32,
 }
 
@@ -70,12 +70,12 @@ pub struct SynapseState<B: Backend> {
     effective: Option<B::Floats>,
     packed: B::Packed,
     batch_norm: Option<BatchNormState<B::Floats>>,
-    /// The affine map of layers without batch norm; the shift is also the bias of those without.
+    /// The affine map of layers without batch norm; the shift is also the bias of layers without one.
     ones: B::Floats,
     zeros: B::Floats,
 }
 
-/// What a batch norm's passes leave.
+/// What a batch norm's passes leave behind.
 struct BatchNormState<F> {
     forward: NormState<F>,
     gradient: NormGradient<F>,
@@ -88,14 +88,14 @@ pub struct NeuronState<B: Backend> {
     pub start: B::Bounds,
     /// `None` for a readout without neurons.
     pub spikes: Option<B::Bits>,
-    /// Where the bits are all that the backward pass needs.
+    /// Present if the bits are all that the backward pass needs.
     inside: Option<B::Bits>,
     /// Only after a pass that asked for it.
     pub membrane: Option<B::Floats>,
     pub counts: B::Counts,
 }
 
-/// What a pool makes of the spikes.
+/// A pool's output.
 enum Pooled<B: Backend> {
     None,
     Spikes(B::Bits),
@@ -103,7 +103,7 @@ enum Pooled<B: Backend> {
 }
 
 impl<B: Backend> StageState<B> {
-    /// Fresh parameters, and buffers for `span`; currents are those of `of_currents`.
+    /// Fresh parameters, and buffers for `span`; those of the currents are for `of_currents`.
     pub fn new(
         backend: &B,
         stage: &Stage,
@@ -139,7 +139,7 @@ impl<B: Backend> StageState<B> {
         })
     }
 
-    /// Its parameters as the optimiser wants them.
+    /// Its parameters in the form that the optimiser takes.
     pub fn trained(&mut self) -> impl Iterator<Item = Trained<'_, B>> {
         self.synapses.parameters.trained_mut().map(Parameter::as_trained)
     }
@@ -211,14 +211,14 @@ impl<B: Backend> SynapseState<B> {
 /// One stage's operations.
 pub struct Layer<'a, B: Backend> {
     pub backend: &'a B,
-    /// Its number among all stages.
+    /// Its index among all stages.
     pub index: usize,
     pub stage: &'a Stage,
     pub neuron: Neuron,
     pub surrogate: Surrogate,
     /// Samples and steps of the spikes.
     pub span: Span,
-    /// Samples and steps of the currents: one step where the input is constant.
+    /// Samples and steps of the currents: one step if the input is constant.
     pub of_currents: Span,
 }
 
@@ -268,7 +268,7 @@ impl<B: Backend> Layer<'_, B> {
         self.drop(state, pass, batch)
     }
 
-    /// The currents, where they are stored, and what a batch norm makes of them.
+    /// The currents, if they are stored, and their batch norm.
     fn currents(
         &self,
         state: &mut SynapseState<B>,
@@ -341,7 +341,7 @@ impl<B: Backend> Layer<'_, B> {
         };
         let kept = state.kept.as_mut().expect("allocated for a stage that drops spikes");
         self.backend.dropout_spikes(volume, self.span, probability, batch, stage, spikes, kept)?;
-        // Where nothing can be dropped, the spikes themselves are handed on.
+        // If nothing can be dropped, the spikes themselves are passed on.
         state.scale = 1.0 / (1.0 - probability);
         Ok(())
     }

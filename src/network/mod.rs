@@ -1,5 +1,4 @@
-//! What a network is: layers as they are configured, their shapes, presets, and the model that runs them on a
-//! backend.
+//! Networks: layers as configured, their shapes, presets, and the model that runs them on a backend.
 
 mod layer;
 pub mod model;

@@ -28,7 +28,7 @@ pub struct Model<B: Backend> {
     input: B::Floats,
     logits: B::Floats,
     logits_grad: B::Floats,
-    /// Gradient of a stage's currents, and that of what the stage hands on; they change their parts.
+    /// Gradient of a stage's currents, and that of the stage's output; the two swap roles.
     current_grad: B::Floats,
     output_grad: B::Floats,
     batch: B::Batch,
@@ -36,10 +36,10 @@ pub struct Model<B: Backend> {
     tally: B::Tally,
     /// Samples in the current batch.
     size: usize,
-    /// The most that a batch may have.
+    /// The most samples that a batch may have.
     capacity: usize,
     memory: Memory,
-    /// How often tensors have been replaced by others since it was built.
+    /// How often tensors have been replaced since the model was built.
     version: u32,
 }
 
@@ -47,7 +47,7 @@ impl<B: Backend> Model<B> {
     /// Builds the network with fresh weights from `seed` and buffers for batches of up to `capacity`.
     ///
     /// # Errors
-    /// Where the device's memory does not suffice: with the largest batch that would fit.
+    /// If the device's memory does not suffice, with the largest batch that would fit.
     pub fn new(backend: B, spec: &NetworkSpec, plan: Plan, capacity: usize, seed: u64) -> Result<Self> {
         let memory = Memory::plan(&backend, spec, &plan, capacity)?;
         memory.check(&backend, spec, &plan, capacity)?;
@@ -89,7 +89,7 @@ impl<B: Backend> Model<B> {
         })
     }
 
-    /// The largest of what stages hand on and of their currents.
+    /// The largest of the stages' outputs and currents.
     pub(super) fn largest(backend: &B, plan: &Plan, capacity: usize) -> (Span, Volume) {
         let of = |(i, stage): (usize, &Stage)| {
             let outputs = (Span { batch: capacity, steps: plan.steps }, stage.output());
@@ -99,8 +99,8 @@ impl<B: Backend> Model<B> {
         all.max_by_key(|&(span, volume)| backend.floats_size(span, volume)).expect("a network has a readout")
     }
 
-    /// What a device is asked to keep, with two data sets that stay on the host, and what its operations need for
-    /// themselves, at most, in training and inference; `None` where there is no rehearsal.
+    /// What a device is asked to keep, with two data sets that stay on the host, and the most that its operations need for
+    /// themselves in training and inference; `None` if there is no rehearsal.
     pub(super) fn rehearse(
         backend: &B,
         spec: &NetworkSpec,
@@ -140,7 +140,7 @@ impl<B: Backend> Model<B> {
         self.capacity
     }
 
-    /// Every extent of it.
+    /// All its extents.
     pub fn plan(&self) -> &Plan {
         &self.plan
     }
@@ -165,22 +165,22 @@ impl<B: Backend> Model<B> {
         self.backend.write_tally(&mut self.tally, totals)
     }
 
-    /// The sums of a while ago, where they have arrived.
+    /// Earlier sums, if they have arrived.
     pub fn poll_totals(&mut self) -> Result<Option<Totals>> {
         self.backend.poll_totals(&mut self.tally)
     }
 
-    /// How often tensors have been replaced by others: operations made ready before know nothing of those.
+    /// How often tensors have been replaced: operations recorded before that do not know the new ones.
     pub fn version(&self) -> u32 {
         self.version
     }
 
-    /// Memory of its buffers.
+    /// The memory its buffers take.
     pub fn memory(&self) -> Memory {
         self.memory
     }
 
-    /// The next step's batch, of at most the capacity.
+    /// Writes the next step's batch, of at most the capacity.
     pub fn write_batch(&mut self, set: &mut B::Set, step: &Step) -> Result<()> {
         let size = step.samples.len();
         assert!(size <= self.capacity && size > 0, "a batch has 1 to {} samples", self.capacity);
@@ -189,12 +189,12 @@ impl<B: Backend> Model<B> {
         self.backend.write_batch(&mut self.batch, set, step)
     }
 
-    /// Another position of the same step; see [`Step::position`].
+    /// Sets another position of the same step; see [`Step::position`].
     pub fn move_batch(&mut self, position: f64) -> Result<()> {
         self.backend.move_batch(&mut self.batch, position)
     }
 
-    /// All of the batch's operations have been called.
+    /// To be called once all of the batch's operations have been issued.
     pub fn release_batch(&mut self, set: &mut B::Set) -> Result<()> {
         self.backend.release_batch(&mut self.batch, set)
     }
@@ -213,7 +213,7 @@ impl<B: Backend> Model<B> {
         Span { batch: self.size, steps: self.plan.steps }
     }
 
-    /// Runs the gathered batch to its logits.
+    /// Runs the gathered batch up to its logits.
     pub fn forward(&mut self, pass: Pass) -> Result<()> {
         let span = self.span();
         for i in 0..self.stages.len() {
@@ -235,14 +235,14 @@ impl<B: Backend> Model<B> {
         }
     }
 
-    /// Adds the loss and the correct answers of the batch to the totals; with `grad` its gradient is kept for [`Model::backward`].
+    /// Adds the batch's loss and correct answers to the totals; with `grad`, keeps the gradient for [`Model::backward`].
     pub fn loss(&mut self, spec: &LossSpec, grad: bool) -> Result<()> {
         let span = self.span();
         let grad = grad.then_some(&mut self.logits_grad);
         self.backend.loss(spec, self.plan.classes, span, &self.logits, &self.batch, grad, &mut self.tally)
     }
 
-    /// Gradients of every parameter, after a forward pass with `backward` and a loss with `grad`.
+    /// Computes the gradients of every parameter, after a forward pass with `backward` and a loss with `grad`.
     pub fn backward(&mut self, pass: Pass) -> Result<()> {
         let span = self.span();
         let last = self.stages.len() - 1;
@@ -252,7 +252,7 @@ impl<B: Backend> Model<B> {
             false => (self.plan.current_steps(last), &mut self.current_grad),
         };
         self.backend.vote_backward(classes, vote, span, &self.logits_grad, &self.tally, steps, outputs_grad)?;
-        // Whether `current_grad` is that of stage `i` already.
+        // Whether `current_grad` is already that of stage `i`.
         let mut through = !self.plan.stages[last].spiking;
         for i in (0..=last).rev() {
             let (below, rest) = self.stages.split_at_mut(i);
@@ -299,7 +299,7 @@ impl<B: Backend> Model<B> {
         self.plan.stages.iter().zip(self.stages.iter().map(|state| &state.synapses.parameters))
     }
 
-    /// As [`Model::stage_parameters`], to be changed.
+    /// Like [`Model::stage_parameters`], but mutable.
     pub fn stage_parameters_mut(&mut self) -> impl Iterator<Item = (&Stage, &mut StageParameters<B>)> {
         self.plan.stages.iter().zip(self.stages.iter_mut().map(|state| &mut state.synapses.parameters))
     }

@@ -1,4 +1,4 @@
-//! Trained values of a stage, with their names and first values.
+//! A stage's trained values, with their names and initial values.
 
 use crate::backend::shape::Conv;
 use crate::backend::{Backend, Trained, stream};
@@ -14,7 +14,7 @@ pub struct Parameter<B: Backend> {
     pub name: String,
     /// Extents in files.
     pub shape: Vec<usize>,
-    /// For a weight its convolution, which knows its order.
+    /// A weight's convolution, which knows its layout.
     conv: Option<Conv>,
     pub value: B::Floats,
     pub gradient: B::Floats,
@@ -90,7 +90,7 @@ impl<B: Backend> Parameter<B> {
         }
     }
 
-    /// As the optimiser wants it.
+    /// In the form that the optimiser takes.
     pub fn as_trained(&mut self) -> Trained<'_, B> {
         let Self { value, gradient, first, second, .. } = self;
         Trained { value, gradient, first, second }
@@ -113,8 +113,8 @@ pub struct NormParameters<B: Backend> {
 }
 
 impl<B: Backend> StageParameters<B> {
-    /// First values as PyTorch's layers have them: weight and bias uniform in `±1/sqrt(fan_in)` (Kaiming uniform
-    /// with `a = sqrt(5)`), the norm's gain as configured and its bias 0.
+    /// Initial values as in PyTorch's layers: weight and bias uniform in `±1/sqrt(fan_in)` (Kaiming uniform with `a =
+    /// sqrt(5)`), the norm's gain as configured and its bias 0.
     pub fn new(backend: &B, stage: &Stage, seed: u64) -> Result<Self> {
         let (conv, synapse, name) = (stage.conv, &stage.synapse, stage.name());
         let filters = conv.output.c;
@@ -149,7 +149,7 @@ impl<B: Backend> StageParameters<B> {
         std::iter::once(&self.weight).chain(&self.bias).chain(norm)
     }
 
-    /// As [`StageParameters::trained`], to be changed.
+    /// Like [`StageParameters::trained`], but mutable.
     pub fn trained_mut(&mut self) -> impl Iterator<Item = &mut Parameter<B>> {
         let norm = self.norm.iter_mut().flat_map(|norm| [&mut norm.gain, &mut norm.bias]);
         std::iter::once(&mut self.weight).chain(&mut self.bias).chain(norm)

@@ -66,8 +66,8 @@ impl Preset {
                     }
                     layers.push(avg_pool(Extent::square(2)));
                 }
-                // Of the authors' 48x48 pixels the last pool leaves one, which they repeat 49 times for the readout; here a
-                // larger pool leaves one of any extent, and the readout reads it once.
+                // With the authors' 48x48 pixels the last pool leaves one pixel, which they repeat 49 times for the readout;
+                // here a larger pool leaves one pixel of any extent, and the readout reads it once.
                 let last = |extent: usize| (extent / 16 / 2 * 2).max(1);
                 *layers.last_mut().expect("blocks were just pushed") =
                     avg_pool(Extent { h: last(input.h), w: last(input.w) });

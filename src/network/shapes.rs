@@ -1,4 +1,4 @@
-//! From layers as configured to stages with every extent known, or an error that names the layer.
+//! Turns layers as configured into stages with every extent known, or into an error that names the layer.
 
 pub use crate::backend::shape::Volume;
 use crate::backend::shape::{Conv, Extent, InputKind, Pool, PoolKind, output_extent};
@@ -11,7 +11,7 @@ use anyhow::Result;
 pub struct Plan {
     pub steps: usize,
     pub input: Volume,
-    /// The input is the same at every step.
+    /// Whether the input is the same at every step.
     pub direct: bool,
     /// In order; the last one is the readout.
     pub stages: Vec<Stage>,
@@ -20,19 +20,19 @@ pub struct Plan {
     pub vote: usize,
 }
 
-/// A convolution or linear layer with all that follows it up to the next one.
+/// A convolution or linear layer with everything up to the next one.
 #[derive(Clone, Debug)]
 pub struct Stage {
     /// Index in the configured layers; its parameters are named `layers.{index}.…`.
     pub index: usize,
     pub conv: Conv,
     pub synapse: Synapse,
-    /// Written as `linear` or `readout`: weights are `[out, in]` in files.
+    /// Whether it was written as `linear` or `readout`: weights are then `[out, in]` in files.
     pub linear: bool,
     /// Whether neurons follow.
     pub spiking: bool,
     pub pool: Option<Pool>,
-    /// Share of values zeroed behind the pool.
+    /// Share of values zeroed after the pool.
     pub dropout: Option<f32>,
 }
 
@@ -47,7 +47,7 @@ impl Stage {
         self.synapse.norm == Norm::Batch
     }
 
-    /// Extents of what the next stage reads.
+    /// Extents of the next stage's input.
     pub fn output(&self) -> Volume {
         self.pool.map_or(self.conv.output, |pool| pool.output)
     }
@@ -62,7 +62,7 @@ impl Stage {
         }
     }
 
-    /// What the next stage reads it as.
+    /// How the next stage reads it.
     fn read_as(&self) -> InputKind {
         match self.pool {
             Some(Pool { kind: PoolKind::Avg, .. }) => InputKind::Dense,
@@ -71,16 +71,16 @@ impl Stage {
     }
 }
 
-/// Most steps a network may have.
+/// The most steps a network may have.
 const MAX_STEPS: usize = 1024;
-/// Most values one activation of one sample may have; beyond it, something was mistyped.
+/// The most values in one activation of one sample; more than that suggests a typing error.
 const MAX_VALUES: usize = 1 << 28;
 
 impl Plan {
     /// Infers every extent of `spec` for samples of extent `input`.
     ///
     /// # Errors
-    /// Where a layer cannot follow the one before it; the message names the layer and both extents.
+    /// If a layer cannot follow the one before it; the message names the layer and both extents.
     pub fn new(spec: &NetworkSpec, input: Volume) -> Result<Self> {
         spec.neuron.neuron()?;
         if spec.steps == 0 || spec.steps > MAX_STEPS {
@@ -150,7 +150,7 @@ impl Plan {
         Ok(Self { steps: spec.steps, input, direct: spec.input == InputMode::Direct, stages, classes, vote })
     }
 
-    /// Steps of the currents that stage `i` computes: 1 where its input is constant, else `T`.
+    /// Steps of the currents that stage `i` computes: 1 if its input is constant, else `T`.
     pub fn current_steps(&self, i: usize) -> usize {
         if i == 0 && self.direct { 1 } else { self.steps }
     }

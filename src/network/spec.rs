@@ -45,7 +45,7 @@ pub enum Norm {
     None,
 }
 
-/// One layer. A `conv` or `linear` layer has neurons behind it; a pool and a dropout act on their spikes.
+/// One layer. `conv` and `linear` layers are followed by neurons; pools and dropouts act on their spikes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum LayerSpec {
@@ -66,7 +66,7 @@ pub enum LayerSpec {
         #[serde(flatten)]
         synapse: Synapse,
     },
-    /// Maximum of spikes: a bitwise OR. Directly behind `conv` or `linear`.
+    /// Maximum of spikes: a bitwise OR. Directly after `conv` or `linear`.
     MaxPool {
         kernel: Extent,
         /// The kernel's extent if absent.
@@ -75,7 +75,7 @@ pub enum LayerSpec {
         #[serde(default = "zero")]
         padding: Extent,
     },
-    /// Mean of spikes: dense values. Directly behind `conv` or `linear`.
+    /// Mean of spikes: dense values. Directly after `conv` or `linear`.
     AvgPool {
         kernel: Extent,
         /// The kernel's extent if absent.
@@ -90,7 +90,7 @@ pub enum LayerSpec {
     /// The last layer: a linear layer whose output, or whose neurons' spikes, are averaged over the steps.
     Readout {
         classes: usize,
-        /// Average the spikes of its neurons, not its output.
+        /// Average the spikes of its neurons instead of its output.
         #[serde(default)]
         spiking: bool,
         /// Each class is the mean of this many outputs.
@@ -101,15 +101,15 @@ pub enum LayerSpec {
     },
 }
 
-/// What a convolution and a linear layer have in common.
+/// What convolutions and linear layers have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Synapse {
-    /// Add a bias to the output. If absent: yes, unless a norm follows, which has its own.
+    /// Add a bias to the output. By default yes, unless a norm follows, which has its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bias: Option<bool>,
     #[serde(default = "no_norm")]
     pub norm: Norm,
-    /// First value of the norm's gain; `threshold` here is what tdBN does.
+    /// Initial value of the norm's gain; `threshold` here is what tdBN does.
     #[serde(default = "unit")]
     pub norm_gain: f32,
     /// `s` of the weight norm.
@@ -127,7 +127,7 @@ impl Default for Synapse {
 }
 
 impl Synapse {
-    /// A synapse with this norm and everything else as usual.
+    /// A synapse with this norm and defaults otherwise.
     pub fn with_norm(norm: Norm) -> Self {
         Self { norm, ..Self::default() }
     }
@@ -166,7 +166,7 @@ impl NetworkSpec {
         }
     }
 
-    /// Sets the norm of every `conv` layer; a bias goes where the norm brings its own.
+    /// Sets the norm of every `conv` layer; with weight norm, which has a bias itself, an explicit `bias = true` is dropped.
     pub fn set_conv_norm(&mut self, norm: Norm) {
         for layer in &mut self.layers {
             if let LayerSpec::Conv { synapse, .. } = layer {

@@ -6,12 +6,12 @@ use std::ops::Range;
 /// The typographic minus sign.
 pub(super) const MINUS: &str = "\u{2212}";
 
-/// Values beyond it are not plotted, so that sums and differences stay finite.
+/// Larger values are not plotted, so that sums and differences stay finite.
 const LARGEST: f64 = 1e300;
 /// Above this ratio between its ends, a positive quantity gets a logarithmic axis.
 const LOG_RATIO: f64 = 30.0;
 
-/// One axis: where values lie on it, and which of them carry a label.
+/// One axis: the positions of values, and the labelled ticks.
 #[derive(Clone, Debug)]
 pub(super) struct Axis {
     /// Quantity and unit.
@@ -19,7 +19,7 @@ pub(super) struct Axis {
     /// Ends of the axis; logarithms to base 10 if `logarithmic`.
     pub low: f64,
     pub high: f64,
-    /// Positions and texts of the ticks, rising.
+    /// Positions and texts of the ticks, ascending.
     pub ticks: Vec<(f64, String)>,
     logarithmic: bool,
 }
@@ -40,7 +40,7 @@ impl Axis {
         const MOST_TICKS: usize = 6;
         let Some((low, high)) = extent(values) else { return Self::fixed(name, 0.0, 1.0, MOST_TICKS) };
         let span = high - low;
-        // Constant data lies in the middle of a range in which its digits can be told apart.
+        // Constant data is put in the middle of a range in which its digits can be distinguished.
         let margin = if span > 1e-6 * low.abs().max(high.abs()) {
             0.04 * span
         } else if high == 0.0 {
@@ -55,7 +55,7 @@ impl Axis {
         Self::fixed(name, low, high, MOST_TICKS)
     }
 
-    /// As [`Axis::around`], but logarithmic where positive values span more than a factor of 30.
+    /// Like [`Axis::around`], but logarithmic if positive values span more than a factor of 30.
     pub fn around_loss(name: &str, values: impl Iterator<Item = f64> + Clone) -> Self {
         match extent(values.clone()) {
             Some((low, high)) if low > 0.0 && high / low > LOG_RATIO => Self::decades(name, low.log10(), high.log10()),
@@ -66,7 +66,7 @@ impl Axis {
     /// Logarithmic around all positive `values`.
     pub fn logarithmic(name: &str, values: impl IntoIterator<Item = f64>) -> Self {
         let (low, high) = extent(values.into_iter().filter(|&v| v > 0.0)).unwrap_or((0.1, 10.0));
-        // One value lies in the middle of a decade.
+        // A single value is put in the middle of a decade.
         let margin = if high > 1.1 * low { 0.0 } else { 0.5 };
         Self::decades(name, low.log10() - margin, high.log10() + margin)
     }
@@ -91,7 +91,7 @@ impl Axis {
         let step = round_step(f64::from(last - first) / 7.0).max(1.0) as u32;
         let start = first.checked_next_multiple_of(step).unwrap_or(u32::MAX);
         let mut ticks: Vec<u32> = (start..=last).step_by(step as usize).collect();
-        // The first epoch is named as well unless the next tick is near.
+        // The first epoch is labelled too, unless the next tick is near.
         if ticks.first().is_none_or(|&tick| 2 * (tick - first) > step) {
             ticks.insert(0, first);
         }
@@ -105,7 +105,7 @@ impl Axis {
         }
     }
 
-    /// Whether 0 lies inside, so that a line there parts two signs.
+    /// Whether 0 is inside, so that a line there separates the signs.
     pub fn crosses_zero(&self) -> bool {
         !self.logarithmic && self.low < 0.0 && self.high > 0.0
     }
@@ -117,19 +117,19 @@ impl Axis {
     }
 }
 
-/// The axis is plotters' coordinate as well: its values are positions between `low` and `high`.
+/// The axis is also plotters' coordinate: its values are positions between `low` and `high`.
 impl Ranged for Axis {
     type FormatOption = NoDefaultFormatting;
     type ValueType = f64;
 
     fn map(&self, &position: &f64, (start, end): (i32, i32)) -> i32 {
-        // What lies far outside is drawn just outside, where pixels do not overflow.
+        // Values far outside are drawn just outside, so that pixels do not overflow.
         let share = ((position - self.low) / (self.high - self.low)).clamp(-1.0, 2.0);
         start + (f64::from(end - start) * share).round() as i32
     }
 
     fn key_points<Hint: KeyPointHint>(&self, hint: Hint) -> Vec<f64> {
-        // The second round asks for lighter lines between the ticks: there are none.
+        // The second call asks for lighter lines between the ticks: there are none.
         if hint.weight().allow_light_points() { Vec::new() } else { self.ticks.iter().map(|tick| tick.0).collect() }
     }
 
@@ -145,12 +145,12 @@ impl ValueFormatter<f64> for Axis {
     }
 }
 
-/// Whether a value has a place on any axis.
+/// Whether a value can be placed on any axis.
 pub(super) fn plottable(value: f64) -> bool {
     value.abs() < LARGEST
 }
 
-/// Smallest and largest of the values that have a place.
+/// Smallest and largest of the values that can be placed.
 fn extent(values: impl IntoIterator<Item = f64>) -> Option<(f64, f64)> {
     let values = values.into_iter().filter(|&v| plottable(v));
     values.fold(None, |ends, v| Some(ends.map_or((v, v), |(low, high): (f64, f64)| (low.min(v), high.max(v)))))
@@ -177,7 +177,7 @@ fn number(value: f64, step: f64) -> String {
     text.replace('-', MINUS)
 }
 
-/// `digit * 10^decade`, written out where that is short.
+/// `digit * 10^decade`, written out if that is short.
 fn scientific(digit: f64, decade: i32) -> String {
     if (-4..=4).contains(&decade) {
         format!("{value:.decimals$}", value = digit * 10f64.powi(decade), decimals = (-decade).max(0) as usize)

@@ -1,4 +1,4 @@
-//! Figures that set several trainings beside each other: lines with bands over seeds, points with their spread.
+//! Figures that compare several trainings: lines with bands over seeds, points with their spread.
 
 use super::axis::Axis;
 use super::style::{Area, Chart, INK, MUTED, Text, depth_colour, draw_in_middle, frame, page, px, stroke};
@@ -7,18 +7,18 @@ use plotters::coord::CoordTranslate;
 use plotters::element::DashedPathElement;
 use plotters::prelude::*;
 
-/// Width of a panel beside others and of one alone, the height of its axes, and of the page's head, in pixels.
+/// Width of a panel next to others and of a single one, the height of its axes, and of the page's head, in pixels.
 const PANEL: f64 = 470.0;
 const ALONE: f64 = 580.0;
-/// Height of a panel's title, which one alone leaves to the page.
+/// Height of a panel's title; a single panel leaves it to the page.
 const TITLE: f64 = 18.0;
 const PLOT: f64 = 260.0;
 const PAGE_HEAD: f64 = 44.0;
 const KEY_LINE: f64 = 16.0;
 const BAND: f64 = 0.16;
-/// Up to this many points a line gets dots.
+/// Lines with up to this many points get dots.
 const MOST_DOTS: usize = 40;
-/// Okabe and Ito's colours, those that white paper shows well.
+/// Okabe and Ito's colours, those that are well visible on white.
 const COLOURS: [RGBColor; 7] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
@@ -29,12 +29,12 @@ const COLOURS: [RGBColor; 7] = [
     RGBColor(34, 34, 34),
 ];
 
-/// Which colour a series takes.
+/// The colour of a series.
 #[derive(Clone, Copy, Debug)]
 pub enum Colour {
-    /// Of so many things of a kind, which one: colours far apart.
+    /// Index among things of a kind: distinct colours.
     Kind(usize),
-    /// Of so many layers, which one: from dark to light.
+    /// Index among layers: from dark to light.
     Layer { index: usize, count: usize },
 }
 
@@ -46,7 +46,7 @@ impl Colour {
         }
     }
 
-    /// How often the colours have been gone through: kinds of one colour have other dashes and marks.
+    /// How often the colours have been used up: a repeated colour gets other dashes and marks.
     fn round(self) -> usize {
         match self {
             Self::Kind(index) => index / COLOURS.len(),
@@ -63,7 +63,7 @@ pub struct Spanned {
     pub high: f64,
 }
 
-/// A place in a panel.
+/// A point in a panel.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Place {
     pub x: Spanned,
@@ -80,18 +80,18 @@ impl Place {
 /// How a series is drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shown {
-    /// A line with a band around it, and dots where they are few.
+    /// A line with a band around it, and dots if they are few.
     Curve,
-    /// Each place with its spread as a cross.
+    /// Each point with its spread as a cross.
     Points,
     /// A thin line.
     Limit,
 }
 
-/// A series of places.
+/// A series of points.
 #[derive(Clone, Debug)]
 pub struct Series {
-    /// In the key; empty for a further line of the series before.
+    /// Name in the key; empty for a further line of the previous series.
     pub name: String,
     pub colour: Colour,
     pub shown: Shown,
@@ -105,7 +105,7 @@ pub enum Horizontal {
     Epochs,
     /// Names at 0, 1, 2, …
     Names(Vec<String>),
-    /// A quantity from 0 with its unit.
+    /// A quantity, from 0, with its unit.
     Quantity(String),
     /// A quantity with its unit, logarithmic; the vertical axis is too.
     Decades(String),
@@ -127,10 +127,10 @@ pub struct Panel {
     pub series: Vec<Series>,
 }
 
-/// Draws the panels as an SVG document, two beside each other; one alone bears the page's title only.
+/// Draws the panels as an SVG document, two per row; a single panel has only the page's title.
 ///
 /// # Errors
-/// An [`InputError`](crate::error::InputError) without any panel.
+/// An [`InputError`](crate::error::InputError) if there is no panel.
 pub fn panels(title: &str, panels: &[Panel]) -> Result<String> {
     if panels.is_empty() {
         crate::bail_input!("there is no panel to draw");
@@ -161,7 +161,7 @@ fn letter(index: usize) -> String {
 }
 
 impl Panel {
-    /// Where each named series stands in the key: its line and its left end.
+    /// The position of each named series in the key: its line and its left end.
     fn key(&self, panel: f64) -> Vec<(usize, f64, &Series)> {
         let (mut line, mut at) = (0, 16.0);
         let named = self.series.iter().filter(|series| !series.name.is_empty());
@@ -178,7 +178,7 @@ impl Panel {
             .collect()
     }
 
-    /// Height above the axes in a panel so wide, in pixels.
+    /// Height above the axes in a panel of this width, in pixels.
     fn head(&self, width: f64) -> f64 {
         let lines = self.key(width).last().map_or(0, |last| last.0 + 1);
         40.0 + KEY_LINE * lines as f64 + 8.0
@@ -194,7 +194,7 @@ impl Panel {
             }
             Horizontal::Names(names) => {
                 let mut axis = Axis::counting("", 0, names.len().saturating_sub(1) as u32);
-                // Names that would run into each other are left out.
+                // Names that would overlap are left out.
                 let longest = names.iter().map(|name| Text::BODY.width(name)).fold(0.0, f64::max);
                 let every = ((longest + 8.0) * names.len() as f64 / (PANEL - 80.0)).ceil().max(1.0) as usize;
                 let shown = names.iter().enumerate().step_by(every);
@@ -245,7 +245,7 @@ impl Panel {
     }
 }
 
-/// A line, dashed from the second round of colours on.
+/// A line, dashed once the colours repeat.
 fn path<C: CoordTranslate>(
     area: &DrawingArea<SVGBackend, C>,
     line: Vec<C::From>,
@@ -264,7 +264,7 @@ where
     Ok(area.draw(&DashedPathElement::new(line, px(dash), px(gap), style))?)
 }
 
-/// A disc, in the next rounds of colours a triangle and a cross.
+/// A disc; once the colours repeat, a triangle and then a cross.
 fn mark<C: CoordTranslate>(area: &DrawingArea<SVGBackend, C>, at: C::From, colour: Colour) -> Result<()>
 where
     C::From: Clone,
@@ -282,7 +282,7 @@ where
 }
 
 impl Series {
-    /// Draws it and returns how many places it shows.
+    /// Draws it and returns how many points it shows.
     fn draw(&self, chart: &mut Chart, x: &Axis, y: &Axis) -> Result<usize> {
         let colour = self.colour.rgb();
         let spread = |axis: &Axis, s: Spanned| {

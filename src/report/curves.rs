@@ -29,11 +29,11 @@ struct Panel {
     title: &'static str,
     /// Small text below the title, after the key.
     note: String,
-    /// Whether its series are named in the panel itself, not in the key of layers.
+    /// Whether its series are named in the panel itself rather than in the key of layers.
     own_key: bool,
     y: Axis,
     series: Vec<Series>,
-    /// A point worth a ring.
+    /// A point marked with a ring.
     best: Option<(f64, f64)>,
 }
 
@@ -41,7 +41,7 @@ struct Panel {
 /// bounds and its share inside the window. A repeated epoch replaces the earlier one (resumed runs).
 ///
 /// # Errors
-/// An [`InputError`](crate::error::InputError) without any epoch.
+/// An [`InputError`](crate::error::InputError) if there are no epochs.
 pub fn curves(title: &str, epochs: &[EpochMetrics]) -> Result<String> {
     let epochs: Vec<&EpochMetrics> =
         epochs.iter().map(|e| (e.epoch, e)).collect::<BTreeMap<_, _>>().into_values().collect();
@@ -81,7 +81,7 @@ fn layer_names(epochs: &[&EpochMetrics]) -> Vec<String> {
     names
 }
 
-/// One value an epoch; what is absent is NaN.
+/// One value per epoch; missing values are NaN.
 fn over_epochs(
     name: &str,
     colour: RGBColor,
@@ -96,7 +96,7 @@ fn values(series: &[Series]) -> impl Iterator<Item = f64> + Clone {
     series.iter().flat_map(|series| &series.points).map(|point| point.1)
 }
 
-/// Loss and accuracy, of training and, where there is one, of validation.
+/// Loss and accuracy, for training and, if there is one, for validation.
 fn training_panels(epochs: &[&EpochMetrics]) -> Vec<Panel> {
     let mut loss = vec![over_epochs("train", TRAIN, epochs, |e| Some(e.train_loss))];
     let mut accuracy = vec![over_epochs("train", TRAIN, epochs, |e| Some(100.0 * e.train_accuracy))];
@@ -133,7 +133,7 @@ fn chosen(epochs: &[&EpochMetrics]) -> Option<Best> {
     drawn.reduce(|best, now| if now.beats(&best) { now } else { best })
 }
 
-/// A line a layer: firing rates, then what only AdaLi has.
+/// One line per layer: firing rates, then the AdaLi-only quantities.
 fn layer_panels(epochs: &[&EpochMetrics], layers: &[String]) -> Vec<Panel> {
     let per_layer = |value: &dyn Fn(&LayerMetrics) -> Option<f64>| -> Vec<Series> {
         let of = |name: &str, e: &EpochMetrics| e.layers.iter().find(|layer| layer.name == name).and_then(value);
@@ -195,7 +195,7 @@ impl Panel {
         Ok(())
     }
 
-    /// The line below the title: the series' names where the panel has its own, then the note.
+    /// The line below the title: the series' names if the panel has its own key, then the note.
     fn draw_key(&self, head: &Area) -> Result<()> {
         const LINE: f64 = 30.0;
         let mut at = 16.0;
@@ -218,14 +218,14 @@ impl Panel {
 }
 
 impl Series {
-    /// Whether this line would not be seen below `other`.
+    /// Whether this line would be hidden under `other`.
     fn hides_under(&self, other: &Self) -> bool {
         let near = |a: f64, b: f64| (a - b).abs() <= 1e-3 * a.abs().max(b.abs()) || (a.is_nan() && b.is_nan());
         self.points.iter().zip(&other.points).all(|(a, b)| near(a.1, b.1))
     }
 
-    /// Draws the line, broken where values are missing, and returns how many values it shows. Over `below` lines in the
-    /// same place it is dashed, with smaller dots, so that these are seen.
+    /// Draws the line, broken where values are missing, and returns how many values it shows. If it covers `below` lines,
+    /// it is dashed, with smaller dots, so that they remain visible.
     fn draw(&self, chart: &mut Chart, y: &Axis, below: usize) -> Result<usize> {
         let placed: Vec<Option<(f64, f64)>> =
             self.points.iter().map(|&(epoch, value)| y.place(value).map(|at| (epoch, at))).collect();
@@ -253,7 +253,7 @@ impl Series {
     }
 }
 
-/// The key of layers for all panels that draw a line each, with the flags of the last epoch.
+/// The key of layers for all panels with one line per layer, with the flags of the last epoch.
 fn draw_layers(area: &Area, layers: &[String], last: &EpochMetrics) -> Result<()> {
     const ROWS: usize = 13;
     const ROW: f64 = 18.0;

@@ -1,4 +1,4 @@
-//! A recording of events: frames of it, and its rate over time.
+//! An event recording: frames of it, and its rate over time.
 
 use super::axis::Axis;
 use super::style::{INK, MUTED, SILENT, SPIKING, Text, frame, page, px, stroke};
@@ -6,16 +6,16 @@ use crate::data::events::summary::{Frames, Polarities};
 use anyhow::Result;
 use plotters::prelude::*;
 
-/// Width of the page, height of its head and of the plot of the rate, in pixels.
+/// Width of the page, height of its head and of the rate plot, in pixels.
 const WIDTH: f64 = 940.0;
 const HEAD: f64 = 62.0;
 const PLOT: f64 = 240.0;
 const GAP: f64 = 8.0;
-/// Below a frame's picture.
+/// Space below a frame's picture.
 const FOOT: f64 = 18.0;
 
 /// Draws frames in a row, blue where OFF and orange where ON events prevail, above the rate of each polarity; `seconds`
-/// is the time from the first to the last event, `piece` the microseconds of a piece of `rate`.
+/// is the time from the first to the last event, `piece` the microseconds per entry of `rate`.
 pub fn events(
     title: &str,
     note: &str,
@@ -26,7 +26,7 @@ pub fn events(
 ) -> Result<String> {
     let count = frames.values.len().max(1) as f64;
     let side = (WIDTH - 32.0 - GAP * (count - 1.0)) / count;
-    // Pictures keep the sensor's proportions.
+    // Pictures keep the sensor's aspect ratio.
     let cell = side / frames.width.max(frames.height) as f64;
     let high = cell * frames.height as f64;
     let height = HEAD + high + FOOT + PLOT;
@@ -47,11 +47,11 @@ pub fn events(
     })
 }
 
-/// One frame: strong where there are many events, for this frame's own scale.
+/// One frame: strong colours where there are many events, on this frame's own scale.
 fn picture(area: &super::style::Area, (left, top): (f64, f64), cell: f64, width: usize, values: &[i64]) -> Result<()> {
     let mut sizes: Vec<u64> = values.iter().map(|value| value.unsigned_abs()).filter(|&size| size > 0).collect();
     sizes.sort_unstable();
-    // A few busy pixels do not make all others pale.
+    // A few busy pixels must not make all others pale.
     let Some(&full) = sizes.get(sizes.len() * 95 / 100) else { return Ok(()) };
     for (i, &value) in values.iter().enumerate().filter(|cell| *cell.1 != 0) {
         let colour = if value > 0 { SPIKING } else { SILENT };

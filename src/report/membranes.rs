@@ -1,4 +1,4 @@
-//! Histograms of the membrane potential, a panel a layer, with the surrogate's window over them.
+//! Histograms of the membrane potential, one panel per layer, with the surrogate's window over them.
 
 use super::axis::{Axis, MINUS};
 use super::style::{
@@ -12,11 +12,11 @@ use plotters::style::text_anchor::HPos;
 /// Columns of the drawing; each holds `BINS / COLUMNS` bins.
 const COLUMNS: usize = 128;
 const COLUMN_WIDTH: f64 = 2.0 * RANGE / COLUMNS as f64;
-/// Up to this many columns may stand out so far that the axis cuts them.
+/// The axis may cut off up to this many columns that stand out.
 const MOST_CUT: usize = 4;
-/// They are cut when the highest exceeds the rest this many times over …
+/// They are cut if the highest exceeds the rest by this factor …
 const CUT_ABOVE: f64 = 3.0;
-/// … and what does not touch them holds at least this share of the samples.
+/// … and the columns not adjacent to them hold at least this share of the samples.
 const CUT_REST: f64 = 0.01;
 /// Head of the page and height of a panel's axes in pixels; a panel's own head grows with its notes.
 const PAGE_HEAD: f64 = 70.0;
@@ -30,9 +30,9 @@ pub struct MembranePanel<'a> {
     pub name: String,
     /// Its potentials `z = (H - theta)/theta`.
     pub histogram: &'a Histogram,
-    /// Left and right bound in units of the threshold, both positive; absent for other surrogates than AdaLi.
+    /// Left and right bound in units of the threshold, both positive; absent for surrogates other than AdaLi.
     pub bounds: Option<(f64, f64)>,
-    /// What is wrong with the layer; see [`Flag::name`](crate::autotune::Flag::name).
+    /// Problems of the layer; see [`Flag::name`](crate::autotune::Flag::name).
     pub flags: Vec<String>,
 }
 
@@ -40,7 +40,7 @@ pub struct MembranePanel<'a> {
 /// over `z`, the threshold, AdaLi's window, firing rate and share inside.
 ///
 /// # Errors
-/// An [`InputError`](crate::error::InputError) without any layer.
+/// An [`InputError`](crate::error::InputError) if there are no layers.
 pub fn membranes(title: &str, layers: &[MembranePanel]) -> Result<String> {
     if layers.is_empty() {
         crate::bail_input!("there is no spiking layer to plot: the network needs at least one");
@@ -68,12 +68,12 @@ pub fn membranes(title: &str, layers: &[MembranePanel]) -> Result<String> {
     })
 }
 
-/// The bounds that can be drawn.
+/// The bounds, if they can be drawn.
 fn window(layer: &MembranePanel) -> Option<(f64, f64)> {
     layer.bounds.filter(|b| b.0 >= 0.0 && b.1 >= 0.0 && b.0.is_finite() && b.1.is_finite())
 }
 
-/// What the colours mean, for all panels.
+/// The meaning of the colours, for all panels.
 fn draw_key(area: &Area, has_window: bool) -> Result<()> {
     const LINE: f64 = 48.0;
     let window = format!("window [{MINUS}L, R]");
@@ -92,7 +92,7 @@ fn draw_key(area: &Area, has_window: bool) -> Result<()> {
     Text::BODY.coloured(MUTED).draw(area, (x, LINE), &formula)
 }
 
-/// A layer with what its panel shows worked out.
+/// A layer with the computed content of its panel.
 struct Panel<'a> {
     layer: &'a MembranePanel<'a>,
     density: Vec<f64>,
@@ -176,7 +176,7 @@ impl<'a> Panel<'a> {
         Ok(())
     }
 
-    /// The bounds and the threshold, written above the plot; `pixel` tells where a `z` lies.
+    /// The bounds and the threshold, written above the plot; `pixel` gives the position of a `z`.
     fn draw_labels(&self, head: &Area, (width, y): (f64, f64), pixel: &dyn Fn(f64) -> f64) -> Result<()> {
         const MARGIN: f64 = 8.0;
         let label = Text::BODY.coloured(WINDOW);
@@ -190,7 +190,7 @@ impl<'a> Panel<'a> {
             label.draw(head, (at + 2.0, y), &text)?;
             free = left.min(right) * (pixel(1.0) - pixel(0.0));
         }
-        // Between them only where it does not touch them.
+        // Between them, only if it does not touch them.
         if free > 5.0 { Text::BODY.anchored(HPos::Center).draw(head, (pixel(0.0), y), "θ") } else { Ok(()) }
     }
 
@@ -214,7 +214,7 @@ impl<'a> Panel<'a> {
         Ok(())
     }
 
-    /// The outline of some columns, cut at the axis' top, down to the axis at the ends if `closed`.
+    /// The outline of some columns, cut at the top of the axis, down to the axis at the ends if `closed`.
     fn steps(&self, columns: std::ops::Range<usize>, closed: bool) -> Vec<(f64, f64)> {
         let edge = |column: usize| column as f64 * COLUMN_WIDTH - RANGE;
         let mut points = Vec::new();
@@ -229,7 +229,7 @@ impl<'a> Panel<'a> {
     }
 }
 
-/// Upper end of the density axis, and the highest column if a few stand out so far that the axis cuts them.
+/// Upper end of the density axis, and the highest column if the axis cuts off a few that stand out.
 fn top_of(density: &[f64]) -> (f64, Option<usize>) {
     let mut order: Vec<usize> = (0..density.len()).collect();
     order.sort_by(|&a, &b| density[b].total_cmp(&density[a]));
@@ -237,11 +237,11 @@ fn top_of(density: &[f64]) -> (f64, Option<usize>) {
     if highest == 0.0 {
         return (1.0, None);
     }
-    // The largest fall in height among the first few columns parts the peaks from the rest.
+    // The largest drop in height among the first few columns separates the peaks from the rest.
     let fall = |&k: &usize| density[order[k]] / density[order[k + 1]].max(1e-9 * highest);
     let kept = (0..MOST_CUT).max_by(|a, b| fall(a).total_cmp(&fall(b))).map_or(0, |k| k + 1);
     let (peaks, reference) = (&order[..kept], density[order[kept]]);
-    // A narrow distribution has nothing but its flanks beside the peak, and is shown whole.
+    // A narrow distribution has only flanks next to the peak and is shown whole.
     let beside = |column: &usize| peaks.iter().all(|peak| peak.abs_diff(*column) > 1);
     let rest: f64 = order[kept..].iter().filter(|&c| beside(c)).map(|&c| density[c] * COLUMN_WIDTH).sum();
     if highest > CUT_ABOVE * reference && rest >= CUT_REST {

@@ -6,9 +6,9 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-/// Drawing units in an SVG pixel: plotters rounds to whole units, which would show as steps in curves.
+/// Drawing units per SVG pixel: plotters rounds to whole units, which would show as steps in curves.
 const UNITS: f64 = 4.0;
-/// Room around a plot for ticks and names, in pixels.
+/// Space around a plot for ticks and names, in pixels.
 const FRAME_LEFT: f64 = 66.0;
 const FRAME_RIGHT: f64 = 14.0;
 const FRAME_BOTTOM: f64 = 40.0;
@@ -22,7 +22,7 @@ const GRID: RGBColor = RGBColor(228, 228, 228);
 pub(super) const TRAIN: RGBColor = RGBColor(0, 114, 178);
 /// Vermillion: validation.
 pub(super) const VALIDATION: RGBColor = RGBColor(213, 94, 0);
-/// Vermillion: what is wrong with a layer.
+/// Vermillion: problems of a layer.
 pub(super) const WARNING: RGBColor = RGBColor(213, 94, 0);
 /// Sky blue: potentials below the threshold.
 pub(super) const SILENT: RGBColor = RGBColor(86, 180, 233);
@@ -36,7 +36,7 @@ pub(super) type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 /// A panel ready for its data.
 pub(super) type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<Axis, Axis>>;
 
-/// SVG pixels in drawing units.
+/// Converts SVG pixels to drawing units.
 pub(super) fn px(pixels: f64) -> i32 {
     (pixels * UNITS).round() as i32
 }
@@ -62,7 +62,7 @@ pub(super) fn page(width: u32, height: u32, draw: impl FnOnce(&Area) -> Result<(
     Ok(svg.replacen(&drawn, &shown, 1))
 }
 
-/// How a line of text looks. Sizes are in pixels.
+/// The style of a line of text. Sizes are in pixels.
 #[derive(Clone, Copy)]
 pub(super) struct Text {
     pub size: f64,
@@ -86,13 +86,13 @@ impl Text {
         Self { colour, ..self }
     }
 
-    /// Width of `text` in pixels, on the safe side for the usual sans-serif fonts.
+    /// Width of `text` in pixels, with some reserve for the usual sans-serif fonts.
     pub fn width(self, text: &str) -> f64 {
         let em = if self.bold { 0.66 } else { 0.58 };
         text.chars().count() as f64 * em * self.size
     }
 
-    /// `text` without what XML forbids, cut to `width` pixels.
+    /// `text` without characters forbidden in XML, cut to `width` pixels.
     pub fn fit(self, text: &str, width: f64) -> String {
         let forbidden = |c: char| c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}');
         let mut text: String = text.chars().map(|c| if forbidden(c) { ' ' } else { c }).collect();
@@ -160,7 +160,7 @@ pub(super) fn depth_colour(index: usize, count: usize) -> RGBColor {
     RGBColor(mix(0), mix(1), mix(2))
 }
 
-/// A share in percent with one decimal, which never rounds to none or all.
+/// A share in percent with one decimal, never rounded to 0 or 100 unless exact.
 pub(super) fn percent(share: f64) -> String {
     match 100.0 * share {
         p if p == 0.0 || p == 100.0 => format!("{p:.0} %"),

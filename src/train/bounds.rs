@@ -1,4 +1,4 @@
-//! AdaLi's bounds of every spiking layer through a training: schedule, histograms, updates.
+//! AdaLi's bounds of every spiking layer during training: schedule, histograms, updates.
 
 use crate::autotune::{BoundsMode, BoundsSpec, Flag, Histogram, Tuning};
 use crate::backend::{Backend, Histograms};
@@ -6,18 +6,18 @@ use crate::network::Model;
 use crate::surrogate::{Bounds, Schedule};
 use anyhow::{Result, bail};
 
-/// What the membrane potentials of one spiking layer have shown in the epoch that has just ended.
+/// The membrane potentials of one spiking layer in the epoch that has just ended.
 #[derive(Clone, Debug, Default)]
 pub struct LayerTrack {
     /// Index of its stage.
     pub stage: usize,
-    /// Counts of all channels together.
+    /// Counts over all channels.
     pub histogram: Histogram,
-    /// What the last counts showed to be wrong.
+    /// Problems that the last counts revealed.
     pub flags: Vec<Flag>,
 }
 
-/// Follows the bounds of all spiking layers, which the model holds with their histograms.
+/// Tracks the bounds of all spiking layers, which the model stores together with their histograms.
 #[derive(Clone, Debug)]
 pub struct BoundsTracker {
     spec: BoundsSpec,
@@ -28,7 +28,7 @@ pub struct BoundsTracker {
 }
 
 impl BoundsTracker {
-    /// Sets the model up to count, and its bounds to the schedule's first.
+    /// Prepares the model for counting, and sets its bounds to the schedule's first.
     pub fn new<B: Backend>(model: &mut Model<B>, spec: Option<BoundsSpec>, epochs: u32) -> Result<Self> {
         let moves = spec.is_some();
         // Bounds that do not move are those of the rectangle.
@@ -50,17 +50,17 @@ impl BoundsTracker {
         Tuning { spec: self.spec, epochs: self.epochs, first }
     }
 
-    /// Whether the first bounds want a look at the membrane potentials before the first step.
+    /// Whether the first bounds need the membrane potentials before the first step.
     pub fn wants_start(&self) -> bool {
         self.moves && (self.spec.mode.tracks() || self.starts())
     }
 
-    /// Whether bounds found before the first step stand for the schedule's first values.
+    /// Whether bounds found before the first step replace the schedule's first values.
     pub fn starts(&self) -> bool {
         self.spec.mode == BoundsMode::AutoInit
     }
 
-    /// Whether the bounds follow the histograms through the training.
+    /// Whether the bounds follow the histograms during training.
     pub fn tracks(&self) -> bool {
         self.moves && self.spec.mode.tracks()
     }
@@ -70,15 +70,15 @@ impl BoundsTracker {
         self.moves && self.spec.per_step && !self.spec.mode.tracks()
     }
 
-    /// Steps between updates from the histogram; `None` when it is once an epoch or never.
+    /// Steps between updates from the histogram; `None` if updates happen once per epoch or never.
     pub fn update_every(&self) -> Option<u64> {
         (self.tracks() && self.spec.update_every > 0).then_some(self.spec.update_every.into())
     }
 
-    /// The first bounds, from what was counted before the first step.
+    /// Sets the first bounds from the counts taken before the first step.
     ///
     /// # Errors
-    /// Where a membrane potential is not finite.
+    /// If a membrane potential is not finite.
     pub fn start<B: Backend>(&self, model: &mut Model<B>) -> Result<()> {
         model.collect_counts()?;
         for layer in &self.layers {
@@ -95,17 +95,17 @@ impl BoundsTracker {
         Ok(())
     }
 
-    /// The schedule's bounds at the step's position.
+    /// Sets the schedule's bounds for the step's position.
     pub fn follow_schedule<B: Backend>(&self, model: &mut Model<B>) -> Result<()> {
         model.tune_bounds(&self.tuning(false), false)
     }
 
-    /// Moves the bounds as their mode says at the step's position; notes what the histograms show.
+    /// Moves the bounds as their mode requires at the step's position; flags what the histograms reveal.
     pub fn update<B: Backend>(&self, model: &mut Model<B>) -> Result<()> {
         model.tune_bounds(&self.tuning(false), true)
     }
 
-    /// Takes the epoch's histograms and flags from the model, and begins new ones there.
+    /// Takes the epoch's histograms and flags from the model and starts new ones there.
     pub fn end_epoch<B: Backend>(&mut self, model: &mut Model<B>) -> Result<()> {
         for layer in &mut self.layers {
             let mut histograms = model.histograms(layer.stage)?;
@@ -120,7 +120,7 @@ impl BoundsTracker {
     }
 }
 
-/// What is wrong where membrane potentials of a stage are not finite, and what to do.
+/// The message that membrane potentials of a stage are not finite, and what to do.
 pub fn not_finite<B: Backend>(model: &Model<B>, stage: usize, potentials: u64, when: &str) -> String {
     format!(
         "{}: {potentials} membrane potentials are not finite {when}; lower the learning rate, clip gradients, or check the data and the weights it started from",

@@ -1,4 +1,4 @@
-//! `model.safetensors` (parameters, running statistics, bounds) and `state.safetensors` (all that a resume needs).
+//! `model.safetensors` (parameters, running statistics, bounds) and `state.safetensors` (everything a resume needs).
 
 use crate::autotune::{BINS, Histogram};
 use crate::backend::{Backend, Histograms, Totals};
@@ -18,14 +18,14 @@ use std::path::Path;
 
 const MODEL_FORMAT: &str = "adali-model-1";
 const STATE_FORMAT: &str = "adali-state-1";
-/// No checkpoint of ours is larger; a file that is was taken by mistake.
+/// Larger than any checkpoint of ours; a larger file was named by mistake.
 const MAX_BYTES: u64 = 1 << 36;
 
-/// A checkpoint file, whose tensors are read as they are needed.
+/// A checkpoint file, whose tensors are read on demand.
 pub struct Checkpoint(TensorFile<'static>);
 
 impl Checkpoint {
-    /// Opens a file whose metadata say `format`.
+    /// Opens a file whose metadata declare `format`.
     fn open(path: &Path, format: &str) -> Result<Self> {
         let file = TensorFile::open_file(path, MAX_BYTES)?;
         if file.descriptions().get("format").map(String::as_str) != Some(format) {
@@ -34,13 +34,13 @@ impl Checkpoint {
         Ok(Self(file))
     }
 
-    /// A line of its metadata.
+    /// An entry of its metadata.
     pub fn description(&self, key: &str) -> Result<String> {
         let value = self.0.descriptions().remove(key);
         value.ok_or_else(|| input_error!("{} lacks {key} in its metadata", self.0.name))
     }
 
-    /// A line of its metadata as JSON.
+    /// An entry of its metadata, parsed as JSON.
     fn json<V: for<'de> Deserialize<'de>>(&self, key: &str) -> Result<V> {
         serde_json::from_str(&self.description(key)?)
             .map_err(|e| input_error!("{}: {key} in its metadata cannot be read: {e}", self.0.name))
@@ -52,7 +52,7 @@ impl Checkpoint {
     }
 }
 
-/// Adds a tensor of which every value must be finite: the file it would replace is worth more than a broken one.
+/// Adds a tensor that must be finite throughout: the file it would replace is worth more than a broken one.
 fn push_finite<'a>(
     tensors: &mut Tensors<'a>,
     name: String,
@@ -90,13 +90,13 @@ fn push_model<'a, B: Backend>(tensors: &mut Tensors<'a>, model: &'a Model<B>) ->
     Ok(())
 }
 
-/// Adds bounds: a row, or a row a channel, of left, right, alpha, beta.
+/// Adds bounds: rows of left, right, alpha, beta, one for the layer or one per channel.
 fn push_bounds(tensors: &mut Tensors, name: String, bounds: &[Bounds]) {
     let values: Vec<f32> = bounds.iter().flat_map(|b| [b.left, b.right, b.alpha, b.beta]).collect();
     tensors.push(name, &[bounds.len(), 4], || Ok(values));
 }
 
-/// Takes the parameters, running statistics and bounds from a checkpoint.
+/// Loads the parameters, running statistics and bounds from a checkpoint.
 pub fn load_model<B: Backend>(checkpoint: &Checkpoint, model: &mut Model<B>) -> Result<()> {
     let file = &checkpoint.0;
     let backend = model.backend().clone();
@@ -105,7 +105,7 @@ pub fn load_model<B: Backend>(checkpoint: &Checkpoint, model: &mut Model<B>) -> 
     for (i, (stage, parameters)) in model.stage_parameters_mut().enumerate() {
         for p in parameters.trained_mut() {
             let values = file.floats(&p.name, &p.shape)?;
-            // A weight norm brings its own to size.
+            // A weight norm rescales its weights.
             let most = if p.is_weight() && stage.synapse.norm != Norm::Weight { largest } else { f32::MAX };
             if let Some(value) = values.iter().find(|value| value.abs() > most) {
                 bail_input!(
@@ -134,7 +134,7 @@ pub fn load_model<B: Backend>(checkpoint: &Checkpoint, model: &mut Model<B>) -> 
     bounds.into_iter().try_for_each(|(stage, bounds)| model.set_bounds(stage, &bounds, &bounds))
 }
 
-/// Bounds of a layer: as many rows as `counts` allows, one for the layer or one a channel.
+/// Bounds of a layer: as many rows as `counts` allows, one for the layer or one per channel.
 fn load_bounds(file: &TensorFile, name: &str, counts: &[usize]) -> Result<Vec<Bounds>> {
     let found = file.info(name)?.shape.first().copied();
     let rows = counts.iter().copied().find(|&rows| found == Some(rows)).unwrap_or(counts[0]);
@@ -151,7 +151,7 @@ fn load_bounds(file: &TensorFile, name: &str, counts: &[usize]) -> Result<Vec<Bo
     Ok(bounds)
 }
 
-/// Writes `model.safetensors` for evaluation and for Python; `config` makes it complete by itself.
+/// Writes `model.safetensors` for evaluation and for Python; with `config` it is complete.
 pub fn save_model<B: Backend>(path: &Path, model: &Model<B>, config: &str, epoch: u32) -> Result<()> {
     let mut tensors = Tensors::default();
     push_model(&mut tensors, model)?;
@@ -167,12 +167,12 @@ pub fn open_model(path: &Path) -> Result<Checkpoint> {
     Checkpoint::open(path, MODEL_FORMAT)
 }
 
-/// Where a training stands.
+/// The position of a training.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Progress {
     /// Epochs done.
     pub epoch: u32,
-    /// Steps done of the next one.
+    /// Steps done in the next one.
     pub step: u64,
     /// Sums over those steps, and the optimiser's state.
     #[serde(flatten)]
@@ -180,9 +180,9 @@ pub struct Progress {
     /// Seconds spent training in those steps.
     pub seconds: f64,
     pub best: Option<Best>,
-    /// Of the training samples; a resume with others is refused.
+    /// Fingerprint of the training samples; a resume with others is refused.
     pub fingerprint: u64,
-    /// Training images a second of each epoch done.
+    /// Training images per second in each finished epoch.
     pub rates: Vec<f64>,
 }
 
@@ -228,14 +228,14 @@ fn push_moving<'a, B: Backend>(tensors: &mut Tensors<'a>, model: &'a Model<B>) -
 
 const MOMENTS: [(&str, Part); 2] = [("first_moment", Part::First), ("second_moment", Part::Second)];
 
-/// Opens a `state.safetensors` and says where its training stands.
+/// Opens a `state.safetensors` and returns the position of its training.
 pub fn open_state(path: &Path) -> Result<(Checkpoint, Progress)> {
     let checkpoint = Checkpoint::open(path, STATE_FORMAT)?;
     let progress = checkpoint.json("progress")?;
     Ok((checkpoint, progress))
 }
 
-/// Loads an opened state; where the training stands is not the model's affair.
+/// Loads an opened state; the caller handles the position of the training.
 pub fn load_state<B: Backend>(checkpoint: &Checkpoint, model: &mut Model<B>, tracker: &BoundsTracker) -> Result<()> {
     load_model(checkpoint, model)?;
     let file = &checkpoint.0;
@@ -278,7 +278,7 @@ fn histogram_values(histogram: &Histogram) -> impl Iterator<Item = i64> {
     histogram.bins.iter().copied().chain(ends).map(|count| count as i64)
 }
 
-/// `None` where a count is negative or the sum would not fit.
+/// `None` if a count is negative or the sum would overflow.
 fn histogram_from(counts: &[i64]) -> Option<Histogram> {
     const MOST: u64 = i64::MAX as u64 >> 16;
     let counts: Vec<u64> = counts.iter().map(|&count| u64::try_from(count).ok()).collect::<Option<_>>()?;

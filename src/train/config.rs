@@ -1,4 +1,4 @@
-//! Everything a training depends on, as it is written in a run folder's `config.toml`.
+//! Everything a training depends on, as written to a run folder's `config.toml`.
 
 use crate::autotune::BoundsSpec;
 use crate::backend::{LossSpec, UpdateRule};
@@ -16,10 +16,10 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
-/// A complete configuration: the same one gives the same bytes.
+/// A complete configuration: the same configuration produces the same bytes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Config {
-    /// Of weights, order of samples, held-out samples, augmentation and dropout.
+    /// Seed of the weights, sample order, held-out samples, augmentation and dropout.
     #[serde(default)]
     pub seed: u64,
     #[serde(default)]
@@ -33,23 +33,23 @@ pub struct Config {
     pub network: NetworkSpec,
 }
 
-/// Which samples.
+/// The samples.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DataSpec {
     pub source: DataSource,
-    /// Where its files are, if not where the source usually has them.
+    /// The folder of its files, if not the source's usual one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dir: Option<PathBuf>,
-    /// Share of the training samples in use held out to choose the epoch, in `[0, 0.5]`.
+    /// Share of the training samples in use that is held out to choose the epoch, in `[0, 0.5]`.
     pub validation: f64,
-    /// Train on so many samples only, drawn by the seed, and hold out as many fewer; 0 for all.
+    /// Train on only this many samples, drawn by the seed, with proportionally fewer held out; 0 for all.
     pub limit: usize,
     pub augmentation: Augmentation,
-    /// How recordings of events become frames; absent for other data.
+    /// How event recordings become frames; absent for other data.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub events: Option<Integration>,
-    /// Where integrated recordings are kept, if not where they usually are; no part of a configuration.
+    /// The folder for integrated recordings, if not the usual one; not part of a configuration.
     #[serde(skip)]
     pub cache_dir: Option<PathBuf>,
 }
@@ -73,24 +73,24 @@ impl Default for DataSpec {
 #[serde(default, deny_unknown_fields)]
 pub struct TrainingSpec {
     pub epochs: u32,
-    /// Samples in a batch; what is left of an epoch's order after the last whole batch is not used in that epoch.
+    /// Samples per batch; in each epoch the rest of the order after the last whole batch is not used.
     pub batch: usize,
     pub optimizer: Optimizer,
-    /// At its highest.
+    /// The peak learning rate.
     pub learning_rate: f64,
-    /// SGD's.
+    /// For SGD.
     pub momentum: f64,
-    /// Adam's and AdamW's.
+    /// For Adam and AdamW.
     pub betas: [f64; 2],
     pub weight_decay: f64,
     pub rate_schedule: RateSchedule,
-    /// Epochs over which the rate rises from 0.
+    /// Epochs over which the learning rate rises from 0.
     pub warmup: f64,
     /// Scale gradients down to this 2-norm; 0 for never.
     pub clip: f64,
-    /// Steps between counts of the membrane potentials; 0 for eight an epoch.
+    /// Steps between counts of the membrane potentials; 0 for eight counts per epoch.
     pub histogram_every: u32,
-    /// Steps between checkpoints; 0 for one at the end of each epoch.
+    /// Steps between checkpoints; 0 for only one at the end of each epoch.
     pub checkpoint_every: u32,
 }
 
@@ -114,7 +114,7 @@ impl Default for TrainingSpec {
 }
 
 impl TrainingSpec {
-    /// The learning rate of step `step` (from 0) of `total`, with `epoch_steps` an epoch.
+    /// The learning rate of step `step` (from 0) of `total`, with `epoch_steps` steps per epoch.
     pub fn rate(&self, step: u64, total: u64, epoch_steps: u64) -> f64 {
         let warmup = self.warmup * epoch_steps as f64;
         if (step as f64) < warmup {
@@ -166,7 +166,7 @@ impl TrainingSpec {
 }
 
 impl Config {
-    /// Reads a configuration, refusing keys that mean nothing.
+    /// Reads a configuration and refuses unknown keys.
     ///
     /// # Errors
     /// One sentence that names the file and the key or value.
@@ -175,35 +175,35 @@ impl Config {
         Self::parse(&text, &path.display().to_string())
     }
 
-    /// As [`Config::read`], from text that `name` stands for in errors.
+    /// Like [`Config::read`], from text that `name` stands for in errors.
     pub fn parse(text: &str, name: &str) -> Result<Self> {
         parse_checked(Document::Configuration, text, name)
     }
 
-    /// From a table of which every part was checked when it was read; `name` stands for it in errors.
+    /// From a table whose parts were checked when they were read; `name` stands for it in errors.
     pub fn from_table(table: &toml::Table, name: &str) -> Result<Self> {
         let value = toml::Value::Table(table.clone()).try_into();
         value.map_err(|e: toml::de::Error| input_error!("{name}: {}", e.message().trim_end()))
     }
 
-    /// Whether both train the same; where the data lie does not matter.
+    /// Whether both describe the same training; the location of the data does not matter.
     pub fn same_training(&self, other: &Self) -> bool {
         let DataSpec { dir, cache_dir, .. } = other.data.clone();
         let here = DataSpec { dir, cache_dir, ..self.data.clone() };
         Self { data: here, ..self.clone() } == *other
     }
 
-    /// As TOML, complete: every default is written out.
+    /// As complete TOML: every default is written out.
     pub fn to_toml(&self) -> String {
         toml::to_string(self).expect("every field has a TOML form")
     }
 
-    /// As a TOML table: numbers as they are written, not as their 32 bits are widened.
+    /// As a TOML table, with numbers as written rather than widened from 32 bits.
     pub fn to_table(&self) -> toml::Table {
         toml::from_str(&self.to_toml()).expect("TOML that was just written")
     }
 
-    /// Checks it against the data, and infers every extent of the network.
+    /// Checks the configuration against the data and infers every extent of the network.
     pub fn plan(&self, data: &Dataset) -> Result<Plan> {
         self.training.validate()?;
         self.bounds.validate()?;
@@ -237,10 +237,10 @@ impl Config {
         Ok(plan)
     }
 
-    /// Indices of the samples to train on and of those held out; the latter are their share of both, with a limit too.
+    /// Indices of the samples to train on and of those held out; the share of held-out samples also holds under a limit.
     ///
     /// # Errors
-    /// Where the share cannot be held out.
+    /// If the share cannot be held out.
     pub fn parts(&self, labels: &[u16]) -> Result<(Vec<u32>, Vec<u32>)> {
         let DataSpec { validation: share, limit, .. } = self.data;
         let (training, validation) = hold_out(labels, share, self.seed)?;
@@ -253,15 +253,15 @@ impl Config {
             some.sort_unstable();
             some
         };
-        // So that with n trained on, the share of (n + held) is held. One sample at least chooses the epoch.
+        // With n samples trained on, the share of (n + held) is held out. At least one sample chooses the epoch.
         let held = if share > 0.0 { ((limit as f64 * share / (1.0 - share)).round() as usize).max(1) } else { 0 };
         Ok((some_of(&training, limit), some_of(&validation, held)))
     }
 
-    /// As [`Config::parts`], for a training.
+    /// Like [`Config::parts`], for a training.
     ///
     /// # Errors
-    /// Where there are fewer samples to train on than a batch takes, too.
+    /// Also if there are fewer training samples than a batch takes.
     pub fn split(&self, labels: &[u16]) -> Result<(Vec<u32>, Vec<u32>)> {
         let (training, validation) = self.parts(labels)?;
         let batch = self.training.batch;
@@ -271,7 +271,7 @@ impl Config {
         Ok((training, validation))
     }
 
-    /// Refuses what would be lost in `config.toml` or in the f32 of a checkpoint.
+    /// Refuses values that `config.toml` or the f32 of a checkpoint cannot hold.
     fn check_writable(&self) -> Result<()> {
         for (name, value) in [("seed", self.seed), ("limit", self.data.limit as u64)] {
             if value > i64::MAX as u64 {
@@ -289,7 +289,7 @@ impl Config {
         Ok(())
     }
 
-    /// What AdaLi's bounds follow; the rectangle's never move.
+    /// The bounds' specification for AdaLi; the rectangle's bounds never move.
     pub fn effective_bounds(&self) -> Option<BoundsSpec> {
         match self.network.surrogate.kind {
             SurrogateKind::Adali => Some(self.bounds),
@@ -303,7 +303,7 @@ impl Config {
     }
 }
 
-/// Parses TOML into `V` once every key of the `document` is known to be good; `name` stands for the text in errors.
+/// Parses TOML into `V` after checking every key of the `document`; `name` stands for the text in errors.
 pub fn parse_checked<V: for<'de> Deserialize<'de>>(document: Document, text: &str, name: &str) -> Result<V> {
     schema::check(document, text, name)?;
     toml::from_str(text).map_err(|e| input_error!("{name}: {}", e.message().trim_end()))
@@ -351,7 +351,7 @@ mod tests {
                 let used = (limit + held.len()) as f64;
                 assert!((held.len() as f64 - share * used).abs() < 1.0, "{} of {used} at {share}", held.len());
                 assert_eq!(held.is_empty(), share == 0.0);
-                // A part of what a run of an older version, which held out all, held out: nothing moves between the two.
+                // A subset of what a run of an older version held out: no sample moves between the two parts.
                 assert!(training.is_sorted() && training.iter().all(|sample| all.binary_search(sample).is_ok()));
                 assert!(held.is_sorted() && held.iter().all(|sample| all_held.binary_search(sample).is_ok()));
                 cases += 1;

@@ -1,4 +1,4 @@
-//! What is trained where options say nothing, and networks by name.
+//! What is trained if options say nothing, and networks by name.
 
 use crate::autotune::BoundsSpec;
 use crate::backend::LossSpec;
@@ -16,10 +16,10 @@ use anyhow::{Context, Result};
 use clap::ValueEnum;
 use std::path::Path;
 
-/// Weight of the mean squared error in the loss for recordings of events \[authors: their mix\].
+/// Weight of the mean squared error in the loss for event recordings \[authors: their mix\].
 const EVENTS_MSE: f64 = 0.05;
 
-/// The learning rate that an optimiser usually has.
+/// The default learning rate of an optimiser.
 pub fn usual_rate(optimizer: Optimizer) -> f64 {
     match optimizer {
         Optimizer::Sgd => 0.1,
@@ -27,7 +27,7 @@ pub fn usual_rate(optimizer: Optimizer) -> f64 {
     }
 }
 
-/// The network of a data set where none is named.
+/// The default network of a data set.
 pub fn usual_preset(source: DataSource) -> Preset {
     match source {
         DataSource::Digits => Preset::Digits,
@@ -38,17 +38,17 @@ pub fn usual_preset(source: DataSource) -> Preset {
 }
 
 impl Config {
-    /// What is trained on a data set where nothing else is said: its usual network, and the usual options.
+    /// The default configuration for a data set: its default network and the default options.
     ///
     /// # Errors
-    /// Where the network does not fit the data.
+    /// If the network does not fit the data.
     pub fn for_data(spec: DataSpec, data: &Dataset) -> Result<Self> {
         let network = preset_network(usual_preset(spec.source), data, None)?;
         Ok(defaults(spec, network))
     }
 }
 
-/// What is trained when nothing but the data and the network is said.
+/// The default configuration for this data and network.
 pub fn defaults(data: DataSpec, network: NetworkSpec) -> Config {
     let training = match data.source {
         DataSource::Digits | DataSource::DvsGesture => TrainingSpec { batch: 32, ..TrainingSpec::default() },
@@ -59,7 +59,7 @@ pub fn defaults(data: DataSpec, network: NetworkSpec) -> Config {
     Config { seed: 0, data, training, loss, bounds: BoundsSpec::default(), network }
 }
 
-/// A preset fitted to the data: frames set the input and the steps.
+/// A preset fitted to the data: frames determine the input mode and the steps.
 pub fn preset_network(preset: Preset, data: &Dataset, channels: Option<usize>) -> Result<NetworkSpec> {
     if let Some(channels) = channels.filter(|_| preset == Preset::Vgg11) {
         bail_input!(
@@ -77,7 +77,7 @@ pub fn preset_network(preset: Preset, data: &Dataset, channels: Option<usize>) -
     Ok(network)
 }
 
-/// The network of a file that was named where a preset could have been.
+/// The network in a file named in place of a preset.
 pub fn network_file(name: &str) -> Result<NetworkSpec> {
     let presets: Vec<_> = Preset::value_variants().iter().filter_map(|p| p.to_possible_value()).collect();
     let presets: Vec<_> = presets.iter().map(|value| value.get_name()).collect();

@@ -10,7 +10,7 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use std::ops::ControlFlow;
 
-/// Over a set of samples.
+/// Loss and accuracy over a set of samples.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Scores {
     pub samples: usize,
@@ -25,11 +25,11 @@ pub fn normalisation(data: &Dataset) -> Normalisation {
     Normalisation { full_scale: data.full_scale, mean: data.mean.clone(), deviation: data.deviation.clone() }
 }
 
-/// Whoever waits for scores: told after every batch how many of all samples are done, and says whether to go on.
+/// A callback that learns after every batch how many of all samples are done, and decides whether to go on.
 pub type Waiting<'a> = dyn FnMut(usize, usize) -> ControlFlow<()> + 'a;
 
-/// Scores of the samples of `set` at `indices`; `labels` are those of all samples. The model's totals stay as they are.
-/// `None` where `waiting` broke it off.
+/// Scores of the samples of `set` at `indices`; `labels` are those of all samples. The model's totals are unchanged.
+/// `None` if `waiting` stopped it.
 pub fn scores<B: Backend>(
     model: &mut Model<B>,
     graphs: &mut Graphs<B>,
@@ -71,7 +71,7 @@ pub fn scores<B: Backend>(
     }))
 }
 
-/// Scores of the samples at `indices`; `None` where `waiting` broke it off.
+/// Scores of the samples at `indices`; `None` if `waiting` stopped it.
 pub fn sample_scores<B: Backend>(
     model: &mut Model<B>,
     samples: Samples,

@@ -1,4 +1,4 @@
-//! Operations that a device makes ready once and repeats; see [`Backend::repeat`].
+//! Operations that a device prepares once and repeats; see [`Backend::repeat`].
 
 use crate::backend::Backend;
 use crate::network::Model;
@@ -8,7 +8,7 @@ use std::collections::HashMap;
 /// What is repeated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Repeated {
-    /// A training step; whether it counts membrane potentials, and whether the bounds move by them behind it.
+    /// A training step; whether it counts membrane potentials, and whether the bounds are then updated from them.
     Train {
         counts: bool,
         updates: bool,
@@ -16,7 +16,7 @@ pub enum Repeated {
     Evaluate,
 }
 
-/// The operations of one model over one data set: by what they are, the batch's size and the model's version.
+/// The operations of one model over one data set, by kind, batch size and model version.
 pub struct Graphs<B: Backend>(HashMap<(Repeated, usize, u32), Option<B::Graph>>);
 
 impl<B: Backend> Default for Graphs<B> {
@@ -26,7 +26,7 @@ impl<B: Backend> Default for Graphs<B> {
 }
 
 impl<B: Backend> Graphs<B> {
-    /// Runs the operations, which are the same for the same `repeated`.
+    /// Runs the operations, which must be the same for equal `repeated`.
     pub fn run(
         &mut self,
         model: &mut Model<B>,

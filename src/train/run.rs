@@ -1,13 +1,13 @@
-//! A run folder: what a training leaves.
+//! A run folder: the files that a training writes.
 //!
 //! | file | holds |
 //! |---|---|
 //! | `config.toml` | the complete configuration |
 //! | `metrics.jsonl` | one line per epoch |
 //! | `model.safetensors` | the network of the best epoch on the held-out samples |
-//! | `state.safetensors` | where the training stands: all that a resume needs |
-//! | `curves.svg`, `membranes.svg` | pictures, drawn anew each epoch |
-//! | `result.json` | the end: the test set, looked at once |
+//! | `state.safetensors` | the position of the training: everything a resume needs |
+//! | `curves.svg`, `membranes.svg` | plots, redrawn each epoch |
+//! | `result.json` | the final result on the test set, which is used only once |
 
 use crate::backend::Backend;
 use crate::bail_input;
@@ -25,7 +25,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-/// A run, as what a folder may hold. `probe.json` is a comparison's.
+/// The files of a run in a folder. `probe.json` belongs to a comparison.
 pub static KIND: Kind = Kind {
     name: "a run",
     holds: |folder| {
@@ -36,7 +36,7 @@ pub static KIND: Kind = Kind {
 };
 
 const MARK: &str = "config.toml";
-/// All that a run may consist of, the mark last.
+/// All files that a run may have, the mark last.
 pub const FILES: [&str; 8] = [
     "result.json",
     "probe.json",
@@ -48,16 +48,16 @@ pub const FILES: [&str; 8] = [
     MARK,
 ];
 
-/// Begins the last line of a configuration that a run has written; the run's identity follows.
+/// Starts the last line of a configuration written by a run; the run's identity follows.
 const IDENTITY: &str = "# adali run ";
 
-/// The configuration of a run as its files hold it. All of them carry the same identity, which follows from the
-/// configuration and the samples: the same run again has the same, and the same bytes.
+/// The configuration as stored in a run's files. They all carry the same identity, derived from the
+/// configuration and the samples: repeating the run gives the same identity and the same bytes.
 pub fn signed(config: &Config, identity: &str) -> String {
     format!("{}{IDENTITY}{identity}\n", config.to_toml())
 }
 
-/// The identity of a run with this configuration on samples with this fingerprint. Where the data lie does not matter.
+/// The identity of a run with this configuration, on samples with this fingerprint. The location of the data does not matter.
 pub fn identity(config: &Config, fingerprint: u64) -> String {
     let mut config = config.clone();
     config.data.dir = None;
@@ -72,10 +72,10 @@ pub fn identity_in(text: &str) -> Option<String> {
     text.lines().rev().find_map(|line| Some(line.strip_prefix(IDENTITY)?.trim().to_string()))
 }
 
-/// What `result.json` holds.
+/// The content of `result.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunResult {
-    /// Share in `[0, 1]`, of the chosen epoch's network.
+    /// Accuracy of the chosen epoch's network, in `[0, 1]`.
     pub test_accuracy: f64,
     /// Mean over the test samples.
     pub test_loss: f64,
@@ -83,44 +83,44 @@ pub struct RunResult {
     /// The chosen epoch: the best on held-out samples, or the last.
     pub epoch: u32,
     pub epochs: u32,
-    /// Of the chosen epoch; absent without held-out samples.
+    /// Accuracy in the chosen epoch; absent without held-out samples.
     pub validation_accuracy: Option<f64>,
     pub parameters: usize,
-    /// Median over epochs; training alone.
+    /// Median over epochs; training only.
     pub images_per_second: Option<f64>,
-    /// The largest memory of the process so far, in bytes.
+    /// Peak memory of the process so far, in bytes.
     pub peak_rss_bytes: Option<u64>,
     pub device: String,
-    /// Of the run; older versions wrote none.
+    /// The run's identity; older versions wrote none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<String>,
     /// The run folder.
     pub run: String,
 }
 
-/// A run that this process writes: no other does.
+/// A run that only this process writes.
 #[derive(Debug)]
 pub struct Run {
     place: Rc<Place>,
     /// Its folder below the place.
     below: PathBuf,
-    /// Of a folder below the place.
+    /// The lock of a folder below the place.
     _lock: Option<Lock>,
 }
 
 impl Run {
-    /// Takes a folder for a new run. What it holds is replaced, at the first checkpoint, with `force` alone; `inputs` are
+    /// Claims a folder for a new run. Existing content is replaced, at the first checkpoint, only with `force`; `inputs` are
     /// files that the command reads.
     pub fn create(folder: PathBuf, force: bool, inputs: &[&Path]) -> Result<Self> {
         Ok(Self::at(Place::claim(folder, &KIND, force, inputs)?))
     }
 
-    /// Takes the first of `runs/NAME-1`, `runs/NAME-2`, … that is free.
+    /// Claims the first free folder of `runs/NAME-1`, `runs/NAME-2`, ….
     pub fn create_free(name: &str) -> Result<Self> {
         Ok(Self::at(Place::claim_free(name, &KIND)?))
     }
 
-    /// Takes a folder that a training has left, to go on there.
+    /// Claims the folder of an earlier training in order to continue it.
     pub fn open(folder: PathBuf) -> Result<Self> {
         if !folder.join(MARK).is_file() && !is_half_replaced(&folder) {
             bail_input!("{} is not a run folder: it holds no {MARK}", folder.display());
@@ -132,17 +132,17 @@ impl Run {
         Self { place: Rc::new(place), below: PathBuf::new(), _lock: None }
     }
 
-    /// Takes a folder below a place, begun before or not.
+    /// Claims a folder below a place, whether new or existing.
     pub fn within(place: &Rc<Place>, below: &str) -> Result<Self> {
         let folder = place.path().join(below);
         fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        // Put in order, as far as it was used by itself.
+        // Puts the folder in order in case it was used as a run of its own.
         drop(Place::enter(folder.clone(), &KIND)?);
         let lock = Lock::acquire(&folder)?;
         Ok(Self { place: place.clone(), below: below.into(), _lock: Some(lock) })
     }
 
-    /// Its folder, for people.
+    /// Its folder, for messages.
     pub fn folder(&self) -> PathBuf {
         match self.below.as_os_str().is_empty() {
             true => self.place.folder().to_path_buf(),
@@ -150,7 +150,7 @@ impl Run {
         }
     }
 
-    /// Its files: until the first checkpoint beside those of an old run.
+    /// Its files: until the first checkpoint they are next to those of an old run.
     pub fn files(&self) -> RunFiles {
         match self.below.as_os_str().is_empty() {
             true => RunFiles::at(self.place.path()),
@@ -158,17 +158,17 @@ impl Run {
         }
     }
 
-    /// A checkpoint is saved: the run takes the place of the one that it replaces.
+    /// Called when a checkpoint has been saved: the run replaces the old one.
     pub fn commit(&self) -> Result<()> {
         self.place.commit()
     }
 
-    /// Whether what it replaces is still there.
+    /// Whether the run to be replaced is still there.
     pub fn is_staged(&self) -> bool {
         self.place.is_staged()
     }
 
-    /// What a person must know of its lock.
+    /// What the user must know about its lock.
     pub fn note(&self) -> Option<&str> {
         self.place.note()
     }
@@ -190,7 +190,7 @@ struct Line<M> {
 }
 
 impl RunFiles {
-    /// Of a folder that may hold a run.
+    /// The files of a folder that may hold a run.
     pub fn at(folder: PathBuf) -> Self {
         Self { folder }
     }
@@ -235,15 +235,15 @@ impl RunFiles {
         self.folder.join("probe.json")
     }
 
-    /// Checks that all files are of one run, as far as they say; older versions' do not.
+    /// Checks that all files are from one run, as far as they tell; files of older versions do not.
     ///
     /// # Errors
-    /// An [`InputError`](crate::error::InputError) that names two files of different runs, or says that the run is being
+    /// An [`InputError`](crate::error::InputError) that names two files of different runs, or states that the run is being
     /// replaced.
     pub fn check(&self) -> Result<()> {
         let name = self.folder.display();
         if is_half_replaced(&self.folder) {
-            // Where nobody is at it, a kill has cut it short.
+            // If no process is at work, it was killed while replacing.
             drop(Place::enter(self.folder.clone(), &KIND)?);
         }
         let of_config = read_text(&self.config(), MOST_SETTINGS).ok().and_then(|text| identity_in(&text));
@@ -284,7 +284,7 @@ impl RunFiles {
         Ok(lines.map(|line| line.metrics).filter(|metrics| metrics.epoch <= epoch).collect())
     }
 
-    /// Saves an epoch's metrics and pictures. The model is saved before it and the state behind it, so that a kill
+    /// Saves an epoch's metrics and plots. The model is saved before them and the state after them, so that a run killed
     /// in between repeats the epoch and writes the same bytes.
     pub fn save_epoch<B: Backend>(&self, trainer: &Trainer<B>, epochs: &[EpochMetrics], identity: &str) -> Result<()> {
         let last = epochs.last().expect("an epoch has just ended");
@@ -313,7 +313,7 @@ impl RunFiles {
     }
 }
 
-/// A picture that says whose it is.
+/// A plot that carries the run's identity.
 fn described(svg: String, identity: &str) -> String {
     svg.replacen('>', &format!("><desc>adali run {identity}</desc>"), 1)
 }

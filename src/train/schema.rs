@@ -1,6 +1,6 @@
-//! The keys of a configuration, a network and a plan: what each may hold, told with its line where a file is wrong.
+//! The keys of a configuration, a network and a plan: what each may hold, with the line number in errors.
 //!
-//! `docs/configuration.md` shows these tables, and a test compares them with the structs that they describe.
+//! `docs/configuration.md` shows these tables, and a test compares them with the structs they describe.
 
 use crate::autotune::BoundsMode;
 use crate::data::DataSource;
@@ -20,10 +20,10 @@ use toml::de::{DeTable, DeValue};
 /// What a key may hold.
 #[derive(Clone, Copy)]
 pub enum Kind {
-    /// A whole number from 0 to this one.
+    /// A whole number from 0 to this value.
     Whole(u64),
     Number,
-    /// So many numbers.
+    /// This many numbers.
     Numbers(usize),
     Switch,
     Text,
@@ -34,17 +34,17 @@ pub enum Kind {
     /// Whole numbers.
     Seeds,
     Keys(&'static [Key]),
-    /// Tables, each of which says by `type` which keys it has.
+    /// Tables, whose key `type` determines the other keys.
     Layers,
-    /// Tables with a name and the keys of a configuration that differ.
+    /// Tables with a name and the configuration keys that differ.
     Configurations,
 }
 
-/// When a key must be there.
+/// Whether a key is required.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Presence {
     Required,
-    /// What stands for it where it is absent, for people.
+    /// What applies if it is absent, for the user.
     Default(&'static str),
 }
 
@@ -53,21 +53,21 @@ pub struct Key {
     pub name: &'static str,
     pub kind: Kind,
     pub presence: Presence,
-    /// One sentence for people.
+    /// One sentence for the user.
     pub about: &'static str,
 }
 
-/// A kind of file, or of text that stands for one.
+/// A kind of file, or of text in place of one.
 #[derive(Clone, Copy)]
 pub enum Document {
     Configuration,
     Network,
-    /// A configuration of which every key is optional, and what differs from it.
+    /// A configuration whose keys are all optional, and what differs from it.
     Plan,
 }
 
 const U32: Kind = Kind::Whole(u32::MAX as u64);
-/// TOML's largest whole number.
+/// The largest whole number in TOML.
 const COUNT: Kind = Kind::Whole(i64::MAX as u64);
 const PAIR: Kind = Kind::Numbers(2);
 
@@ -244,7 +244,7 @@ pub const LAYERS: &[(&str, &[Key])] = &[
     ),
 ];
 
-/// What a plan has beside the keys of a configuration.
+/// The keys of a plan in addition to those of a configuration.
 pub const PLAN: &[Key] = &[
     key("seeds", Kind::Seeds, "[0, 1, 2]", "The seeds; every configuration is trained with each."),
     key("reach", Kind::Number, "0.9", "Report the epochs to this validation accuracy, above 0 and at most 1."),
@@ -259,7 +259,7 @@ pub const PLAN: &[Key] = &[
 
 const NAME: &[Key] = &[required("name", Kind::Text, "Name of the configuration and of its folder.")];
 
-/// Checks every key of `text`, a file that `name` stands for.
+/// Checks every key of `text`, the content of the file `name`.
 ///
 /// # Errors
 /// One sentence with the line at fault, the key, its value and what is allowed.
@@ -278,7 +278,7 @@ pub fn check(document: Document, text: &str, name: &str) -> Result<()> {
     }
 }
 
-/// A table in a file: its keys, its name, where it stands.
+/// A table in a file: its keys, its name, its location.
 struct Part<'a> {
     keys: &'a [&'a [Key]],
     /// Empty, or ends in a dot.
@@ -286,11 +286,11 @@ struct Part<'a> {
     span: std::ops::Range<usize>,
 }
 
-/// Which keys have to be there.
+/// Which keys are required.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Demand {
     Required,
-    /// What is absent is taken from elsewhere.
+    /// Absent keys are taken from elsewhere.
     Nothing,
 }
 
@@ -317,7 +317,7 @@ impl Checker<'_> {
             let place = part.path.strip_suffix('.').unwrap_or("the file");
             format!("{place} needs {}, {}", key.name, key.kind.allowed())
         });
-        // In the order of the file, so that the first fault is the one that is named.
+        // In file order, so that the first error is reported.
         let mut entries: Vec<_> = table.iter().collect();
         entries.sort_by_key(|(key, _)| key.span().start);
         for (given, value) in entries {
@@ -455,7 +455,7 @@ impl Kind {
     }
 }
 
-/// A value as it is written, cut where it is long.
+/// A value as written, cut if it is long.
 fn shown(value: &DeValue) -> String {
     const LONGEST: usize = 60;
     let text = match value {
@@ -476,13 +476,13 @@ fn shown(value: &DeValue) -> String {
     }
 }
 
-/// The name that `word` most likely stands for.
+/// The name that `word` was most likely meant to be.
 fn nearest<'a>(word: &str, names: &[&'a str]) -> Option<&'a str> {
     let near = names.iter().map(|name| (edits(word, name), *name)).min()?;
     (near.0 <= near.1.len().max(3) / 3).then_some(near.1)
 }
 
-/// Letters to insert, delete, replace, or swap with their neighbour, to get from one word to the other.
+/// Number of letters to insert, delete, replace, or swap with their neighbour, to get from one word to the other.
 fn edits(from: &str, to: &str) -> usize {
     let (from, to): (Vec<char>, Vec<char>) = (from.chars().take(64).collect(), to.chars().collect());
     let mut rows: Vec<Vec<usize>> = vec![(0..=to.len()).collect()];

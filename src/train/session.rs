@@ -1,4 +1,4 @@
-//! A training in its run folder: begun or continued, saved as it goes, tested once at its end.
+//! A training in its run folder: begun or resumed, saved as it goes, tested once at the end.
 
 use crate::backend::Backend;
 use crate::data::Samples;
@@ -14,17 +14,17 @@ use anyhow::Result;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Whoever looks at a training without saving it.
+/// Receives the progress of a training; saving is not its task.
 pub trait Watch {
     /// After every step; `done` of `total` in this epoch.
     fn step(&mut self, done: u64, total: u64, epoch: u32, progress: &Progress);
     /// While samples are scored without training on them.
     fn scored(&mut self, done: usize, total: usize, what: Scored);
-    /// After every epoch, once all of it is saved.
+    /// After every epoch, once everything is saved.
     fn epoch(&mut self, metrics: &EpochMetrics, improved: bool) -> Result<()>;
 }
 
-/// Nobody.
+/// Ignores everything.
 impl Watch for () {
     fn step(&mut self, _: u64, _: u64, _: u32, _: &Progress) {}
 
@@ -35,7 +35,7 @@ impl Watch for () {
     }
 }
 
-/// Samples that are not trained on.
+/// Samples that are scored without training on them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scored {
     /// After this epoch.
@@ -47,25 +47,25 @@ pub enum Scored {
 pub struct Session<B: Backend> {
     pub trainer: Trainer<B>,
     pub run: Run,
-    /// The epochs done.
+    /// The finished epochs.
     pub epochs: Vec<EpochMetrics>,
     test: Samples,
     identity: String,
 }
 
 impl<B: Backend> Session<B> {
-    /// A new training in a folder made for it.
+    /// Begins a new training in a folder made for it.
     pub fn begin(trainer: Trainer<B>, run: Run, test: Samples) -> Result<Self> {
         let identity = identity(&trainer.config, trainer.progress.fingerprint);
         write_whole(&run.files().config(), signed(&trainer.config, &identity).as_bytes())?;
         Ok(Self { trainer, run, epochs: Vec::new(), test, identity })
     }
 
-    /// Goes on where the folder's state stands, or from the beginning where there is none yet; `source` says where the
+    /// Resumes from the folder's state, or from the beginning if there is none yet; `source` says where the
     /// samples come from.
     ///
     /// # Errors
-    /// Where the state is of other samples or of another configuration, or files are of different runs.
+    /// If the state is from other samples or another configuration, or files are from different runs.
     pub fn resume(mut trainer: Trainer<B>, run: Run, test: Samples, source: &str) -> Result<Self> {
         let files = run.files();
         files.check()?;
@@ -84,7 +84,7 @@ impl<B: Backend> Session<B> {
             );
         }
         trainer.check_progress(&progress, &files.state())?;
-        // An older version wrote none.
+        // An older version wrote no identity.
         let known = identity_in(&state.description("config")?);
         let identity = known.unwrap_or_else(|| identity(&trainer.config, progress.fingerprint));
         let epochs = files.read_metrics(progress.epoch)?;
@@ -97,14 +97,14 @@ impl<B: Backend> Session<B> {
         &self.identity
     }
 
-    /// Trains to the end, or until `stop`; every epoch is saved.
+    /// Trains to the end or until `stop`; every epoch is saved.
     pub fn train(&mut self, watch: &mut dyn Watch, stop: &AtomicBool) -> Result<Outcome> {
         let Self { trainer, run, epochs, identity, .. } = self;
         let config = signed(&trainer.config, identity);
         trainer.run(&mut Keeper { run, epochs, watch, config, identity }, stop)
     }
 
-    /// Scores of the network as it stands on the test samples; `None` once `stop` is set.
+    /// Scores of the current network on the test samples; `None` once `stop` is set.
     pub fn test_as_it_is(&mut self, watch: &mut dyn Watch, stop: &AtomicBool) -> Result<Option<Scores>> {
         let mut waiting = |done: usize, of: usize| {
             watch.scored(done, of, Scored::Test);
@@ -113,8 +113,8 @@ impl<B: Backend> Session<B> {
         self.trainer.evaluate(self.test.clone(), &mut waiting)
     }
 
-    /// Tests the network of the chosen epoch and writes `result.json`; `None` once `stop` is set, and then a resume tests
-    /// it.
+    /// Tests the network of the chosen epoch and writes `result.json`; `None` once `stop` is set; a resume then runs the
+    /// test.
     pub fn finish(mut self, watch: &mut dyn Watch, stop: &AtomicBool) -> Result<Option<RunResult>> {
         let files = self.run.files();
         let chosen = open_model(&files.model())?;
@@ -183,7 +183,7 @@ impl<B: Backend> Observer<B> for Keeper<'_> {
     }
 }
 
-/// The largest memory this process has had, in bytes; `None` where the system does not say.
+/// Peak memory of this process in bytes; `None` if the system does not report it.
 pub fn peak_memory() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;

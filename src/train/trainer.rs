@@ -21,12 +21,12 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-/// Batches that the first automatic bounds look at.
+/// Batches used for the first automatic bounds.
 const START_BATCHES: usize = 4;
-/// Counts of the membrane potentials in an epoch, unless configured.
+/// Counts of the membrane potentials per epoch, unless configured.
 const COUNTS_PER_EPOCH: u64 = 8;
 
-/// Whoever watches a training: a progress bar, a run folder.
+/// Receives the events of a training: a progress bar, a run folder.
 pub trait Observer<B: Backend> {
     /// After every step; `done` of `total` in this epoch.
     fn step(&mut self, done: u64, total: u64, epoch: u32, progress: &Progress);
@@ -36,15 +36,15 @@ pub trait Observer<B: Backend> {
     fn improved(&mut self, trainer: &Trainer<B>, epoch: u32) -> Result<()>;
     /// After every epoch.
     fn epoch(&mut self, trainer: &Trainer<B>, metrics: &EpochMetrics, improved: bool) -> Result<()>;
-    /// A checkpoint is due: after every epoch, after so many steps, or when the training stops early.
+    /// A checkpoint is due: after every epoch, after a configured number of steps, or when the training stops early.
     fn checkpoint(&mut self, trainer: &Trainer<B>) -> Result<()>;
-    /// After every epoch, once all of it is saved.
+    /// After every epoch, once everything is saved.
     fn saved(&mut self, _metrics: &EpochMetrics, _improved: bool) -> Result<()> {
         Ok(())
     }
 }
 
-/// Nobody: nothing is shown or saved, and the last network is the one that is kept.
+/// Does nothing: nothing is shown or saved, and the last network is kept.
 impl<B: Backend> Observer<B> for () {
     fn step(&mut self, _: u64, _: u64, _: u32, _: &Progress) {}
 
@@ -69,7 +69,7 @@ pub enum Outcome {
     Interrupted,
 }
 
-/// A training: network, samples, and where it stands.
+/// A training: network, samples and progress.
 pub struct Trainer<B: Backend> {
     pub model: Model<B>,
     pub tracker: BoundsTracker,
@@ -77,7 +77,7 @@ pub struct Trainer<B: Backend> {
     pub config: Config,
     pub(crate) set: B::Set,
     graphs: Graphs<B>,
-    /// Of all training samples.
+    /// Labels of all training samples.
     pub(crate) labels: Vec<u16>,
     normalisation: Normalisation,
     shape: SampleShape,
@@ -123,15 +123,15 @@ impl<B: Backend> Trainer<B> {
         })
     }
 
-    /// Memory as planned: of the network, and on the CPU of the data and the program.
+    /// Planned memory: of the network, and on the CPU also of the data and the program.
     pub fn memory(&self) -> Memory {
         self.model.memory().of_process(self.model.backend(), self.data_size)
     }
 
-    /// Refuses a place in the training that this configuration never reaches; `path` is the state's.
+    /// Refuses a position in the training that this configuration never reaches; `path` is that of the state.
     ///
     /// # Errors
-    /// Where the configuration was changed behind the state, or the state is damaged.
+    /// If the configuration was changed after the state was saved, or the state is damaged.
     pub fn check_progress(&self, progress: &Progress, path: &Path) -> Result<()> {
         let p = progress;
         let (steps, samples) = (self.epoch_steps(), p.step.checked_mul(self.config.training.batch as u64));
@@ -160,7 +160,7 @@ impl<B: Backend> Trainer<B> {
         Ok(())
     }
 
-    /// Goes on from a state.
+    /// Resumes from a state.
     pub fn resume(&mut self, state: &Checkpoint, progress: Progress) -> Result<()> {
         load_state(state, &mut self.model, &self.tracker)?;
         self.model.set_totals(&progress.totals)?;
@@ -182,22 +182,22 @@ impl<B: Backend> Trainer<B> {
         }
     }
 
-    /// Steps in an epoch; training samples that fill no batch, others each time, are left over.
+    /// Steps per epoch; training samples that do not fill a batch are left over, different ones each epoch.
     pub fn epoch_steps(&self) -> u64 {
         (self.training.len() / self.config.training.batch) as u64
     }
 
-    /// Whether the training samples are on the device; else they are brought there step by step.
+    /// Whether the training samples are on the device; otherwise each step copies its own there.
     pub fn is_resident(&self) -> bool {
         self.model.backend().is_resident(&self.set)
     }
 
-    /// Numbers of training and held-out samples.
+    /// The numbers of training and held-out samples.
     pub fn split(&self) -> (usize, usize) {
         (self.training.len(), self.validation.len())
     }
 
-    /// Trains from where it stands to the end, or until `stop`.
+    /// Trains from the current position to the end or until `stop`.
     pub fn run(&mut self, observer: &mut dyn Observer<B>, stop: &AtomicBool) -> Result<Outcome> {
         let total = self.epoch_steps();
         while self.progress.epoch < self.config.training.epochs {
@@ -231,7 +231,7 @@ impl<B: Backend> Trainer<B> {
             self.progress.seconds += waited.elapsed().as_secs_f64();
             let mut waiting = |done: usize, of: usize| {
                 observer.scored(done, of, epoch);
-                // The last batch is not worth a second look.
+                // After the last batch there is nothing left to stop.
                 if done < of && stop.load(Ordering::Relaxed) {
                     ControlFlow::Break(())
                 } else {
@@ -239,7 +239,7 @@ impl<B: Backend> Trainer<B> {
                 }
             };
             let Some(improved) = self.validate(epoch, &mut waiting)? else {
-                // All steps are done and the epoch is not: a resume scores the held-out samples anew.
+                // All steps are done but the epoch is not: a resume scores the held-out samples again.
                 observer.checkpoint(self)?;
                 return Ok(Outcome::Interrupted);
             };
@@ -289,7 +289,7 @@ impl<B: Backend> Trainer<B> {
         let step = self.progress.step;
         let size = self.config.training.batch;
         let global = (epoch as u64 - 1) * total + step;
-        // The schedule is looked at before the step, the histograms behind it.
+        // The schedule is read before the step, the histograms after it.
         let done = if self.tracker.tracks() { step + 1 } else { step };
         let position = epoch as f64 + done as f64 / total as f64;
         let training = &self.config.training;
@@ -326,17 +326,17 @@ impl<B: Backend> Trainer<B> {
         }
     }
 
-    /// Waits for the steps asked for.
+    /// Waits for all queued steps.
     fn catch_up(&mut self) -> Result<()> {
         let totals = self.model.totals()?;
         self.take_totals(totals)?;
         totals.ensure_counted(self.progress.step * self.config.training.batch as u64)
     }
 
-    /// Takes the sums of a while ago.
+    /// Takes in totals of an earlier step.
     ///
     /// # Errors
-    /// Where the training cannot go on.
+    /// If the training cannot go on.
     fn take_totals(&mut self, totals: Totals) -> Result<()> {
         let steps = self.epoch_steps();
         let when = |count: u64| {
@@ -366,20 +366,20 @@ impl<B: Backend> Trainer<B> {
         self.tracker.update_every().map_or(usual, |every| usual.min(every))
     }
 
-    /// Logits `[N, classes]` of `N` samples of bytes, shaped as those that it trains on; see [`Model::predict`].
+    /// Logits `[N, classes]` of `N` samples of bytes, shaped like the training samples; see [`Model::predict`].
     pub fn predict(&mut self, values: &[u8]) -> Result<Vec<f32>> {
         self.model.predict(values, self.shape, &self.normalisation)
     }
 
-    /// Loss and accuracy on other samples of the same data set; `None` where `waiting` broke it off.
+    /// Loss and accuracy on other samples of the same data set; `None` if `waiting` stopped it.
     pub fn evaluate(&mut self, samples: Samples, waiting: &mut Waiting) -> Result<Option<Scores>> {
         let all: Vec<u32> = (0..samples.labels.len() as u32).collect();
         evaluate::sample_scores(&mut self.model, samples, &self.normalisation, &all, &self.config.loss, waiting)
     }
 }
 
-/// Bytes of memory for a data set whose training samples are frames of bytes in training, and its test samples in the test;
-/// for each sample its labels and its place in the order of an epoch.
+/// Bytes of memory for a data set: training samples as frames of bytes while training, test samples during the test, and
+/// for each sample its label and its place in the order of an epoch.
 fn data_size(training: &Samples, test: &Samples) -> usize {
     let bytes = |samples: &Samples| samples.len() * samples.shape.len();
     let kept = |samples: &Samples| match &samples.values {

@@ -1,4 +1,4 @@
-//! What the processor can do at best.
+//! The processor's peak rates.
 
 use super::Cpu;
 use crate::backend::Rates;
@@ -7,9 +7,9 @@ use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 use std::hint::black_box;
 
-/// Fused multiply-adds that a thread has under way: more than two units of four cycles hold.
+/// Fused multiply-adds in flight per thread: more than two units with a latency of four cycles hold.
 const CHAINS: usize = 12;
-/// Values that a task copies.
+/// Values copied per task.
 const PIECE: usize = 1 << 16;
 
 impl Rates for Cpu {
@@ -20,7 +20,7 @@ impl Rates for Cpu {
         Ok(size_of::<f32>() * len)
     }
 
-    /// Fused multiply-adds in registers alone, on every thread.
+    /// Fused multiply-adds in registers only, on every thread.
     fn multiply(&self, rounds: u32) -> Result<f64> {
         let done: usize = rayon::broadcast(|_| Arch::new().dispatch(Multiply(rounds))).into_iter().sum();
         Ok(2.0 * done as f64)

@@ -13,7 +13,7 @@ use crate::host::{resize, zeros};
 use anyhow::Result;
 use rayon::prelude::*;
 
-/// Currents of the output rows from `first` on, as many as `out` (`[rows][W][pitch]`) holds.
+/// Currents of the output rows from `first` on, as many as fit in `out` (`[rows][W][pitch]`).
 pub fn current_rows(
     conv: &Conv,
     source: &Source,
@@ -85,7 +85,7 @@ fn padded_rows(conv: &Conv, padded: &[f32], weight: &[f32], bias: &[f32], first:
     .run();
 }
 
-/// Currents of every sample and step, with the moments of each, `[2][pitch]`, while it is in cache.
+/// Currents of every sample and step. The moments of each, `[2][pitch]`, are taken while it is in cache.
 pub fn current(
     conv: &Conv,
     span: Span,
@@ -109,8 +109,8 @@ pub fn current(
     });
 }
 
-/// Extents and order of a gradient spread out so that its convolution with the flipped kernel, stride 1 and no
-/// border cases, is the input gradient: row `y` tap `r` of the input reads row `y + R-1-r` here.
+/// Extents and layout of a gradient spread out so that its convolution with the flipped kernel, at stride 1 and without
+/// border cases, is the input gradient: row `y`, tap `r` of the input reads row `y + R-1-r` here.
 pub struct Spread {
     height: usize,
     width: usize,
@@ -121,12 +121,12 @@ impl Spread {
         Self { height: conv.input.h + conv.kernel.h - 1, width: conv.input.w + conv.kernel.w - 1 }
     }
 
-    /// Values of a spread gradient.
+    /// Number of values of a spread gradient.
     pub fn len(&self, conv: &Conv) -> usize {
         self.height * self.width * pitch(conv.output.c)
     }
 
-    /// Spreads one image's gradient; between strides and outside there are zeros.
+    /// Spreads one image's gradient, with zeros between strides and outside.
     fn fill(&self, conv: &Conv, gradient: &Gradient, image: usize, spread: &mut Vec<f32>) {
         let pitch = pitch(conv.output.c);
         let len = conv.output.pixels() * pitch;
@@ -199,11 +199,11 @@ pub fn input_grad(conv: &Conv, span: Span, gradient: &Gradient, weight: &Weight,
     });
 }
 
-/// Most pieces a weight gradient is cut into; the pieces depend on extents alone, so that the sum's order, and with
-/// it every bit of the result, is the same for any number of threads.
+/// The most pieces a weight gradient is cut into. The pieces depend on extents alone, so the order of the sum, and with it
+/// every bit of the result, is the same for any number of threads.
 const PIECES: usize = 16;
 
-/// Channels of a block and blocks of a weight gradient, and groups of samples.
+/// Channels per block, number of blocks, and number of sample groups of a weight gradient.
 fn pieces(conv: &Conv, batch: usize) -> (usize, usize, usize) {
     let (block, blocks) = match conv.reads {
         InputKind::Spikes => (32, words(conv.input.c)),
@@ -212,7 +212,7 @@ fn pieces(conv: &Conv, batch: usize) -> (usize, usize, usize) {
     (block, blocks, (PIECES / blocks).clamp(1, batch))
 }
 
-/// Values of all pieces of a weight gradient.
+/// Number of values in all pieces of a weight gradient.
 pub fn partials_len(conv: &Conv, batch: usize) -> usize {
     let (block, blocks, groups) = pieces(conv, batch);
     groups * blocks * conv.kernel.h * conv.kernel.w * block * pitch(conv.output.c)
@@ -257,8 +257,8 @@ pub fn weight_grad(conv: &Conv, span: Span, input: &CpuInput, gradient: &Gradien
     Ok(())
 }
 
-/// Adds one image's share of the weight gradient of 32 channels: for each channel and tap, the gradients at the
-/// pixels where the channel spiked.
+/// Adds one image's part of the weight gradient of 32 channels: for each channel and tap, the gradients at the pixels where
+/// the channel spiked.
 fn add_event_grad(
     conv: &Conv,
     scratch: &mut Scratch,
@@ -300,7 +300,7 @@ fn add_event_grad(
     );
 }
 
-/// For each of 32 channels, the places (in the spread gradient) of the pixels where it spiked.
+/// For each of 32 channels, the positions (in the spread gradient) of the pixels where it spiked.
 fn channel_lists<'a>(
     lists: &'a mut Vec<Vec<u32>>,
     conv: &Conv,
@@ -324,7 +324,7 @@ fn channel_lists<'a>(
     lists
 }
 
-/// Adds one image's share of the weight gradient from a dense input.
+/// Adds one image's part of the weight gradient from a dense input.
 fn add_dense_grad(
     conv: &Conv,
     scratch: &mut Scratch,

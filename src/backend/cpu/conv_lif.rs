@@ -1,4 +1,4 @@
-//! Convolution and neurons in one, with no current in memory.
+//! Convolution and neurons in one pass, with no currents in memory.
 
 use super::layout::pitch;
 use super::lif::{self, Lif, each_image};
@@ -23,7 +23,7 @@ pub fn conv_lif(
     let volume = shape.output;
     let of_currents = Span { batch: span.batch, steps: input_steps };
     if shape.is_linear() {
-        // One neuron a row: the weight, not the currents, is what must stay in cache.
+        // One neuron per row: the weight, not the currents, must stay in cache.
         let mut currents = Cpu.activations(of_currents, volume)?;
         Cpu.conv_current(shape, of_currents, input, weights, bias, &mut currents)?;
         return Cpu.norm_lif_forward(volume, span, &currents, input_steps, affine, neurons, out);

@@ -1,23 +1,23 @@
-//! Counting membrane potentials, many at a time.
+//! Counts membrane potentials, many at a time.
 
 use super::layout::pitch;
 use crate::autotune::Histogram;
 use crate::histogram::{BINS, RANGE};
 
-/// Where counts lie in a table: below the range, its bins, above it, not finite.
+/// Positions of the counts in a table: below the range, its bins, above it, not finite.
 const BELOW: usize = 0;
 const ABOVE: usize = BINS + 1;
 const NON_FINITE: usize = BINS + 2;
-/// Of channels that are not there.
+/// For padding channels.
 const PADDING: usize = BINS + 3;
 /// The next power of two, so that a masked index needs no check.
 const TABLE: usize = 1024;
-/// Tables of one histogram: neighbours seldom add to the same counter, whose sum would have to be waited for.
+/// Tables per histogram: neighbours then seldom increment the same counter, which would mean waiting for the first sum.
 const SPREAD: usize = 4;
-/// Adding it leaves a whole number below it in the lowest bits of the mantissa.
+/// Added to a smaller whole number, it leaves that number in the lowest bits of the mantissa.
 const WHOLE: f32 = (1 << 23) as f32;
 
-/// Counters of one sample's potentials, fewer than 2^32, on their way into histograms: one, or one a channel.
+/// Counters of one sample's potentials, fewer than 2^32, before they go into histograms: one, or one per channel.
 pub struct Counters {
     tables: Vec<[u32; TABLE]>,
     per_channel: bool,
@@ -30,7 +30,7 @@ impl Counters {
         Self { tables: vec![[0; TABLE]; if per_channel { pitch(histograms) } else { SPREAD }], per_channel }
     }
 
-    /// Counts the potentials `z`, as [`Histogram::count`] does, of channels from `channel` on: the first `real` of them.
+    /// Counts the potentials `z` of the channels from `channel` on as [`Histogram::count`] does, but only the first `real`.
     #[inline(always)]
     pub fn count<const L: usize>(&mut self, z: [f32; L], channel: usize, real: usize) {
         let mut places = [0; L];
@@ -49,11 +49,11 @@ impl Counters {
         }
     }
 
-    /// Adds the counts to histograms, as many as there were to be.
+    /// Adds the counts to histograms, as many as were announced.
     pub fn add_to(&self, histograms: &mut [Histogram]) {
         let last = histograms.len() - 1;
         for (i, table) in self.tables.iter().enumerate() {
-            // Tables of padding hold nothing.
+            // The tables of padding channels hold nothing.
             let histogram = &mut histograms[i.min(last)];
             histogram.bins.iter_mut().zip(&table[BELOW + 1..ABOVE]).for_each(|(bin, &count)| *bin += u64::from(count));
             histogram.underflow += u64::from(table[BELOW]);
@@ -67,7 +67,7 @@ impl Counters {
 mod tests {
     use super::*;
 
-    /// Borders of bins, their neighbours, and what lies outside.
+    /// Borders of bins, their neighbours, and values outside the range.
     fn potentials() -> Vec<f32> {
         let borders = (-300..300).map(|border| border as f32 / 64.0);
         let near = |x: f32| [x, x.next_up(), x.next_down(), x + 0.004];

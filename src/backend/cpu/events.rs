@@ -1,17 +1,17 @@
-//! Event-driven sums: what a convolution adds up where its input is spikes.
+//! Event-driven sums: what a convolution adds up when its input is spikes.
 //!
-//! Spikes are listed once; a sum over a patch of spikes is then a walk over pieces of that list, each entry adding
-//! one row of weights (forward) or one row of gradients (weight gradient). No multiplication, no work for silence.
+//! Spikes are listed once. A sum over a patch of spikes then walks over pieces of that list, and each entry adds one row of
+//! weights (forward) or one row of gradients (weight gradient). No multiplications, and no work for silent neurons.
 
 use super::layout::words;
 use crate::backend::shape::Volume;
 
-/// The spikes of one sample at one step, in order of rows, columns, channels.
+/// The spikes of one sample at one step, ordered by row, column and channel.
 #[derive(Default)]
 pub struct Events {
     /// `x * 32 ceil(C/32) + c` of each spike, within its row.
     positions: Vec<u32>,
-    /// First spike at or behind each pixel; one more entry at the end.
+    /// First spike at or after each pixel; one more entry at the end.
     starts: Vec<u32>,
 }
 
@@ -49,8 +49,8 @@ pub fn push_bits(list: &mut Vec<u32>, word: u32, base: u32) {
     }
 }
 
-/// Adds `table[(event + base) * pitch + k ..][..B]` for every event. Two sums run side by side, because one alone
-/// would wait for the latency of each addition; `sums` takes even entries, and odd ones are added at the end.
+/// Adds `table[(event + base) * pitch + k ..][..B]` for every event. Two sums run in parallel, because one alone would wait
+/// for the latency of each addition; `sums` takes the even entries, and the odd ones are added at the end.
 #[inline(always)]
 pub fn add_rows<const B: usize>(sums: &mut [f32; B], events: &[u32], base: i32, table: &[f32], pitch: usize, k: usize) {
     #[inline(always)]

@@ -1,4 +1,4 @@
-//! A batch gathered from the data set's bytes.
+//! Gathers a batch from the data set's bytes.
 
 use crate::backend::{Normalisation, keeps};
 use crate::data::SampleShape;

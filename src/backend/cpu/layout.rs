@@ -1,31 +1,31 @@
-//! Orders in memory on the CPU.
+//! Memory layouts on the CPU.
 //!
 //! | tensor | order | padding |
 //! |---|---|---|
 //! | activations, currents, gradients | `[N][T][H][W][C]` f32 | C to 16 |
 //! | samples | `[N][T][H][W][C]` f32 | none |
 //! | spikes, inside | `[N][T][H][W][C/32]` u32, bit b of word w is channel 32w+b | C to 32 |
-//! | weights | `[R][S][C][K]` f32 | K to 16; C as what the convolution reads |
+//! | weights | `[R][S][C][K]` f32 | K to 16; C as in the convolution's input |
 //! | per-channel vectors | `[C]` f32 | C to 16 |
 //!
-//! A sample's steps lie together, so that a thread owns one contiguous piece of every tensor. Padding is zero in
-//! spikes, weights and vectors, and its values never reach a real channel.
+//! A sample's steps are contiguous, so a thread owns one contiguous piece of every tensor. Padding is zero in spikes,
+//! weights and vectors, and its values never reach a real channel.
 
 use crate::backend::shape::{Conv, InputKind, Span, Volume};
 use crate::host::{reserve, zeros};
 use anyhow::Result;
 
-/// Channels of an activation with padding.
+/// Channels of an activation, padding included.
 pub fn pitch(channels: usize) -> usize {
     channels.next_multiple_of(16)
 }
 
-/// Words of 32 channels.
+/// Number of 32-channel words.
 pub fn words(channels: usize) -> usize {
     channels.div_ceil(32)
 }
 
-/// Values that one pixel of what a convolution reads takes.
+/// Values per pixel of a convolution's input.
 pub fn input_pitch(conv: &Conv) -> usize {
     match conv.reads {
         InputKind::Image => conv.input.c,
@@ -34,12 +34,12 @@ pub fn input_pitch(conv: &Conv) -> usize {
     }
 }
 
-/// Values of a weight.
+/// Number of values in a weight.
 pub fn weight_len(conv: &Conv) -> usize {
     conv.kernel.h * conv.kernel.w * input_pitch(conv) * pitch(conv.output.c)
 }
 
-/// Calls `f(position in file order, position in memory)` for every real value of a weight.
+/// Calls `f(index in file order, index in memory order)` for every real value of a weight.
 fn each_weight(conv: &Conv, mut f: impl FnMut(usize, usize)) {
     let (taps, channels) = (conv.kernel.h * conv.kernel.w, conv.input.c);
     let (rows, filters) = (input_pitch(conv), pitch(conv.output.c));
@@ -52,12 +52,12 @@ fn each_weight(conv: &Conv, mut f: impl FnMut(usize, usize)) {
     }
 }
 
-/// Puts a weight into memory order from `[K, C, R, S]`; padding stays as it is.
+/// Converts a weight from `[K, C, R, S]` to memory order; padding is left as it is.
 pub fn weight_from_file(conv: &Conv, values: &[f32], weight: &mut [f32]) {
     each_weight(conv, |file, memory| weight[memory] = values[file]);
 }
 
-/// A weight in `[K, C, R, S]` from memory order.
+/// Converts a weight from memory order to `[K, C, R, S]`.
 pub fn weight_to_file(conv: &Conv, weight: &[f32]) -> Result<Vec<f32>> {
     let mut values = zeros(conv.output.c * conv.fan_in())?;
     each_weight(conv, |file, memory| values[file] = weight[memory]);

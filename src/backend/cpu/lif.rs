@@ -1,4 +1,4 @@
-//! Neurons forward: currents of a layer to spikes, all steps of a neuron at once, its membrane in registers.
+//! Neurons forward: from a layer's currents to spikes, all steps of a neuron at once with its membrane in registers.
 
 use super::Cpu;
 use super::counters::Counters;
@@ -11,14 +11,14 @@ use crate::neuron::{Neuron, ResetKind};
 use rayon::prelude::*;
 use std::sync::Mutex;
 
-/// A layer's neurons, per-channel constants spread out to the padded width.
+/// A layer's neurons, with per-channel constants expanded to the padded width.
 pub struct Lif<'a> {
     pub volume: Volume,
     pub steps: usize,
     pub neuron: Neuron,
     pub scale: &'a [f32],
     pub shift: &'a [f32],
-    /// Present where window bits are wanted.
+    /// Present if window bits are wanted.
     pub windows: Option<WindowTable>,
 }
 
@@ -33,7 +33,7 @@ pub struct ImageOutput<'a> {
 }
 
 impl<'a> Lif<'a> {
-    /// The neurons of a layer behind an affine map; `windows` says whether window bits are wanted.
+    /// The neurons of a layer after an affine map; `windows` says whether window bits are wanted.
     pub fn new(volume: Volume, span: Span, affine: Affine<'a, Cpu>, neurons: &Neurons<Cpu>, windows: bool) -> Self {
         Self {
             volume,
@@ -45,8 +45,8 @@ impl<'a> Lif<'a> {
         }
     }
 
-    /// Runs the neurons of `currents.len() / (steps there) / pitch` pixels from `first` on. `currents` is
-    /// `[steps or 1][pixels][pitch]`.
+    /// Runs the neurons of `currents.len() / current_steps / pitch` pixels from `first` on. `currents` is `[steps or
+    /// 1][pixels][pitch]`.
     pub fn run(&self, currents: &[f32], current_steps: usize, first: usize, out: &mut ImageOutput) {
         simd(
             #[inline(always)]
@@ -115,13 +115,13 @@ impl<'a> Lif<'a> {
     }
 }
 
-/// Rows of an image whose currents over all steps fit the second-level cache together with their inputs.
+/// Rows of an image whose currents over all steps fit in the L2 cache together with their inputs.
 pub fn rows_per_tile(output: Volume, steps: usize) -> usize {
     const VALUES: usize = 64 * 1024;
     (VALUES / (steps * output.w * pitch(output.c))).clamp(1, output.h)
 }
 
-/// Runs `task(sample, its outputs)` for every sample and gathers the histograms.
+/// Runs `task(sample, its outputs)` for every sample and merges the histograms.
 pub fn each_image(volume: Volume, span: Span, out: SpikeOutput<Cpu>, task: impl Fn(usize, &mut ImageOutput) + Sync) {
     let places = span.steps * volume.pixels();
     let words = places * words(volume.c);

@@ -1,7 +1,7 @@
-//! Linear layers: one row of inputs a sample and step, all rows against the whole weight.
+//! Linear layers: one row of inputs per sample and step, all rows against the whole weight.
 //!
-//! A thread takes a stretch of rows and walks over the weight once, a block of columns at a time, so that the block
-//! stays in cache while its rows pass. Rows do not touch one another: any stretch gives the same bits.
+//! A thread takes a range of rows and walks over the weight once, one block of columns at a time, so that the block stays in
+//! cache while its rows pass. Rows are independent, so any split gives the same bits.
 
 use super::events::{Events, add_rows, push_bits};
 use super::layout::{input_pitch, pitch};
@@ -13,12 +13,12 @@ use crate::host::resize;
 use anyhow::Result;
 use rayon::prelude::*;
 
-/// Rows a thread takes.
+/// Rows per thread.
 fn stretch(rows: usize) -> usize {
     rows.div_ceil(rayon::current_num_threads()).max(1)
 }
 
-/// Inputs of a row, padding included.
+/// Inputs per row, padding included.
 fn inputs(conv: &Conv) -> usize {
     conv.input.pixels() * input_pitch(conv)
 }
@@ -49,7 +49,7 @@ pub fn current(conv: &Conv, span: Span, input: &CpuInput, weight: &Weight, bias:
 fn event_outputs(conv: &Conv, bits: &[u32], scale: f32, weight: &Weight, bias: &[f32], first: usize, out: &mut [f32]) {
     let filters = pitch(conv.output.c);
     let row_words = inputs(conv) / 32;
-    // All pixels as one: the list's entries are then rows of the weight.
+    // All pixels as one, so that the list's entries are rows of the weight.
     let flat = Volume { h: 1, w: 1, c: inputs(conv) };
     let events: Vec<Events> = (0..out.len() / filters)
         .map(|row| {
@@ -75,7 +75,7 @@ fn event_outputs(conv: &Conv, bits: &[u32], scale: f32, weight: &Weight, bias: &
     );
 }
 
-/// `[k][(pixel, c)]` in panels of 16 inputs, their padding that of activations.
+/// `[k][(pixel, c)]` in panels of 16 inputs, padded like activations.
 pub fn pack_transposed(conv: &Conv, weight: &[f32], packed: &mut Vec<f32>) -> Result<()> {
     let (rows_in, filters, channels) = (input_pitch(conv), pitch(conv.output.c), pitch(conv.input.c));
     resize(packed, conv.input.pixels() * channels * filters)?;
@@ -114,7 +114,7 @@ pub fn input_grad(conv: &Conv, span: Span, gradient: &[f32], weight: &Weight, ou
     });
 }
 
-/// Gradient of the weight: a task owns 32 rows of it and walks over all samples and steps.
+/// Gradient of the weight: each task owns 32 of its rows and walks over all samples and steps.
 pub fn weight_grad(conv: &Conv, span: Span, input: &CpuInput, gradient: &[f32], out: &mut [f32]) {
     let (rows, filters) = (span.batch * span.steps, pitch(conv.output.c));
     let inputs = inputs(conv);

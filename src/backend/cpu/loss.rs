@@ -4,7 +4,7 @@ use super::layout::{pitch, words};
 use crate::backend::shape::Span;
 use crate::backend::{LossSpec, LossSums};
 
-/// Rows of `logits` are `[N][T][pitch]`; a group of `vote` outputs makes a class.
+/// Fills the rows of `logits`, `[N][T][pitch]`, with `value(sample, step, class)`.
 fn each_logit(classes: usize, span: Span, logits: &mut [f32], value: impl Fn(usize, usize, usize) -> f32) {
     let pitch = pitch(classes);
     for (row, logits) in logits[..span.batch * span.steps * pitch].chunks_exact_mut(pitch).enumerate() {
@@ -60,7 +60,7 @@ pub fn vote_backward(
     }
 }
 
-/// See [`crate::backend::Training::loss`]: the sums of a batch.
+/// See [`crate::backend::Training::loss`]; these are the sums of a batch.
 pub fn loss(
     spec: &LossSpec,
     classes: usize,
@@ -78,7 +78,7 @@ pub fn loss(
         let mean: Vec<f64> = (0..classes)
             .map(|k| sample.iter().skip(k).step_by(pitch).map(|&x| x as f64).sum::<f64>() / steps)
             .collect();
-        // In f32, so that votes that are equal stay equal: their shares of spikes are rounded before they are summed.
+        // In f32, so that equal votes stay equal: their shares of spikes are rounded before they are summed.
         let rounded: Vec<f32> = mean.iter().map(|&x| x as f32).collect();
         sums.correct += (argmax(&rounded) == label as usize) as u64;
         if !spec.tet {
@@ -101,7 +101,7 @@ pub fn loss(
     sums
 }
 
-/// The first of the largest values.
+/// Index of the first of the largest values.
 fn argmax(values: &[f32]) -> usize {
     (1..values.len()).fold(0, |best, k| if values[k] > values[best] { k } else { best })
 }

@@ -1,8 +1,8 @@
 //! The CPU backend: f32, all cores, event-driven wherever a layer reads spikes.
 //!
-//! Results are bit-identical for any number of threads: a thread owns whole samples or whole output rows, and what
-//! is summed over samples is summed in pieces whose borders depend on extents alone. No `unsafe`: `pulp` chooses
-//! the SIMD width at run time and loops over arrays of constant length become SIMD by themselves.
+//! Results are bit-identical for any number of threads: a thread owns whole samples or whole output rows, and sums over
+//! samples are formed in pieces whose borders depend on extents alone. No `unsafe`: `pulp` chooses the SIMD width at run
+//! time, and loops over arrays of constant length are vectorised by the compiler.
 
 mod ceiling;
 mod conv;
@@ -40,7 +40,7 @@ pub use step::{Batch, Counts, Set};
 #[derive(Clone, Copy, Debug)]
 pub struct Cpu;
 
-/// A weight in the order in which its input gradient reads it; empty where none is asked for.
+/// A weight in the order in which its input gradient reads it; empty if none is needed.
 pub type Transposed = Vec<f32>;
 
 impl Backend for Cpu {

@@ -31,7 +31,7 @@ fn each_lanes(out: &mut [f32], f: impl Fn(usize) -> [[f32; LANES]; 2]) {
     );
 }
 
-/// Mean and summed squared distance from it of each channel of one piece, `[pixels][pitch]`.
+/// Mean and sum of squared deviations from it, for each channel of one piece, `[pixels][pitch]`.
 pub fn moments(values: &[f32], out: &mut [f32]) {
     let pitch = out.len() / 2;
     let count = (values.len() / pitch) as f32;
@@ -80,7 +80,7 @@ pub fn gradient_sums(gradient: &[f32], out: &mut [f32]) {
     );
 }
 
-/// A bias's gradient: the same sums as one vector.
+/// A bias's gradient: the same sums as a single vector.
 pub fn bias_grad(gradient: &[f32], out: &mut [f32]) {
     let mut sums = vec![0.0; 2 * out.len()];
     gradient_sums(gradient, &mut sums);
@@ -119,8 +119,8 @@ fn totals(sums: &[f32], pitch: usize) -> [Vec<f64>; 2] {
     totals
 }
 
-/// See [`crate::backend::ConvForward::conv_batch_norm`]: the pieces' moments put together (Chan et al.), because
-/// a difference of large sums would cancel.
+/// See [`crate::backend::ConvForward::conv_batch_norm`]: combines the pieces' moments (Chan et al.), because a difference of
+/// large sums would cancel.
 pub fn statistics(
     norm: BatchNorm<super::Cpu>,
     span: Span,
@@ -173,7 +173,7 @@ pub fn channel_sums(sums: &[f32], pieces: usize, out: &mut [f32]) {
     out.iter_mut().zip(first).for_each(|(out, sum)| *out = sum as f32);
 }
 
-/// Gradients of a batch norm's gain and bias from the pieces' sums, and what is still to be applied.
+/// Gradients of a batch norm's gain and bias from the pieces' sums, and the part of its backward pass still to be applied.
 pub fn batch_backward(
     volume: Volume,
     span: Span,
@@ -196,7 +196,7 @@ pub fn batch_backward(
         let [scale, inverse, mean] = [state.scale[c], state.inv_std[c], state.mean[c]].map(f64::from);
         let slope = scale * second[c] * share * inverse;
         gradient.of_current[c] = -slope as f32;
-        // A bias in front shifts the batch's mean along: it changes nothing.
+        // A bias before the norm shifts the batch's mean as well: it changes nothing.
         if let Some(sum) = &mut current_bias_grad {
             sum[c] = if batch { 0.0 } else { (scale * first[c]) as f32 };
         }
@@ -204,8 +204,8 @@ pub fn batch_backward(
     }
 }
 
-/// Mean of each filter and `1 / sqrt(var fan_in + 1e-4)` (ours: the population variance, as scaled weight
-/// standardisation has it). In f64: weights that differ little from their mean, or that cancel, keep their digits.
+/// Mean of each filter and `1 / sqrt(var fan_in + 1e-4)` (ours: the population variance, as in scaled weight
+/// standardisation). In f64, so that weights that differ little from their mean, or that cancel, keep their digits.
 fn filters(conv: &Conv, weight: &[f32]) -> [Vec<f64>; 2] {
     let pitch = pitch(conv.output.c);
     let mut mean = vec![0.0; pitch];
@@ -226,7 +226,7 @@ fn real_rows(conv: &Conv, weight: &[f32], mut f: impl FnMut(&[f32])) {
     }
 }
 
-/// As [`real_rows`] over two weights, the first changed.
+/// Like [`real_rows`] over two weights, of which the first is changed.
 fn change_real_rows(conv: &Conv, weight: &mut [f32], other: &[f32], mut f: impl FnMut(&mut [f32], &[f32])) {
     let (rows, pitch) = (input_pitch(conv), pitch(conv.output.c));
     for (tap, other) in weight.chunks_exact_mut(rows * pitch).zip(other.chunks_exact(rows * pitch)) {

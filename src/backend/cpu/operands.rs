@@ -1,4 +1,4 @@
-//! Operands as the CPU's operations read them.
+//! Operands in the form that the CPU's operations read.
 
 use super::Cpu;
 use super::layout::pitch;
@@ -47,7 +47,7 @@ impl CpuInput<'_> {
     }
 }
 
-/// The gradient of a convolution's output; a batch norm's backward pass is applied as it is read.
+/// The gradient of a convolution's output; a batch norm's backward pass is applied on reading.
 pub struct Gradient<'a> {
     pub values: &'a [f32],
     pub norm: Option<(&'a [f32], &'a NormGradient<Vec<f32>>)>,
@@ -61,7 +61,7 @@ impl<'a> From<CurrentGradient<'a, Cpu>> for Gradient<'a> {
 }
 
 impl Gradient<'_> {
-    /// Reads all channels of one pixel, whose values start at `at`.
+    /// Reads all channels of the pixel whose values start at `at`.
     #[inline(always)]
     pub fn read(&self, at: usize, to: &mut [f32]) {
         let Some((currents, norm)) = self.norm else {
@@ -80,7 +80,7 @@ impl Gradient<'_> {
         }
     }
 
-    /// Reads image `image`, `len` values of `pitch` a pixel.
+    /// Reads image `image`: `len` values, `pitch` per pixel.
     pub fn image(&self, image: usize, len: usize, pitch: usize, to: &mut Vec<f32>) {
         to.resize(len, 0.0);
         simd(
@@ -93,7 +93,7 @@ impl Gradient<'_> {
         );
     }
 
-    /// All of it, for the linear layers, which read it more than once.
+    /// All of it, for linear layers, which read it more than once.
     pub fn whole(&self, len: usize, pitch: usize) -> Result<Cow<'_, [f32]>> {
         if self.norm.is_none() {
             return Ok(Cow::Borrowed(self.values));
@@ -104,7 +104,7 @@ impl Gradient<'_> {
     }
 }
 
-/// AdaLi's windows of a layer, one value a channel; padding has a window too, which no gradient passes.
+/// AdaLi's windows of a layer, one value per channel; padding has a window too, which passes no gradient.
 pub struct WindowTable {
     pub left: Vec<f32>,
     pub right: Vec<f32>,

@@ -1,4 +1,4 @@
-//! Parameters follow their gradients, value by value.
+//! Updates parameters from their gradients, value by value.
 
 use super::simd::simd;
 use crate::backend::UpdateRule;
@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 const CHUNK: usize = 1 << 14;
 
-/// One update's numbers.
+/// The numbers of one update.
 #[derive(Clone, Copy, Debug)]
 pub struct Move {
     pub rule: UpdateRule,
@@ -30,7 +30,7 @@ pub fn update(update: &Move, value: &mut [f32], gradient: &[f32], first: &mut [f
                     || {
                         for i in 0..value.len() {
                             let g = decay.mul_add(value[i], gradient_scale * gradient[i]);
-                            // PyTorch starts the momentum at the first gradient; from zero that is the same.
+                            // PyTorch initialises the momentum to the first gradient; starting from zero gives the same.
                             first[i] = momentum.mul_add(first[i], g);
                             value[i] = (-rate).mul_add(first[i], value[i]);
                         }
@@ -63,7 +63,7 @@ pub fn update(update: &Move, value: &mut [f32], gradient: &[f32], first: &mut [f
     }
 }
 
-/// The 2-norm of all gradients together: chunks of fixed size, added in order.
+/// The 2-norm of all gradients together: chunks of fixed size are added in order.
 pub fn norm(gradients: &[&Vec<f32>]) -> f64 {
     let squares = |gradient: &&Vec<f32>| -> f64 {
         let chunks: Vec<f64> =

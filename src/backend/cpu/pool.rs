@@ -1,4 +1,4 @@
-//! Pools: which pixels each window covers, OR and mean over them, and where a gradient goes back.
+//! Pools: which pixels each window covers, OR and mean over them, and where gradients go back.
 
 use super::layout::{pitch, words};
 use super::simd::lanes;
@@ -32,15 +32,15 @@ pub fn avg(pool: &Pool, span: Span, spikes: &[u32], pooled: &mut [f32]) {
     );
 }
 
-/// The pixels of every window, looked up once an operation.
+/// The pixels of every window, looked up once per operation.
 pub struct Windows {
     /// `[window][place]`: a pixel, or [`PADDING`].
     pixels: Vec<u32>,
-    /// Places of a window.
+    /// Places per window.
     places: usize,
 }
 
-/// A place of a window that lies outside the image.
+/// A place of a window outside the image.
 const PADDING: u32 = u32::MAX;
 
 impl Windows {
@@ -88,8 +88,8 @@ impl Windows {
         }
     }
 
-    /// For a max-pool, the channels whose gradient goes to each place of each window, `[window][place][words]`: to
-    /// the first spike in row-major order, else to the first pixel, as PyTorch's argmax does.
+    /// For a max-pool, the channels whose gradient goes to each place of each window, `[window][place][words]`: the first
+    /// spike in row-major order, else the first pixel, as in PyTorch's argmax.
     fn routes(&self, spikes: &[u32], words: usize, routes: &mut [u32]) {
         for (window, routes) in self.pixels.chunks_exact(self.places).zip(routes.chunks_exact_mut(self.places * words))
         {
@@ -109,7 +109,7 @@ impl Windows {
     }
 }
 
-/// The gradient that reaches each neuron of a sample through the pool behind it.
+/// The gradient that reaches each neuron of a sample through the pool that follows it.
 pub struct Upstream<'a> {
     /// Of the pooled spikes, `[T][H'][W'][pitch]`.
     pub gradient: &'a [f32],
@@ -124,7 +124,7 @@ pub struct Upstream<'a> {
 }
 
 impl Upstream<'_> {
-    /// Finds the way back through a max-pool of these spikes.
+    /// Finds where gradients go back through a max-pool of these spikes.
     pub fn prepare(&mut self, steps: usize, spikes: &[u32]) {
         let Some((_, windows)) = self.pool.filter(|(pool, _)| pool.kind == PoolKind::Max) else { return };
         let words = words(self.channels);

@@ -1,7 +1,7 @@
 //! The one dense kernel: rows gathered from a tensor times a matrix.
 //!
-//! Every dense convolution, its input gradient and its weight gradient are this product with other offsets, so
-//! nothing is copied into patches. A block of 6 rows by 16 columns stays in registers (12 vectors of 8).
+//! Every dense convolution, input gradient and weight gradient is this product with other offsets, so nothing is copied into
+//! patches. A block of 6 rows by 16 columns stays in registers (12 vectors of 8).
 
 use pulp::{Arch, Simd, WithSimd};
 
@@ -10,13 +10,13 @@ pub const PANEL: usize = 16;
 /// Rows of a register block.
 const BLOCK: usize = 6;
 
-/// What the result starts from.
+/// The initial value of the result.
 #[derive(Clone, Copy)]
 pub enum Start<'a> {
     Zero,
-    /// One value a column.
+    /// One value per column.
     Bias(&'a [f32]),
-    /// What `out` holds.
+    /// The current content of `out`.
     Out,
 }
 
@@ -39,7 +39,7 @@ pub struct Product<'a> {
 }
 
 impl Product<'_> {
-    /// Computes it on the calling thread.
+    /// Computes the product on the calling thread.
     pub fn run(self) {
         debug_assert_eq!(self.out.len(), self.rows.len() * self.pitch);
         debug_assert_eq!(self.pitch % PANEL, 0);

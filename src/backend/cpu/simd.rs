@@ -1,7 +1,7 @@
-//! How work is spread over lanes.
+//! Spreads work over SIMD lanes.
 
-/// Runs `$body` with the constant `$L` being 32 or 16, over all of `0..$pitch` in steps of it, `$first` the first
-/// channel. 32 at a time is what compilers vectorise best: a loop of 16 they unroll first.
+/// Runs `$body` over all of `0..$pitch` with the constant `$L` being 32 or 16 and `$first` the first channel. Compilers
+/// vectorise steps of 32 best; loops of 16 they unroll first.
 macro_rules! each_lanes {
     ($pitch:expr, |$L:ident, $first:ident| $body:block) => {
         let mut $first = 0;
@@ -18,7 +18,7 @@ macro_rules! each_lanes {
 }
 pub(super) use each_lanes;
 
-/// Runs `f` compiled for the widest SIMD of this machine; `f` must be `#[inline(always)]`.
+/// Runs `f` compiled for this machine's widest SIMD; `f` must be `#[inline(always)]`.
 #[inline(always)]
 pub fn simd<R>(f: impl FnOnce() -> R) -> R {
     pulp::Arch::new().dispatch(f)

@@ -54,7 +54,7 @@ pub fn padded_len(conv: &Conv) -> usize {
     (conv.input.h + 2 * conv.padding.h) * padded_width(conv) * input_pitch(conv)
 }
 
-/// Copies an image into the middle of zeros.
+/// Copies an image and surrounds it with zeros.
 pub fn pad_input(conv: &Conv, image: &[f32], padded: &mut Vec<f32>) {
     let pitch = input_pitch(conv);
     let width = padded_width(conv) * pitch;

@@ -15,7 +15,7 @@ use crate::surrogate::{Formula, Slope, match_slope};
 use anyhow::Result;
 use rayon::prelude::*;
 
-/// One sample of what the forward pass left.
+/// What the forward pass left of one sample.
 #[derive(Clone, Copy)]
 enum ImageSaved<'a> {
     /// `[T][H][W][words]` each.
@@ -32,9 +32,9 @@ struct SpikeBackward<'a> {
     pub slope: Slope,
     pub table: WindowTable,
     pub pool: Option<&'a Pool>,
-    /// Those of the pool.
+    /// The pool's windows.
     pub windows: Option<Windows>,
-    /// 1 where the gradient is summed over the steps, else `steps`.
+    /// 1 if the gradient is summed over the steps, else `steps`.
     pub current_steps: usize,
 }
 
@@ -67,7 +67,7 @@ impl LaneSlope for &WindowTable {
 }
 
 impl WindowTable {
-    /// AdaLi's slopes, from masks of all ones or none: without a branch the loop becomes SIMD.
+    /// AdaLi's slopes from masks of all ones or all zeros: without a branch the loop is vectorised.
     #[inline(always)]
     fn of_bits<const L: usize>(&self, channel: usize, inside: &[u32; L], fired: &[u32; L]) -> [f32; L] {
         let (low, high) = (lanes::<L>(&self.slope_left, channel), lanes::<L>(&self.slope_right, channel));
@@ -221,8 +221,8 @@ impl SpikeBackward<'_> {
     }
 }
 
-/// The neurons' backward pass over all samples; sums of each sample's gradient and, with a norm, of its product with the
-/// normalised currents.
+/// The neurons' backward pass over all samples, with the sums of each sample's gradient and, with a norm, of its product
+/// with the normalised currents.
 pub fn neurons_backward(
     volume: Volume,
     span: Span,

@@ -1,4 +1,4 @@
-//! What changes from step to step, in memory, and what watches over it.
+//! What changes from step to step in memory, and what monitors it.
 
 use super::counters::Counters;
 use super::layout::pitch;
@@ -23,7 +23,7 @@ pub struct Set {
     pub normalisation: Normalisation,
 }
 
-/// A step's numbers; see [`Step`].
+/// The numbers of a step; see [`Step`].
 #[derive(Clone, Debug, Default)]
 pub struct Batch {
     pub samples: Vec<u32>,
@@ -36,7 +36,7 @@ pub struct Batch {
     count: u64,
 }
 
-/// Histograms of a layer, one or one a channel.
+/// Histograms of a layer: one, or one per channel.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Counts {
     pub fresh: Vec<Histogram>,

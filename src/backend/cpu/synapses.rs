@@ -1,4 +1,4 @@
-//! A layer's synapses: the code for linear layers, whose images are one pixel, or that for convolutions.
+//! A layer's synapses: calls the code for linear layers, whose images are one pixel, or that for convolutions.
 
 use super::layout::pitch;
 use super::operands::{CpuInput, Gradient, Weight};

@@ -1,9 +1,9 @@
-//! What a thread keeps.
+//! Per-thread buffers.
 
 use super::source::Source;
 use std::cell::RefCell;
 
-/// Buffers a thread keeps between tasks.
+/// Buffers that a thread keeps between tasks.
 #[derive(Default)]
 pub struct Scratch {
     pub values: Vec<f32>,

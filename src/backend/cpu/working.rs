@@ -1,4 +1,4 @@
-//! What the operations need for themselves: buffers that threads keep, and those of single operations.
+//! Memory that the operations need for themselves: buffers kept by threads, and those of single operations.
 
 use super::conv::{Spread, partials_len};
 use super::layout::{input_pitch, pitch, words};
@@ -7,7 +7,7 @@ use super::source::padded_len;
 use crate::backend::LayerExtents;
 use crate::backend::shape::{InputKind, PoolKind, Span};
 
-/// Lists of spikes grow with the spikes: of this share of neurons, in a vector that has doubled.
+/// Lists of spikes grow with the spikes; planned for this share of neurons, in a vector that has doubled.
 const SPIKING: f64 = 0.25;
 
 /// The largest buffers of a thread's [`Scratch`](super::threads::Scratch), in values of four bytes.
@@ -56,7 +56,7 @@ fn spikes(neurons: usize) -> usize {
     (2.0 * SPIKING * neurons as f64) as usize
 }
 
-/// Values that a single operation of a layer needs at most.
+/// The most values that a single operation of a layer needs.
 fn of_operations(span: Span, layer: &LayerExtents) -> usize {
     let LayerExtents { conv, pool, batch_norm, of_currents, spiking } = layer;
     let pitch = pitch(conv.output.c);

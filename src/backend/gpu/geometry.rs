@@ -1,17 +1,17 @@
-//! Convolutions as their kernels see them: where the output positions lie in the source.
+//! Convolutions as their kernels see them: where output positions lie in the source.
 //!
-//! A linear layer is a 1x1 convolution over 1x1 images with all its inputs as channels; the input gradient of a strided
-//! convolution is one convolution for each parity class of the input's pixels.
+//! A linear layer is a 1x1 convolution over 1x1 images with all its inputs as channels. The input gradient of a strided
+//! convolution is one convolution per parity class of the input's pixels.
 
 use super::params::ConvShape;
 use crate::backend::shape::{Conv, Span};
 
-/// Words of 32 channels.
+/// Number of 32-channel words.
 fn words(channels: usize) -> usize {
     channels.div_ceil(32)
 }
 
-/// Words of a convolution's input pixel; of the whole input where the layer is linear.
+/// Words per pixel of a convolution's input; of the whole input if the layer is linear.
 pub fn input_words(conv: &Conv) -> usize {
     words(conv.input.c) * if conv.is_linear() { conv.input.pixels() } else { 1 }
 }
@@ -53,8 +53,8 @@ pub struct GradientClass {
     pub first_tap: [u32; 2],
 }
 
-/// The taps that reach input pixel `class + stride i` from the output, along one axis: the first, how many, how many
-/// pixels there are, and the output position of pixel 0 at the last tap.
+/// The taps that reach input pixel `class + stride i` from the output, along one axis: the first tap, their number, the
+/// number of pixels, and the output position of pixel 0 at the last tap.
 fn gradient_axis(
     class: usize,
     input: usize,
@@ -69,8 +69,8 @@ fn gradient_axis(
     (first, taps, pixels, origin)
 }
 
-/// A convolution's input gradient from its output's, class by class; those that no tap reaches are there too, because
-/// their gradient, zero, must be written.
+/// A convolution's input gradient from its output gradient, class by class. Classes that no tap reaches are included,
+/// because their gradient, zero, must be written.
 pub fn input_gradient(conv: &Conv, span: Span) -> Vec<GradientClass> {
     if conv.is_linear() {
         let shape = ConvShape {

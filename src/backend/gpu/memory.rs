@@ -1,4 +1,4 @@
-//! A device's memory: what is kept, what operations borrow while they run, and what there would be on a rehearsal.
+//! A device's memory: what is kept, what operations borrow while they run, and what a rehearsal would need.
 
 use super::driver::{self, Driver};
 use super::params::Params;
@@ -8,10 +8,10 @@ use super::{Buffer, Launch};
 use anyhow::Result;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-/// Memory is handed out in multiples of this, as CUDA aligns it.
+/// Memory is handed out in multiples of this, CUDA's alignment.
 const ALIGNMENT: usize = 256;
 
-/// Runs a network's operations as kernels, one after the other. A clone is the same device.
+/// Runs a network's operations as kernels, one after the other. Clones share the device.
 pub struct Gpu<D: Driver> {
     device: Arc<Device<D>>,
     pub(super) precision: Precision,
@@ -26,24 +26,24 @@ impl<D: Driver> Clone for Gpu<D> {
     }
 }
 
-/// What all clones share.
+/// State shared by all clones.
 struct Device<D: Driver> {
     /// `None` on a rehearsal.
     driver: Option<D>,
-    /// Whether operations to be repeated are recorded.
+    /// Whether repeated operations are recorded.
     graphs: bool,
     working: Mutex<Working<D::Buffer>>,
     rehearsed: Mutex<Rehearsed>,
 }
 
-/// Memory that operations borrow: each takes its pieces one behind the other and has given them back when it ends.
+/// Memory that operations borrow: each takes pieces one after the other and has returned them when it ends.
 struct Working<B> {
-    /// The last is in use; those before live on, because recorded operations may know them.
+    /// The last is in use; the earlier ones live on because recorded operations may refer to them.
     buffers: Vec<B>,
-    /// Bytes handed out, and pieces that are out.
+    /// Bytes handed out, and pieces in use.
     used: usize,
     pieces: usize,
-    /// The most bytes ever handed out at a time.
+    /// The most bytes ever handed out at once.
     most: usize,
 }
 
@@ -52,7 +52,7 @@ struct Working<B> {
 pub struct Rehearsed {
     /// Bytes of memory kept.
     pub kept: usize,
-    /// Kernels and extents of every launch.
+    /// Kernel and extents of every launch.
     pub launches: Vec<(String, Launch)>,
 }
 
@@ -96,7 +96,7 @@ impl<D: Driver> Buffer for Memory<D> {
 }
 
 impl<D: Driver> Memory<D> {
-    /// The driver's own buffer. Pieces of the working memory are neither written nor read by the host.
+    /// The driver's own buffer. The host neither writes nor reads pieces of the working memory.
     pub(super) fn buffer(&self) -> Option<&D::Buffer> {
         match &self.held {
             Held::Own(buffer) => Some(buffer),
@@ -121,47 +121,47 @@ impl<D: Driver> Device<D> {
 }
 
 impl<D: Driver> Gpu<D> {
-    /// A backend on a device. With `graphs`, operations to be repeated are recorded once and replayed as one.
+    /// A backend on a device. With `graphs`, repeated operations are recorded once and replayed as one.
     pub fn new(driver: D, card: Card, precision: Precision, name: String, graphs: bool) -> Self {
         Self { device: Device::new(Some(driver), graphs), precision, card, name }
     }
 
-    /// A card that is not there: its [rehearsal](Self::rehearse).
+    /// A backend without a card, for its [rehearsal](Self::rehearse).
     pub fn on_paper(card: Card, precision: Precision, name: String) -> Self {
         Self { device: Device::new(None, false), precision, card, name }
     }
 
-    /// The same device without memory or work.
+    /// The same device for a rehearsal, without memory or work.
     pub fn rehearse(&self) -> Self {
         Self { device: Device::new(None, false), ..self.clone() }
     }
 
-    /// What a rehearsal was asked for so far.
+    /// What a rehearsal has been asked for so far.
     pub fn rehearsed(&self) -> Rehearsed {
         self.device.rehearsed().clone()
     }
 
-    /// Bytes that a rehearsal was asked to keep so far.
+    /// Bytes that a rehearsal has been asked to keep so far.
     pub(super) fn rehearsed_bytes(&self) -> usize {
         self.device.rehearsed().kept
     }
 
-    /// The most bytes that operations have borrowed at a time.
+    /// The most bytes that operations have borrowed at once.
     pub(super) fn most_borrowed(&self) -> usize {
         self.device.working().most
     }
 
-    /// The driver, but on a rehearsal.
+    /// The driver; `None` on a rehearsal.
     pub(super) fn driver(&self) -> Option<&D> {
         self.device.driver.as_ref()
     }
 
-    /// Whether operations to be repeated are recorded.
+    /// Whether repeated operations are recorded.
     pub(super) fn records(&self) -> bool {
         self.device.graphs && self.driver().is_some_and(|driver| !driver.synchronous())
     }
 
-    /// Memory to keep, whose content is undefined.
+    /// Memory to keep, with undefined content.
     pub(super) fn allocate(&self, bytes: usize) -> Result<Memory<D>> {
         let Some(driver) = self.driver() else {
             let mut rehearsed = self.device.rehearsed();
@@ -173,8 +173,8 @@ impl<D: Driver> Gpu<D> {
         Ok(Memory { address: buffer.address(), len: bytes, held: Held::Own(buffer) })
     }
 
-    /// Sets working memory aside, if there is less. From then on steps allocate nothing, which a recording would refuse; so it
-    /// does not matter when the driver's pool gives memory back.
+    /// Reserves working memory if there is less. From then on steps allocate nothing, which a recording would refuse, and it
+    /// does not matter when the driver's pool returns memory.
     pub(super) fn set_aside(&self, bytes: usize) -> Result<()> {
         let Some(driver) = self.driver() else { return Ok(()) };
         let mut working = self.device.working();
@@ -184,7 +184,7 @@ impl<D: Driver> Gpu<D> {
         Ok(())
     }
 
-    /// Memory for the time of one operation, whose content is undefined: of what was set aside, if that suffices.
+    /// Memory for the duration of one operation, with undefined content; taken from what was set aside if that suffices.
     pub(super) fn borrow(&self, bytes: usize) -> Result<Memory<D>> {
         let mut working = self.device.working();
         let (from, to) = (working.used, working.used + bytes.next_multiple_of(ALIGNMENT));
@@ -238,7 +238,7 @@ impl<D: Driver> Gpu<D> {
         Ok(values)
     }
 
-    /// Runs a kernel whose name ends in the type that values are stored in.
+    /// Runs a kernel whose name ends in the storage type of the values.
     pub(super) fn run_stored<P: Params>(&self, kernel: &str, launch: Launch, params: &P) -> Result<()> {
         self.run(&format!("{kernel}_{}", self.precision.name()), launch, params)
     }

@@ -1,4 +1,4 @@
-//! The GPU backend: hand-written CUDA kernels behind a driver seam.
+//! The GPU backend: hand-written CUDA kernels behind a driver interface.
 //!
 //! A [`Driver`] allocates, copies and launches. [`cuda`] is NVIDIA's, through cudarc; a rehearsal counts memory and
 //! launches without one. Kernels and layouts are described in `kernels/README.md`.

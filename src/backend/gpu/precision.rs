@@ -1,8 +1,8 @@
-//! Types of stored values.
+//! Storage types.
 
 use half::{bf16, f16};
 
-/// What activations, currents and gradients are stored in; arithmetic is f32 everywhere.
+/// Storage type of activations, currents and gradients; arithmetic is f32 everywhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Precision {
     F32,
@@ -11,7 +11,7 @@ pub enum Precision {
 }
 
 impl Precision {
-    /// The end of a kernel's name.
+    /// Its suffix in kernel names.
     pub fn name(self) -> &'static str {
         match self {
             Self::F32 => "f32",
@@ -20,12 +20,12 @@ impl Precision {
         }
     }
 
-    /// Bytes of a value.
+    /// Bytes per value.
     pub fn bytes(self) -> usize {
         if self == Self::F32 { 4 } else { 2 }
     }
 
-    /// Values as they are stored, little-endian.
+    /// Encodes values for storage, little-endian.
     pub fn encode(self, values: &[f32]) -> Vec<u8> {
         match self {
             Self::F32 => values.iter().flat_map(|x| x.to_le_bytes()).collect(),
@@ -34,7 +34,7 @@ impl Precision {
         }
     }
 
-    /// Stored values.
+    /// Decodes stored values.
     pub fn decode(self, bytes: &[u8]) -> Vec<f32> {
         let pairs = bytes.as_chunks::<2>().0.iter();
         match self {

@@ -1,4 +1,4 @@
-//! The backend's memory on a device.
+//! The backend's device memory.
 
 use super::Driver;
 use super::memory::{Gpu, Memory};
@@ -12,9 +12,9 @@ use crate::data::{SampleShape, Values};
 use crate::surrogate::Bounds;
 use anyhow::Result;
 
-/// Device memory that is left to the driver: its pool maps memory in pieces of some megabytes, and graphs take some.
+/// Device memory left to the driver: its pool maps memory in pieces of several megabytes, and graphs take some.
 pub const RESERVE: usize = 64 << 20;
-/// What an f16 gradient is first multiplied by, as in PyTorch's GradScaler.
+/// The initial factor of f16 gradients, as in PyTorch's GradScaler.
 const FIRST_LOSS_SCALE: f32 = 65536.0;
 
 impl<D: Driver> Storage for Gpu<D> {

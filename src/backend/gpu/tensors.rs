@@ -1,4 +1,4 @@
-//! Tensors on a device, and their orders; see `kernels/README.md`.
+//! Tensors on a device and their layouts; see `kernels/README.md`.
 
 use super::memory::{Gpu, Memory};
 use super::params::{self, Places};
@@ -17,14 +17,14 @@ pub struct Floats<D: Driver> {
     pub(super) stored: Precision,
 }
 
-/// A weight in the tensor cores' orders.
+/// A weight in the tensor cores' layouts.
 pub struct Packed<D: Driver> {
     pub(super) forward: Option<Memory<D>>,
     pub(super) gradient: Vec<(GradientClass, Memory<D>)>,
 }
 
-/// AdaLi's bounds of a layer in units of the threshold, `[count]`, and behind them the windows that follow from them as
-/// the kernels read them: one, or one a channel.
+/// A layer's AdaLi bounds in units of the threshold, `[count]`, followed by the windows derived from them in the form that
+/// the kernels read: one, or one per channel.
 pub struct Windows<D: Driver> {
     pub(super) memory: Memory<D>,
     pub(super) count: usize,
@@ -36,7 +36,7 @@ impl<D: Driver> Windows<D> {
         self.memory.address() + (self.count * size_of::<[f32; 4]>()) as u64
     }
 
-    /// Both parts from bounds.
+    /// Both parts, computed from the bounds.
     fn values(bounds: &[Bounds], threshold: f32) -> Vec<[f32; 4]> {
         let each = |b: &Bounds| [b.left, b.right, b.alpha, b.beta];
         let mut windows: Vec<_> = bounds.iter().map(|b| params::window(b.window(threshold))).collect();
@@ -48,7 +48,7 @@ impl<D: Driver> Windows<D> {
     }
 }
 
-/// Bytes of a block's own counts of one histogram.
+/// Bytes of a block's private counts for one histogram.
 pub const COUNTS: u32 = 4 * (BINS as u32 + 3);
 
 /// Histograms of a layer, `[count][COUNTERS]` each.
@@ -56,17 +56,17 @@ pub struct Counts<D: Driver> {
     pub(super) fresh: Memory<D>,
     pub(super) recent: Memory<D>,
     pub(super) epoch: Memory<D>,
-    /// `[count]`; a bit a flag.
+    /// `[count]`; one bit per flag.
     pub(super) flags: Memory<D>,
     pub(super) count: usize,
 }
 
-/// Channels with padding.
+/// Channels, padding included.
 pub(super) fn padded(channels: usize) -> usize {
     channels.next_multiple_of(32)
 }
 
-/// Words of 32 channels.
+/// Number of 32-channel words.
 pub(super) fn words(channels: usize) -> usize {
     channels.div_ceil(32)
 }
@@ -111,7 +111,7 @@ impl<D: Driver> Gpu<D> {
         Ok(Floats { memory: self.zeros(len * stored.bytes())?, stored })
     }
 
-    /// Floats for the time of one operation.
+    /// Floats for the duration of one operation.
     pub(super) fn borrow_floats(&self, len: usize, stored: Precision) -> Result<Floats<D>> {
         Ok(Floats { memory: self.borrow(len * stored.bytes())?, stored })
     }
@@ -135,7 +135,7 @@ impl<D: Driver> Gpu<D> {
         Ok(values[..windows.count].iter().map(bounds).collect())
     }
 
-    /// Address of AdaLi's windows, and whether there is one a channel.
+    /// Address of AdaLi's windows, and whether there is one per channel.
     pub(super) fn windows_for(neurons: &Neurons<Self>) -> (u64, u32) {
         (neurons.bounds.address(), (neurons.bounds.count > 1).into())
     }

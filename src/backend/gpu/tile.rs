@@ -1,4 +1,4 @@
-//! How the convolutions' blocks tile a layer: extents, launches and shared memory, computed here alone.
+//! How convolution blocks tile a layer: all extents, launches and shared memory are computed here.
 //!
 //! See `kernels/conv.cuh`; [`geometry`](super::geometry) says what is tiled.
 
@@ -7,20 +7,20 @@ pub use super::geometry::{GradientClass, forward, input_gradient, input_words};
 use super::params::{ConvShape, Tile};
 use anyhow::{Result, bail};
 
-/// Output channels of a block.
+/// Output channels per block.
 pub const TILE_CHANNELS: usize = 64;
-/// Threads of a whole block.
+/// Threads of a full block.
 const THREADS: usize = 256;
-/// Bytes of one step's weights, and how many steps' are in shared memory.
+/// Bytes of one step's weights, and how many steps' weights are in shared memory.
 const STEP: usize = 4096;
 const STAGES: usize = 3;
-/// Blocks of a grid in y and z.
+/// The most blocks of a grid in y and z.
 const MOST_BLOCKS: usize = 65535;
 
-/// Bytes of a block's shared memory that the kernels declare themselves, at most; those of neurons backward, none.
+/// The most bytes of shared memory that the kernels declare per block; those of neurons backward declare none.
 pub const STATIC_SHARED: usize = 4096;
 
-/// What a plan must know of a card.
+/// What a plan needs to know about a card.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Card {
     pub multiprocessors: usize,
@@ -37,7 +37,7 @@ pub enum Unroll {
 }
 
 impl Unroll {
-    /// For neurons, which need all steps in one thread; more than four come in chunks.
+    /// For neurons, which need all steps in one thread; more than four are split into chunks.
     pub fn for_neurons(steps: usize) -> Self {
         match steps {
             1 => Self::T1,
@@ -46,7 +46,7 @@ impl Unroll {
         }
     }
 
-    /// For currents and gradients, where steps are but more images.
+    /// For currents and gradients, where steps are just more images.
     pub fn for_currents(steps: usize) -> Self {
         if steps.is_multiple_of(4) { Self::T4 } else { Self::T1 }
     }
@@ -60,7 +60,7 @@ impl Unroll {
         }
     }
 
-    /// Steps of a tile.
+    /// Steps per tile.
     pub fn steps(self) -> usize {
         match self {
             Self::T1 => 1,
@@ -69,13 +69,13 @@ impl Unroll {
         }
     }
 
-    /// Positions of a warp.
+    /// Positions per warp.
     fn positions(self) -> usize {
         16 * 4 / self.steps()
     }
 }
 
-/// What a convolution reads, as its kernels stage it.
+/// A convolution's input as its kernels stage it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
     Spikes,
@@ -83,7 +83,7 @@ pub enum Source {
     Dense,
 }
 
-/// Bytes of a packed weight for a convolution of this shape; none where no tap reaches, and nothing is to be packed.
+/// Bytes of a packed weight for a convolution of this shape; 0 if no tap reaches, since there is nothing to pack.
 pub fn packed_bytes(shape: &ConvShape) -> usize {
     let steps = (shape.taps_h * shape.taps_w * shape.source_words) as usize;
     (shape.out_words as usize).div_ceil(2) * steps * STEP
@@ -92,17 +92,17 @@ pub fn packed_bytes(shape: &ConvShape) -> usize {
 /// What follows a convolution in its kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Epilogue {
-    /// Currents or gradients are stored; chunks of steps are blocks.
+    /// Stores currents or gradients; each chunk of steps is a block of its own.
     Store,
-    /// Neurons forward: a block walks through the chunks. `pooled`: 2x2 pools beside.
+    /// Neurons forward: a block walks through the chunks. `pooled`: also applies 2x2 pools.
     Neurons { pooled: bool },
-    /// Neurons backward: a block walks through the chunks. `pool`: a 2x2 pool between. `sum_steps`: of a current that is
-    /// the same at every step.
+    /// Neurons backward: a block walks through the chunks. `pool`: with a 2x2 pool in between. `sum_steps`: for a current
+    /// that is the same at every step.
     NeuronsBack { pool: bool, sum_steps: bool },
 }
 
 impl Epilogue {
-    /// Bytes of shared memory that it takes in place of the convolution's.
+    /// Bytes of shared memory used in place of the convolution's.
     fn scratch(self, unroll: Unroll) -> usize {
         match self {
             Self::Store => 0,
@@ -111,7 +111,7 @@ impl Epilogue {
         }
     }
 
-    /// Bytes of shared memory that it takes beside, where there are several chunks: what one hands on to the next.
+    /// Additional bytes of shared memory if there are several chunks: what one passes on to the next.
     fn carry(self, chunks: usize) -> usize {
         if matches!(self, Self::NeuronsBack { .. }) && chunks > 1 { 4 * THREADS * 16 * TILE_CHANNELS / 32 } else { 0 }
     }
@@ -122,15 +122,15 @@ impl Epilogue {
 pub struct Plan {
     pub tile: Tile,
     pub launch: Launch,
-    /// Where in shared memory lies what chunks of steps hand on.
+    /// Offset in shared memory of what chunks of steps pass on.
     pub carry: u32,
 }
 
 /// Plans a convolution for a card.
 ///
 /// # Errors
-/// Where not even a warp's positions fit its shared memory, where the launch would be too large, and where neurons
-/// backward behind a pool or with sums have more steps than one chunk: run those apart from the convolution.
+/// If not even a warp's positions fit in shared memory, if the launch would be too large, or if neurons backward with a pool
+/// or with sums have more steps than one chunk: run those separately from the convolution.
 pub fn plan(shape: &ConvShape, unroll: Unroll, source: Source, epilogue: Epilogue, card: Card) -> Result<Plan> {
     let steps = shape.steps as usize;
     let (chunks, scratch) = (steps.div_ceil(unroll.steps()), epilogue.scratch(unroll));
@@ -193,26 +193,26 @@ pub struct WeightGradPlan {
     pub words_staged: u32,
 }
 
-/// Plans a weight gradient over `shape` (its steps counted as images) for a card. How many partial sums there are, and
-/// so the last bits of the gradient, depend on the card.
+/// Plans a weight gradient over `shape` (its steps counted as images) for a card. The number of partial sums, and so the
+/// last bits of the gradient, depend on the card.
 ///
 /// # Errors
-/// Where not even a few positions fit its shared memory, and where the launch would be too large.
+/// If not even a few positions fit in shared memory, or if the launch would be too large.
 pub fn plan_weight_grad(shape: &ConvShape, source: Source, card: Card) -> Result<WeightGradPlan> {
     const REDUCED: usize = 128;
-    /// Columns of a warp.
+    /// Columns per warp.
     const COLUMNS: usize = 2;
     const MOST_WARPS: usize = THREADS / 32;
     let room = card.shared.saturating_sub(STATIC_SHARED);
     let (taps, words) = ((shape.taps_h * shape.taps_w) as usize, shape.source_words as usize);
     let all = taps * words;
-    // Columns run tap by tap: so many words may a block's lie in.
+    // Columns run tap by tap: a block's columns may lie in this many words.
     let staged = |columns: usize| {
         let blocks = 0..all.div_ceil(columns).min(taps);
         let words = |block: usize| ((block + 1) * columns).min(all).div_ceil(taps) - block * columns / taps;
         blocks.map(words).max().unwrap_or(1)
     };
-    // As many columns a block as are shared out evenly; then as many positions as can be staged.
+    // As many columns per block as divide evenly; then as many positions as can be staged.
     let even = |warps: usize| all.div_ceil(COLUMNS * all.div_ceil(COLUMNS * warps));
     for positions in [REDUCED, REDUCED / 2, REDUCED / 4, REDUCED / 8] {
         for warps in (1..=MOST_WARPS).rev().map(even) {
@@ -231,7 +231,7 @@ pub fn plan_weight_grad(shape: &ConvShape, source: Source, card: Card) -> Result
             if across > MOST_BLOCKS || deep > MOST_BLOCKS {
                 bail!("{} channels of {taps} taps are more than a launch can take", 32 * words);
             }
-            // One full wave of blocks, as many as fit a multiprocessor by registers (a warp takes 8 K) and memory.
+            // One full wave of blocks, as many as fit on a multiprocessor by registers (a warp takes 8 K) and memory.
             let resident = (8 / warps).min(card.shared / (bytes + STATIC_SHARED)).max(1);
             let splits = (resident * card.multiprocessors / (across * deep)).clamp(1, tiles);
             let launch = Launch {
@@ -245,7 +245,7 @@ pub fn plan_weight_grad(shape: &ConvShape, source: Source, card: Card) -> Result
     bail!("a {}x{} weight gradient does not fit {} bytes of shared memory", shape.taps_h, shape.taps_w, card.shared);
 }
 
-/// The best tile of a convolution, and its shared memory.
+/// A convolution's best tile and its shared memory.
 fn best_tile(
     shape: &ConvShape,
     unroll: Unroll,
@@ -264,7 +264,7 @@ fn best_tile(
     })
 }
 
-/// The tile of at most `positions` positions with the fewest blocks, then the smallest patch, whose shared memory, told
+/// The tile of at most `positions` positions with the fewest blocks, then the smallest patch, whose shared memory, computed
 /// from the patch, is within `shared`.
 fn best_tile_of(
     shape: &ConvShape,
@@ -280,10 +280,10 @@ fn best_tile_of(
         for h in (even..=rows.min(positions as u32 / w)).step_by(even as usize) {
             let images = (positions as u32 / (w * h)).min(shape.images);
             let (across_h, across_w) = (shape.rows.div_ceil(h), shape.columns.div_ceil(w));
-            // Fewer images where the last block would be emptier for it.
+            // Fewer images if the last block would otherwise be emptier.
             let images = shape.images.div_ceil(shape.images.div_ceil(images));
             let blocks = u64::from(shape.images.div_ceil(images)) * u64::from(across_h) * u64::from(across_w);
-            // At least one, that a position's first tap has a place; of no taps nothing is staged.
+            // At least one, so that a position's first tap has a place; without taps nothing is staged.
             let patch = |extent: u32, stride: u32, taps: u32| (extent - 1) * stride + taps.max(1);
             let (patch_h, patch_w) = (patch(h, shape.stride_h, shape.taps_h), patch(w, shape.stride_w, shape.taps_w));
             let patch = (images * patch_h * patch_w) as usize;

@@ -1,4 +1,4 @@
-//! Convolutions and what is made of their weights.
+//! Convolutions and operations on their weights.
 
 use super::{DECIDED, Look, PLACES, STEPS, SUMS, TRIED};
 use crate::backend::Backend;
@@ -8,7 +8,7 @@ use crate::bench::tensors::{Activity, BIAS, Synapses, usual_neuron};
 use crate::surrogate::SurrogateKind;
 use anyhow::{Result, ensure};
 
-/// Places of a weight's gradient, each a sum over everything.
+/// Places of a weight's gradient, each a sum over all positions, samples and steps.
 const WEIGHTS: usize = 4;
 
 impl<B: Backend> Look<'_, B> {

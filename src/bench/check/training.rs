@@ -1,4 +1,4 @@
-//! What stands around the layers of a network.
+//! Operations around the layers of a network.
 
 use super::{Look, PLACES, STEPS, SUMS};
 use crate::backend::shape::Volume;
@@ -12,10 +12,10 @@ use crate::data::sampling::placement;
 use crate::histogram::Histogram;
 use anyhow::{Result, ensure};
 
-/// Half of the smallest f16, by which what is stored so may be off.
+/// Half of the smallest f16: the largest error of small values stored in that format.
 const SMALLEST: f64 = 1.0 / (1 << 25) as f64;
 
-/// Whether a dropout of these steps keeps a place; the same at every step.
+/// Whether the dropout of these steps keeps a place; the same at every step.
 fn kept(volume: Volume, place: Place) -> bool {
     let index = ((place.n * volume.h + place.y) * volume.w + place.x) * volume.c + place.c;
     keeps(dropout_mask(STEP.dropout, 0), index as u64, DROPPED)
@@ -66,7 +66,7 @@ impl<B: Backend> Look<'_, B> {
         Ok(super::TRIED)
     }
 
-    /// That a value is the one expected, but for its storing and the last digits of f32.
+    /// Checks that a value is as expected, except for storage rounding and the last digits of f32.
     fn stored_as(&self, what: &str, t: usize, place: Place, expected: f64, found: f32) -> Result<()> {
         let off = (f64::from(found) - expected).abs();
         ensure!(
@@ -177,7 +177,7 @@ impl<B: Backend> Look<'_, B> {
         Ok(PLACES)
     }
 
-    /// The currents, taken for membranes, are counted as one by one; those on the border of a bin may lie in either.
+    /// The currents, taken as membranes, are counted one by one; those on the border of a bin may be in either bin.
     fn histogram(&self, neurons: &Activity<B>) -> Result<usize> {
         let values = self.backend.read_activations(&neurons.currents, self.span, neurons.volume)?;
         let threshold = usual_neuron().threshold;
@@ -195,7 +195,7 @@ impl<B: Backend> Look<'_, B> {
         Ok(values.len())
     }
 
-    /// Every membrane potential of the layer is counted, those that spike above the threshold.
+    /// Every membrane potential of the layer is counted, and those that spike are counted above the threshold.
     fn counts(&self, neurons: &Activity<B>) -> Result<usize> {
         let counted = self.backend.read_counts(&neurons.counts)?;
         let spikes = self.backend.read_spikes(&neurons.spikes, self.span, neurons.volume)?;

@@ -13,12 +13,12 @@ use crate::neuron::Neuron;
 use crate::surrogate::{Surrogate, SurrogateKind};
 use anyhow::Result;
 
-/// Cross-entropy and mean squared error, of averaged logits.
+/// Cross-entropy and mean squared error of averaged logits.
 pub const LOSS: LossSpec = LossSpec { mse: 0.5, label_smoothing: 0.1, tet: false };
-/// Of the weights.
+/// Weight decay.
 pub const UPDATE_DECAY: f32 = 1e-4;
 
-/// How samples are placed: shifted by up to a pixel, where there is more than one, and flipped.
+/// Augmentation of the samples: shifted by up to a pixel, if there is more than one, and flipped.
 pub fn augmentation(image: Volume) -> Augmentation {
     Augmentation { crop_padding: (image.h.min(image.w) > 1).into(), flip: true, ..Augmentation::default() }
 }
@@ -29,7 +29,7 @@ pub fn tuning() -> Tuning {
 }
 
 impl Operation {
-    /// Leaves in the layer what it reads: for a backward pass, the spikes of those very neurons.
+    /// Writes the operation's inputs to the layer: for a backward pass, the spikes of the same neurons.
     pub fn prepare<B: Backend>(self, backend: &B, layer: &mut Layer<B>) -> Result<()> {
         let neuron = if let Self::SpikeBackward { neuron, .. } = self { neuron } else { usual_neuron() };
         layer.neurons.fire(backend, neuron, false)?;
@@ -42,7 +42,7 @@ impl Operation {
         }
     }
 
-    /// Runs it once; `false` where the device has no such operation.
+    /// Runs it once; `false` if the device does not have the operation.
     pub fn run<B: Backend>(self, backend: &B, layer: &mut Layer<B>) -> Result<bool> {
         let span = layer.shape.span;
         match self.part() {

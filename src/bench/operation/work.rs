@@ -1,4 +1,4 @@
-//! The least that an operation must do.
+//! The least work of an operation.
 
 use super::Operation;
 use crate::backend::shape::{PoolKind, Volume};
@@ -6,20 +6,20 @@ use crate::backend::{Backend, UpdateRule};
 use crate::bench::tensors::{Layer, SAMPLE_CHANNELS, votes};
 use crate::histogram::BINS;
 
-/// Bytes of a histogram: bins and what lies in none of them.
+/// Bytes of a histogram: its bins, and the counts outside of them.
 const COUNTERS: f64 = (8 * (BINS + 3)) as f64;
 
-/// What an operation has to do at least, whoever does it.
+/// The least work of an operation, whatever the implementation.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Work {
     /// Read and written, each tensor once.
     pub bytes: f64,
-    /// Floating-point operations of convolutions; the others' are not counted.
+    /// Floating-point operations of convolutions; other operations are not counted.
     pub flops: f64,
 }
 
 impl Operation {
-    /// What it must move and compute at least, as this backend stores tensors.
+    /// The least that it must move and compute with this backend's storage of tensors.
     pub fn work<B: Backend>(self, backend: &B, layer: &Layer<B>) -> Work {
         let shape = &layer.shape;
         let (span, conv, neurons) = (shape.span, shape.convolution(), shape.neurons());
@@ -42,7 +42,7 @@ impl Operation {
             Self::WeightNormBackward => 3.0 * weight,
             Self::NormLifForward { .. } => floats(neurons) + 2.0 * bits(neurons),
             Self::SpikeBackward { .. } if self.reads_bits() => 2.0 * floats(neurons) + 2.0 * bits(neurons),
-            // Spikes are read beside the currents.
+            // Spikes are read along with the currents.
             Self::SpikeBackward { .. } | Self::NormSpikeBackward { .. } => 3.0 * floats(neurons) + bits(neurons),
             Self::MaxPoolForward => bits(neurons) + bits(shape.pool(PoolKind::Max).output),
             Self::AvgPoolForward => bits(neurons) + floats(shape.pool(PoolKind::Avg).output),
@@ -61,7 +61,7 @@ impl Operation {
             Self::Update { rule: UpdateRule::Sgd { .. } } => 5.0 * weight,
             Self::Update { rule: UpdateRule::Adam { .. } } => 7.0 * weight,
             Self::MembraneHistogram => floats(neurons),
-            // Fresh counts go into two histograms, of which one moves the bounds; each is emptied.
+            // New counts go into two histograms, one of which moves the bounds; each is emptied.
             Self::CollectCounts => 6.0 * COUNTERS,
             Self::TuneBounds => 2.0 * COUNTERS,
         };

@@ -1,4 +1,4 @@
-//! What stands around the layers of a network: samples, votes and a loss, an optimiser, bounds.
+//! What surrounds the layers of a network: samples, votes and a loss, an optimiser, bounds.
 
 use super::{Activity, BOUNDS, Shifts, randomise, usual_neuron};
 use crate::backend::shape::{Conv, Span, Volume};
@@ -12,11 +12,11 @@ use anyhow::Result;
 pub const SAMPLE_CHANNELS: usize = 2;
 /// Full scale, mean and deviation: uniform bytes get mean 0 and deviation 1.
 pub const NORMALISATION: [f32; 3] = [255.0, 0.5, 0.29];
-/// What a step draws its placements and masks from, and moves weights by.
+/// The step from which placements and masks are drawn, with its learning rate.
 pub const STEP: Step<'static> =
     Step { samples: &[], labels: &[], seed: 7, epoch: 1, position: 1.0, dropout: 11, rate: 0.01, count: 1 };
 
-/// A data set of random samples, all of them in a batch.
+/// A data set of random samples, all of them in one batch.
 pub struct Samples<B: Backend> {
     pub set: B::Set,
     pub batch: B::Batch,
@@ -27,7 +27,7 @@ pub struct Samples<B: Backend> {
 }
 
 impl<B: Backend> Samples<B> {
-    /// Samples with two channels of these pixels at every step.
+    /// Samples with two channels of this many pixels at every step.
     pub fn new(backend: &B, span: Span, pixels: Volume, classes: usize, seed: u64) -> Result<Self> {
         let mut rng = CounterRng::new(seed, 0);
         let shape = SampleShape { frames: span.steps, height: pixels.h, width: pixels.w, channels: SAMPLE_CHANNELS };
@@ -44,9 +44,9 @@ impl<B: Backend> Samples<B> {
     }
 }
 
-/// A weight that an optimiser moves.
+/// A weight that an optimiser updates.
 pub struct Moved<B: Backend> {
-    /// Where it starts from, as of the layer's weight.
+    /// The convolution whose weight is updated.
     pub conv: Conv,
     pub start: B::Floats,
     pub value: B::Floats,
@@ -78,7 +78,7 @@ pub fn votes(outputs: usize) -> usize {
     if outputs.is_multiple_of(2) { 2 } else { 1 }
 }
 
-/// A readout of `K` outputs, `vote` of them a class, and what is before and behind it.
+/// A readout of `K` outputs, `vote` of them per class, with its surroundings.
 pub struct Training<B: Backend> {
     pub classes: usize,
     pub vote: usize,
@@ -86,20 +86,20 @@ pub struct Training<B: Backend> {
     pub samples: B::Floats,
     /// The readout's neurons.
     pub spikes: Activity<B>,
-    /// Or what it gives without neurons.
+    /// Its outputs without neurons.
     pub outputs: B::Floats,
     pub logits: B::Floats,
-    /// Random ones, from which the loss and votes backward start.
+    /// Random logits, the inputs of the loss and of the votes' backward pass.
     pub given_logits: B::Floats,
     pub logits_grad: B::Floats,
     pub tally: B::Tally,
     pub moved: Moved<B>,
-    /// The first of auto-init, and those that are moved.
+    /// The first bounds of auto-init, and the moving ones.
     pub bounds: [B::Bounds; 2],
 }
 
 impl<B: Backend> Training<B> {
-    /// Around a layer of this shape.
+    /// The surroundings of a layer of this shape.
     pub fn new(backend: &B, shape: LayerShape, rate: f64, shifts: Option<Shifts>, seed: u64) -> Result<Self> {
         let (span, neurons) = (shape.span, shape.neurons());
         let vote = votes(neurons.c);

@@ -7,9 +7,9 @@
 //! DAVIS:   bit 31: a sample of a frame or of the IMU; bit 10: another special event; else bit 11: 1 is ON;
 //!          bits 12-21: width - 1 - column; bits 22-30: height - 1 - row
 //! ```
-//! The chip decides which it is. The line `# AEChip: …` names it, `--sensor` says it, or the addresses show it: a DVS128 sets
-//! none of bits 16-30, a DAVIS none of bits 0-9. Sources: iniVation's AEDAT 2.0 and jAER's `DavisChip`; DVS128 as SpikingJelly
-//! reads CIFAR10-DVS, whose images are upright so.
+//! The chip decides which layout applies. It is named by the line `# AEChip: …` or by `--sensor`, or shows in the addresses: a
+//! DVS128 sets none of bits 16-30, a DAVIS none of bits 0-9. Sources: iniVation's AEDAT 2.0 and jAER's `DavisChip`; DVS128 as
+//! SpikingJelly reads CIFAR10-DVS, which shows its images upright.
 
 use super::clock::Clock;
 use super::options::{ReadOptions, Sensor};
@@ -22,27 +22,27 @@ use clap::ValueEnum;
 pub(super) struct Aedat2 {
     source: Source,
     sensor: Sensor,
-    /// Whether the header or a person named the sensor.
+    /// Whether the header or the user named the sensor.
     named: bool,
     clock: Clock,
     notes: Vec<String>,
-    /// Events of pixels: inside of the sensor, and outside.
+    /// Pixel events: inside the sensor, and outside.
     inside: u64,
     outside: u64,
 }
 
-/// What an address stands for.
+/// The meaning of an address.
 enum Meaning {
     Pixel {
         x: u16,
         y: u16,
         on: bool,
     },
-    /// A pixel that the sensor does not have.
+    /// A pixel outside the sensor.
     Outside,
     /// An address that the sensor cannot send.
     Foreign,
-    /// An input's signal, a frame's or the IMU's sample.
+    /// An input signal, or a sample of a frame or of the IMU.
     Other,
 }
 
@@ -81,7 +81,7 @@ impl Aedat2 {
         Ok(Self { source, sensor, named, clock: Clock::new(32), notes, inside: 0, outside: 0 })
     }
 
-    /// That an address of more than 16 bits is no DVS128's.
+    /// The error for an address of more than 16 bits, which is not from a DVS128.
     fn foreign(&self, address: u32) -> anyhow::Error {
         crate::input_error!(
             "{} has the address {address:#010x} of more than 16 bits, so it is not of a DVS128; say which chip it is of with \
@@ -92,7 +92,7 @@ impl Aedat2 {
     }
 }
 
-/// The sensor of a chip as jAER calls it; chips whose addresses are laid out otherwise are left out.
+/// The sensor of a chip by its name in jAER; chips with another address layout are left out.
 fn sensor_of(class: &str) -> Option<Sensor> {
     let class = class.to_ascii_lowercase();
     match class.as_str() {
@@ -106,7 +106,7 @@ fn all_sensors() -> String {
     Sensor::value_variants().iter().map(|sensor| sensor.name()).collect::<Vec<_>>().join(", ")
 }
 
-/// That the first addresses of a file are a DVS128's and cannot be a DAVIS's.
+/// Checks that the first addresses of a file are a DVS128's and cannot be a DAVIS's.
 fn only_dvs128(source: &mut Source) -> Result<()> {
     let (mut pixels, mut dvs128, mut davis, mut x, mut y) = (0, 0, 0, 0, 0);
     for &[a, b, c, d, ..] in source.beginning()?.as_chunks::<8>().0 {
@@ -114,7 +114,7 @@ fn only_dvs128(source: &mut Source) -> Result<()> {
         if address >> 31 == 0 {
             pixels += 1;
             dvs128 += u64::from(address >> 16 == 0);
-            // Bits 0-9 of a special event are its kind.
+            // Bits 0-9 of a special event give its kind.
             davis += u64::from(address & 0x3ff == 0 || address & 0x400 != 0);
             if address & 0x400 == 0 {
                 (x, y) = (x.max(address >> 12 & 0x3ff), y.max(address >> 22));
@@ -141,7 +141,7 @@ fn only_dvs128(source: &mut Source) -> Result<()> {
     ))
 }
 
-/// What an address of a sensor stands for.
+/// What an address means for a sensor.
 #[inline(always)]
 fn decode(sensor: Sensor, size: SensorSize, address: u32) -> Meaning {
     let bits = |first: u32, count: u32| (address >> first & ((1 << count) - 1)) as u16;
@@ -184,7 +184,7 @@ impl EventReader for Aedat2 {
             return Err(self.foreign(address));
         }
         self.inside += events.len() as u64;
-        // A camera's glitches are few; of another chip many events lie outside.
+        // A camera has few glitches; with another chip many events lie outside.
         if events.is_empty() && self.outside > self.inside / 99 {
             crate::bail_input!(
                 "{} has {} of {} events outside of the {}x{} pixels of {sensor}; say which chip it is of with --sensor ({})",

@@ -6,7 +6,7 @@
 //!         i32 capacity, i32 events, i32 valid events; then capacity events
 //! polarity event: u32 data (bit 0: valid; bit 1: ON; bits 2-16: row; bits 17-31: column), i32 microseconds
 //! ```
-//! A packet's overflows count 2^31 µs each. Packets of other types are passed over; of several sources, one is read. Format:
+//! Each overflow stands for 2^31 µs. Packets of other types are skipped; of several sources, one is read. Format:
 //! iniVation's AEDAT 3.1.
 
 use super::options::ReadOptions;
@@ -16,21 +16,21 @@ use anyhow::Result;
 use std::collections::BTreeMap;
 
 const POLARITY: i16 = 1;
-/// The bit of the type of a compressed packet.
+/// The type bit that marks a compressed packet.
 const COMPRESSED: i16 = i16::MIN;
 /// Bytes of a polarity event.
 const EVENT: usize = 8;
-/// No packet is larger.
+/// Largest packet that is accepted.
 const PACKET: usize = 1 << 28;
 
 /// A recording in AEDAT 3.1.
 pub(super) struct Aedat3 {
     source: Source,
-    /// Events and empty places left in a packet of polarities, and the overflows of its clock.
+    /// Events and empty slots left in a packet of polarities, and the overflows of its clock.
     left: usize,
     empty: usize,
     overflows: u64,
-    /// The source that is read, once it is known, whether it was asked for, and the valid events of the others.
+    /// The source that is read, once it is known, whether it was requested, and the valid events of the others.
     stream: Option<u32>,
     asked: bool,
     found: bool,
@@ -56,7 +56,7 @@ impl Aedat3 {
         })
     }
 
-    /// Passes to the next packet of polarities; `false` at the end of the file.
+    /// Skips to the next packet of polarities; `false` at the end of the file.
     fn next_packet(&mut self) -> Result<bool> {
         self.source.pass_over(self.empty, "a packet")?;
         self.empty = 0;
@@ -89,7 +89,7 @@ impl Aedat3 {
                 );
             }
             if kind == POLARITY && stream != *self.stream.get_or_insert(stream) {
-                // An identifier is of 16 bits, so these are not many.
+                // An identifier has 16 bits, so there are not many of these.
                 *self.others.entry(stream).or_default() += events as u64;
             } else if kind == POLARITY {
                 self.found = true;

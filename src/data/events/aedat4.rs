@@ -3,11 +3,12 @@
 //! ```text
 //! #!AER-DAT4.0\r\n
 //! u32 length, IOHeader (IOHE): field 0 i32 compression (0 none, 1 and 2 LZ4, 3 and 4 Zstandard), 1 i64 place of the table
-//!                              behind the packets (-1: none), 2 string: XML that describes the streams
+//!                              after the packets (-1: none), 2 string: XML that describes the streams
 //! packet: i32 stream, i32 length, then, compressed: u32 length, EventPacket (EVTS): field 0 a vector of
 //!         i64 microseconds, i16 column, i16 row, bool ON, 3 bytes of padding
 //! ```
-//! Packets of other kinds are passed over; of several streams of events, one is read. Format: iniVation's AEDAT 4; of FlatBuffers, what this needs is here.
+//! Packets of other kinds are skipped; of several event streams, one is read. Format: iniVation's AEDAT 4. Only the part of
+//! FlatBuffers needed here is implemented.
 
 use super::options::ReadOptions;
 use super::source::Source;
@@ -15,10 +16,10 @@ use super::{Event, EventReader, SensorSize};
 use anyhow::Result;
 use std::io::Read;
 
-/// No packet is larger, as it is stored and as it is.
+/// Largest packet that is accepted, compressed or decompressed.
 const STORED: usize = 1 << 28;
 const PACKET: u64 = 1 << 28;
-/// Bytes of an event.
+/// Bytes per event.
 const EVENT: usize = 16;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -34,24 +35,24 @@ pub(super) struct Aedat4 {
     compression: Compression,
     /// Where the packets end.
     end: u64,
-    /// The streams of events that the header lists.
+    /// The event streams that the header lists.
     streams: Vec<Stream>,
-    /// The stream that is read, once it is known, and whether it was asked for.
+    /// The stream that is read, once it is known, and whether it was requested.
     stream: Option<u32>,
     asked: bool,
     found: bool,
-    /// What of the last packet is still to be given out.
+    /// The part of the last packet that has not been returned yet.
     packet: Vec<Event>,
     given: usize,
 }
 
-/// A stream of events.
+/// An event stream.
 struct Stream {
     id: u32,
     size: Option<SensorSize>,
 }
 
-/// Events given out at a time.
+/// Events returned at a time.
 const PIECE: usize = 1 << 16;
 
 impl Aedat4 {
@@ -147,7 +148,7 @@ impl Compression {
     }
 }
 
-/// The events of a packet, nothing of another kind, and `None` where it is damaged.
+/// The events of a packet, empty for packets of other kinds, `None` if it is damaged.
 fn decode(bytes: &[u8]) -> Option<Option<Vec<Event>>> {
     let (length, bytes) = bytes.split_first_chunk()?;
     let bytes = bytes.get(..u32::from_le_bytes(*length) as usize)?;
@@ -163,10 +164,10 @@ fn decode(bytes: &[u8]) -> Option<Option<Vec<Event>>> {
     Some(Some(events.as_chunks().0.iter().map(event).collect()))
 }
 
-/// The streams of events in a file's description: nodes with a number for a name, each before the node of its sizes.
+/// The event streams in a file's description: nodes named by a number, each before the node with its sizes.
 fn streams_of_events(text: &str) -> Vec<Stream> {
     let mut streams: Vec<Stream> = Vec::new();
-    // Whether the last numbered node was of events.
+    // Whether the last numbered node was an event stream.
     let mut inside = false;
     for node in text.split("<node ").skip(1) {
         let value = |key: &str| -> Option<&str> {
@@ -190,7 +191,7 @@ fn streams_of_events(text: &str) -> Vec<Stream> {
     streams
 }
 
-/// A table of a FlatBuffer, every access checked.
+/// A FlatBuffer table; every access is checked.
 struct Table<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -201,7 +202,7 @@ fn unsigned(bytes: &[u8], at: usize) -> Option<usize> {
 }
 
 impl<'a> Table<'a> {
-    /// The root of a buffer that bears this mark.
+    /// The root of a buffer with this identifier.
     fn root(bytes: &'a [u8], mark: &[u8; 4]) -> Option<Self> {
         let at = unsigned(bytes, 0)?;
         (bytes.get(4..8)? == mark && at < bytes.len()).then_some(Self { bytes, at })
@@ -225,7 +226,7 @@ impl<'a> Table<'a> {
         self.bytes(index).map(i32::from_le_bytes)
     }
 
-    /// A vector of elements of so many bytes.
+    /// A vector of elements of the given number of bytes.
     fn vector(&self, index: usize, size: usize) -> Option<&'a [u8]> {
         let at = self.field(index)?;
         let at = at + unsigned(self.bytes, at)?;
@@ -247,7 +248,7 @@ impl EventReader for Aedat4 {
         events.clear();
         while self.given == self.packet.len() {
             if !self.next_packet()? {
-                // Where the header lists the streams, it has been looked up there.
+                // If the header lists the streams, it has been looked up there.
                 if self.asked && !self.found && self.streams.is_empty() {
                     return Err(super::no_stream(&self.source.name, self.stream, [].iter()));
                 }

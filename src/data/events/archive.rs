@@ -1,4 +1,4 @@
-//! The arrays of a zip file as NumPy writes it, each read by a stream of its own; nothing is inflated before its size has
+//! The arrays of a zip file as written by NumPy, each read through its own stream; nothing is inflated before its size has
 //! been checked.
 
 use super::columns::Column;
@@ -10,18 +10,18 @@ use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::rc::Rc;
 use zip::CompressionMethod;
 
-/// Bytes that are passed over at a time.
+/// Bytes skipped at a time.
 const PIECE: usize = 1 << 20;
-/// Arrays of an archive.
+/// Most arrays in an archive.
 const MOST_ARRAYS: usize = 1 << 12;
-/// Deflate makes no more than this of a byte.
+/// Deflate expands one byte to at most this many.
 const MOST_INFLATION: u64 = 1032;
-/// Names in a message.
+/// Names listed in a message.
 const SHOWN: usize = 8;
 
 /// An array of an archive.
 pub(super) struct Array {
-    /// Its name without `.npy`, and what is before the last `/` of it.
+    /// Its name without `.npy`, and the path up to the last `/`.
     pub key: String,
     pub folder: String,
     start: u64,
@@ -31,7 +31,7 @@ pub(super) struct Array {
     deflated: bool,
 }
 
-/// The file and the arrays in it, of which nothing is inflated yet.
+/// The file and its arrays, none of them inflated yet.
 pub(super) fn list<R: Read + Seek>(file: R) -> Result<(Rc<RefCell<R>>, Vec<Array>), String> {
     let damaged = |error: &dyn std::fmt::Display| format!("is a damaged archive ({error}); fetch or write it again");
     let mut archive = zip::ZipArchive::new(file).map_err(|error| damaged(&error))?;
@@ -73,7 +73,7 @@ pub(super) fn list<R: Read + Seek>(file: R) -> Result<(Rc<RefCell<R>>, Vec<Array
 }
 
 impl Array {
-    /// Which column its name says it is.
+    /// Which column its name stands for.
     pub fn column(&self) -> Column {
         Column::of_name(self.key.rsplit('/').next().unwrap_or_default())
     }
@@ -83,8 +83,8 @@ impl Array {
         npy::read(self.content(file)).map_err(|what| format!("has an array {} that {what}", self.key))
     }
 
-    /// The records of `stride` bytes behind the header and the values that are `skipped`, if its size is the type's and
-    /// the shape's.
+    /// The records of `stride` bytes after the header and after the `skipped` values, if the array's size matches its type and
+    /// shape.
     pub fn stream<R: Read + Seek + 'static>(
         &self,
         file: &Rc<RefCell<R>>,
@@ -137,14 +137,14 @@ impl<R: Read + Seek> Read for Region<R> {
     }
 }
 
-/// The records of an array, or of a part of one, piece by piece.
+/// The records of an array, or of part of one, piece by piece.
 pub(super) struct Stream {
     content: Box<dyn Read>,
     crc: Crc,
     wanted_crc: u32,
-    /// Bytes of the array that were not read yet.
+    /// Bytes of the array that have not been read yet.
     left: u64,
-    /// Bytes of a record.
+    /// Bytes per record.
     pub stride: usize,
     /// The records that were read last.
     pub piece: Vec<u8>,

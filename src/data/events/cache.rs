@@ -1,16 +1,16 @@
 //! Integrated recordings, kept in a file so that the next start takes seconds.
 //!
-//! A safetensors file with four bytes behind it, the little-endian CRC-32 of all before:
+//! A safetensors file followed by four bytes, the little-endian CRC-32 of everything before them:
 //!
 //! ```text
-//! train.counts, test.counts   u8 [bytes]   samples as EventCounts::pack writes them, one behind the other
+//! train.counts, test.counts   u8 [bytes]   samples as EventCounts::pack writes them, one after the other
 //! train.ends, test.ends       i64 [N]      where each ends
 //! train.labels, test.labels   i64 [N]
 //! metadata                    key, name, source, shape, class names, notes
 //! ```
-//! The key follows from all that the frames depend on: the files with their sizes and times, how they are integrated, and
-//! this program's version, whose readers may differ from another's. Two processes may write the same file: each writes its
-//! own whole and puts it in place, and both are the same.
+//! The key covers everything the frames depend on: the files with their sizes and times, the integration options, and
+//! this program's version, whose readers may differ from those of others. Two processes may write the same file: each writes
+//! its own complete copy and moves it into place, and both copies are the same.
 
 use super::counts::EventCounts;
 use crate::data::{Dataset, SampleShape, Samples, Values};
@@ -22,13 +22,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
-/// Changes whenever frames or their file come to mean something else between two versions of the program.
+/// Changed whenever the meaning of the frames or of their file changes between versions of the program.
 const FORMAT: &str = "2";
-/// No file is larger.
+/// Largest file that is accepted.
 const MAX_BYTES: u64 = 1 << 38;
 const PARTS: [&str; 2] = ["train", "test"];
 
-/// What the frames of a data set depend on, as a number.
+/// A hash of everything the frames of a data set depend on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Key(u64);
 
@@ -36,7 +36,7 @@ impl Key {
     /// The key of `settings` and of the sizes and times of `files`.
     ///
     /// # Errors
-    /// When a file is not there.
+    /// If a file is missing.
     pub fn new<'a>(settings: &str, files: impl IntoIterator<Item = &'a Path>) -> Result<Self> {
         let mut key = Self(0xcbf2_9ce4_8422_2325);
         key.add(FORMAT.as_bytes());
@@ -53,7 +53,7 @@ impl Key {
         Ok(key)
     }
 
-    /// FNV-1a, with the length behind, so that two neighbours do not read as one.
+    /// FNV-1a, followed by the length, so that two neighbours are not hashed like their concatenation.
     fn add(&mut self, bytes: &[u8]) {
         for byte in bytes.iter().copied().chain((bytes.len() as u64).to_le_bytes()) {
             self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
@@ -67,17 +67,17 @@ impl std::fmt::Display for Key {
     }
 }
 
-/// Where caches are kept unless `--cache-dir` says so: `$XDG_CACHE_HOME/adali` or `~/.cache/adali`.
+/// Where caches are kept unless `--cache-dir` is given: `$XDG_CACHE_HOME/adali` or `~/.cache/adali`.
 pub fn usual_folder() -> Option<PathBuf> {
     let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let folder = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")));
     folder.map(|folder| folder.join("adali"))
 }
 
-/// Reads what [`write()`] wrote; `None` when there is no such file.
+/// Reads what [`write()`] wrote; `None` if there is no such file.
 ///
 /// # Errors
-/// Says what is wrong with the file, as what follows its name.
+/// What is wrong with the file, worded to follow its name.
 pub fn read(path: &Path, key: Key) -> Result<Option<Dataset>> {
     if !path.exists() {
         return Ok(None);
@@ -106,7 +106,7 @@ fn decode(bytes: &[u8], key: Key) -> Result<Dataset> {
     Ok(dataset(name, source, class_names, [train?, test?], notes))
 }
 
-/// A data set of event frames, whose values are counts of events.
+/// A data set of event frames, whose values are event counts.
 pub fn dataset(
     name: String,
     source: String,
@@ -140,10 +140,10 @@ fn read_part(file: &TensorFile, part: &str, shape: SampleShape, classes: usize) 
     Ok(Samples { shape, values: counts.into(), labels })
 }
 
-/// Keeps a data set of counts in `path`: whole, or not at all.
+/// Stores a data set of counts in `path`, completely or not at all.
 ///
 /// # Errors
-/// When the file cannot be written.
+/// If the file cannot be written.
 pub fn write(path: &Path, key: Key, data: &Dataset) -> Result<()> {
     let mut tensors = Tensors::default();
     for (part, samples) in PARTS.iter().zip([&data.train, &data.test]) {

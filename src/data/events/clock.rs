@@ -1,11 +1,11 @@
-//! A clock of few bits that goes round.
+//! A clock with few bits, which wraps around.
 
-/// Times of `bits` bits, each after the one before but for the jitter of a recording's order.
+/// Unwraps times of `bits` bits, which rise except for small disorder in the recording.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Clock {
     bits: u32,
     last: u64,
-    /// What it has lost by going round.
+    /// What has been lost by wrapping.
     lost: u64,
 }
 
@@ -14,8 +14,8 @@ impl Clock {
         Self { bits, last: 0, lost: 0 }
     }
 
-    /// The time that a reading shows: a fall by more than half of the range is a new round, and behind one a rise by more
-    /// than seven eighths is a late event of the round before.
+    /// The time for a reading. A fall by more than half of the range is a wrap; after one, a rise by more than seven eighths is
+    /// a late event from before the wrap.
     #[inline(always)]
     pub fn read(&mut self, reading: u64) -> u64 {
         if self.last > reading && self.last - reading > 1 << (self.bits - 1) {
@@ -44,7 +44,7 @@ mod tests {
         let mut clock = Clock::new(8);
         let times = [250, 1, 254, 2, 90, 255, 0].map(|reading| clock.read(reading));
         assert_eq!(times, [250, 257, 254, 258, 346, 511, 512]);
-        // There is no round before the first.
+        // There is nothing to go back to before the first wrap.
         assert_eq!([1, 254].map(|reading| Clock { last: 1, ..Clock::new(8) }.read(reading)), [1, 254]);
     }
 }

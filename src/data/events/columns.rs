@@ -1,25 +1,25 @@
-//! Tables of events, as text or as arrays: what their columns are called, which order they have where nothing says it,
-//! and what unit their times have.
+//! Tables of events, as text or as arrays: the names of their columns, their order if nothing states it,
+//! and the unit of their times.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// No recording lasts longer than this, in microseconds: a day. It tells seconds from microseconds.
+/// Longest possible recording in microseconds: a day. It tells seconds from microseconds.
 const DAY: f64 = 86_400e6;
-/// Whole times from here on are no microseconds: that would be the year 5138.
+/// Whole times from here on cannot be microseconds: that would be the year 5138.
 const MOST_MICROSECONDS: f64 = 1e17;
 /// Columns and rows of the largest sensor that can be read.
 const MOST_PIXELS: f64 = 65_535.0;
 
-/// What a column holds.
+/// The content of a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Column {
     X,
     Y,
-    /// Times, with their unit where the name has one: `t_us`, `timestamp [ns]`.
+    /// Times, with their unit if the name has one: `t_us`, `timestamp [ns]`.
     Time(Option<Unit>),
     Polarity,
-    /// Nothing of an event.
+    /// Not used.
     Other,
 }
 
@@ -44,7 +44,7 @@ impl Unit {
         })
     }
 
-    /// Microseconds in one of it, or how many of it are a microsecond.
+    /// Microseconds per unit, or units per microsecond.
     fn factor(self) -> (u64, u64) {
         match self {
             Self::Seconds => (1_000_000, 1),
@@ -67,7 +67,7 @@ impl fmt::Display for Unit {
 }
 
 impl Column {
-    /// The column with this name, in any case: `x`, `xs`, `t`, `timestamp_us`, `polarity`.
+    /// The column with this name, ignoring case: `x`, `xs`, `t`, `timestamp_us`, `polarity`.
     pub fn of_name(name: &str) -> Self {
         let name = name.trim().to_lowercase();
         match name.as_str() {
@@ -87,7 +87,7 @@ impl Column {
     }
 }
 
-/// The columns of a table in their order, as `--columns` names them.
+/// The columns of a table in order, as given by `--columns`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Columns(Vec<Column>);
 
@@ -107,20 +107,20 @@ impl FromStr for Columns {
 }
 
 impl Columns {
-    /// Where x, y, t and p are.
+    /// The positions of x, y, t and p.
     pub fn order(&self) -> Order {
         Order::of(&self.0).expect("checked when it was read")
     }
 }
 
-/// Where x, y, t and p are among the columns of a table.
+/// The positions of x, y, t and p among the columns of a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Order {
-    /// Places of x, y, t and p.
+    /// Positions of x, y, t and p.
     pub places: [usize; 4],
-    /// The unit of the times, where the name of their column has one.
+    /// The unit of the times, if the name of their column has one.
     pub unit: Option<Unit>,
-    /// How many columns there are.
+    /// The number of columns.
     pub count: usize,
 }
 
@@ -128,7 +128,7 @@ pub struct Order {
 type Kind = (&'static str, fn(&Column) -> bool);
 
 impl Order {
-    /// The order of these columns; an error says which is missing or there twice.
+    /// The order of these columns; an error says which one is missing or duplicated.
     pub fn of(columns: &[Column]) -> Result<Self, String> {
         let find = |(name, is): Kind| {
             let mut found = columns.iter().enumerate().filter(|(_, column)| is(column)).map(|(place, _)| place);
@@ -150,8 +150,8 @@ impl Order {
         Ok(Self { places, unit, count: columns.len() })
     }
 
-    /// The order of four columns, if one alone fits their values: times rise, polarity has two values, and x and y are
-    /// pixels; x is taken to come before y.
+    /// The order of four columns, if only one fits their values: times rise, polarity has two values, and x and y are
+    /// pixels; x is assumed to come before y.
     pub fn guess(columns: &[Values]) -> Option<Self> {
         let [_, _, _, _] = columns else { return None };
         let mut found = None;
@@ -191,7 +191,7 @@ pub struct Values {
     least: f64,
     most: f64,
     last: f64,
-    /// Whether a value is neither of -1, 0 and 1.
+    /// Whether a value is none of -1, 0 and 1.
     other: bool,
     minus: bool,
     zero: bool,
@@ -216,7 +216,7 @@ impl Values {
         self.other |= ![-1.0, 0.0, 1.0].contains(&value);
     }
 
-    /// Whether they are 0, 1, 2, …, or from 1 on, as an index is.
+    /// Whether the values are 0, 1, 2, … or 1, 2, 3, …, like an index.
     pub fn count_up(&self) -> bool {
         self.whole
             && self.rising
@@ -237,22 +237,22 @@ impl Values {
     }
 }
 
-/// How times become microseconds.
+/// Converts times to microseconds.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     unit: Unit,
-    /// Whether the unit was told by the first times, not by a name.
+    /// Whether the unit was deduced from the first times rather than taken from a name.
     told: bool,
 }
 
 impl Clock {
-    /// The clock of times whose unit is stated.
+    /// The clock for times with a stated unit.
     pub fn stated(unit: Unit) -> Self {
         Self { unit, told: false }
     }
 
-    /// The clock of times whose unit nothing states, from the first of them: seconds where they have fractions, else
-    /// microseconds. Says why; an error says why neither can be.
+    /// The clock for times without a stated unit, deduced from the first ones: seconds if they have fractions, otherwise
+    /// microseconds. Returns the reason; an error says why neither fits.
     pub fn of(first: &Values) -> Result<(Self, String), String> {
         let name = "name the unit: --columns with t_s, t_ms, t_us or t_ns instead of t";
         if first.count == 0 || first.whole {
@@ -288,8 +288,8 @@ impl Clock {
         Some(time.checked_mul(times)? / parts)
     }
 
-    /// The microseconds of a time with a fraction, rounded to the nearest; `None` where there are none: negative, beyond
-    /// 2^53 µs, or with a fraction where the first times had none and were taken for microseconds.
+    /// The microseconds of a time with a fraction, rounded to the nearest; `None` if it is negative, beyond
+    /// 2^53 µs, or has a fraction although the first times had none and were taken for microseconds.
     pub fn real(self, time: f64) -> Option<u64> {
         let (times, parts) = self.unit.factor();
         // A negative time is refused before it is rounded to 0.
@@ -301,7 +301,7 @@ impl Clock {
     }
 }
 
-/// Which values stand for OFF in a file: 0 or -1, and never both.
+/// Which value stands for OFF in a file: 0 or -1, never both.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Polarities {
     off: Option<i64>,

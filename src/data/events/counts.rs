@@ -1,15 +1,15 @@
-//! Event frames as what of them is not zero: how many events each cell of a sample has.
+//! Event frames as their nonzero cells: how many events each cell of a sample has.
 
 use crate::data::SampleShape;
 use anyhow::Result;
 use rayon::prelude::*;
 
-/// A cell is a place in a sample's `[T][H][W][2]`; there are fewer than this.
+/// A cell is a position in a sample's `[T][H][W][2]`; there are fewer than this.
 pub const MAX_CELLS: usize = 1 << 24;
-/// A cell counts no further.
+/// The largest count of a cell.
 pub const MAX_COUNT: usize = u8::MAX as usize;
 
-/// The counts of many samples, each sample's cells ascending.
+/// The counts of many samples; the cells of each sample are ascending.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EventCounts {
     /// `cell | count << 24`, count 1 … 255, sample after sample.
@@ -34,7 +34,7 @@ impl EventCounts {
         self.ends.len()
     }
 
-    /// Whether there is no sample.
+    /// Whether there are no samples.
     pub fn is_empty(&self) -> bool {
         self.ends.is_empty()
     }
@@ -49,13 +49,13 @@ impl EventCounts {
         &self.ends
     }
 
-    /// The entries of one sample; panics when there is no such sample.
+    /// The entries of one sample. Panics if there is no such sample.
     pub fn sample(&self, index: usize) -> &[u32] {
         let start = if index == 0 { 0 } else { self.ends[index - 1] };
         &self.entries[start..self.ends[index]]
     }
 
-    /// How many events each frame of a sample has; a cell counts as at most 255.
+    /// The number of events in each frame of a sample; a cell counts as at most 255.
     pub fn per_frame(&self, index: usize, shape: SampleShape) -> Vec<usize> {
         let mut frames = vec![0; shape.frames];
         for &entry in self.sample(index) {
@@ -64,7 +64,7 @@ impl EventCounts {
         frames
     }
 
-    /// Adds a sample by the cell of each of its events, each below [`MAX_CELLS`], in any order; a cell's count ends at 255.
+    /// Adds a sample, given the cell of each of its events, below [`MAX_CELLS`], in any order; counts saturate at 255.
     pub fn push(&mut self, mut cells: Vec<u32>) {
         cells.sort_unstable();
         self.entries.extend(cells.chunk_by(|a, b| a == b).map(|run| {
@@ -74,14 +74,14 @@ impl EventCounts {
         self.ends.push(self.entries.len());
     }
 
-    /// Adds the samples of another behind its own.
+    /// Appends the samples of another.
     pub fn append(&mut self, other: &Self) {
         let start = self.entries.len();
         self.entries.extend_from_slice(&other.entries);
         self.ends.extend(other.ends.iter().map(|end| start + end));
     }
 
-    /// The samples as bytes, `[N][cells]`, a byte a cell.
+    /// The samples as bytes, `[N][cells]`, one byte per cell.
     pub fn bytes(&self, cells: usize) -> Vec<u8> {
         let mut bytes = vec![0; self.len() * cells];
         self.write_all(cells, &mut bytes);
@@ -93,15 +93,15 @@ impl EventCounts {
         bytes.par_chunks_exact_mut(cells).enumerate().for_each(|(index, bytes)| self.write(index, bytes));
     }
 
-    /// Writes the counts of one sample over zeros, a byte a cell.
+    /// Writes the counts of one sample over zeros, one byte per cell.
     pub fn write(&self, index: usize, bytes: &mut [u8]) {
         for &entry in self.sample(index) {
             bytes[cell(entry) as usize] = count(entry);
         }
     }
 
-    /// A sample in fewer bytes: for each entry twice its distance from the cell behind the last, plus one where a byte
-    /// with the count follows because it is not 1, as a little-endian number of seven bits a byte (LEB128).
+    /// Packs a sample: for each entry, twice its distance from the cell after the last one, plus one if a byte
+    /// with the count follows because it is not 1; as a little-endian number with seven bits per byte (LEB128).
     pub fn pack(&self, index: usize, out: &mut Vec<u8>) {
         let mut next = 0;
         for &entry in self.sample(index) {
@@ -119,10 +119,10 @@ impl EventCounts {
         }
     }
 
-    /// Adds the sample that [`EventCounts::pack`] made these bytes of; every cell must be below `cells`.
+    /// Adds a sample from the bytes made by [`EventCounts::pack`]; every cell must be below `cells`.
     ///
     /// # Errors
-    /// Says what no packed sample can hold.
+    /// What no packed sample can contain.
     pub fn unpack(&mut self, bytes: &[u8], cells: usize) -> Result<()> {
         let mut bytes = bytes.iter();
         let mut next = 0u64;
@@ -185,7 +185,7 @@ mod tests {
             sizes.push(bytes.len());
         }
         assert_eq!(read, counts);
-        // Of 3000 events over the cells of 16 frames of N-MNIST, hardly more than a byte each.
+        // 3000 events over the cells of 16 frames of N-MNIST take hardly more than a byte each.
         assert!(sizes[2] < 3400, "{sizes:?}");
     }
 

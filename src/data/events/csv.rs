@@ -1,7 +1,7 @@
-//! Events as text: one line for each, its fields separated by commas, semicolons, tabs or blanks.
+//! Events as text: one line per event, with fields separated by commas, semicolons, tabs or blanks.
 //!
-//! The columns are named by `--columns`, by the first line, by a comment before the events (`# t x y p`), or told by
-//! their values where one order alone fits. Lines that begin with `#` or `%` and empty ones are passed over; a line
+//! The columns are named by `--columns`, by the first line or by a comment before the events (`# t x y p`), or deduced from
+//! their values if only one order fits. Lines that begin with `#` or `%` and empty lines are skipped; a line
 //! `%geometry:1280,720` (Metavision's) or a first line of two numbers states the sensor's size.
 
 use super::columns::{Clock, Column, Columns, Order, Polarities, Values};
@@ -13,11 +13,11 @@ use anyhow::Result;
 
 /// Events read at a time.
 const PIECE: usize = 1 << 16;
-/// No line is longer.
+/// Longest line that is accepted.
 const LINE: usize = 1 << 12;
-/// Bytes of the beginning that tell order and units.
+/// Bytes at the beginning from which order and units are deduced.
 const BEGINNING: usize = 1 << 20;
-/// Bytes of a line in a message.
+/// Bytes of a line quoted in a message.
 const SHOWN: usize = 80;
 
 /// A recording as text.
@@ -29,16 +29,16 @@ pub(super) struct Csv {
     polarities: Polarities,
     size: Option<SensorSize>,
     notes: Vec<String>,
-    /// Lines that were read.
+    /// Lines read so far.
     line: u64,
 }
 
-/// What stands before the events.
+/// What precedes the events.
 #[derive(Default)]
 struct Head {
     size: Option<SensorSize>,
     metavision: bool,
-    /// The names of the columns as they are written.
+    /// The names of the columns as written.
     names: Option<String>,
     lines: u64,
 }
@@ -122,7 +122,7 @@ fn polarity(field: &[u8]) -> Option<i64> {
     }
 }
 
-/// Passes over what stands before the events.
+/// Skips what precedes the events.
 fn head(source: &mut Source) -> Result<Head> {
     let mut head = Head::default();
     let ahead = source.ahead(3)?;
@@ -185,14 +185,14 @@ fn names_of(names: &str) -> Result<Order, String> {
     Order::of(&columns)
 }
 
-/// Whether a line has a field that begins as a name and is no value of an event.
+/// Whether a line has a field that begins like a name and is not a value of an event.
 fn looks_like_names(line: &[u8]) -> bool {
     let mut fields = Separator::of(line).fields(line);
     fields.any(|field| field.first().is_some_and(u8::is_ascii_alphabetic) && polarity(field).is_none())
 }
 
-/// The separator of the lines, and what the values of each column have in common, as far as the lines have as many
-/// fields as the first; a field that is no number is left out.
+/// The separator of the lines, and what the values of each column have in common, using lines with as many
+/// fields as the first; a field that is not a number is left out.
 fn columns(beginning: &[u8]) -> (Separator, Vec<Values>, u64) {
     let (mut separator, mut columns, mut count) = (Separator::Blanks, Vec::new(), 0);
     let mut rest = beginning;
@@ -221,7 +221,7 @@ fn columns(beginning: &[u8]) -> (Separator, Vec<Values>, u64) {
     (separator, columns, count)
 }
 
-/// Where x, y, t and p are, and a note of how that is known; an error says why it is not.
+/// The positions of x, y, t and p, and a note on how they are known; an error says why they are not.
 fn order(
     head: &Head,
     stated: Option<&Columns>,
@@ -237,7 +237,7 @@ fn order(
     if let Some(names) = &head.names {
         let mut order = names_of(names)
             .map_err(|what| format!("names its columns `{}`, of which {what}; {example}", shown(names.as_bytes())))?;
-        // A table of R's, or of pandas' with blanks, has no name for its first column.
+        // A table written by R, or by pandas with blanks, has no name for its first column.
         if lines > 0 && columns.len() == order.count + 1 && columns[0].count_up() {
             order = Order { places: order.places.map(|place| place + 1), count: order.count + 1, ..order };
             notes.push("the first column has no name and counts the lines: taken for an index".into());
@@ -280,7 +280,7 @@ impl EventReader for Csv {
             if ahead.is_empty() {
                 return Ok(());
             }
-            // A line that may be cut stays for the next piece, unless the file ends here.
+            // A line that may be cut is left for the next piece, unless the file ends here.
             let (piece, whole) = (ahead.to_vec(), ahead.len() < LINE);
             let (mut used, mut rest) = (0, &piece[..]);
             while !rest.is_empty() && events.len() < PIECE {

@@ -6,7 +6,7 @@
 //! u32 microseconds, u32 data: version 2: bits 0-13 column, 14-27 row, 28-31 polarity (1 is ON)
 //!                             version 1: bits 0-8 column, 9-16 row, 17 polarity
 //! ```
-//! Times go round after 71 minutes. Format: Prophesee's DAT.
+//! Times wrap after 71 minutes. Format: Prophesee's DAT.
 
 use super::clock::Clock;
 use super::prophesee::Header;
@@ -19,7 +19,7 @@ pub(super) struct Dat {
     source: Source,
     size: Option<SensorSize>,
     clock: Clock,
-    /// Whether it is of version 1.
+    /// Whether the version is 1.
     old: bool,
     notes: Vec<String>,
 }
@@ -50,7 +50,7 @@ impl Dat {
     }
 }
 
-/// That the first events are not of version 1, which leaves the bits from 18 on empty.
+/// Checks that the first events are not of version 1, which leaves the bits from 18 on empty.
 fn only_version_2(source: &mut Source) -> Result<()> {
     let events = source.beginning()?.as_chunks::<8>().0;
     let newer = |&[.., c, d]: &[u8; 8]| c >> 2 != 0 || d != 0;

@@ -4,8 +4,8 @@
 //! bits 28-31: 0 OFF or 1 ON: bits 22-27 the time's lowest six, 11-21 column, 0-10 row
 //!             8 (TIME_HIGH): bits 0-27 the time's higher bits; others are no events of a pixel
 //! ```
-//! Times in microseconds; the 34 bits go round after 4.8 hours. Events before the first TIME_HIGH have no time and are left
-//! out, as OpenEB does. Format: Prophesee's EVT 2.0.
+//! Times are in microseconds; the 34 bits wrap after 4.8 hours. Events before the first TIME_HIGH have no time and are left
+//! out, as in OpenEB. Format: Prophesee's EVT 2.0.
 
 use super::clock::Clock;
 use super::format::Format;
@@ -21,7 +21,7 @@ pub(super) struct Evt2 {
     clock: Clock,
     /// The time without its lowest six bits, once it is known.
     high: Option<u64>,
-    /// Events before.
+    /// Events before that.
     before: u64,
     notes: Vec<String>,
 }

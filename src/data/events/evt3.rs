@@ -4,11 +4,11 @@
 //! bits 12-15:  0: bits 0-10 row, bit 11 the camera       of the events that follow (0: master, 1: slave)
 //!              2: bits 0-10 column, bit 11 ON            an event
 //!              3: bits 0-10 first column, bit 11 ON      of the vectors that follow
-//!              4: bits 0-11, 5: bits 0-7                 an event for each bit set; the next vector lies behind it
+//!              4: bits 0-11, 5: bits 0-7                 an event for each bit set; the next vector follows it
 //!              6: bits 0-11 of the time, 8 (TIME_HIGH): bits 12-23   others are no events of a pixel
 //! ```
-//! Times in microseconds; the 24 bits go round every 16.8 s. Events before the first TIME_HIGH or the first row have no place
-//! and are left out, as OpenEB does. Of two cameras in one file, one is read. Format: Prophesee's EVT 3.0.
+//! Times are in microseconds; the 24 bits wrap every 16.8 s. Events before the first TIME_HIGH or the first row have no time
+//! or row and are left out, as in OpenEB. Of two cameras in one file, one is read. Format: Prophesee's EVT 3.0.
 
 use super::clock::Clock;
 use super::format::Format;
@@ -23,30 +23,30 @@ pub(super) struct Evt3 {
     source: Source,
     size: Option<SensorSize>,
     state: State,
-    /// The camera that was asked for.
+    /// The camera that was requested.
     asked: Option<u32>,
     notes: Vec<String>,
 }
 
-/// What words say of the events behind them.
+/// What words say about the events that follow.
 #[derive(Clone, Copy)]
 struct State {
     clock: Clock,
     high: u64,
     low: u64,
     y: u16,
-    /// Of the next vector.
+    /// The first column of the next vector.
     x: u16,
     on: bool,
-    /// Whether there was a time, and a row of each camera.
+    /// Whether there has been a time, and a row of each camera.
     timed: bool,
     rows: [bool; 2],
-    /// The camera that is read, once it is known, and whether the last row was its.
+    /// The camera that is read, once it is known, and whether the last row was from it.
     camera: Option<bool>,
     ours: bool,
-    /// Whether events are given out: there was a time and a row of the camera that is read.
+    /// Whether events are returned: there has been a time and a row of the camera that is read.
     given: bool,
-    /// Events without a time or row, and of the other camera.
+    /// Events without a time or row, and those of the other camera.
     before: u64,
     other: u64,
 }
@@ -97,7 +97,7 @@ impl State {
             6 => self.low = bits.into(),
             8 => {
                 let high = self.clock.read(bits.into());
-                // Until the lower bits follow, they are not those of the time before.
+                // Until the lower bits follow, those of the previous time do not apply.
                 self.low = if high == self.high && self.timed { self.low } else { 0 };
                 self.high = high;
                 self.timed = true;

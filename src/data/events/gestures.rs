@@ -1,4 +1,4 @@
-//! DVS128 Gesture: recordings that hold many trials, whose classes and times stand in tables.
+//! DVS128 Gesture: recordings of many trials each, whose classes and times are listed in tables.
 //!
 //! ```text
 //! trials_to_train.txt, trials_to_test.txt   a recording's name per line: user01_fluorescent.aedat
@@ -27,10 +27,10 @@ const GESTURES: [&str; 11] = [
     "air_guitar",
     "other_gestures",
 ];
-/// Which recordings train, and which test.
+/// Which recordings are for training and which for the test.
 pub(super) const GESTURE_LISTS: [&str; 2] = ["trials_to_train.txt", "trials_to_test.txt"];
 
-/// The recordings that both lists name, with their trials.
+/// The recordings named by the two lists, with their trials.
 pub(super) fn dvs_gesture(folder: PathBuf) -> Result<Recordings> {
     let root = Listing::of(&folder)?;
     let mut tables = Tables::new(&root);
@@ -51,12 +51,12 @@ pub(super) fn dvs_gesture(folder: PathBuf) -> Result<Recordings> {
     Ok(Recordings { class_names, size: DVS128, train, test, folder, notes })
 }
 
-/// The tables of trials, as the lists lead to them.
+/// The trial tables that the lists refer to.
 struct Tables<'a> {
     root: &'a Listing,
     /// Recordings whose table has been read.
     read: BTreeSet<PathBuf>,
-    /// Recordings that are listed a second time.
+    /// Recordings that are listed twice.
     again: Vec<String>,
     /// Tables without a header line, and those without a trial.
     bare: Vec<String>,
@@ -68,7 +68,7 @@ impl<'a> Tables<'a> {
         Self { root, read: BTreeSet::new(), again: Vec::new(), bare: Vec::new(), empty: Vec::new() }
     }
 
-    /// The trials of the recordings that `list` names.
+    /// The trials of the recordings in `list`.
     fn trials(&mut self, list: &str) -> Result<Vec<Trial>> {
         let list = self.root.file(list).map_or_else(|| self.root.folder.join(list), Path::to_path_buf);
         let text = text(&list)?;
@@ -129,14 +129,14 @@ impl<'a> Tables<'a> {
     }
 }
 
-/// Whether this is `class,startTime_usec,endTime_usec`: the columns must stand in this order.
+/// Whether this is `class,startTime_usec,endTime_usec`; the columns must be in this order.
 fn is_header(row: &str) -> bool {
     let names = row.split(',').map(|name| name.trim().to_ascii_lowercase());
     let begins = ["class", "start", "end"];
     names.clone().count() == begins.len() && names.zip(begins).all(|(name, begin)| name.starts_with(begin))
 }
 
-/// A file's text, without the mark that some editors put first.
+/// A file's text without the byte order mark that some editors put first.
 fn text(path: &Path) -> Result<String> {
     let text = read_text(path, MOST_SETTINGS)?;
     Ok(text.strip_prefix('\u{feff}').map(String::from).unwrap_or(text))
@@ -150,7 +150,7 @@ mod tests {
 
     const HEADER: &str = "class,startTime_usec,endTime_usec";
 
-    /// A folder with a recording to train on and one to test.
+    /// A folder with one recording for training and one for the test.
     struct Gestures(TempDir);
 
     impl Gestures {

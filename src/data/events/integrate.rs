@@ -1,11 +1,11 @@
-//! Events to frames: how many events of each polarity each pixel had in each of T pieces of a recording.
+//! Events to frames: the number of events of each polarity at each pixel, in each of T pieces of a recording.
 //!
-//! By count, as SpikingJelly (`split_by="number"`) and the AdaLi authors do it: of N events in the file's order, frame
-//! `i` takes those from `i d` to `(i + 1) d` with `d = N / T` rounded down, and the last frame all the rest. By time:
-//! frame `i` takes those whose time, from the earliest event's on, is in `[i d, (i + 1) d)` with `d` the time between the
-//! earliest and the latest event over T, rounded down to a microsecond (at least one), and the last frame all the rest.
-//! SpikingJelly takes the first and the last event in the file for these, which is the same where times rise.
-//! Channel 0 counts OFF, channel 1 ON events; a count ends at 255.
+//! By count, as in SpikingJelly (`split_by="number"`) and the AdaLi authors' code: of N events in the file's order, frame
+//! `i` takes those from `i d` to `(i + 1) d` with `d = N / T` rounded down, and the last frame takes the rest. By time:
+//! frame `i` takes those whose time, counted from the earliest event, is in `[i d, (i + 1) d)`, where `d` is the time between
+//! the earliest and the latest event over T, rounded down to a microsecond (at least one); the last frame takes the rest.
+//! SpikingJelly uses the first and the last event in the file instead, which is the same if times rise.
+//! Channel 0 counts OFF events, channel 1 ON events; counts saturate at 255.
 
 use super::counts::{EventCounts, MAX_CELLS};
 use super::options::Sensor;
@@ -14,7 +14,7 @@ use crate::data::SampleShape;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
-/// No recording becomes more frames.
+/// Most frames per recording.
 pub const MAX_FRAMES: usize = 4096;
 
 /// What the frames of a recording have in common.
@@ -36,12 +36,12 @@ pub struct Integration {
     pub frames: usize,
     /// What they have in common.
     pub frames_by: FramesBy,
-    /// Squares of so many pixels a side become one, whose counts are the sums; at the right and lower edge of less.
+    /// Squares of this many pixels a side are summed into one; smaller squares at the right and lower edges.
     pub downsample: usize,
-    /// The chip of recordings in AEDAT 2.0 that do not name it; the data set's own without.
+    /// The chip of AEDAT 2.0 recordings that do not name it; the data set's own if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sensor: Option<Sensor>,
-    /// Which of several streams of events to read; the first without.
+    /// Which of several event streams to read; the first if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stream: Option<u32>,
 }
@@ -57,7 +57,7 @@ impl Integration {
     /// The extents of a sample: `[T][H][W][2]`.
     ///
     /// # Errors
-    /// An [`InputError`](crate::error::InputError) when there would be no frame or pixel, or too many.
+    /// An [`InputError`](crate::error::InputError) if there would be no frame or pixel, or too many.
     pub fn shape(&self, size: SensorSize) -> Result<SampleShape> {
         let Self { frames, downsample, .. } = *self;
         if frames == 0 || frames > MAX_FRAMES {
@@ -86,7 +86,7 @@ impl Integration {
         let (each, step) = (events.len() / self.frames, ((latest - earliest) / self.frames as u64).max(1));
         let cell = |(index, event): (usize, &Event)| {
             let frame = match self.frames_by {
-                // Fewer events than frames: all of them are the rest.
+                // With fewer events than frames, all of them are the rest.
                 FramesBy::Count => index.checked_div(each).unwrap_or(usize::MAX),
                 FramesBy::Time => usize::try_from((event.time - earliest) / step).unwrap_or(usize::MAX),
             };
@@ -114,7 +114,7 @@ mod tests {
         Event { time, x, y, on }
     }
 
-    /// The definition, loop by loop: the events of a frame are a slice found from its ends.
+    /// The definition as plain loops: the events of a frame are a slice found from its ends.
     fn by_loops(integration: Integration, size: SensorSize, events: &[Event]) -> Vec<u8> {
         let Integration { frames, frames_by, downsample, .. } = integration;
         let [height, width] = [size.height, size.width].map(|n| (n as usize).div_ceil(downsample));
@@ -156,7 +156,7 @@ mod tests {
                 for span in [1, 10, 300_000] {
                     let size = SensorSize { width, height };
                     let mut times: Vec<u64> = (0..count).map(|_| 1_000_000 + rng.below(span)).collect();
-                    // The events of most recordings come in order; those of the others come as they like.
+                    // Most recordings have their events in order; others do not.
                     if span != 10 {
                         times.sort_unstable();
                     }
@@ -210,7 +210,7 @@ mod tests {
     fn an_event_with_an_early_time_at_the_end_does_not_empty_the_frames() {
         let size = SensorSize { width: 1, height: 1 };
         let by_time = Integration { frames: 4, frames_by: FramesBy::Time, ..Integration::default() };
-        // 200 events of 21 to 8180 µs, one each 41 µs, then one at 0: SpikingJelly's first and last event span nothing.
+        // 200 events from 21 to 8180 µs, one every 41 µs, then one at 0: SpikingJelly's first and last event span nothing.
         let mut events: Vec<Event> = (0..200).map(|i| event(21 + 41 * i, 0, 0, true)).collect();
         events.push(event(0, 0, 0, true));
         assert_eq!(frames(by_time, size, &events), [0, 51, 0, 50, 0, 50, 0, 50]);

@@ -1,12 +1,12 @@
-//! What is in a folder: names in any case, without what systems put beside a person's files.
+//! Folder listings: names are matched ignoring case, and files that operating systems add are left out.
 
 use anyhow::Result;
 use std::path::{Path, PathBuf};
 
-/// The folder that macOS puts into archives, with a copy of every name.
+/// The folder that macOS adds to archives, with a copy of every name.
 const MACOS: &str = "__MACOSX";
 
-/// The entries of a folder, by name. Hidden ones (`.name`, so macOS's `._name` too) and `__MACOSX` are left out.
+/// The entries of a folder by name. Hidden ones (`.name`, and so macOS's `._name`) and `__MACOSX` are left out.
 pub(super) struct Listing {
     pub folder: PathBuf,
     pub folders: Vec<PathBuf>,
@@ -17,7 +17,7 @@ impl Listing {
     /// Reads a folder.
     ///
     /// # Errors
-    /// An [`InputError`](crate::error::InputError) when it cannot be read.
+    /// An [`InputError`](crate::error::InputError) if it cannot be read.
     pub fn of(folder: &Path) -> Result<Self> {
         let refused = |error: std::io::Error| crate::input_error!("{} cannot be read: {error}", folder.display());
         let (mut folders, mut files) = (Vec::new(), Vec::new());
@@ -33,10 +33,10 @@ impl Listing {
         Ok(Self { folder: folder.to_path_buf(), folders, files })
     }
 
-    /// The sub-folder of this name, in any case.
+    /// The sub-folder with this name, ignoring case.
     ///
     /// # Errors
-    /// An [`InputError`](crate::error::InputError) when there are two, `Train` and `train`.
+    /// An [`InputError`](crate::error::InputError) if there are two, `Train` and `train`.
     pub fn folder(&self, wanted: &str) -> Result<Option<&Path>> {
         let mut found = self.folders.iter().filter(|path| is_called(path, wanted));
         let first = found.next();
@@ -51,12 +51,12 @@ impl Listing {
         Ok(first.map(PathBuf::as_path))
     }
 
-    /// The file of this name, in any case; the first of several.
+    /// The file with this name, ignoring case; the first of several.
     pub fn file(&self, wanted: &str) -> Option<&Path> {
         self.files.iter().find(|path| is_called(path, wanted)).map(PathBuf::as_path)
     }
 
-    /// Takes out the files with this extension, in any case.
+    /// Takes out the files with this extension, ignoring case.
     pub fn take_files(&mut self, extension: &str) -> Vec<PathBuf> {
         self.files.extract_if(.., |path| has_extension(path, extension)).collect()
     }
@@ -67,12 +67,12 @@ pub(super) fn name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// Whether a file or folder has this name, in any case.
+/// Whether a file or folder has this name, ignoring case.
 pub(super) fn is_called(path: &Path, wanted: &str) -> bool {
     name(path).eq_ignore_ascii_case(wanted)
 }
 
-/// Whether a file's name ends so, in any case.
+/// Whether a file's name ends with this, ignoring case.
 pub(super) fn has_extension(path: &Path, extension: &str) -> bool {
     path.extension().is_some_and(|found| found.eq_ignore_ascii_case(extension))
 }
@@ -100,7 +100,7 @@ mod tests {
         assert_eq!(names(&listing.take_files("bin")), ["1.bin", "2.BIN"]);
         assert_eq!(names(&listing.files), ["3.txt"]);
         fs::create_dir(root.join("Train")).unwrap();
-        // A file system that ignores case has made none.
+        // A file system that ignores case has created none.
         if fs::read_dir(root).unwrap().count() > 9 {
             let error = Listing::of(root).unwrap().folder("TRAIN").unwrap_err();
             assert!(error.to_string().contains("both Train and train"), "{error}");

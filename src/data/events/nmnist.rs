@@ -1,15 +1,15 @@
-//! N-MNIST's recordings: 40 bits an event, big-endian.
+//! N-MNIST's recordings: 40 bits per event, big-endian.
 //!
 //! ```text
 //! u8 x, u8 y, 1 bit polarity (1 is ON), 23 bits microseconds
 //! ```
-//! A row of 240 is no event: the clock has gone round after 2^13 µs (G. Orchard's Read_Ndataset.m).
+//! A row of 240 is not an event: the clock has wrapped after 2^13 µs (G. Orchard's Read_Ndataset.m).
 
 use super::source::Source;
 use super::{Event, EventReader, SensorSize};
 use anyhow::Result;
 
-/// The row that stands for an overflow of the clock, and what the clock then has lost.
+/// The row that stands for an overflow of the clock, and the time that one overflow loses.
 pub(super) const OVERFLOW_ROW: u8 = 240;
 const OVERFLOW: u64 = 1 << 13;
 
@@ -25,8 +25,8 @@ impl Nmnist {
     }
 }
 
-/// That a file's first events can be N-MNIST's, which has no mark: times rise but for a few, and no row lies behind that of
-/// overflows.
+/// Checks that a file's first events can be N-MNIST's, which has no magic number: almost all times rise, and no row is above
+/// the overflow row.
 pub(super) fn plausible(source: &mut Source) -> Result<()> {
     let events = source.beginning()?.as_chunks::<5>().0;
     let (mut lost, mut last, mut falls, mut rows) = (0, 0, 0, 0);

@@ -1,9 +1,9 @@
-//! Writes a recording as N-MNIST has it: 40 bits an event, big-endian.
+//! Writes a recording in N-MNIST's format: 40 bits per event, big-endian.
 //!
 //! ```text
 //! u8 x, u8 y, 1 bit polarity (1 is ON), 23 bits microseconds
 //! ```
-//! Format: G. Orchard, "N-MNIST"; a row of 240 stands for an overflow of the clock there, so rows end below it.
+//! Format: G. Orchard, "N-MNIST"; row 240 marks an overflow of the clock there, so rows must be below it.
 
 use super::Event;
 use anyhow::Result;

@@ -6,31 +6,31 @@
 use super::columns::Unit;
 use std::io::Read;
 
-/// Bytes of a header.
+/// Largest header in bytes.
 const MOST_BYTES: usize = 1 << 16;
-/// Brackets within brackets.
+/// Deepest nesting of brackets.
 const MOST_DEPTH: usize = 8;
-/// Bytes of one value or record.
+/// Largest value or record in bytes.
 const MOST_RECORD: usize = 1 << 12;
 
-/// What the header of an array says.
+/// The content of an array's header.
 #[derive(Debug)]
 pub(super) struct Header {
     pub values: Values,
     pub fortran: bool,
     pub shape: Vec<u64>,
-    /// Bytes of one value, or record.
+    /// Bytes per value or record.
     pub bytes: usize,
     /// Bytes before the first value.
     pub start: usize,
 }
 
-/// What each value of an array is.
+/// What an array consists of.
 #[derive(Debug)]
 pub(super) enum Values {
-    /// One number or whatever this type is: `<i8`.
+    /// Single values of this type: `<i8`.
     Single(String),
-    /// A record of these fields.
+    /// Records with these fields.
     Records(Vec<Field>),
 }
 
@@ -38,13 +38,13 @@ pub(super) enum Values {
 #[derive(Debug)]
 pub(super) struct Field {
     pub name: String,
-    /// `<i8`; other things than a single value are shown as Python writes them.
+    /// `<i8`; anything other than a single value is shown as Python writes it.
     pub kind: String,
-    /// Bytes from the beginning of the record.
+    /// Bytes from the start of the record.
     pub offset: usize,
 }
 
-/// A type of numbers.
+/// A numeric type.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Number {
     pub class: Class,
@@ -52,7 +52,7 @@ pub(super) struct Number {
     pub big_endian: bool,
 }
 
-/// What a number is.
+/// The class of a number.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Class {
     Signed,
@@ -64,7 +64,7 @@ pub(super) enum Class {
 }
 
 impl Number {
-    /// The numbers of a type as NumPy writes it; an error says what the type is instead.
+    /// Parses a numeric type as NumPy writes it; an error says what the type is instead.
     pub fn of(kind: &str) -> Result<Self, String> {
         let not = |what: &str| Err(format!("{what} (NumPy's {kind})"));
         let (Some(letter), Some(size)) = (kind.chars().nth(1), kind.get(2..)) else { return not("an unknown type") };
@@ -146,7 +146,7 @@ fn parse(text: &str, start: usize) -> Option<Header> {
     Some(Header { values, fortran, shape, bytes, start })
 }
 
-/// Bytes of a type: `'<i8'`, or a list of fields.
+/// Size of a type in bytes: `'<i8'`, or a list of fields.
 fn size(kind: &Literal) -> Option<usize> {
     let bytes = match kind {
         Literal::Text(kind) => {
@@ -160,7 +160,7 @@ fn size(kind: &Literal) -> Option<usize> {
     (bytes <= MOST_RECORD).then_some(bytes)
 }
 
-/// Bytes of a field: a name and a type, and where the field is an array, its extents.
+/// Size of a field in bytes: a name, a type and, if the field is an array, its extents.
 fn field_size(field: &Literal) -> Option<usize> {
     let Literal::Tuple(parts) = field else { return None };
     let extents = match parts.get(2..)? {
@@ -174,7 +174,7 @@ fn field_size(field: &Literal) -> Option<usize> {
     })
 }
 
-/// A value of Python's syntax.
+/// A Python literal.
 #[derive(Debug, PartialEq)]
 enum Literal {
     Text(String),
@@ -186,7 +186,7 @@ enum Literal {
     Dictionary(Vec<(String, Literal)>),
 }
 
-/// Takes a value from the beginning of `rest`.
+/// Takes a value from the start of `rest`.
 fn literal(rest: &mut &str, depth: usize) -> Option<Literal> {
     let blank = |rest: &mut &str| *rest = rest.trim_start();
     blank(rest);

@@ -1,8 +1,8 @@
 //! NumPy's archive (.npz) of events: arrays `x`, `y`, `t` and `p`, one array of records with these fields, or one array
-//! of four columns; other arrays do not matter.
+//! of four columns; other arrays are ignored.
 //!
-//! A zip of .npy files ([`npy`](super::npy)). The arrays lie one behind the other, so each is read by a stream of its
-//! own, piece by piece: an archive takes no more memory than its pieces, whatever its sizes say. Before anything is
+//! A zip of .npy files ([`npy`](super::npy)). The arrays are stored one after the other, so each is read through its own
+//! stream, piece by piece: an archive takes no more memory than its pieces, whatever sizes it claims. Before anything is
 //! inflated, the size of each array is checked against its type and shape.
 
 use super::archive::{Array, Stream, list};
@@ -15,18 +15,18 @@ use std::cell::RefCell;
 use std::io::{Read, Seek};
 use std::rc::Rc;
 
-/// Events read at a time, and bytes of one stream.
+/// Events read at a time, and bytes per stream.
 const PIECE: usize = 1 << 16;
 const PIECE_BYTES: usize = 1 << 20;
-/// Names of arrays in a message.
+/// Names of arrays listed in a message.
 const SHOWN: usize = 8;
 
-/// A recording as arrays.
+/// A recording stored as arrays.
 struct Npz {
     streams: Vec<Stream>,
     /// x, y, t and p.
     columns: [Place; 4],
-    /// Of the events, how many were given out, and how many more lie in the streams' pieces.
+    /// The number of events, how many have been returned, and how many more are in the streams' pieces.
     events: u64,
     given: u64,
     ready: usize,
@@ -39,7 +39,7 @@ struct Npz {
 /// Where the values of a column are.
 #[derive(Clone)]
 struct Place {
-    /// Which stream, and where in its records.
+    /// The index of the stream, and the offset in its records.
     stream: usize,
     offset: usize,
     number: Number,
@@ -47,7 +47,7 @@ struct Place {
     label: String,
 }
 
-/// Opens an archive; `name` is for errors, `options` say the order and the unit of time where it does not.
+/// Opens an archive; `name` is for errors, `options` give the order and the unit of time if the archive does not.
 pub(super) fn open<R: Read + Seek + 'static>(
     file: R,
     name: String,
@@ -96,17 +96,17 @@ fn open_checked<R: Read + Seek + 'static>(file: R, name: &str, stated: Option<&C
     Ok(Npz { streams, columns, events, given: 0, ready, clock, polarities, notes, name: name.into() })
 }
 
-/// The columns of an archive, in the order in which it has them.
+/// The columns of an archive, in its own order.
 struct Table {
     streams: Vec<Stream>,
     columns: Vec<Place>,
-    /// Of the columns, where names say it.
+    /// The order of the columns, if names tell it.
     order: Option<Order>,
     events: u64,
 }
 
 impl Table {
-    /// Finds x, y, t and p among the arrays: as four of them, else as one.
+    /// Finds x, y, t and p among the arrays: as four arrays, otherwise as one.
     fn find<R: Read + Seek + 'static>(
         file: &Rc<RefCell<R>>,
         arrays: &[Array],
@@ -167,7 +167,7 @@ impl Table {
         }
     }
 
-    /// One array each.
+    /// One array per column.
     fn of_arrays<R: Read + Seek + 'static>(
         file: &Rc<RefCell<R>>,
         arrays: &[&Array],
@@ -181,7 +181,7 @@ impl Table {
             };
             let number =
                 Number::of(kind).map_err(|what| format!("holds {what} in {}, but numbers are wanted", array.key))?;
-            // A column of NumPy's may have further extents of 1.
+            // A column written by NumPy may have further extents of 1.
             let events = header.shape.iter().product();
             if header.shape.is_empty() || header.shape.iter().filter(|&&extent| extent != 1).count() > 1 {
                 return Err(format!(
@@ -200,7 +200,7 @@ impl Table {
         Ok(table)
     }
 
-    /// One array of all, if it can be one.
+    /// All columns in one array, if it can hold them.
     fn of_one<R: Read + Seek + 'static>(
         file: &Rc<RefCell<R>>,
         array: &Array,
@@ -231,7 +231,7 @@ impl Table {
             }
             npy::Values::Single(kind) => {
                 let count = stated.map_or(4, |order| order.count as u64);
-                // As C would lay it out.
+                // As laid out in C.
                 let (rows, columns) = match (&header.shape[..], header.fortran) {
                     (&[rows, columns], false) | (&[columns, rows], true) => (rows, columns),
                     _ => return Ok(None),
@@ -288,7 +288,7 @@ impl Numbers {
         }
     }
 
-    /// Each value as something else; an error has the place and the value that cannot be.
+    /// Converts each value; an error has the position and the value that cannot be converted.
     fn each<T>(
         self,
         mut whole: impl FnMut(i64) -> Option<T>,
@@ -308,7 +308,7 @@ impl Numbers {
 }
 
 impl Place {
-    /// The values in the streams' pieces.
+    /// The column's values in the streams' pieces.
     fn numbers(&self, streams: &[Stream], count: usize) -> Numbers {
         let (class, bytes) = (self.number.class, self.number.bytes);
         match (class, bytes) {

@@ -1,4 +1,4 @@
-//! Opening recordings: which format a file has, and its reader.
+//! Opening recordings: finds the format of a file and its reader.
 
 use super::format::Format;
 use super::options::ReadOptions;
@@ -10,10 +10,10 @@ use std::io::Cursor;
 use std::path::Path;
 
 impl Format {
-    /// The format that a file's first bytes show, or where they cannot, its name.
+    /// The format shown by a file's first bytes, or by its name if they do not tell.
     ///
     /// # Errors
-    /// An [`InputError`](crate::error::InputError) when neither does.
+    /// An [`InputError`](crate::error::InputError) if neither does.
     pub fn of(path: &Path) -> Result<Self> {
         recognise::format(path)
     }
@@ -21,7 +21,7 @@ impl Format {
     /// Opens a recording.
     ///
     /// # Errors
-    /// An [`InputError`](crate::error::InputError) when the file cannot be read or its beginning is not of this format.
+    /// An [`InputError`](crate::error::InputError) if the file cannot be read or its beginning is not in this format.
     pub fn open(self, path: &Path, options: &ReadOptions) -> Result<Box<dyn EventReader>> {
         self.takes(options, &path.display())?;
         match self {
@@ -30,10 +30,10 @@ impl Format {
         }
     }
 
-    /// A recording in memory; `name` stands for the file's in errors.
+    /// Opens a recording in memory; `name` replaces the file's name in errors.
     ///
     /// # Errors
-    /// As [`Format::open`].
+    /// Those of [`Format::open`].
     pub fn open_bytes(self, bytes: Vec<u8>, name: &str, options: &ReadOptions) -> Result<Box<dyn EventReader>> {
         self.takes(options, &name)?;
         let bytes = Cursor::new(bytes);
@@ -43,7 +43,7 @@ impl Format {
         }
     }
 
-    /// Refuses what the format has no use for, so that nothing is ignored.
+    /// Refuses options that the format has no use for, so that none is ignored silently.
     fn takes(self, options: &ReadOptions, name: &dyn std::fmt::Display) -> Result<()> {
         if options.sensor.is_some() && self != Self::Aedat2 {
             crate::bail_input!("--sensor is for recordings in aedat2, but {name} is in {self}; leave it out");
@@ -69,10 +69,10 @@ impl Format {
     }
 }
 
-/// Opens a recording of whatever format it has.
+/// Opens a recording, whatever its format.
 ///
 /// # Errors
-/// As [`Format::of`] and [`Format::open`].
+/// Those of [`Format::of`] and [`Format::open`].
 pub fn open(path: &Path, options: &ReadOptions) -> Result<Box<dyn EventReader>> {
     Format::of(path)?.open(path, options)
 }

@@ -1,4 +1,4 @@
-//! What a person says of a recording where the file may not.
+//! What the user can state about a recording if its file does not.
 
 use super::SensorSize;
 use super::columns::Columns;
@@ -35,7 +35,7 @@ impl Sensor {
         }
     }
 
-    /// Its pixels.
+    /// The size of the sensor.
     pub fn size(self) -> SensorSize {
         let (width, height) = match self {
             Self::Dvs128 | Self::Davis128 => (128, 128),

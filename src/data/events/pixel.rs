@@ -1,8 +1,8 @@
 //! A model of a dynamic vision sensor's pixels: light in, events out.
 //!
 //! A pixel remembers the logarithm of the light at its last event. When the logarithm has risen or fallen by the
-//! pixel's threshold, it fires ON or OFF, and for the refractory time it is held in reset: it then remembers the light
-//! at the end of that time. Thresholds differ from pixel to pixel, and noise fires pixels at random (P. Lichtsteiner,
+//! pixel's threshold, it fires ON or OFF and is held in reset for the refractory time; it then remembers the light
+//! at the end of that time. Thresholds differ between pixels, and noise fires pixels at random (P. Lichtsteiner,
 //! C. Posch and T. Delbruck, "A 128x128 120 dB 15 µs latency asynchronous temporal contrast vision sensor", 2008). Not
 //! modelled: the photoreceptor's bandwidth and the bus on which events queue.
 
@@ -14,26 +14,26 @@ use serde::{Deserialize, Serialize};
 /// Properties of a sensor's pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PixelModel {
-    /// The mean threshold: a change of the natural logarithm of light.
+    /// The mean threshold: a change in the natural logarithm of light.
     pub contrast: f64,
     /// Standard deviation of the thresholds over pixels, as a share of `contrast`.
     pub mismatch: f64,
-    /// Microseconds after an event in which a pixel is blind.
+    /// Microseconds after an event during which a pixel is blind.
     pub refractory: u64,
-    /// Background activity: events of a pixel in a second, ON and OFF alike often.
+    /// Background activity: events per pixel and second, ON and OFF equally often.
     pub noise: f64,
-    /// Light of a black pixel, where a white one's is 1 more.
+    /// Light of a black pixel; a white one has 1 more.
     pub dark: f64,
 }
 
 impl Default for PixelModel {
-    /// A mismatch as Lichtsteiner et al. measured it; the rest \[ours\].
+    /// Mismatch as measured by Lichtsteiner et al.; the rest \[ours\].
     fn default() -> Self {
         Self { contrast: 0.4, mismatch: 0.021, refractory: 100, noise: 1.0, dark: 0.1 }
     }
 }
 
-/// No threshold is a smaller share of the mean one, however large the mismatch.
+/// The smallest threshold as a share of the mean, however large the mismatch.
 const LEAST_THRESHOLD: f64 = 0.1;
 
 impl PixelModel {
@@ -57,7 +57,7 @@ impl PixelModel {
     }
 }
 
-/// A sensor: its pixels' own thresholds, the same in every recording.
+/// A sensor: the thresholds of its pixels, the same in every recording.
 #[derive(Clone, Debug)]
 pub struct Sensor {
     /// Columns and rows.
@@ -68,7 +68,7 @@ pub struct Sensor {
 }
 
 impl Sensor {
-    /// The sensor of a seed.
+    /// The sensor for a seed.
     pub fn new(model: PixelModel, size: SensorSize, seed: u64) -> Self {
         let rng = CounterRng::new(seed, stream::THRESHOLDS);
         let threshold = |z: f64| model.contrast * (1.0 + model.mismatch * z).max(LEAST_THRESHOLD);
@@ -77,10 +77,10 @@ impl Sensor {
         Self { size, model, thresholds }
     }
 
-    /// What the sensor says of a scene, ordered by time, then row, then column.
+    /// The sensor's events for a scene, ordered by time, then row, then column.
     ///
     /// `light(y, x, i)` is the light on a pixel at `i * step` microseconds, 0 for black and 1 for white, for `i` from 0
-    /// to `steps`; its logarithm is taken to be linear between. `rng` draws the noise.
+    /// to `steps`; its logarithm is interpolated linearly. `rng` draws the noise.
     pub fn record(
         &self,
         step: u64,
@@ -104,20 +104,20 @@ impl Sensor {
                 (before, log) = (now, next);
             }
         }
-        // No two events of a pixel fall into one microsecond, so this order is the only one.
+        // A pixel has at most one event per microsecond, so this order is unique.
         events.sort_unstable_by_key(|event| (event.time, event.y, event.x));
         events
     }
 }
 
-/// One pixel during a recording. Times are microseconds.
+/// One pixel during a recording. Times are in microseconds.
 struct Pixel<'a> {
     model: &'a PixelModel,
     /// OFF and ON.
     thresholds: [f64; 2],
-    /// Logarithm of the light that changes are measured from.
+    /// Logarithm of the light against which changes are measured.
     reference: f64,
-    /// Until when the pixel is held in reset, if it is.
+    /// The end of the reset, if the pixel is in one.
     held: Option<f64>,
     /// When noise fires it next.
     noise: f64,
@@ -137,7 +137,7 @@ impl<'a> Pixel<'a> {
         self.noise += if silent { f64::INFINITY } else { -(1.0 - self.rng.uniform()).ln() * 1e6 / self.model.noise };
     }
 
-    /// Follows the light along a line from one time and logarithm to another.
+    /// Follows the light linearly from one time and logarithm to another.
     fn follow(&mut self, (start, from): (f64, f64), (end, to): (f64, f64), mut fire: impl FnMut(u64, bool)) {
         let slope = (to - from) / (end - start);
         let mut now = start;
@@ -166,7 +166,7 @@ impl<'a> Pixel<'a> {
                 self.draw_noise();
                 (time, self.rng.next_u64() >> 63 == 1)
             };
-            // A time stamp is whole and not before the event, so that the refractory time holds between time stamps.
+            // A timestamp is whole and not before the event, so that the refractory time holds between timestamps.
             let stamp = time.ceil();
             fire(stamp as u64, on);
             self.held = Some(stamp + self.model.refractory as f64);
@@ -212,12 +212,12 @@ mod tests {
         let (noise, seconds) = (20.0, 10);
         let noisy = sensor(PixelModel { noise, ..QUIET });
         let events = noisy.record(1000, 1000 * seconds, still, &rng());
-        // Poisson: the count's variance is its mean, and so is a half's of it.
+        // Poisson: the variance of the count is its mean; the same holds for half of it.
         let want = noise * seconds as f64 * 200.0;
         let on = events.iter().filter(|event| event.on).count() as f64;
         assert!((events.len() as f64 - want).abs() < 4.0 * want.sqrt(), "{} of {want}", events.len());
         assert!((on - want / 2.0).abs() < 4.0 * (want / 2.0).sqrt(), "{on} of {want} are ON");
-        // Times of a Poisson process are uniform: half of them in each half.
+        // The times of a Poisson process are uniform: half of them in each half.
         let early = events.iter().filter(|event| event.time < 5_000_000).count() as f64;
         assert!((early - want / 2.0).abs() < 4.0 * (want / 2.0).sqrt(), "{early}");
     }
@@ -256,7 +256,7 @@ mod tests {
             assert!(times.iter().zip(want).all(|(time, want)| time.abs_diff(*want) <= 9), "{times:?}");
         };
         near(times(0), &[100_000, 200_000, 300_000, 400_000, 500_000, 600_000, 700_000, 800_000, 900_000]);
-        // Held in reset for 50 ms after each, the pixel starts again from the light at their end.
+        // Held in reset for 50 ms after each event, the pixel starts again from the light at the end of that time.
         near(times(50_000), &[100_000, 250_000, 400_000, 550_000, 700_000, 850_000]);
     }
 

@@ -1,15 +1,15 @@
-//! The text that Prophesee's files begin with: lines of `%`, a keyword and a value.
+//! The text header of Prophesee's files: lines of `%`, a keyword and a value.
 
 use super::SensorSize;
 use super::format::Format;
 use super::source::Source;
 use anyhow::Result;
 
-/// The cameras (`system_ID`) whose recordings are of EVT 2.0 where the header names no version, and those of EVT 3.0; after
+/// The cameras (`system_ID`) whose recordings are in EVT 2.0 if the header names no version, and those in EVT 3.0; from
 /// OpenEB's `psee_raw_file_header.cpp` and `device_system_id.h`.
 const EVT2_SYSTEMS: [u32; 16] = [21, 23, 25, 26, 28, 29, 31, 33, 34, 35, 39, 41, 151, 153, 161, 162];
 const EVT3_SYSTEMS: [u32; 4] = [30, 40, 46, 48];
-/// The same by the name of the software's plugin.
+/// The same, by the name of the software's plugin.
 const EVT2_PLUGINS: [&str; 2] = ["hal_plugin_gen3_fx3", "hal_plugin_gen31_fx3"];
 
 /// A header's lines.
@@ -21,7 +21,7 @@ impl Header {
         source.header_to("%", "% end").map(Self)
     }
 
-    /// What stands behind a keyword, whatever its case.
+    /// The value of a keyword, ignoring case.
     pub fn value(&self, key: &str) -> Option<&str> {
         let behind = |line: &'_ String| -> Option<usize> {
             let at = line.find(|c| c != '%' && c != ' ')?;
@@ -31,10 +31,10 @@ impl Header {
         self.0.iter().find_map(|line| Some(line[behind(line)?..].trim()))
     }
 
-    /// The format that lines name: `% evt 3.0`, `% format EVT3;…`, `% Data file containing …`; if none does, nothing.
+    /// The format named by the lines: `% evt 3.0`, `% format EVT3;…`, `% Data file containing …`; `None` if no line names one.
     ///
     /// # Errors
-    /// When it is one that is not read.
+    /// If it is a format that is not supported.
     fn named(&self, name: &str) -> Result<Option<Format>> {
         let Some(kind) = self.value("format").or_else(|| self.value("evt")) else {
             let data = self.value("data").is_some_and(|rest| rest.starts_with("file containing"));
@@ -50,7 +50,7 @@ impl Header {
         }
     }
 
-    /// The format of the camera that lines name, and the line.
+    /// The format implied by the camera that the lines name, and that line.
     fn by_camera(&self) -> Option<(Format, String)> {
         let system = self.value("system_id").and_then(|id| id.parse().ok());
         let plugin = self.value("plugin_name");
@@ -65,7 +65,7 @@ impl Header {
     /// The format of a file that begins with `%`.
     ///
     /// # Errors
-    /// When no line tells.
+    /// If no line tells the format.
     pub fn format(&self, name: &str, extension: Option<&str>) -> Result<Format> {
         if let Some(format) = self.named(name)? {
             return Ok(format);
@@ -81,7 +81,7 @@ impl Header {
         }
     }
 
-    /// What a reader of `format` should tell of the header.
+    /// What a reader of `format` should report about the header.
     pub fn notes(&self, format: Format) -> Vec<String> {
         match (self.named(""), self.by_camera()) {
             (Ok(Some(named)), _) if named == format => Vec::new(),
@@ -93,7 +93,7 @@ impl Header {
         }
     }
 
-    /// The sensor: `% geometry 1280x720`, `% format EVT3;width=1280;height=720`, `% Width 1280` and `% Height 720`.
+    /// The sensor's size: `% geometry 1280x720`, `% format EVT3;width=1280;height=720`, `% Width 1280` and `% Height 720`.
     pub fn size(&self) -> Option<SensorSize> {
         let number = |text: &str| text.trim().parse::<u64>().ok();
         let option = |key: &str| {

@@ -1,4 +1,4 @@
-//! What a file is by its first bytes: a recording that is read, or something else, of which a person hears what to do.
+//! Recognises a file by its first bytes: a supported recording, or something else, with advice to the user.
 
 use super::format::Format;
 use super::nmnist;
@@ -7,7 +7,7 @@ use super::source::Source;
 use anyhow::Result;
 use std::path::Path;
 
-/// First bytes of what is no recording that is read, what it is, and what to do.
+/// First bytes of files that are not supported recordings, what they are, and what to do.
 const OTHERS: [(&[u8], &str, &str); 16] = [
     (
         b"\x89HDF\r\n\x1a\n",
@@ -31,7 +31,7 @@ const OTHERS: [(&[u8], &str, &str); 16] = [
     (b"SQLite format 3", "a database", "name a recording"),
 ];
 
-/// The format that a file's first bytes show, or where they cannot, its name; see [`Format::of`].
+/// The format shown by a file's first bytes, or by its name if they do not tell; see [`Format::of`].
 pub(super) fn format(path: &Path) -> Result<Format> {
     let mut source = Source::open(path)?;
     let ahead = source.ahead(24)?;

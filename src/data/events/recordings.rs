@@ -1,4 +1,4 @@
-//! Which recordings a data set consists of: files, labels, and where in a file a sample lies.
+//! The recordings of a data set: files, labels, and where in a file a sample lies.
 //!
 //! ```text
 //! n-mnist       Train/<class>/*.bin, Test/<class>/*.bin          classes 0, 1, … as folders
@@ -6,8 +6,8 @@
 //! dvs-gesture   trials_to_train.txt, trials_to_test.txt, user…_….aedat, user…_…_labels.csv
 //! ```
 //! Each is also found in the sub-folder `extract` (for dvs-gesture `extract/DvsGesture`, or `DvsGesture`), where
-//! SpikingJelly unpacks it. Names count in any case; hidden files do not. What is missing is an error, and what is there
-//! and not used is noted.
+//! SpikingJelly unpacks it. Names are matched ignoring case; hidden files are ignored. Missing files are an error, unused ones
+//! are noted.
 
 use super::SensorSize;
 use super::gestures::{GESTURE_LISTS, dvs_gesture};
@@ -26,16 +26,16 @@ use std::path::{Path, PathBuf};
 const NMNIST_SIZE: SensorSize = SensorSize { width: 34, height: 34 };
 /// The folders of N-MNIST.
 const PARTS: [&str; 2] = ["Train", "Test"];
-/// Of each class of CIFAR10-DVS, in percent, rounded up.
+/// Share of each class of CIFAR10-DVS that is for training, in percent, rounded up.
 const TRAIN_PERCENT: usize = 90;
 const CIFAR10: [&str; 10] = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"];
 
-/// The folder of [`list`], if all that it must hold is there.
+/// The folder for [`list`], if everything required is there.
 pub fn find(source: DataSource, dir: &Path) -> Option<PathBuf> {
     places(source, dir).find(|(_, missing)| missing.is_empty()).map(|(folder, _)| folder)
 }
 
-/// The folders in which a data set may lie, each with what it lacks.
+/// The folders in which a data set may be, each with what it lacks.
 fn places(source: DataSource, dir: &Path) -> impl Iterator<Item = (PathBuf, Vec<&'static str>)> {
     let (sub_folders, marks) = layout(source);
     let folders = std::iter::once(dir.to_path_buf()).chain(sub_folders.iter().map(|sub| dir.join(sub)));
@@ -47,7 +47,7 @@ fn places(source: DataSource, dir: &Path) -> impl Iterator<Item = (PathBuf, Vec<
     })
 }
 
-/// Where a data set may lie below its folder, and what must be there.
+/// Where a data set may be below its folder, and what must be there.
 fn layout(source: DataSource) -> (&'static [&'static str], &'static [&'static str]) {
     match source {
         DataSource::NMnist => (&["extract"], &PARTS),
@@ -56,10 +56,10 @@ fn layout(source: DataSource) -> (&'static [&'static str], &'static [&'static st
     }
 }
 
-/// The recordings of a data set of events.
+/// The recordings of an event data set.
 ///
 /// # Errors
-/// An [`InputError`](crate::error::InputError) when the folder is not laid out as above.
+/// An [`InputError`](crate::error::InputError) if the folder is not laid out as above.
 pub fn list(source: DataSource, dir: &Path) -> Result<Recordings> {
     let best = places(source, dir).min_by_key(|(_, missing)| missing.len());
     let Some((folder, missing)) = best.filter(|(_, missing)| missing.len() < layout(source).1.len()) else {
@@ -92,7 +92,7 @@ fn nmnist(folder: PathBuf) -> Result<Recordings> {
     let [train, test] = parts.map(|part| -> Result<Vec<Trial>> {
         unused.extend(part.files);
         unused.extend(part.folders.iter().filter(|path| class_of(path).is_none()).cloned());
-        // A class may be empty: a simulation of few images has not all of them.
+        // A class may be empty: a simulation of few images does not have all of them.
         let all = (0..classes).map(|class| of_class(&part.folder.join(class.to_string()), "bin", class, &mut unused));
         some(all.collect::<Result<Vec<_>>>()?.concat(), &part.folder)
     });
@@ -101,7 +101,7 @@ fn nmnist(folder: PathBuf) -> Result<Recordings> {
     Ok(Recordings { folder, class_names: files::numbered(classes), size, train, test, notes })
 }
 
-/// The class whose folder this is.
+/// The class that a folder stands for.
 fn class_of(folder: &Path) -> Option<u16> {
     let name = name(folder);
     name.parse().ok().filter(|class: &u16| class.to_string() == name)
@@ -128,7 +128,7 @@ fn classes([train, test]: &[Listing; 2]) -> Result<usize> {
     Ok(classes)
 }
 
-/// The sensor that a simulation says it had, or N-MNIST's.
+/// The sensor size stated by a simulation, or N-MNIST's.
 fn nmnist_size(folder: &Path) -> Result<SensorSize> {
     #[derive(serde::Deserialize)]
     struct Side {
@@ -145,8 +145,8 @@ fn nmnist_size(folder: &Path) -> Result<SensorSize> {
     Ok(SensorSize { width: side.into(), height: side.into() })
 }
 
-/// Of each class, in the order of the files' names, the first nine of ten train, as SpikingJelly's
-/// `split_to_train_test_set` divides them.
+/// In each class, in the order of file names, the first nine out of ten are for training, as in SpikingJelly's
+/// `split_to_train_test_set`.
 fn cifar10_dvs(folder: PathBuf) -> Result<Recordings> {
     let root = Listing::of(&folder)?;
     let mut unused = beside(&root, "aedat", |path| CIFAR10.iter().any(|class| is_called(path, class)));
@@ -161,7 +161,7 @@ fn cifar10_dvs(folder: PathBuf) -> Result<Recordings> {
     Ok(Recordings { folder, class_names: CIFAR10.map(String::from).into(), size: DVS128, train, test, notes })
 }
 
-/// The files of one class, by name; what else its folder holds is added to `unused`.
+/// The files of one class, by name; anything else in its folder is added to `unused`.
 fn of_class(folder: &Path, extension: &str, class: usize, unused: &mut Vec<PathBuf>) -> Result<Vec<Trial>> {
     let mut listing = Listing::of(folder)?;
     let files = listing.take_files(extension);
@@ -213,7 +213,7 @@ mod tests {
             assert_eq!(count(&all.train, class), (total * 9).div_ceil(10));
             assert_eq!(count(&all.test, class), total - (total * 9).div_ceil(10));
         }
-        // By name: 10 comes before 2.
+        // Sorted by name: 10 comes before 2.
         let names: Vec<_> = all.train[..3].iter().map(|t| t.file.file_stem().unwrap().to_owned()).collect();
         assert_eq!(names, ["cifar10_airplane_0", "cifar10_airplane_1", "cifar10_airplane_10"]);
         fs::remove_dir_all(root.join("frog")).unwrap();

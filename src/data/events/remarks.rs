@@ -1,4 +1,4 @@
-//! What a person should know of a data set's recordings: one line for each kind, however many files it is true of.
+//! Remarks on a data set's recordings: one line per kind, however many files it applies to.
 
 use super::counts::EventCounts;
 use super::integrate::FramesBy;
@@ -9,22 +9,22 @@ use anyhow::Result;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// A frame by time with more than this share of its sample's events is noted: an outlier among the times may have emptied
-/// the others,
+/// A frame by time with more than this share of its sample's events is noted, because an outlier among the times may have
+/// emptied the others,
 const CROWDED_PERCENT: usize = 90;
-/// where there are at least so many frames.
+/// if there are at least this many frames.
 const CROWDED_FRAMES: usize = 4;
 
-/// What was noticed while a file was read.
+/// What was noticed while reading a file.
 #[derive(Debug, Default)]
 pub(super) struct Noticed {
-    /// Events that are earlier than the one before.
+    /// Events that are earlier than the previous one.
     pub late: usize,
     /// The reader's notes.
     pub notes: Vec<String>,
 }
 
-/// Gathers remarks on a data set.
+/// Collects remarks on a data set.
 pub(super) struct Remarks<'a> {
     recordings: &'a Recordings,
     lines: Vec<String>,
@@ -35,15 +35,15 @@ impl<'a> Remarks<'a> {
         Self { recordings, lines: Vec::new() }
     }
 
-    /// All of them.
+    /// All remarks.
     pub fn into_lines(self) -> Vec<String> {
         self.lines
     }
 
-    /// On the samples of a part (training, test).
+    /// Adds remarks on the samples of a part (training, test).
     ///
     /// # Errors
-    /// An [`InputError`](crate::error::InputError) when none of them has an event.
+    /// An [`InputError`](crate::error::InputError) if none of them has an event.
     pub fn on_samples(
         &mut self,
         part: &str,
@@ -82,7 +82,7 @@ impl<'a> Remarks<'a> {
         Ok(())
     }
 
-    /// On the files of both parts.
+    /// Adds remarks on the files of both parts.
     pub fn on_files(&mut self, files: &[(&Path, Noticed)], frames_by: FramesBy) {
         let all = files.len();
         let late: Vec<&Path> = files.iter().filter(|(_, noticed)| noticed.late > 0).map(|(file, _)| *file).collect();
@@ -92,7 +92,7 @@ impl<'a> Remarks<'a> {
             FramesBy::Time => "frames by time take each at its time",
         };
         self.say(&late, format!("of {all} recordings have events out of order ({events} in all); {order}"));
-        // The notes of many files differ in their numbers alone.
+        // The notes of many files differ only in their numbers.
         let mut kinds: BTreeMap<String, (&str, Vec<&Path>)> = BTreeMap::new();
         for (file, note) in files.iter().flat_map(|(file, noticed)| noticed.notes.iter().map(move |note| (*file, note)))
         {
@@ -104,7 +104,7 @@ impl<'a> Remarks<'a> {
         }
     }
 
-    /// Adds `N what: file, file, …`, where some files are meant.
+    /// Adds `N what: file, file, …` unless `files` is empty.
     fn say(&mut self, files: &[&Path], what: String) {
         if files.is_empty() {
             return;
@@ -135,7 +135,7 @@ mod tests {
         }
     }
 
-    /// Samples by how many events each frame has.
+    /// Samples given by the number of events in each frame.
     fn counts(samples: &[[usize; 4]]) -> EventCounts {
         let mut counts = EventCounts::default();
         for frames in samples {

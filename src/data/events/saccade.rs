@@ -1,37 +1,37 @@
-//! An image that moves before a sensor as in N-MNIST: three saccades along a triangle.
+//! An image that moves in front of a sensor as in N-MNIST: three saccades along a triangle.
 //!
-//! Orchard et al. moved the sensor before a screen, down to the right, up to the right and back, in 100 ms each (G.
+//! Orchard et al. moved the sensor in front of a screen, down to the right, up to the right and back, in 100 ms each (G.
 //! Orchard, A. Jayawant, G. Cohen and N. Thakor, "Converting static image datasets to spiking neuromorphic datasets
-//! using saccades", Front. Neurosci. 2015). Here the image moves, along half a cosine from rest to rest \[ours\].
+//! using saccades", Front. Neurosci. 2015). Here the image moves, each time along half a cosine from rest to rest \[ours\].
 
-/// Saccades in a recording.
+/// Saccades per recording.
 pub const SACCADES: usize = 3;
-/// Microseconds of a saccade.
+/// Microseconds per saccade.
 pub const SACCADE: u64 = 100_000;
-/// Microseconds between two looks at the light.
+/// Microseconds between two samples of the light.
 pub const STEP: u64 = 1000;
-/// Looks after the first.
+/// Samples after the first.
 pub const STEPS: usize = SACCADES * (SACCADE / STEP) as usize;
-/// The share of the sensor's side that an image moves over: what is left of 34 pixels beside an image of 28.
+/// The share of the sensor's side over which an image moves: 34 pixels less the 28 of the image.
 pub const TRAVEL: f64 = 6.0 / 34.0;
 
-/// Where the path turns, in units of what the image travels: columns, rows.
+/// The corners of the path, in units of the travel: columns, rows.
 const CORNERS: [(f64, f64); SACCADES + 1] = [(0.0, 0.0), (0.5, 1.0), (1.0, 0.0), (0.0, 0.0)];
 
-/// A grey image before a square sensor.
+/// A greyscale image in front of a square sensor.
 pub struct Scene<'a> {
     pixels: &'a [f32],
     height: usize,
     width: usize,
-    /// Pixels of the image in one of the sensor.
+    /// Image pixels per sensor pixel.
     scale: f64,
-    /// The image's place at each look, in pixels of the sensor.
+    /// The image's position at each time sample, in sensor pixels.
     path: Vec<(f64, f64)>,
 }
 
 impl<'a> Scene<'a> {
-    /// `[height][width]` values of 0 (black) to 1, before a sensor of `side` pixels a side, of which the image's longer
-    /// side takes all but what it travels.
+    /// `[height][width]` values from 0 (black) to 1, in front of a sensor of `side` pixels a side; the image's longer
+    /// side fills the sensor except for the travel.
     pub fn new(pixels: &'a [f32], height: usize, width: usize, side: u16) -> Self {
         debug_assert_eq!(pixels.len(), height * width);
         let side = f64::from(side);
@@ -40,7 +40,7 @@ impl<'a> Scene<'a> {
         Self { pixels, height, width, scale: height.max(width) as f64 / (side - travel), path }
     }
 
-    /// The light on a pixel of the sensor at look `i`, interpolated between the image's pixels; black beside it.
+    /// The light on a sensor pixel at time sample `i`, interpolated between image pixels; black outside the image.
     pub fn light(&self, y: u16, x: u16, i: usize) -> f64 {
         let (dx, dy) = self.path[i];
         let u = (f64::from(x) + 0.5 - dx) * self.scale - 0.5;
@@ -61,7 +61,7 @@ impl<'a> Scene<'a> {
     }
 }
 
-/// The place at look `i`, in units of what the image travels.
+/// The position at time sample `i`, in units of the travel.
 fn place(i: usize) -> (f64, f64) {
     let looks = (SACCADE / STEP) as usize;
     let saccade = (i / looks).min(SACCADES - 1);
@@ -115,7 +115,7 @@ mod tests {
 
     #[test]
     fn a_small_image_is_enlarged_between_its_pixels() {
-        // Two columns, black and white, before 34 pixels: 14 to one.
+        // Two columns, black and white, on 34 pixels: 14 pixels to one.
         let scene = Scene::new(&[0.0, 1.0], 1, 2, 34);
         let row: Vec<f64> = (0..28).map(|x| scene.light(7, x, 0)).collect();
         assert!(row[..7].iter().all(|&light| light == 0.0) && row[20] > 0.9, "{row:?}");

@@ -1,4 +1,4 @@
-//! A data set of recordings, integrated into frames: from its cache, or from its files and then into its cache.
+//! An event data set, integrated into frames: read from its cache, or from its files and then cached.
 
 use super::cache::{self, Key};
 use super::counts::EventCounts;
@@ -44,24 +44,24 @@ pub(in crate::data) static DVS_GESTURE: Reader = Reader {
     load: |dir, request| load(DataSource::DvsGesture, dir, request),
 };
 
-/// Reads the recordings of `source` below `dir` as frames; `cache` is the folder where they are kept, if any.
+/// Reads the recordings of `source` below `dir` as frames; `cache` is the cache folder, if any.
 ///
 /// # Errors
-/// An [`InputError`](crate::error::InputError) for whatever is wrong with the folder or a recording. A cache that is
+/// An [`InputError`](crate::error::InputError) for anything wrong with the folder or a recording. A cache that is
 /// damaged or cannot be written is only noted.
 fn load(source: DataSource, dir: &Path, &Request { integration, cache, watch }: &Request) -> Result<Dataset> {
-    // One key for one folder, however it is named.
+    // One key per folder, whatever path names it.
     let dir = dir.canonicalize().unwrap_or_else(|_| dir.to_path_buf());
     let mut recordings = list(source, &dir)?;
-    // Recordings of another camera in the data set's layout.
+    // The recordings may be of another camera, in the data set's layout.
     recordings.size = integration.sensor.map_or(recordings.size, Sensor::size);
     let mut data = of_recordings(source, &recordings, integration, cache, watch)?;
-    // What the folder holds besides may have changed since the frames were kept.
+    // Other content of the folder may have changed since the frames were cached.
     data.notes.splice(0..0, recordings.notes);
     Ok(data)
 }
 
-/// The frames of recordings that have been found, with what was noticed in them.
+/// The frames of the listed recordings, with what was noticed in them.
 fn of_recordings(
     source: DataSource,
     recordings: &Recordings,
@@ -85,7 +85,7 @@ fn of_recordings(
     Ok(data)
 }
 
-/// What the frames depend on: how they are made, and the recordings with their labels and stretches.
+/// A key of everything the frames depend on: the options, and the recordings with their labels and time spans.
 fn key(source: DataSource, recordings: &Recordings, integration: &Integration) -> Result<Key> {
     let parts = [&recordings.train, &recordings.test];
     let trials = parts.map(|part| part.iter().map(|trial| (trial.label, trial.span)).collect::<Vec<_>>());

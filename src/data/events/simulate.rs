@@ -1,8 +1,8 @@
-//! A data set of recordings, simulated from images and written in N-MNIST's layout.
+//! An event data set simulated from images and written in N-MNIST's layout.
 //!
 //! ```text
-//! Train/<class>/00001.bin, Test/<class>/00001.bin   numbered as the images, from 1
-//! simulation.toml                                   what it was made of
+//! Train/<class>/00001.bin, Test/<class>/00001.bin   numbered like the images, from 1
+//! simulation.toml                                   what it was made from
 //! ```
 
 use super::nmnist_writer::{MAX_ROWS, encode};
@@ -24,21 +24,21 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// The folders of the training and the test recordings.
 pub const PARTS: [&str; 2] = ["Train", "Test"];
-/// What says how a folder was made.
+/// The file that describes how a folder was made.
 pub const DESCRIPTION: &str = "simulation.toml";
-/// The hidden folder in which recordings are made.
+/// The hidden folder in which recordings are staged.
 const STAGE: &str = "next";
-/// No sensor has fewer rows.
+/// Fewest rows of a sensor.
 const LEAST_SIDE: u16 = 8;
 
-/// How recordings are made.
+/// Options of a simulation.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Simulation {
-    /// Of thresholds and noise.
+    /// Seed of the thresholds and the noise.
     pub seed: u64,
     /// Rows and columns of the sensor.
     pub side: u16,
-    /// Images of each part, from the first on; 0 for all.
+    /// Images used from each part, starting with the first; 0 for all.
     pub limit: usize,
     /// The sensor's pixels.
     pub pixels: PixelModel,
@@ -47,11 +47,11 @@ pub struct Simulation {
 /// What was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Written {
-    /// Recordings of both parts.
+    /// Recordings in both parts.
     pub recordings: u64,
-    /// Events in all.
+    /// Total events.
     pub events: u64,
-    /// Of these, ON.
+    /// ON events among them.
     pub on: u64,
     /// Bytes of all recordings.
     pub bytes: u64,
@@ -83,12 +83,12 @@ impl Simulation {
         Ok(())
     }
 
-    /// How many images of a part are used.
+    /// The number of images used from a part.
     pub fn count(&self, part: &Samples) -> usize {
         if self.limit == 0 { part.len() } else { self.limit.min(part.len()) }
     }
 
-    /// The recording of image `index` of `part` (0 training, 1 test): a function of the seed, the image and its place.
+    /// The recording of image `index` of `part` (0 training, 1 test): a function of the seed, the image and its index.
     pub fn record(
         &self,
         sensor: &Sensor,
@@ -102,11 +102,11 @@ impl Simulation {
         sensor.record(STEP, STEPS, |y, x, i| scene.light(y, x, i), &rng)
     }
 
-    /// Simulates a recording of each image and writes all of them below `out`; `None` when `stop` was set, and then
-    /// `out` is as it was. `done` is called after each recording. The bytes do not depend on the number of threads.
+    /// Simulates a recording of each image and writes all of them below `out`; `None` if `stop` was set, which leaves
+    /// `out` unchanged. `done` is called after each recording. The bytes do not depend on the number of threads.
     ///
     /// # Errors
-    /// An [`InputError`](crate::error::InputError) when the samples are no images, or `out` holds recordings and
+    /// An [`InputError`](crate::error::InputError) if the samples are not images, or if `out` holds recordings and
     /// `force` is not set.
     pub fn write(
         &self,
@@ -129,14 +129,14 @@ impl Simulation {
         let fresh = !out.exists();
         fs::create_dir_all(out).with_context(failed)?;
         let _lock = Lock::acquire(out)?;
-        // Once more, now that nobody else writes there.
+        // Check again now that nobody else can write there.
         may_replace(out, force)?;
         let staged = hidden(out, STAGE);
         let clear = || if staged.exists() { fs::remove_dir_all(&staged) } else { Ok(()) };
         clear().with_context(failed)?;
         let written = self.write_parts(data, &PARTS.map(|part| staged.join(part)), done, stop);
         if !matches!(written, Ok(Some(_))) {
-            // What stopped it says more than that its rest could not be removed.
+            // The original error says more than a failure to clean up.
             let _ = clear();
             if fresh {
                 let _ = fs::remove_file(out.join(LOCK)).and_then(|()| fs::remove_dir(out));
@@ -191,11 +191,11 @@ impl Simulation {
     }
 }
 
-/// Checks that a folder has no recordings, or simulated ones and `force` is set.
+/// Checks that a folder has no recordings, or only simulated ones with `force` set.
 fn may_replace(out: &Path, force: bool) -> Result<()> {
     let names = PARTS.iter().copied().chain([DESCRIPTION]);
     let Some(path) = names.map(|name| out.join(name)).find(|path| path.exists()) else { return Ok(()) };
-    // A kill while new recordings take the old ones' place leaves the description with the new ones.
+    // If a run is killed while the new recordings move into place, the description is still next to the new ones.
     if !out.join(DESCRIPTION).is_file() && !hidden(out, STAGE).join(DESCRIPTION).is_file() {
         crate::bail_input!(
             "{} exists and was not simulated: {} has no {DESCRIPTION}; give another --out",
@@ -209,7 +209,7 @@ fn may_replace(out: &Path, force: bool) -> Result<()> {
     Ok(())
 }
 
-/// Puts the new recordings and their description, the last of all, in the old ones' place; the old recordings go where
+/// Moves the new recordings and finally their description into place; the old recordings go where
 /// the new ones were.
 fn replace(out: &Path, staged: &Path) -> io::Result<()> {
     if out.join(DESCRIPTION).exists() {
@@ -225,7 +225,7 @@ fn replace(out: &Path, staged: &Path) -> io::Result<()> {
     fs::rename(staged.join(DESCRIPTION), out.join(DESCRIPTION))
 }
 
-/// An image in grey, 0 to 1; colours weighted as by Rec. 601.
+/// An image in greyscale, 0 to 1; colours weighted as in Rec. 601.
 fn grey(samples: &Samples, index: usize, full_scale: f32) -> Vec<f32> {
     let weights: &[f32] = if samples.shape.channels == 3 { &[0.299, 0.587, 0.114] } else { &[1.0] };
     let grey = |pixel: &[u8]| pixel.iter().zip(weights).map(|(&value, weight)| weight * f32::from(value)).sum::<f32>();

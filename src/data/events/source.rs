@@ -1,4 +1,4 @@
-//! A recording's bytes, piece by piece.
+//! The bytes of a recording, piece by piece.
 
 use super::Event;
 use crate::files::open_regular;
@@ -7,22 +7,22 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-/// Bytes that are asked of the file at a time.
+/// Bytes requested from the file at a time.
 const PIECE: usize = 1 << 20;
-/// No line of a header is longer.
+/// Longest header line.
 const LINE: usize = 1 << 16;
-/// Bytes of a header.
+/// Longest header in bytes.
 const HEADER: usize = 1 << 22;
 
-/// A file, or bytes, read forwards.
+/// A file, or bytes in memory, read forwards.
 pub(super) struct Source {
     file: Box<dyn Read>,
-    /// Its name in errors.
+    /// The name used in errors.
     pub name: String,
     buffer: Vec<u8>,
-    /// How far the buffer has been used.
+    /// How much of the buffer has been used.
     used: usize,
-    /// Where in the file the buffer begins.
+    /// The buffer's offset in the file.
     begin: u64,
     ended: bool,
 }
@@ -31,28 +31,28 @@ impl Source {
     /// Opens a regular file.
     ///
     /// # Errors
-    /// An [`InputError`](crate::error::InputError) when it cannot be read.
+    /// An [`InputError`](crate::error::InputError) if it cannot be read.
     pub fn open(path: &Path) -> Result<Self> {
         Ok(Self::of(Box::new(Self::file(path)?), path.display().to_string()))
     }
 
-    /// That file.
+    /// Opens the regular file itself.
     pub fn file(path: &Path) -> Result<File> {
         open_regular(path)
     }
 
-    /// What `file` gives; `name` is for errors.
+    /// Reads from `file`; `name` is for errors.
     pub fn of(file: Box<dyn Read>, name: String) -> Self {
         Self { file, name, buffer: Vec::new(), used: 0, begin: 0, ended: false }
     }
 
-    /// The bytes ahead, at least `wanted` of them unless the file ends before.
+    /// The bytes ahead, at least `wanted` of them unless the file ends first.
     pub fn ahead(&mut self, wanted: usize) -> Result<&[u8]> {
         if self.buffer.len() - self.used < wanted && !self.ended {
             self.begin += self.used as u64;
             self.buffer.drain(..self.used);
             self.used = 0;
-            // What a length in a file claims is not set aside before it is there.
+            // A length claimed by the file is not allocated before the bytes are there.
             while self.buffer.len() < wanted && !self.ended {
                 let before = self.buffer.len();
                 let read = (&mut self.file).take(PIECE as u64).read_to_end(&mut self.buffer);
@@ -63,10 +63,10 @@ impl Source {
         Ok(&self.buffer[self.used..])
     }
 
-    /// Reads events from records of `N` bytes each: pieces of them, until one has an event or the file ends.
+    /// Reads events from records of `N` bytes each, piece by piece, until there is an event or the file ends.
     ///
     /// # Errors
-    /// When the file ends within a record.
+    /// If the file ends within a record.
     pub fn records<const N: usize>(
         &mut self,
         what: &str,
@@ -86,7 +86,7 @@ impl Source {
         Ok(())
     }
 
-    /// A piece of whole records of `N` bytes, and how many bytes are behind them: fewer than `N` records' only at the end
+    /// A piece of whole records of `N` bytes, and the number of bytes that follow them; there is no record only at the end
     /// of the file.
     pub fn ahead_in<const N: usize>(&mut self) -> Result<(&[[u8; N]], usize)> {
         let wanted = if self.buffer.len() - self.used >= N { N } else { PIECE };
@@ -94,10 +94,10 @@ impl Source {
         Ok((whole, rest.len()))
     }
 
-    /// Passes over bytes that need not be kept.
+    /// Skips bytes without keeping them.
     ///
     /// # Errors
-    /// When the file ends before.
+    /// If the file ends first.
     pub fn pass_over(&mut self, mut bytes: usize, what: &str) -> Result<()> {
         while bytes > 0 {
             let here = self.ahead(bytes.min(PIECE))?.len().min(bytes);
@@ -110,20 +110,20 @@ impl Source {
         Ok(())
     }
 
-    /// Passes over bytes that were ahead.
+    /// Skips bytes that have been looked at.
     pub fn pass(&mut self, bytes: usize) {
         self.used = (self.used + bytes).min(self.buffer.len());
     }
 
-    /// Where the next byte lies in the file.
+    /// The offset of the next byte in the file.
     pub fn place(&self) -> u64 {
         self.begin + self.used as u64
     }
 
-    /// The next bytes, as many as an array has; `None` at the end of the file.
+    /// The next `N` bytes; `None` at the end of the file.
     ///
     /// # Errors
-    /// When the file ends within them.
+    /// If the file ends within them.
     pub fn take<const N: usize>(&mut self, what: &str) -> Result<Option<[u8; N]>> {
         let ahead = self.ahead(N)?;
         match (ahead.first_chunk().copied(), ahead.is_empty()) {
@@ -139,18 +139,18 @@ impl Source {
     /// The next `count` bytes.
     ///
     /// # Errors
-    /// When the file ends before.
+    /// If the file ends first.
     pub fn exactly(&mut self, count: usize, what: &str) -> Result<Vec<u8>> {
         let Some(bytes) = self.ahead(count)?.get(..count).map(<[u8]>::to_vec) else { return self.cut(what) };
         self.pass(count);
         Ok(bytes)
     }
 
-    /// The lines of a header, without their ends: they begin with `mark`, are text and end where one is `last`. Data may begin
-    /// with the mark too, but hold control bytes before a line would end.
+    /// The lines of a header, without line ends: they begin with `mark`, are text and end with the line `last`, if present.
+    /// Data may begin with the mark too, but contain control bytes before a line would end.
     ///
     /// # Errors
-    /// When they do not end.
+    /// If they do not end.
     pub fn header_to(&mut self, mark: &str, last: &str) -> Result<Vec<String>> {
         let (mut lines, mut bytes) = (Vec::new(), 0);
         while let Some(line) = self.header_line(mark)? {
@@ -188,18 +188,18 @@ impl Source {
         Ok(Some(line))
     }
 
-    /// A first piece of what is ahead, to look at before it is read.
+    /// A first piece of the bytes ahead, for recognition before reading.
     pub fn beginning(&mut self) -> Result<&[u8]> {
         self.ahead(PIECE)
     }
 
-    /// The first line of what is ahead, cut where it is long.
+    /// The first line of the bytes ahead, cut if it is long.
     pub fn first_line(&mut self) -> Result<String> {
         let line = self.ahead(128)?.split(|&byte| byte == b'\n').next().unwrap_or_default();
         Ok(String::from_utf8_lossy(&line[..line.len().min(128)]).trim_end().to_string())
     }
 
-    /// That the file ends too early.
+    /// The error that the file ends too early.
     pub fn cut<T>(&self, what: &str) -> Result<T> {
         Err(crate::input_error!("{} ends within {what} at byte {}; fetch it again", self.name, self.place()))
     }

@@ -1,14 +1,14 @@
-//! What is in a recording: counted in one pass, and frames of it in another.
+//! A recording in numbers, counted in one pass, and as frames in another.
 
 use super::{Event, EventReader, SensorSize};
 use anyhow::Result;
 use serde::Serialize;
 
-/// The rate is counted in at most so many pieces of equal time,
+/// The rate is counted in at most this many pieces of equal time,
 const PIECES: usize = 1024;
-/// at first so many microseconds each.
+/// initially this many microseconds each.
 const FIRST_PIECE: u64 = 1000;
-/// Pixels that are counted one by one; events beyond are said.
+/// Pixels that are counted individually; events at others are only reported.
 const PIXELS: usize = 1 << 24;
 
 /// Events of both polarities.
@@ -27,7 +27,7 @@ impl Polarities {
         }
     }
 
-    /// Of both.
+    /// Both together.
     pub fn total(self) -> u64 {
         self.off + self.on
     }
@@ -47,27 +47,27 @@ pub struct Summary {
     pub events: Polarities,
     /// First and last time in microseconds, whatever the order in the file.
     pub times: Option<(u64, u64)>,
-    /// Events that are earlier than the one before.
+    /// Events that are earlier than the previous one.
     pub out_of_order: u64,
-    /// What the file says.
+    /// The size that the file states.
     pub stated: Option<SensorSize>,
-    /// The smallest sensor with all its pixels.
+    /// The smallest sensor that contains all pixels seen.
     pub seen: Option<SensorSize>,
-    /// Pixels with an event, and the one with most, of those that are counted one by one.
+    /// The number of pixels with an event, and the pixel with the most, among those counted individually.
     pub active: usize,
     pub busiest: Option<Pixel>,
-    /// Events over time, in pieces of so many microseconds from the first event on; what is earlier lies in the first piece.
+    /// Events over time, in pieces of `piece` microseconds from the first event on; earlier ones count in the first piece.
     pub rate: Vec<Polarities>,
     pub piece: u64,
-    /// What the reader says of it, see [`EventReader::notes`].
+    /// The reader's notes, see [`EventReader::notes`].
     pub notes: Vec<String>,
 }
 
-/// Events of every pixel, in tiles that are made where there is one: a far pixel takes no more memory than a near one.
+/// Events per pixel, in tiles that are allocated on demand: a far pixel takes no more memory than a near one.
 struct Grid {
-    /// Which tile, counted from 1; 0: none yet. `[SIDE][SIDE]`.
+    /// The index of each tile plus 1; 0: not allocated. `[SIDE][SIDE]`.
     tiles: Vec<u32>,
-    /// Where each tile lies in them.
+    /// The position in `tiles` of each allocated tile.
     places: Vec<usize>,
     /// `[tiles][TILE][TILE]`.
     counts: Vec<u64>,
@@ -117,7 +117,7 @@ impl Grid {
 }
 
 impl Summary {
-    /// Reads a recording to its end; `read` hears how many events there were after each piece.
+    /// Reads a recording to its end; after each piece `read` is called with the number of events so far.
     ///
     /// # Errors
     /// Those of the reader.
@@ -155,12 +155,12 @@ impl Summary {
             ));
         }
         summary.active = grid.pixels().count();
-        // Of several, the first in the order of rows.
+        // Of several, the first in row order.
         summary.busiest = grid.pixels().max_by_key(|pixel| (pixel.events, std::cmp::Reverse((pixel.y, pixel.x))));
         Ok(summary)
     }
 
-    /// The counts at a time after the first event; pieces become longer when there are too many.
+    /// The counts for a time after the first event; pieces become longer if there are too many.
     fn at(&mut self, time: u64) -> &mut Polarities {
         while time / self.piece >= PIECES as u64 {
             let pairs = self.rate.chunks(2).map(|pair| {
@@ -182,23 +182,23 @@ impl Summary {
         self.times.map_or(0.0, |(first, last)| (last - first) as f64 / 1e6)
     }
 
-    /// Events a second over the whole recording; 0 where it has no duration.
+    /// Events per second over the whole recording; 0 if it has no duration.
     pub fn mean_rate(&self) -> f64 {
         if self.duration() > 0.0 { self.events.total() as f64 / self.duration() } else { 0.0 }
     }
 
-    /// Events a second in the busiest piece of time.
+    /// Events per second in the busiest piece of time.
     pub fn peak_rate(&self) -> f64 {
         self.rate.iter().map(|piece| piece.total()).max().unwrap_or(0) as f64 / (self.piece as f64 / 1e6)
     }
 
-    /// The sensor: as the file says, else as it was seen.
+    /// The sensor's size as stated by the file, otherwise as seen.
     pub fn size(&self) -> Option<SensorSize> {
         self.stated.or(self.seen)
     }
 }
 
-/// Pictures of a recording: frames of equal time, each a grid of ON less OFF events.
+/// Pictures of a recording: frames of equal time, each a grid of ON minus OFF events.
 pub struct Frames {
     pub width: usize,
     pub height: usize,
@@ -207,7 +207,7 @@ pub struct Frames {
 }
 
 impl Frames {
-    /// Reads a recording again, into `count` frames of cells of whole pixels, at most `side` cells wide and high.
+    /// Reads a recording again into `count` frames; each cell is a square of pixels, at most `side` cells wide and high.
     ///
     /// # Errors
     /// Those of the reader.

@@ -2,22 +2,22 @@
 
 use std::fmt;
 
-/// What stands between the fields of a line.
+/// The separator between the fields of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Separator {
-    /// This byte, blanks around the fields aside.
+    /// This byte; blanks around the fields are ignored.
     One(u8),
-    /// Blanks and tabs, any number of them.
+    /// Any number of blanks and tabs.
     Blanks,
 }
 
 impl Separator {
-    /// The separator of a line: a semicolon, a comma or a tab if there is one, else blanks.
+    /// The separator of a line: a semicolon, a comma or a tab if there is one, otherwise blanks.
     pub fn of(line: &[u8]) -> Self {
         b";,\t".iter().find(|byte| line.contains(byte)).map_or(Self::Blanks, |&byte| Self::One(byte))
     }
 
-    /// The fields of a line without quotes and blanks around them; an empty one behind the last separator is none.
+    /// The fields of a line without quotes and surrounding blanks; an empty one after the last separator is dropped.
     pub fn fields(self, line: &[u8]) -> impl Iterator<Item = &[u8]> {
         let line = match self {
             Self::One(byte) => line.strip_suffix(&[byte]).unwrap_or(line),
@@ -46,7 +46,7 @@ impl fmt::Display for Separator {
     }
 }
 
-/// A line without its end and the blanks around it, and how many bytes it takes with its end; the last has none.
+/// A line without its line end and surrounding blanks, and its length with the line end; the last line may have none.
 pub(super) fn line(ahead: &[u8]) -> (&[u8], usize) {
     let end = ahead.iter().position(|&byte| byte == b'\n').unwrap_or(ahead.len());
     // A tab at the beginning separates an empty field.
@@ -55,7 +55,7 @@ pub(super) fn line(ahead: &[u8]) -> (&[u8], usize) {
     (&line[blanks..], (end + 1).min(ahead.len()))
 }
 
-/// A whole number of digits alone.
+/// An unsigned whole number, digits only.
 pub(super) fn number(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() {
         return None;
@@ -66,7 +66,7 @@ pub(super) fn number(digits: &[u8]) -> Option<u64> {
     })
 }
 
-/// A finite number in any of the usual ways: `0.25`, `-1`, `1e3`.
+/// A finite number in any usual notation: `0.25`, `-1`, `1e3`.
 pub(super) fn real(field: &[u8]) -> Option<f64> {
     std::str::from_utf8(field).ok()?.parse().ok().filter(|value: &f64| value.is_finite())
 }

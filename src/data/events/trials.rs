@@ -1,4 +1,4 @@
-//! The samples of a data set of recordings, and what of its folder is none.
+//! The samples of an event data set, and what in its folder does not belong to it.
 
 use super::SensorSize;
 use super::listing::{Listing, has_extension};
@@ -15,35 +15,35 @@ pub struct Trial {
     pub file: PathBuf,
     /// The class.
     pub label: u16,
-    /// Its part of the recording, from the first microsecond up to the second; all of it without.
+    /// The time span in the recording, in microseconds, end excluded; the whole recording if absent.
     pub span: Option<(u64, u64)>,
 }
 
-/// A data set before its events are read.
+/// An event data set before its events are read.
 #[derive(Clone, Debug)]
 pub struct Recordings {
     /// Where they were found.
     pub folder: PathBuf,
-    /// One a class.
+    /// One per class.
     pub class_names: Vec<String>,
-    /// Of all recordings.
+    /// The sensor's size, the same for all recordings.
     pub size: SensorSize,
-    /// Samples of one file are neighbours.
+    /// Samples from the same file are adjacent.
     pub train: Vec<Trial>,
-    /// As `train`.
+    /// Like `train`.
     pub test: Vec<Trial>,
-    /// What a person should know of the folder, one line each.
+    /// What the user should know about the folder, one line each.
     pub notes: Vec<String>,
 }
 
-/// What looks like data in a data set's own folder and is none of its: sub-folders, and recordings; archives and texts
-/// are often kept there.
+/// Sub-folders and recordings in a data set's own folder that do not belong to it; archives and texts
+/// are ignored, as they are often kept there.
 pub(super) fn beside(root: &Listing, extension: &str, is_used: impl Fn(&Path) -> bool) -> Vec<PathBuf> {
     let recordings = root.files.iter().filter(|path| has_extension(path, extension));
     root.folders.iter().chain(recordings).filter(|path| !is_used(path)).cloned().collect()
 }
 
-/// Says what is not used, if anything.
+/// A note about what is not used, if anything.
 pub(super) fn note_unused(folder: &Path, unused: &[PathBuf]) -> Vec<String> {
     if unused.is_empty() {
         return Vec::new();

@@ -1,10 +1,10 @@
-//! Events outside of the sensor that their own file states: counted and left out.
+//! Leaves out and counts events outside the sensor size that their own file states.
 
 use super::{Event, EventReader, SensorSize, outside};
 use anyhow::Result;
 
-/// A recording without the events that lie outside of the sensor of its header: the end of a vector of EVT 3.0 that is wider
-/// than what is left of the row, or damage.
+/// A recording without the events outside the sensor of its header: the end of an EVT 3.0 vector that is wider
+/// than the rest of the row, or damage.
 pub(super) struct Within {
     reader: Box<dyn EventReader>,
     size: SensorSize,
@@ -12,7 +12,7 @@ pub(super) struct Within {
 }
 
 impl Within {
-    /// `reader` as it is, or within the size that it states.
+    /// `reader` unchanged if it states no size, otherwise limited to that size.
     pub fn stated(reader: Box<dyn EventReader>) -> Box<dyn EventReader> {
         match reader.size() {
             Some(size) => Box::new(Self { reader, size, outside: 0 }),
@@ -31,7 +31,7 @@ impl EventReader for Within {
         loop {
             self.reader.read(events)?;
             let before = events.len();
-            // One quick look first: mostly there are none.
+            // A quick check first: usually there are none.
             if events.iter().fold(false, |any, event| any | !size.has(event)) {
                 events.retain(|event| size.has(event));
                 self.outside += (before - events.len()) as u64;

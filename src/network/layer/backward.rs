@@ -6,8 +6,8 @@ use crate::network::parameters::StageParameters;
 use anyhow::Result;
 
 impl<B: Backend> Layer<'_, B> {
-    /// From the gradient of what the stage hands on to that of what entered its neurons, with the gradients of a bias or
-    /// batch norm between. `batch` says whether a batch norm's statistics were the batch's own.
+    /// From the gradient of the stage's output to that of its neurons' input, with the gradients of a bias or batch norm in
+    /// between. `batch` says whether a batch norm's statistics were the batch's own.
     pub fn neurons_backward(
         &self,
         state: &mut StageState<B>,
@@ -63,7 +63,7 @@ impl<B: Backend> Layer<'_, B> {
         }
     }
 
-    /// A gradient of the currents, with what is to be applied of a batch norm before neurons.
+    /// A gradient of the currents, with what is still to be applied of a batch norm before the neurons.
     fn gradient<'g>(
         &self,
         batch_norm: &'g Option<BatchNormState<B::Floats>>,
@@ -74,7 +74,7 @@ impl<B: Backend> Layer<'_, B> {
         CurrentGradient { gradient, norm: currents.zip(norm) }
     }
 
-    /// Gradients of the stage's weight, and of its bias where no neurons follow.
+    /// Gradients of the stage's weight, and of its bias if no neurons follow.
     pub fn synapses_backward(
         &self,
         state: &mut StageState<B>,
@@ -99,14 +99,14 @@ impl<B: Backend> Layer<'_, B> {
         Ok(())
     }
 
-    /// Gradient of what the stage reads.
+    /// Gradient of the stage's input.
     pub fn input_backward(&self, state: &StageState<B>, current_grad: &B::Floats, out: &mut B::Floats) -> Result<()> {
         let gradient = self.gradient(&state.synapses.batch_norm, state.currents.as_ref(), current_grad);
         self.backend.conv_input_grad(&self.stage.conv, self.of_currents, gradient, state.synapses.weights(), out)
     }
 
-    /// The same and the neurons of stage `below` backward behind it, if the backend has that in one and nothing that it
-    /// does not know lies between.
+    /// The same followed by the backward pass of stage `below`'s neurons, if the backend can fuse the two and nothing that
+    /// it does not know lies in between.
     pub fn input_backward_through(
         &self,
         state: &StageState<B>,

@@ -7,7 +7,7 @@ use crate::surrogate::Bounds;
 use anyhow::Result;
 
 impl<B: Backend> Model<B> {
-    /// AdaLi's bounds of a stage: one, or one a channel.
+    /// AdaLi's bounds of a stage: one, or one per channel.
     pub fn bounds(&self, stage: usize) -> Result<Vec<Bounds>> {
         self.backend.read_bounds(&self.stages[stage].neurons.bounds)
     }
@@ -17,7 +17,7 @@ impl<B: Backend> Model<B> {
         self.backend.read_bounds(&self.stages[stage].neurons.start)
     }
 
-    /// Sets the bounds of a stage, and those it started from: one, or one a channel.
+    /// Sets the bounds of a stage, and those it started from: one, or one per channel.
     pub fn set_bounds(&mut self, stage: usize, bounds: &[Bounds], start: &[Bounds]) -> Result<()> {
         let Self { backend, stages, plan, neuron, version, .. } = self;
         debug_assert!(bounds.len() == 1 || bounds.len() == plan.stages[stage].conv.output.c);
@@ -33,8 +33,8 @@ impl<B: Backend> Model<B> {
         Ok(())
     }
 
-    /// Counts from now on into one histogram for each stage, or one a channel, with bounds for each; all empty, the bounds
-    /// those of the rectangle.
+    /// From now on counts into one histogram per stage, or one per channel, each with its own bounds; the histograms start
+    /// empty, and the bounds are those of the rectangle.
     pub fn set_histograms(&mut self, per_channel: bool) -> Result<()> {
         self.version += 1;
         for (stage, state) in self.plan.stages.iter().zip(&mut self.stages) {
@@ -56,18 +56,18 @@ impl<B: Backend> Model<B> {
         Ok(())
     }
 
-    /// Histograms of a stage: one, or one a channel.
+    /// Histograms of a stage: one, or one per channel.
     pub fn histograms(&self, stage: usize) -> Result<Histograms> {
         self.backend.read_counts(&self.stages[stage].neurons.counts)
     }
 
-    /// Replaces the histograms of a stage by as many others.
+    /// Replaces the histograms of a stage by the same number of others.
     pub fn set_stage_histograms(&mut self, stage: usize, histograms: &Histograms) -> Result<()> {
         self.backend.write_counts(&mut self.stages[stage].neurons.counts, histograms)
     }
 
-    /// Adds what the stages have counted since the last call to their histograms; a potential that is not finite is noted
-    /// in the totals, its layer counted among the spiking stages.
+    /// Adds what the stages have counted since the last call to their histograms; a potential that is not finite is recorded
+    /// in the totals, with its layer counted among the spiking stages.
     pub fn collect_counts(&mut self) -> Result<()> {
         let spiking = self.stages.iter_mut().filter(|state| state.neurons.spikes.is_some());
         let mut counts: Vec<_> = spiking.map(|state| &mut state.neurons.counts).collect();

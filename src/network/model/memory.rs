@@ -21,7 +21,7 @@ pub struct Memory {
     pub currents: usize,
     /// Input, gradients of activations, pooled means.
     pub activations: usize,
-    /// Logits, histograms, bounds, samples on their way from the host, tables, and what a device adds to round sizes up.
+    /// Logits, histograms, bounds, samples on their way from the host, tables, and what a device adds by rounding sizes up.
     pub tables: usize,
     /// What operations need for themselves, or, on the CPU, one tensor on its way to or from a checkpoint.
     pub working: usize,
@@ -31,15 +31,15 @@ pub struct Memory {
     pub program: usize,
 }
 
-/// What a process of this program takes in memory before it has data or a network, measured on Linux (x86-64): code, threads,
-/// and what drawing the first pictures leaves.
+/// What a process of this program takes in memory before it has data or a network, measured on Linux (x86-64): code,
+/// threads, and what remains after drawing the first plots.
 const PROGRAM: usize = 10 << 20;
-/// What must be left besides: for threads and pictures to come, and for addresses that the allocator sets aside.
+/// Memory to leave free in addition: for later threads and plots, and for addresses that the allocator sets aside.
 const RESERVE: usize = 16 << 20;
 
 impl Memory {
-    /// What [`Model::new`] allocates for batches of up to `capacity`, and the batches of two data sets that stay on the host.
-    /// A histogram a channel takes more.
+    /// What [`Model::new`] allocates for batches of up to `capacity`, and the batches of two data sets that stay on the
+    /// host. Histograms per channel take more.
     pub fn plan<B: Backend>(backend: &B, spec: &NetworkSpec, plan: &Plan, capacity: usize) -> Result<Self> {
         let span = Span { batch: capacity, steps: plan.steps };
         let rehearsed = Model::rehearse(backend, spec, plan, capacity)?;
@@ -76,7 +76,7 @@ impl Memory {
         Ok(Self { tables, working, ..memory })
     }
 
-    /// Logits, their gradient, and a histogram a layer.
+    /// Logits, their gradient, and one histogram per layer.
     fn tables<B: Backend>(backend: &B, plan: &Plan, capacity: usize) -> usize {
         let logits =
             backend.readouts_size(Span { batch: capacity, steps: plan.steps }, Volume { h: 1, w: 1, c: plan.classes });
@@ -97,7 +97,7 @@ impl Memory {
         operations.max(if backend.is_host() { size_of::<f32>() * tensor } else { 0 })
     }
 
-    /// The same with a data set of `data` bytes, where the network lies in the memory of the process.
+    /// The same with a data set of `data` bytes, if the network shares the process's memory.
     pub fn of_process<B: Backend>(self, backend: &B, data: usize) -> Self {
         if backend.is_host() { Self { data, program: PROGRAM, ..self } } else { self }
     }
@@ -114,13 +114,14 @@ impl Memory {
         self.weights += trained + effective + backend.packed_size(conv) + vectors * vector;
     }
 
-    /// All of it.
+    /// The total.
     pub fn total(&self) -> usize {
         let Self { weights, optimizer, spikes, windows, currents, activations, tables, working, data, program } = self;
         weights + optimizer + spikes + windows + currents + activations + tables + working + data + program
     }
 
-    /// What must be free: all of it, and where the process shares it, what the allocator adds and the process itself.
+    /// What must be free: the total and, if the network shares the process's memory, a margin for the allocator and the
+    /// process.
     fn needed<B: Backend>(&self, backend: &B) -> usize {
         let total = self.total();
         if backend.is_host() { total + total / 32 + RESERVE } else { total }

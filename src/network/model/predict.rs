@@ -1,4 +1,4 @@
-//! Inference on images of one's own.
+//! Inference on your own images.
 
 use super::{Model, Pass};
 use crate::backend::{Backend, Normalisation, Step};
@@ -8,11 +8,11 @@ use crate::{bail_input, host};
 use anyhow::Result;
 
 impl<B: Backend> Model<B> {
-    /// Logits `[N, classes]`, means over the time steps, of `N` samples of bytes as a data set holds them:
+    /// Logits `[N, classes]`, averaged over the time steps, of `N` samples as bytes in the layout of a data set,
     /// `[N][frames][height][width][channels]`. `normalisation` is that of the training.
     ///
     /// # Errors
-    /// Where `values` are no whole number of samples, or `shape` is not what the network reads.
+    /// If `values` is not a whole number of samples, or `shape` is not what the network reads.
     pub fn predict(&mut self, values: &[u8], shape: SampleShape, normalisation: &Normalisation) -> Result<Vec<f32>> {
         let (input, frames) = (self.plan.input, if self.plan.direct { 1 } else { self.plan.steps });
         if [shape.frames, shape.height, shape.width, shape.channels] != [frames, input.h, input.w, input.c] {

@@ -1,4 +1,4 @@
-//! The end of an epoch: held-out samples, metrics, and the bounds of the next.
+//! The end of an epoch: held-out samples, metrics, and the bounds of the next epoch.
 
 use super::Trainer;
 use crate::backend::Backend;
@@ -11,7 +11,7 @@ use anyhow::{Result, bail};
 use std::time::Instant;
 
 impl<B: Backend> Trainer<B> {
-    /// Scores the held-out samples; whether this is the best epoch so far. `None` where it was broken off.
+    /// Scores the held-out samples and returns whether this is the best epoch so far. `None` if it was stopped.
     pub(super) fn validate(&mut self, epoch: u32, waiting: &mut Waiting) -> Result<Option<bool>> {
         self.held_out = None;
         if self.validation.is_empty() {
@@ -36,9 +36,9 @@ impl<B: Backend> Trainer<B> {
         Ok(Some(improved))
     }
 
-    /// Gathers the metrics, moves the bounds and the progress to the next epoch.
+    /// Gathers the metrics and moves the bounds and the progress to the next epoch.
     pub(super) fn end_epoch(&mut self, epoch: u32, total: u64, before: f64, begin: Instant) -> Result<EpochMetrics> {
-        // The bounds are reported as they were in this epoch.
+        // The reported bounds are those of this epoch.
         let bounds =
             self.tracker.layers.iter().map(|layer| {
                 Ok::<_, anyhow::Error>((self.bounds_metrics(layer.stage)?, self.slope_means(layer.stage)?))
@@ -85,7 +85,7 @@ impl<B: Backend> Trainer<B> {
         Ok(metrics)
     }
 
-    /// A layer's bounds for people: means over channels.
+    /// A layer's bounds for reports: means over channels.
     fn bounds_metrics(&self, stage: usize) -> Result<Option<BoundsMetrics>> {
         if self.model.surrogate().needs_membrane() {
             return Ok(None);
@@ -102,7 +102,7 @@ impl<B: Backend> Trainer<B> {
         }))
     }
 
-    /// The slope's means in a layer over the epoch that ends, each channel with its own bounds where they have some.
+    /// The means of the slope in a layer over the ending epoch, with per-channel bounds if there are any.
     fn slope_means(&self, stage: usize) -> Result<Option<SlopeMeans>> {
         let bounds = self.model.bounds(stage)?;
         Ok(SlopeMeans::over(self.model.surrogate(), &bounds, &self.model.histograms(stage)?.epoch))

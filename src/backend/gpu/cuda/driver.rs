@@ -1,4 +1,5 @@
-//! Memory, copies and launches on a card: one stream for launches and what is in order with them, one for copies beside.
+//! Memory, copies and launches on a GPU: one stream for launches and everything ordered with them, another for concurrent
+//! copies.
 #![allow(unsafe_code)]
 
 use super::staging::{CudaReading, Ring, record, wait_for};
@@ -18,9 +19,9 @@ impl Driver for Cuda {
 
     fn available_memory(&self) -> Option<usize> {
         if self.recording.is_on() {
-            return None; // no call for a thread that records
+            return None; // not allowed on a thread that records
         }
-        // What was freed counts once the stream has come to it.
+        // Freed memory counts only once the stream has reached the point of the free.
         self.stream.synchronize().ok()?;
         self.stream.context().mem_get_info().ok().map(|(free, _)| free)
     }
@@ -52,7 +53,7 @@ impl Driver for Cuda {
         self.settle("a clear")
     }
 
-    /// Piece by piece through page-locked memory: it waits only where that is full of copies that are not done yet.
+    /// Piece by piece through page-locked memory; waits only if that is full of unfinished copies.
     fn upload(&self, to: &CudaBuffer, offset: usize, bytes: &[u8]) -> Result<()> {
         self.recording.idle("an upload")?;
         fits(bytes.len(), offset, to.len)?;
@@ -70,7 +71,7 @@ impl Driver for Cuda {
         Ok(())
     }
 
-    /// Through page-locked memory of the slot, which grows to what is copied between two releases.
+    /// Through the slot's page-locked memory, which grows to what is copied between two releases.
     fn upload_beside(&self, slot: usize, to: &CudaBuffer, offset: usize, parts: &[&[u8]]) -> Result<()> {
         self.recording.idle("an upload")?;
         exists(slot)?;
@@ -83,7 +84,7 @@ impl Driver for Cuda {
         let explain = |error| self.explain(error, "upload");
         let beside = &mut *lock(&self.beside);
         if !to.beside.load(Ordering::Relaxed) {
-            // Its memory is there only behind its allocation, which is in order with the launches.
+            // Its memory exists only after its allocation, which is ordered with the launches.
             record(&beside.first, &self.stream).map_err(explain)?;
             wait_for(&self.copies, &beside.first).map_err(explain)?;
             to.beside.store(true, Ordering::Relaxed);
@@ -115,7 +116,7 @@ impl Driver for Cuda {
         Ok(bytes)
     }
 
-    /// Into page-locked memory that readings which are over have left, or more of it.
+    /// Into page-locked memory left by finished readings, or newly allocated.
     fn start_reading(&self, from: &CudaBuffer) -> Result<CudaReading> {
         self.recording.idle("a reading")?;
         self.bind("read")?;
@@ -176,7 +177,7 @@ impl Driver for Cuda {
             let Some(function) = self.functions.get(kernel) else { bail!("no kernel is named {kernel}") };
             let Launch { grid: [x, y, z], threads, shared } = launch;
             let (function, stream) = (function.cu_function(), self.stream.cu_stream());
-            // The driver copies the parameters before it returns, into the graph if it records.
+            // The driver copies the parameters before it returns, into the graph if it is recording.
             let mut arguments = [params.as_ptr() as *mut c_void];
             let bound = self.stream.context().bind_to_thread();
             // SAFETY: the caller vouches for the parameters; the function is the card's own.

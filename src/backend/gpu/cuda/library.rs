@@ -1,15 +1,15 @@
-//! The driver's library: whether there is one, and whether it has every function that is called here.
+//! The driver's library: whether it exists, and whether it has every function called here.
 #![allow(unsafe_code)]
 
 use anyhow::{Result, bail};
 use cudarc::driver::sys;
 use libloading::Library;
 
-/// What tells how old the driver is, which decides what else it may lack.
+/// Functions that tell the driver's version, which decides what else it may lack.
 pub(super) const VERSION: &[&str] = &["cuDriverGetVersion", "cuGetErrorString"];
 
-/// What is called besides. `tests/drivers/nothing.c` has these functions and no others, so a training or a benchmark on
-/// it finds one that is missing here.
+/// The other functions that are called. `tests/drivers/nothing.c` has these and no others, so that a training or a benchmark
+/// on it finds any that is missing here.
 pub(super) const ALL: &[&str] = &[
     "cuCtxGetCurrent",
     "cuCtxSetCurrent",
@@ -56,10 +56,10 @@ pub(super) const ALL: &[&str] = &[
     "cuStreamWaitEvent",
 ];
 
-/// Whether the driver's library is there.
+/// Whether the driver's library exists.
 ///
 /// # Errors
-/// Where it is there and cannot be loaded: why.
+/// If it exists but cannot be loaded, with the reason.
 pub(super) fn find() -> Result<bool> {
     // SAFETY: it opens the driver's library, whose initialisers are NVIDIA's own.
     if unsafe { sys::is_culib_present() } {
@@ -80,16 +80,16 @@ pub(super) fn find() -> Result<bool> {
     Ok(false)
 }
 
-/// Whether the loader says that there is no such file, rather than that it, or one that it needs, is of no use.
+/// Whether the loader reports that there is no such file, rather than that the file, or one that it needs, is unusable.
 fn absent(name: &str, why: &str) -> bool {
     let (glibc, musl) = (format!("{name}: cannot open"), format!("Error loading shared library {name}:"));
     cfg!(windows) || ((why.starts_with(&glibc) || why.starts_with(&musl)) && why.contains("No such file"))
 }
 
-/// Checks that the library, which was found, has these functions: cudarc would panic where one is called that it lacks.
+/// Checks that the library, once found, has these functions: cudarc would panic on calling one that is missing.
 ///
 /// # Errors
-/// Names one that is missing.
+/// If a function is missing, with its name.
 pub(super) fn demand(functions: &[&str]) -> Result<()> {
     // SAFETY: it opens the library that was found before.
     let library = unsafe { sys::culib() };

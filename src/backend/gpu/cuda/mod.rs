@@ -1,4 +1,4 @@
-//! NVIDIA's driver, through cudarc, loaded when the program runs: without one nothing here is touched.
+//! NVIDIA's driver through cudarc, loaded at run time: without a driver, nothing here is used.
 #![allow(unsafe_code)]
 
 mod driver;
@@ -21,13 +21,13 @@ use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// The oldest compute capability that the kernels are written for.
+/// The oldest compute capability that the kernels support.
 const OLDEST: (i32, i32) = (8, 0);
 
-/// CUDA's version for which a driver must be made, or its calls may be missing or differ.
+/// The oldest CUDA version of a driver; before it, calls may be missing or differ.
 const OLDEST_DRIVER: i32 = 12000;
 
-/// CUDA's version that a driver should have: below that of the compiler it may not know the kernels' format.
+/// The CUDA version that a driver should have: if it is older than the compiler, it may not know the kernels' format.
 fn wanted_driver() -> i32 {
     let compiler = COMPILER.unwrap_or_default().trim_start_matches("nvcc ");
     let mut numbers = compiler.split('.').map_while(|number| number.parse::<i32>().ok());
@@ -39,11 +39,11 @@ fn wanted_driver() -> i32 {
 pub struct Cuda {
     /// Launches, and copies in order with them.
     stream: Arc<CudaStream>,
-    /// Copies beside them.
+    /// Copies concurrent with them.
     copies: Arc<CudaStream>,
     functions: HashMap<&'static str, CudaFunction>,
     name: String,
-    /// Name, number and driver, for errors.
+    /// Name, number and driver, for error messages.
     described: String,
     multiprocessors: usize,
     shared: usize,
@@ -54,10 +54,10 @@ pub struct Cuda {
     readings: Arc<Pool>,
 }
 
-/// What uploads beside the launches need.
+/// State of uploads that run concurrently with the launches.
 struct Beside {
     slots: [Slot; SLOTS],
-    /// How far the launches were when a buffer was copied to for the first time.
+    /// How far the launches were when a buffer was first copied to.
     first: CudaEvent,
 }
 
@@ -71,14 +71,14 @@ impl Beside {
 pub struct CudaBuffer {
     memory: Option<Memory>,
     address: u64,
-    /// What was asked for; a card allocates no empty buffer.
+    /// The requested length; a card allocates no empty buffer.
     len: usize,
-    /// Whether it was copied to beside the launches.
+    /// Whether it was copied to concurrently with the launches.
     beside: AtomicBool,
     recording: Arc<Recording>,
 }
 
-/// Memory that is freed in order with the launches, with the context that this needs.
+/// Memory that is freed in order with the launches, and the context needed for that.
 struct Memory(CudaSlice<u8>);
 
 impl Drop for Memory {
@@ -107,12 +107,12 @@ impl Buffer for CudaBuffer {
 }
 
 impl Cuda {
-    /// Whether this machine has an NVIDIA driver, of use or not.
+    /// Whether this machine has an NVIDIA driver, usable or not.
     pub fn has_driver() -> bool {
         library::find().unwrap_or(true)
     }
 
-    /// How many cards there are, one at least, and CUDA's version of the driver.
+    /// The number of cards, at least one, and the driver's CUDA version.
     fn found() -> Result<(usize, i32)> {
         if !library::find()? {
             bail!("this machine has no NVIDIA driver");
@@ -140,10 +140,10 @@ impl Cuda {
         }
     }
 
-    /// The cards' names with their compute capability and the driver; nothing is loaded.
+    /// The cards' names with compute capability and driver; loads nothing.
     ///
     /// # Errors
-    /// Where the machine has no card that can be used: why.
+    /// If the machine has no usable card, with the reason.
     pub fn names() -> Result<Vec<String>> {
         let (cards, driver) = Self::found()?;
         let name = |ordinal| -> Result<String, DriverError> {
@@ -158,7 +158,7 @@ impl Cuda {
     /// Opens card `ordinal` and loads every kernel. With `ADALI_SYNC=1` in the environment, every launch is waited for.
     ///
     /// # Errors
-    /// Where the program has no kernels, the machine has no driver or no such card, or either is too old.
+    /// If the program has no kernels, the machine has no driver or no such card, or either is too old.
     pub fn open(ordinal: usize) -> Result<Self> {
         let (cards, driver) = Self::found().map_err(|error| anyhow!("cannot use CUDA: {error}"))?;
         if COMPILER.is_none() {
@@ -205,17 +205,17 @@ impl Cuda {
         &self.name
     }
 
-    /// What the convolutions' plans need to know.
+    /// What planning convolutions needs to know.
     pub fn card(&self) -> super::tile::Card {
         super::tile::Card { multiprocessors: self.multiprocessors, shared: self.shared }
     }
 
-    /// Makes the card the thread's, `doing` something.
+    /// Makes the card's context current on this thread; `doing` describes the task for an error message.
     fn bind(&self, doing: &str) -> Result<()> {
         self.stream.context().bind_to_thread().map_err(|error| self.explain(error, doing))
     }
 
-    /// The error of a call, which may be what an earlier launch did.
+    /// The error of a call; its cause may be an earlier launch.
     fn explain(&self, error: DriverError, doing: &str) -> anyhow::Error {
         use CUresult::*;
         let card = &self.described;
@@ -237,7 +237,7 @@ impl Cuda {
         }
     }
 
-    /// Waits for a launch that is waited for.
+    /// Waits for a launch if every launch is to be waited for.
     fn settle(&self, kernel: &str) -> Result<()> {
         if self.synchronous {
             let waited = self.stream.synchronize();
@@ -246,7 +246,7 @@ impl Cuda {
         Ok(())
     }
 
-    /// If launches are being recorded, an error is the recording's as well.
+    /// If launches are being recorded, an error also spoils the recording.
     fn noted<T>(&self, result: Result<T>) -> Result<T> {
         result.inspect_err(|error| self.recording.refuse(error))
     }
@@ -258,12 +258,12 @@ impl Drop for Cuda {
     }
 }
 
-/// CUDA's version as people write it.
+/// A CUDA version in its usual form.
 fn version(number: i32) -> String {
     format!("{}.{}", number / 1000, number % 1000 / 10)
 }
 
-/// An error in words. Only where there is a driver: it knows them.
+/// An error in words. Call it only if there is a driver, which knows the words.
 fn text(error: DriverError) -> String {
     match error.error_string() {
         Ok(words) => format!("{} ({:?})", words.to_string_lossy(), error.0),
@@ -275,8 +275,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// All kernels by name, each allowed as much shared memory as the card has for a block. That also makes the driver load
-/// each now, rather than at its first launch, which may be recorded.
+/// All kernels by name, each allowed as much shared memory per block as the card has. This also makes the driver load every
+/// kernel now rather than at its first launch, which may be recorded.
 fn load(
     context: &Arc<CudaContext>,
     card: &str,
@@ -297,7 +297,7 @@ fn load(
             .map_err(|error| unusable(error, "the kernels"))?;
         for kernel in REPORT.iter().filter(|kernel| kernel.module == module.name) {
             if functions.contains_key(kernel.kernel) {
-                continue; // reported once an architecture
+                continue; // reported once per architecture
             }
             let unusable = |error| unusable(error, kernel.kernel);
             let function = loaded.load_function(kernel.kernel).map_err(unusable)?;

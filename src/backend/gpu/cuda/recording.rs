@@ -1,4 +1,4 @@
-//! Launches that are recorded: a stream's capture, and the graph that it leaves.
+//! Recorded launches: a stream's capture and the graph that results.
 #![allow(unsafe_code)]
 
 use anyhow::{Result, anyhow, bail};
@@ -8,8 +8,8 @@ use std::thread::ThreadId;
 
 /// Whether a card's launches are being recorded.
 ///
-/// Meanwhile nothing of the card is freed: a stream-ordered free would itself be recorded, of memory that does not come
-/// from the graph, and other calls are forbidden to a thread that captures. What is dropped is kept until the end.
+/// Meanwhile nothing on the card is freed: a stream-ordered free would itself be recorded, for memory that does not come
+/// from the graph, and a capturing thread may not make other calls. Whatever is dropped is kept until the end.
 #[derive(Default)]
 pub(super) struct Recording {
     state: Mutex<Option<State>>,
@@ -18,7 +18,7 @@ pub(super) struct Recording {
 struct State {
     thread: ThreadId,
     dropped: Vec<Box<dyn Send>>,
-    /// Why it is of no use.
+    /// Why it is unusable.
     refused: Option<String>,
 }
 
@@ -27,7 +27,7 @@ impl Recording {
         super::lock(&self.state).is_some()
     }
 
-    /// An error while it is on.
+    /// Fails during a recording.
     pub(super) fn idle(&self, what: &str) -> Result<()> {
         if self.is_on() {
             bail!("{what} cannot be recorded, only launches and clears");
@@ -35,9 +35,9 @@ impl Recording {
         Ok(())
     }
 
-    /// Drops what belongs to the card, now or when the recording is over.
+    /// Drops something that belongs to the card, now or when the recording is over.
     pub(super) fn discard(&self, thing: impl Send + 'static) {
-        // Locked until it is gone, so that no recording begins meanwhile.
+        // Locked until it is dropped, so that no recording begins meanwhile.
         let mut state = super::lock(&self.state);
         match state.as_mut() {
             Some(state) => state.dropped.push(Box::new(thing)),
@@ -45,7 +45,7 @@ impl Recording {
         }
     }
 
-    /// A recorded launch has failed, if there is a recording: then it is of no use.
+    /// Marks the recording, if there is one, as unusable because a recorded launch has failed.
     pub(super) fn refuse(&self, error: &anyhow::Error) {
         if let Some(state) = super::lock(&self.state).as_mut() {
             state.refused.get_or_insert_with(|| format!("{error:#}"));
@@ -54,13 +54,13 @@ impl Recording {
 
     pub(super) fn begin(&self, stream: &CudaStream) -> Result<(), DriverError> {
         let mut state = super::lock(&self.state);
-        // Of this thread alone: another may use another card, or this one by another stream.
+        // Only for this thread: another may use another card, or this one through another stream.
         stream.begin_capture(sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)?;
         *state = Some(State { thread: std::thread::current().id(), dropped: Vec::new(), refused: None });
         Ok(())
     }
 
-    /// Ends the recording; errors of the card become what `explain` makes of them.
+    /// Ends the recording; `explain` converts the card's errors.
     pub(super) fn end(
         self: &Arc<Self>,
         stream: &CudaStream,
@@ -71,13 +71,13 @@ impl Recording {
             let mut state = super::lock(&self.state);
             match &*state {
                 None => bail!("nothing is recorded"),
-                // The driver would refuse as well, and go on recording.
+                // The driver would refuse as well, and keep recording.
                 Some(state) if state.thread != std::thread::current().id() => {
                     bail!("a recording ends on the thread that began it")
                 }
                 Some(_) => {}
             }
-            // An error that a `Drop` left there would be reported once, and the stream go on recording: so twice.
+            // An error left there by a `Drop` would be reported once while the stream keeps recording, so try twice.
             let bound = context.bind_to_thread().or_else(|_| context.bind_to_thread());
             // SAFETY: the stream lives, and this thread has begun its capture.
             let captured = bound.and_then(|()| unsafe { result::stream::end_capture(stream.cu_stream()) });
@@ -100,7 +100,7 @@ impl Recording {
         Ok(CudaGraph { executable: Some(executable), recording: self.clone() })
     }
 
-    /// Ends the recording, if there is one, whatever it holds.
+    /// Ends the recording, if there is one, and discards it.
     pub(super) fn abandon(self: &Arc<Self>, stream: &CudaStream) {
         if self.is_on() {
             let _ = self.end(stream, |error| anyhow!("{error}"));
@@ -108,7 +108,7 @@ impl Recording {
     }
 }
 
-/// A graph from which executable ones are made.
+/// A captured graph, from which executable ones are made.
 struct Captured<'a> {
     graph: sys::CUgraph,
     context: &'a CudaContext,
@@ -140,24 +140,24 @@ impl Drop for Executable {
     }
 }
 
-/// Launches that a card has recorded. One thread at a time uses it: it is not `Sync`.
+/// Launches recorded by a card. It is not `Sync`: one thread at a time uses it.
 pub struct CudaGraph {
     executable: Option<Executable>,
     recording: Arc<Recording>,
 }
 
 impl CudaGraph {
-    /// Launches it.
+    /// Launches the graph.
     ///
     /// # Safety
-    /// As for `Driver::replay`; the context is the thread's.
+    /// As for `Driver::replay`; the context must be current on this thread.
     pub(super) unsafe fn launch(&self, stream: &CudaStream) -> Result<(), DriverError> {
         let Some(executable) = &self.executable else { return Ok(()) };
         // SAFETY: both live; the caller vouches for what the graph's kernels touch.
         unsafe { result::graph::launch(executable.graph, stream.cu_stream()) }
     }
 
-    /// Whether it is of the card that records there.
+    /// Whether it belongs to the card that uses this recording.
     pub(super) fn is_of(&self, recording: &Arc<Recording>) -> bool {
         Arc::ptr_eq(&self.recording, recording)
     }

@@ -1,4 +1,4 @@
-//! Page-locked memory of the host, through which copies go while the host does something else.
+//! Page-locked host memory, for copies that run while the host does something else.
 #![allow(unsafe_code)]
 
 use cudarc::driver::{CudaContext, CudaEvent, CudaStream, DriverError, result};
@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex};
 
 /// Page-locked memory for one copy at a time.
 ///
-/// Its methods but [`Staging::new`] want the context to be the thread's, and go past cudarc's own checks: an error that
-/// some `Drop` has left there must not come between a copy and its event.
+/// All methods except [`Staging::new`] require the context to be current on the thread and bypass cudarc's own checks: an
+/// error left there by some `Drop` must not come between a copy and its event.
 pub(super) struct Staging {
     at: *mut u8,
     len: usize,
-    /// Recorded behind each copy.
+    /// Recorded after each copy.
     copied: CudaEvent,
 }
 
@@ -33,30 +33,30 @@ impl Staging {
         self.len
     }
 
-    /// Whether its last copy is done; also if there was none.
+    /// Whether its last copy is done; true if there was none.
     pub(super) fn done(&self) -> Result<bool, DriverError> {
         self.copied.try_is_complete()
     }
 
-    /// Waits until its last copy is done; not at all if there was none.
+    /// Waits until its last copy is done; returns at once if there was none.
     pub(super) fn wait(&self) -> Result<(), DriverError> {
         // SAFETY: the event lives.
         unsafe { result::event::synchronize(self.copied.cu_event()) }
     }
 
-    /// What it holds, once its last copy is done.
+    /// Its content, once its last copy is done.
     pub(super) fn bytes(&mut self) -> Result<&mut [u8], DriverError> {
         self.wait()?;
         // SAFETY: it is allocated and was zeroed, and the card no longer uses it.
         Ok(unsafe { std::slice::from_raw_parts_mut(self.at, self.len) })
     }
 
-    /// Begins to copy `parts`, one behind the other, through its memory from `at` on, to the address `to` of the device.
-    /// `bytes` is their length in all, which fits.
+    /// Begins to copy `parts`, one after the other, through its memory from `at` on, to the device address `to`. `bytes` is
+    /// their total length, which must fit.
     ///
     /// # Safety
-    /// No copy from that part of its memory is under way. Where the copy goes lies memory of that length until the
-    /// stream has come past it, and nothing else on the card uses it at the same time.
+    /// No copy from that part of its memory is under way. The destination is memory of that length until the stream has
+    /// passed the copy, and nothing else on the card uses it at the same time.
     pub(super) unsafe fn send(
         &mut self,
         at: usize,
@@ -78,11 +78,10 @@ impl Staging {
         record(&self.copied, stream)
     }
 
-    /// Begins to copy `bytes` bytes from the address `from` of the device.
+    /// Begins to copy `bytes` bytes from the device address `from`.
     ///
     /// # Safety
-    /// Where the copy comes from lies memory of that length until the stream has come past it, and nothing writes to it
-    /// at the same time.
+    /// The source is memory of that length until the stream has passed the copy, and nothing writes to it at the same time.
     pub(super) unsafe fn receive(&mut self, from: u64, bytes: usize, stream: &CudaStream) -> Result<(), DriverError> {
         let to = &mut self.bytes()?[..bytes];
         if !to.is_empty() {
@@ -103,23 +102,23 @@ impl Drop for Staging {
     }
 }
 
-/// Marks in an event how far a stream is.
+/// Records in an event how far a stream has got.
 pub(super) fn record(event: &CudaEvent, stream: &CudaStream) -> Result<(), DriverError> {
     // SAFETY: both live.
     unsafe { result::event::record(event.cu_event(), stream.cu_stream()) }
 }
 
-/// Makes a stream wait for what an event marks; for nothing if it was never recorded.
+/// Makes a stream wait for an event; does nothing if the event was never recorded.
 pub(super) fn wait_for(stream: &CudaStream, event: &CudaEvent) -> Result<(), DriverError> {
     use cudarc::driver::sys::CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT;
     // SAFETY: both live.
     unsafe { result::stream::wait_event(stream.cu_stream(), event.cu_event(), CU_EVENT_WAIT_DEFAULT) }
 }
 
-/// Memory for copies beside the launches, those of a slot.
+/// A slot's memory for copies concurrent with the launches.
 pub(super) struct Slot {
     staging: Staging,
-    /// Bytes from the first on that copies since the last release have taken: they do not wait for each other.
+    /// Bytes from the start that copies since the last release have taken: they do not wait for each other.
     used: usize,
     /// How far the launches were at the last release.
     released: CudaEvent,
@@ -130,16 +129,16 @@ impl Slot {
         Ok(Self { staging: Staging::new(context, 0)?, used: 0, released: context.new_event(None)? })
     }
 
-    /// No launch after those of `stream` so far reads what was copied.
+    /// From here on, no launch after those issued to `stream` so far reads what was copied.
     pub(super) fn release(&mut self, stream: &CudaStream) -> Result<(), DriverError> {
         self.used = 0;
         record(&self.released, stream)
     }
 
-    /// Begins to copy `parts` as [`Staging::send`] does, behind the launches before the last release.
+    /// Begins to copy `parts` as [`Staging::send`] does, after the launches before the last release.
     ///
     /// # Safety
-    /// As there, but for the staging memory.
+    /// As for [`Staging::send`], except for the staging memory.
     pub(super) unsafe fn send(
         &mut self,
         parts: &[&[u8]],
@@ -148,10 +147,10 @@ impl Slot {
         stream: &CudaStream,
     ) -> Result<(), DriverError> {
         if self.used + bytes > self.staging.len() && self.staging.done()? {
-            self.used = 0; // without a release: somebody has waited
+            self.used = 0; // no release needed: somebody has waited
         }
         if self.used + bytes > self.staging.len() {
-            // Room for all of them the next time. The old memory's end waits for what is copied from it.
+            // Room for all of them next time. The old memory is freed only after the copies from it.
             self.staging = Staging::new(self.staging.copied.context(), self.used + bytes)?;
             self.used = 0;
         }
@@ -172,7 +171,7 @@ impl Slot {
     }
 }
 
-/// Memory for copies in order with the launches, one after the other; used again when the first copy from it is done.
+/// Memory for copies in order with the launches, one slot after the other; a slot is reused when its copy is done.
 pub(super) struct Ring {
     slots: Vec<Staging>,
     next: usize,
@@ -180,7 +179,7 @@ pub(super) struct Ring {
 
 impl Ring {
     const SLOTS: usize = 8;
-    /// Bytes of a slot.
+    /// Bytes per slot.
     pub(super) const CHUNK: usize = 256 * 1024;
 
     pub(super) fn new(context: &Arc<CudaContext>) -> Result<Self, DriverError> {
@@ -188,7 +187,7 @@ impl Ring {
         Ok(Self { slots, next: 0 })
     }
 
-    /// The slot whose last copy is the longest ago.
+    /// The slot whose last copy is the oldest.
     pub(super) fn next(&mut self) -> &mut Staging {
         let slot = self.next;
         self.next = (slot + 1) % Self::SLOTS;
@@ -196,7 +195,7 @@ impl Ring {
     }
 }
 
-/// Memory that readings have given back, perhaps with a copy under way.
+/// Memory returned by readings, perhaps with a copy still under way.
 pub(super) type Pool = Mutex<Vec<Staging>>;
 
 /// A copy to the host.
@@ -207,7 +206,7 @@ pub struct CudaReading {
 }
 
 impl CudaReading {
-    /// Memory for a reading of so many bytes, without waiting for any copy.
+    /// Memory for a reading of `bytes` bytes; waits for no copy.
     pub(super) fn new(context: &Arc<CudaContext>, pool: &Arc<Pool>, bytes: usize) -> Result<Self, DriverError> {
         let mut kept = super::lock(pool);
         for i in 0..kept.len() {

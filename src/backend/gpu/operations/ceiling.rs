@@ -1,4 +1,4 @@
-//! What the device can do at best.
+//! The device's peak rates.
 
 use super::super::memory::Gpu;
 use super::super::params::{CopyMemory, MatrixRate};
@@ -8,11 +8,11 @@ use super::super::{Buffer, Driver, Launch};
 use crate::backend::Rates;
 use anyhow::Result;
 
-/// Of `kernels/ceiling.cu`: products that a warp has under way, vectors a thread copies, and a block's threads.
+/// As in `kernels/ceiling.cu`: products in flight per warp, vectors copied per thread, threads per block.
 const CHAINS: usize = 8;
 const TURNS: usize = 4;
 const THREADS: usize = 256;
-/// Blocks a multiprocessor.
+/// Blocks per multiprocessor.
 const BLOCKS: usize = 2;
 
 impl<D: Driver> Rates for Gpu<D> {
@@ -23,7 +23,7 @@ impl<D: Driver> Rates for Gpu<D> {
         Ok(bytes)
     }
 
-    /// Matrix products on every multiprocessor; the floating-point operations done.
+    /// Matrix products on every multiprocessor; returns the number of floating-point operations.
     fn multiply(&self, rounds: u32) -> Result<f64> {
         let threads = self.card.multiprocessors * BLOCKS * THREADS;
         let out = self.borrow_floats(threads, Precision::F32)?;

@@ -10,14 +10,14 @@ use crate::backend::shape::{Conv, Extent, InputKind, Pool, PoolKind, Span, Volum
 use crate::backend::{Affine, BatchNorm, ConvForward, Input, NeuronLayers, Neurons, NormState, SpikeOutput, Weights};
 use anyhow::Result;
 
-/// What a convolution reads, as its kernels want it.
+/// A convolution's input in the form that its kernels take.
 pub(super) struct Operand<D: Driver> {
-    /// As the device runs it.
+    /// The convolution as the device runs it.
     pub conv: Conv,
     pub address: u64,
-    /// What dropout scales kept spikes by.
+    /// The factor by which dropout scales kept spikes.
     pub dropout: f32,
-    /// Columns that were unfolded for this operation.
+    /// Columns unfolded for this operation.
     _columns: Option<Memory<D>>,
 }
 
@@ -31,25 +31,25 @@ impl<D: Driver> Operand<D> {
     }
 }
 
-/// Bytes of a packed weight at least, so that it has an address.
+/// The least bytes of a packed weight, so that it has an address.
 const SMALLEST: usize = 16;
 
-/// Moments of a convolution's currents, piece by piece, for the time of one operation.
+/// Moments of a convolution's currents, piece by piece, for the duration of one operation.
 pub(in super::super) struct Moments<D: Driver> {
     /// `[pieces][2][C]`.
     pub partial: Memory<D>,
-    /// How many values a channel of each piece has.
+    /// Number of values per channel in each piece.
     pub counts: Memory<D>,
     pub pieces: u32,
 }
 
-/// Whether a pool makes one pixel of two by two, as the convolutions' kernels do beside.
+/// Whether a pool reduces two by two pixels to one, which the convolutions' kernels can do as well.
 pub(super) fn halves(pool: &Pool) -> bool {
     let two = Extent::square(2);
     pool.kernel == two && pool.stride == two && pool.padding == Extent::square(0)
 }
 
-/// All steps as images.
+/// All steps as separate images.
 pub(super) fn as_images(span: Span) -> Span {
     Span { batch: span.batch * span.steps, steps: 1 }
 }
@@ -96,7 +96,7 @@ impl<D: Driver> Gpu<D> {
         Ok(out)
     }
 
-    /// A naive kernel's parameters but for the buffers.
+    /// A naive kernel's parameters without the buffers.
     pub(super) fn naive(&self, conv: &Conv, span: Span) -> ConvNaive {
         ConvNaive {
             images: (span.batch * span.steps) as u32,
@@ -139,7 +139,7 @@ impl<D: Driver> Gpu<D> {
         Ok(Packed { forward, gradient })
     }
 
-    /// Bytes that [`Gpu::packed_weight`] takes.
+    /// Bytes of a [`Gpu::packed_weight`].
     pub(in super::super) fn packed_bytes(&self, conv: &Conv) -> usize {
         if self.precision == Precision::F32 {
             return 0;
@@ -150,7 +150,7 @@ impl<D: Driver> Gpu<D> {
         shapes.map(|shape| tile::packed_bytes(&shape).max(SMALLEST)).sum()
     }
 
-    /// Currents, and with `moments` those of each channel for a batch norm.
+    /// Currents and, with `moments`, those of each channel for a batch norm.
     fn current(
         &self,
         conv: &Conv,
@@ -202,7 +202,7 @@ impl<D: Driver> Gpu<D> {
         Ok(Moments { partial, counts: self.borrow(4 * pieces as usize)?, pieces })
     }
 
-    /// Moments of currents that a naive kernel has written.
+    /// Moments of currents written by a naive kernel.
     fn moments(&self, volume: Volume, span: Span, currents: &Floats<D>) -> Result<Moments<D>> {
         const ROWS: usize = 128;
         let (rows, pitch) = (span.batch * span.steps * volume.pixels(), padded(volume.c));
@@ -360,7 +360,7 @@ impl<D: Driver> ConvForward for Gpu<D> {
         out: SpikeOutput<Self>,
         pooled: Option<(&Pool, &mut Self::Bits)>,
     ) -> Result<()> {
-        // Dense steps are no constant current, and the naive kernels do not fuse.
+        // Dense steps are not a constant current, and the naive kernels do not fuse.
         let dense = lowered(conv).reads != InputKind::Spikes;
         match &weights.packed.forward {
             Some(packed) if !dense || input_steps == 1 => {

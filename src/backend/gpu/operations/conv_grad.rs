@@ -11,13 +11,13 @@ use crate::backend::shape::{Conv, Pool, Span};
 use crate::backend::{Below, ConvBackward, CurrentGradient, Input, NeuronLayers, Weights};
 use anyhow::Result;
 
-/// Where sums go first.
+/// Where sums are written first.
 pub(super) fn address_of<D: Driver>(partial: &Option<Memory<D>>, out: &Floats<D>) -> u64 {
     partial.as_ref().unwrap_or(&out.memory).address()
 }
 
 impl<D: Driver> Gpu<D> {
-    /// Room for partial sums; `None` where there is but one, which is the result.
+    /// Memory for partial sums; `None` if there is only one, which is the result.
     pub(super) fn partial(&self, splits: u32, len: usize) -> Result<Option<Memory<D>>> {
         (splits > 1).then(|| self.borrow(splits as usize * len * size_of::<f32>())).transpose()
     }
@@ -36,7 +36,7 @@ impl<D: Driver> ConvBackward for Gpu<D> {
         conv: &Conv,
         span: Span,
         input: Input<Self>,
-        CurrentGradient { gradient, .. }: CurrentGradient<Self>, // a batch norm's part is in it already
+        CurrentGradient { gradient, .. }: CurrentGradient<Self>, // a batch norm's part is already in it
         weight_grad: &mut Floats<D>,
     ) -> Result<()> {
         let operand = self.operand(conv, span, &input)?;

@@ -7,11 +7,11 @@ use crate::data::Values;
 use crate::data::events::counts::EventCounts;
 use anyhow::Result;
 
-/// Entries that are brought to the device at a time, more only for a sample that has more: 16 MB.
+/// Entries copied to the device at a time, or more for a sample that has more: 16 MB.
 const PIECE: usize = 1 << 22;
 
 impl<D: Driver> Gpu<D> {
-    /// The bytes of samples of `len` values. Of event frames, only what is not zero is brought to the device.
+    /// The bytes of samples of `len` values. Of event frames, only non-zero values are copied to the device.
     pub(in super::super) fn frames(&self, values: &Values, len: usize) -> Result<Memory<D>> {
         match values {
             Values::Bytes(bytes) => self.put(bytes),

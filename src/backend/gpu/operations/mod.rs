@@ -1,4 +1,4 @@
-//! The operations, each its kernel's parameters and launch.
+//! The operations: each sets its kernel's parameters and launches it.
 
 mod ceiling;
 mod conv;

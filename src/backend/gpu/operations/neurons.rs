@@ -61,7 +61,7 @@ impl<D: Driver> Gpu<D> {
         }
     }
 
-    /// The launch of a pool with so many outputs an image.
+    /// The launch of a pool with `outputs` outputs per image.
     pub(super) fn over_outputs(&self, outputs: usize, images: usize) -> Launch {
         let threads = outputs.next_multiple_of(32).min(256);
         let rows = images.clamp(1, 4 * self.card.multiprocessors).min(65535);
@@ -182,8 +182,8 @@ impl<D: Driver> NeuronLayers for Gpu<D> {
         let (windows, windows_per_channel) = Self::windows_for(neurons);
         let (_, slope_name, slope) = params::slope(&neurons.surrogate, neurons.neuron.threshold);
         let places = places(span, volume);
-        // Where bits do not suffice the membranes are computed again, and AdaLi's bits with them: a membrane that is
-        // rounded to be stored may come to lie on another side of the threshold or of the window's end.
+        // If the bits do not suffice, the membranes are recomputed and AdaLi's bits with them: a membrane rounded for
+        // storage may land on the other side of the threshold or of the window's end.
         let again = match saved {
             Saved::Bits { .. } => None,
             Saved::Currents { currents, steps, affine, .. } => {
@@ -247,7 +247,7 @@ impl<D: Driver> NeuronLayers for Gpu<D> {
         let (slope_kind, _, slope) = params::slope(&neurons.surrogate, neurons.neuron.threshold);
         let places = places(span, volume);
         let launch = self.over_places(places);
-        // Membranes that are computed again wait in shared memory, if they fit.
+        // Recomputed membranes are kept in shared memory if they fit.
         let step = 8 * launch.threads * 4;
         let membranes = span.steps * step as usize;
         let (spikes, inside, form, shared, long) = match saved {

@@ -1,4 +1,4 @@
-//! What changes from step to step, in device memory: the batch, AdaLi's bounds and the counts that move them, the sums.
+//! What changes from step to step, in device memory: the batch, AdaLi's bounds and the counts that move them, and the sums.
 
 use super::super::memory::{Gpu, Memory};
 use super::super::params::{
@@ -17,9 +17,9 @@ use std::sync::Arc;
 
 /// Counters of a histogram: bins, underflow, overflow, not finite.
 const COUNTERS: usize = BINS + 3;
-/// Steps between two looks at the sums.
+/// Steps between two readings of the sums.
 const LOOK_EVERY: u32 = 16;
-/// The first part of a batch's memory. Behind it lie the seeds of the dropout masks, `[stages]` u64, the samples and
+/// The first part of a batch's memory. It is followed by the seeds of the dropout masks, `[stages]` u64, the samples and
 /// their places in what holds them, `[capacity]` u32 each, and the labels, `[capacity]` u16.
 #[repr(C)]
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
@@ -39,7 +39,7 @@ pub struct Batch<D: Driver> {
     capacity: usize,
     /// Samples in the batch.
     pub size: usize,
-    /// Where the samples of a set that stays on the host were brought.
+    /// The slot to which the samples of a set on the host were copied.
     slot: usize,
 }
 
@@ -53,7 +53,7 @@ pub struct Set<D: Driver> {
 
 enum Held<D: Driver> {
     Device(Memory<D>),
-    /// On the host; batches are brought to `[SLOTS][capacity]` samples in turn.
+    /// On the host; batches are copied to `[SLOTS][capacity]` samples in turn.
     Host {
         values: Arc<Vec<u8>>,
         batches: Memory<D>,
@@ -65,7 +65,7 @@ enum Held<D: Driver> {
 pub struct Tally<D: Driver> {
     memory: Memory<D>,
     reading: Option<D::Reading>,
-    /// Looks to let pass before the next reading.
+    /// Polls to skip before the next reading.
     pause: u32,
 }
 
@@ -122,7 +122,7 @@ impl<D: Driver> Batch<D> {
         self.at(self.samples_offset() + 2 * self.capacity * size_of::<u32>())
     }
 
-    /// The whole of it.
+    /// The whole batch as bytes.
     fn bytes(&self, step: &Step, places: &[u32]) -> Vec<u8> {
         let &Step { seed, position, count, epoch, rate, .. } = step;
         let numbers = Numbers { seed, position, count, epoch, rate };
@@ -169,7 +169,7 @@ impl<D: Driver> Tally<D> {
 }
 
 impl From<&Totals> for Sums {
-    /// What stopped a training is left out: it does not go on.
+    /// Leaves out what stopped a training: it does not go on.
     fn from(totals: &Totals) -> Self {
         let &Totals { loss, correct, samples, gradient_norm, updates, skipped, loss_scale, steady, .. } = totals;
         Self {
@@ -225,7 +225,7 @@ impl<D: Driver> Gpu<D> {
         capacity: usize,
     ) -> Result<Set<D>> {
         let table = self.put(&normalisation.table())?;
-        // A little is left for whatever else is on the device. On a rehearsal the set stays on the host.
+        // Leave a little for whatever else uses the device. On a rehearsal the set stays on the host.
         let room = self.driver().map_or(Some(0), |_| self.available_memory()).map(|bytes| bytes - bytes / 16);
         let held = match room {
             Some(room) if values.samples(shape.len()) * shape.len() > room => {

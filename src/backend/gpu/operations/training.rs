@@ -20,13 +20,13 @@ const LOSS_SCALE_GROWTH: u32 = 2000;
 /// The tensors that the optimiser moves.
 pub struct Optimizer<D: Driver> {
     tensors: Memory<D>,
-    /// `count` pieces of the tensors, a block each, and their sums of squares.
+    /// `count` pieces of the tensors, one per block, and their sums of squares.
     chunks: Memory<D>,
     squares: Memory<D>,
     count: usize,
 }
 
-/// What `loss` writes for a sample.
+/// What `loss` writes per sample.
 #[repr(C)]
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 struct SampleLoss {
@@ -58,7 +58,7 @@ impl<D: Driver> Gpu<D> {
         self.run(kernel, Launch::over(span.batch * span.steps * padded(classes), 256, 256), &params)
     }
 
-    /// The tensors' table, and their chunks; see `kernels/optimizer.cu`.
+    /// The tensors' table and their chunks; see `kernels/optimizer.cu`.
     pub(in super::super) fn optimizer_of(&self, parameters: &[Trained<Self>]) -> Result<Optimizer<D>> {
         let length = |parameter: &Trained<Self>| parameter.value.memory.len() / size_of::<f32>();
         let tensor = |parameter: &Trained<Self>| TrainedTensor {

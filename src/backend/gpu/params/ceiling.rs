@@ -1,4 +1,4 @@
-//! Of `kernels/ceiling.cu`.
+//! Parameters of `kernels/ceiling.cu`.
 
 use super::{Field, Params};
 use bytemuck::{Pod, Zeroable};
@@ -15,7 +15,7 @@ params! {
     struct MatrixRate {
         out: u64,
         rounds: u32,
-        /// Of the operands.
+        /// Seed of the operands.
         seed: u32,
     }
 }

@@ -1,4 +1,4 @@
-//! Convolutions and what makes their operands.
+//! Convolutions and what prepares their operands.
 
 use super::{ConvShape, Field, NeuronConstants, Params, Places, Tile};
 use bytemuck::{Pod, Zeroable};

@@ -1,6 +1,6 @@
 //! Parameter structs of the kernels, field for field those of `kernels/*.cu`; a test compares the layouts.
 //!
-//! Addresses are device addresses, 0 where the kernel's documentation allows none.
+//! Addresses are device addresses; 0 means none where the kernel's documentation allows that.
 
 use bytemuck::Pod;
 
@@ -30,7 +30,7 @@ macro_rules! params {
             }
         )*
 
-        /// Name, size and fields of each struct of this file.
+        /// Name, size and fields of each struct in this file.
         pub(super) const STRUCTS: &[(&str, usize, &[Field])] = &[$((stringify!($Name), size_of::<$Name>(), $Name::FIELDS),)*];
     };
 }

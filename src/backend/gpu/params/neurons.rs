@@ -135,7 +135,7 @@ params! {
     struct Fault {
         /// The step from 1 on, times 2^16, plus the layer from 1 on; 0 while there is none.
         place: u64,
-        /// How many of the layer's.
+        /// How many of the layer's potentials.
         potentials: u64,
     }
 
@@ -144,7 +144,7 @@ params! {
         fresh: u64,
         recent: u64,
         epoch: u64,
-        /// Address of the step's number from 1 on, a `u64`.
+        /// Address of the step's number, counted from 1, a `u64`.
         step: u64,
         fault: u64,
         layer: u32,
@@ -251,5 +251,5 @@ pub fn flags(mask: u32) -> Vec<Flag> {
     ALL.into_iter().enumerate().filter(|(bit, _)| mask >> bit & 1 == 1).map(|(_, flag)| flag).collect()
 }
 
-/// The bit by which `tune_bounds` says that potentials were not finite.
+/// The bit with which `tune_bounds` reports potentials that were not finite.
 pub const NON_FINITE: u32 = 64;

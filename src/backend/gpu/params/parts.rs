@@ -1,4 +1,4 @@
-//! Structs inside the others.
+//! Structs inside other parameter structs.
 
 use super::{Field, Params};
 use crate::backend::shape::{self, PoolKind};
@@ -86,7 +86,7 @@ params! {
         across_w: u32,
     }
 
-    /// What a dropout's mask follows from, as `kernels/dropout.cu` has it.
+    /// What a dropout mask is derived from, as in `kernels/dropout.cu`.
     struct Mask {
         /// Address of the seed, a `u64`.
         seed: u64,
@@ -94,7 +94,7 @@ params! {
         threshold: u64,
     }
 
-    /// Where a sample is read, as `kernels/input.cu` has it.
+    /// Where a sample is read, as in `kernels/input.cu`.
     struct Placement {
         dx: i32,
         dy: i32,
@@ -135,7 +135,7 @@ impl From<Neuron> for NeuronConstants {
     }
 }
 
-/// A slope's number in `kernels/surrogate.cuh`, its name in kernels' names, and its constants.
+/// A slope's number in `kernels/surrogate.cuh`, its name in kernel names, and its constants.
 pub fn slope(surrogate: &Surrogate, threshold: f32) -> (u32, &'static str, SlopeConstants) {
     let kind = if surrogate.needs_membrane() { surrogate.kind } else { SurrogateKind::Adali };
     let constants = surrogate.slope(threshold).constants();
@@ -144,12 +144,12 @@ pub fn slope(surrogate: &Surrogate, threshold: f32) -> (u32, &'static str, Slope
     (kind as u32, kind.name(), constants)
 }
 
-/// A window as the kernels read it.
+/// A window in the form the kernels read.
 pub fn window(w: Window) -> [f32; 4] {
     [w.left, w.right, w.slope_left, w.slope_right]
 }
 
-/// The smallest number of 53 bits that a dropout keeps: [`crate::backend::keeps`] in integers.
+/// The smallest 53-bit number that a dropout keeps: [`crate::backend::keeps`] in integers.
 pub fn dropout_threshold(probability: f32) -> u64 {
     (f64::from(probability) * (1u64 << 53) as f64).ceil() as u64
 }

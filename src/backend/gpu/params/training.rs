@@ -115,7 +115,7 @@ params! {
     }
 
     /// What changes from update to update, in device memory. `gradient_norm` writes it; the host writes the first
-    /// `loss_scale`, and what a training goes on from.
+    /// `loss_scale`, and the state when a training is continued.
     struct OptimizerState {
         norm: f64,
         /// Of all finite norms.
@@ -131,7 +131,7 @@ params! {
         /// Updates since the loss scale last changed.
         steady: u32,
         padding: u32,
-        /// The first step that was skipped though its loss scale could not shrink, 0 while there is none.
+        /// The first step that was skipped although its loss scale could not shrink; 0 if there is none.
         failed: u64,
     }
 
@@ -156,13 +156,13 @@ params! {
         state: u64,
         /// Address of the learning rate, an `f32`.
         rate: u64,
-        /// Address of the step's number from 1 on, a `u64`.
+        /// Address of the step's number, counted from 1, a `u64`.
         step: u64,
         limit: f64,
         beta1: f32,
         beta2: f32,
         chunk_count: u32,
-        /// Updates after which the loss scale doubles; 0 where it is fixed.
+        /// Updates after which the loss scale doubles; 0 if it is fixed.
         growth: u32,
     }
 
@@ -186,10 +186,10 @@ params! {
     }
 }
 
-/// Values of a chunk in `kernels/optimizer.cu`.
+/// Values per chunk in `kernels/optimizer.cu`.
 pub const OPTIMIZER_CHUNK: usize = 4096;
 
-/// The chunks of tensors of these lengths, a block of the optimiser each.
+/// The chunks of tensors of these lengths, one per block of the optimiser.
 pub fn chunks(lengths: &[usize]) -> Vec<Chunk> {
     let of = |(tensor, &length): (usize, &usize)| {
         (0..length).step_by(OPTIMIZER_CHUNK).map(move |start| Chunk { tensor: tensor as u32, start: start as u32 })
