@@ -1,15 +1,15 @@
-// Batch norm, channel by channel: from partial moments to the affine map, from partial gradient sums to the map that
-// the convolution's backward pass applies. Mirrors src/backend/cpu/norm.rs.
+// Batch norm, per channel: from partial moments to the affine map, and from partial gradient sums to the map that the
+// convolution's backward pass applies. Mirrors src/backend/cpu/norm.rs.
 //
 //   mean = sum n m / sum n     variance = (sum squares + sum n (m - mean)^2) / sum n        over the pieces
 //   as d = sum n (m - m[0]) / sum n:  mean = m[0] + d   variance = (sum squares + sum n (m - m[0])^2) / sum n - d^2
 //   inv_std = 1 / sqrt(variance + 1e-5)     scale = gain inv_std     shift = bias - mean scale
 //
-// Pieces [pieces][2][C] f32 (moments: mean and summed squared distance from it; sums: sum g and sum g xhat), vectors
-// [C] f32, C padded to 32. Distances from the first piece's mean, in f64, need the pieces only once; large sums would
-// cancel, but that mean is no farther from the mean of all than pieces lie apart. A block owns 8 channels (one sector
-// of memory) and walks over the pieces with 256 rows of two threads, four channels each, whose sums meet in a fixed
-// order. Moves: the pieces once, 64 KB of them on their way in a block.
+// Pieces are [pieces][2][C] f32 (moments: mean and sum of squared distances from it; sums: sum g and sum g xhat),
+// vectors [C] f32, C padded to 32. Measuring distances from the first piece's mean, in f64, reads the pieces only once;
+// large sums would cancel, but that mean is no farther from the overall mean than the pieces are apart. A block owns 8
+// channels (one memory sector) and walks over the pieces with 256 rows of two threads, four channels each; sums are
+// combined in a fixed order. Memory traffic: the pieces once, with 64 KB in flight per block.
 #include "places.cuh"
 
 constexpr uint32_t CHANNELS = 8, THREADS = 512, ROWS = THREADS / 2, WARPS = THREADS / 32;
@@ -17,14 +17,14 @@ constexpr float EPSILON = 1e-5f, MOMENTUM = 0.1f;  // as PyTorch
 
 struct BatchNorm {
     const float* moments;
-    const uint32_t* counts;  // [pieces]: values of a piece
+    const uint32_t* counts;  // [pieces]: values per piece
     const float *gain, *bias;
     float *running_mean, *running_variance;
     float *mean, *inv_std, *scale, *shift;
     uint32_t pieces;
-    uint32_t repeats;   // steps that a current stands for
+    uint32_t repeats;   // steps that one current stands for
     uint32_t channels;  // without padding
-    uint32_t update;    // moves the running statistics
+    uint32_t update;    // whether to move the running statistics
 };
 
 struct BatchNormBackward {
@@ -39,7 +39,7 @@ struct BatchNormBackward {
 
 namespace {
 
-// Sums over a block's rows of what each thread has of its four channels, N doubles a channel.
+// Sums over a block's rows of each thread's four channels, N doubles per channel.
 template <uint32_t N>
 struct RowSums {
     double* sums;  // [warp][half][N][4]
@@ -66,7 +66,7 @@ struct RowSums {
     }
 };
 
-// Four channels of a row of pieces.
+// Four channels of one row of pieces.
 DEVICE void load4(const float* at, float (&x)[4]) {
     const float4 from = *reinterpret_cast<const float4*>(at);
     x[0] = from.x, x[1] = from.y, x[2] = from.z, x[3] = from.w;
@@ -110,7 +110,7 @@ KERNEL(batch_norm_statistics, BatchNorm, THREADS, 1) {
     const double values = sums(0, threadIdx.x), distance = sums(1, threadIdx.x) / values;
     const double mean = p.moments[channel] + distance;
     double variance = sums(2, threadIdx.x) / values - distance * distance;
-    if (variance < 0.0) variance = 0.0;  // by rounding; what is not a number stays so
+    if (variance < 0.0) variance = 0.0;  // can result from rounding; NaN stays NaN
     if (p.update && channel < p.channels) {
         const double samples = values * p.repeats, unbiased = variance * samples / fmax(samples - 1.0, 1.0);
         float &running_mean = p.running_mean[channel], &running_variance = p.running_variance[channel];
@@ -120,7 +120,7 @@ KERNEL(batch_norm_statistics, BatchNorm, THREADS, 1) {
     write_affine(p, channel, static_cast<float>(mean), static_cast<float>(variance));
 }
 
-// The affine map from the running statistics; a thread a channel.
+// The affine map from the running statistics; one thread per channel.
 KERNEL(batch_norm_running, BatchNorm, 256, 1) {
     const uint32_t channel = blockIdx.x * 256 + threadIdx.x;
     if (channel >= padded(p.channels)) return;
@@ -155,6 +155,6 @@ KERNEL(batch_norm_backward, BatchNormBackward, THREADS, 1) {
     p.of_gradient[channel] = p.scale[channel];
     p.of_current[channel] = static_cast<float>(-slope);
     p.constant[channel] = static_cast<float>(slope * mean - scale * sum * p.share);
-    // A bias in front shifts the batch's mean along: it changes nothing.
+    // A bias before the norm only shifts the batch mean: it has no effect.
     p.sum[channel] = p.share > 0.0 ? 0.0f : static_cast<float>(scale * sum);
 }

@@ -1,11 +1,11 @@
-// What a card can do at best, for the share of it that other kernels reach: a copy, and matrix instructions (for f32
-// fused multiply-adds) whose operands never leave the registers.
+// Upper bounds of a card, to relate other kernels to: a copy, and matrix instructions (for f32, fused multiply-adds)
+// whose operands never leave the registers.
 //
-//   copy_memory      to[i] = from[i], 16 bytes per thread and turn, the rest by single bytes; bytes moved: 2 x bytes
-//   matrix_rate      each warp, `rounds` times: CHAINS products 16x8x16 that depend on nothing but the round before
+//   copy_memory      to[i] = from[i], 16 bytes per thread and iteration, the rest by single bytes; traffic: 2 x bytes
+//   matrix_rate      each warp, `rounds` times: CHAINS products 16x8x16, each depending only on the previous round
 //
-// Operands are random: multipliers whose inputs never change take less power, and a card clocks higher for it than real
-// products let it. Accumulator i of a thread begins at i; out[thread] is the sum of all, 4 CHAINS, in f32 2 CHAINS.
+// Operands are random: multipliers whose inputs never change draw less power, so the card would clock higher than with
+// real products. Accumulator i of a thread starts at i; out[thread] is the sum of all 4 CHAINS (f32: 2 CHAINS).
 #include "device.cuh"
 #include "value.cuh"
 
@@ -43,7 +43,7 @@ struct MatrixRate {
     uint32_t rounds, seed;
 };
 
-// Bits that differ from thread to thread and from one `i` to the next (the mixing of lowbias32).
+// Bits that differ between threads and between values of `i` (the mixing step of lowbias32).
 DEVICE uint32_t mixed(const MatrixRate& p, uint32_t i) {
     uint32_t x = p.seed + (threadIdx.x << 8 | i);
     x = (x ^ x >> 16) * 0x7feb352du;
@@ -51,7 +51,7 @@ DEVICE uint32_t mixed(const MatrixRate& p, uint32_t i) {
     return x ^ x >> 16;
 }
 
-// Two values of 0.5 to 2 and either sign.
+// Two values of magnitude 0.5 to 2 and either sign.
 template <typename V>
 DEVICE uint32_t operand(const MatrixRate& p, uint32_t i) {
     constexpr bool BF16 = V::ONE == 0x3f80;

@@ -1,9 +1,9 @@
-// Sums of each channel over places and steps: gradients of biases that no other kernel meets.
+// Sums of each channel over places and steps: bias gradients that no other kernel computes.
 //
 //   sums[block][c] = sum of values[t][place][c] over the block's places and all steps
 //
-// values [T][places][C] -> partial sums [grid.x][C to 32] f32 in a fixed order; reduce_sums adds them. Threads
-// as in places.cuh. Moves each value once.
+// values [T][places][C] -> partial sums [grid.x][C to 32] f32 in a fixed order; reduce_sums adds them. Threads as in
+// places.cuh. Reads each value once.
 #include "places.cuh"
 #include "value.cuh"
 

@@ -1,47 +1,47 @@
-// The time-unrolled convolution on tensor cores that conv_current, conv_lif_forward and conv_input_grad share.
+// The time-unrolled tensor-core convolution shared by conv_current, conv_lif_forward and conv_input_grad.
 //
 // Positions. A block owns a tile of output positions (images x rows x columns) and 64 output channels. A warp owns PG
-// groups of 16 positions at TC steps, PG TC = 4 m-tiles of mma.m16n8k16, and all 64 channels, eight n-tiles: m-tile
-// (pg, t) holds the positions of group pg at step t, so a weight fragment, fetched once, serves them all, and each
-// thread ends with all TC steps of its neurons.
+// groups of 16 positions at TC steps, PG TC = 4 m-tiles of mma.m16n8k16, and all 64 channels, eight n-tiles. M-tile
+// (pg, t) holds the positions of group pg at step t, so a weight fragment is fetched once for all of them, and each
+// thread ends up with all TC steps of its neurons.
 //
-// Reduction. A step of the main loop is one tap of one slab (32 input channels, one word of spikes). Weights come
-// packed (pack_weight.cu), 4 KB a step, through a ring of three stages filled by cp.async two steps ahead. The source
-// patch of a slab, the tile with its halo, is staged once for all its taps.
+// Reduction. One step of the main loop is one tap of one slab (32 input channels, one word of spikes). Weights come
+// packed (pack_weight.cu), 4 KB per step, through a ring of three stages filled by cp.async two steps ahead. The source
+// patch of a slab (the tile with its halo) is staged once for all its taps.
 //
 // Shared memory: [3][256] uint4 of weights, then the ring of patches.
 //   spikes  [position][TC] words: the TC steps of a position are one access of up to 16 bytes. The four lanes of a
 //           quad read the same address; the eight quads of a warp read neighbouring positions, whose words lie next
-//           to each other: no bank conflict but where a row of the tile ends.
+//           to each other: no bank conflict except where a row of the tile ends.
 //   dense   [TC][position][4 units of 8 channels, 16 bytes]: unit u of position i lies at u ^ (i/2 & 3), so the eight
 //           rows of an ldmatrix (neighbouring positions, 64 bytes apart) touch all 32 banks once.
-// Weights are read as 16 bytes a lane, lane by lane: no conflict.
+// Weights are read lane by lane, 16 bytes per lane: no conflict.
 #pragma once
 #include "device.cuh"
 
 struct ConvShape {
     uint32_t images, steps;
     uint32_t source_h, source_w, source_words;  // words: 32 channels each
-    uint32_t rows, columns;                     // positions of an image
+    uint32_t rows, columns;                     // positions per image
     int32_t origin_h, origin_w;                 // source pixel of position 0 at tap 0
-    uint32_t stride_h, stride_w;                // source pixels from position to position
+    uint32_t stride_h, stride_w;                // source pixels between positions
     uint32_t taps_h, taps_w;
     uint32_t out_h, out_w, out_words;
     uint32_t first_h, first_w, step_h, step_w;  // output pixel of a position: first + step * position
 };
 
-// A block's positions: `images` x `h` x `w`. `paired`: rows i and i+8 of an m-tile are vertical neighbours, and lanes
-// l and l^4 hold horizontal ones, as a 2x2 pool wants them; `h` and `w` are even then.
+// A block's positions: `images` x `h` x `w`. `paired`: rows i and i+8 of an m-tile are vertical neighbours, and lanes l
+// and l^4 hold horizontal ones, as a 2x2 pool needs; `h` and `w` are then even.
 struct Tile {
     uint32_t images, h, w, paired;
     uint32_t patch_h, patch_w;    // (h-1) stride_h + taps_h, …
-    uint32_t across_h, across_w;  // tiles of an image
+    uint32_t across_h, across_w;  // tiles per image
 };
 
 constexpr uint32_t STAGES = 3, STEP_UNITS = 256;  // units of 16 bytes
 constexpr uint32_t CONV_THREADS = 256, TILE_CHANNELS = 64;
 
-// Where a tile lies.
+// The origin of a tile.
 struct TileOrigin {
     uint32_t image, row, column;
     DEVICE TileOrigin(const Tile& tile, uint32_t index) {
@@ -89,7 +89,7 @@ DEVICE uint32_t place_of(const ConvShape& c, const Position& at) {
     return (at.image * c.out_h + y) * c.out_w + x;
 }
 
-// The source pixel of a patch position; the index of its image and pixel, or invalid outside.
+// The source pixel of a patch position, as an index over images and pixels, or invalid if outside.
 struct SourcePixel {
     size_t index;
     bool valid;
@@ -104,16 +104,16 @@ struct SourcePixel {
     }
 };
 
-// Where a lane's positions begin in the patch: of the two rows that are its own, and of the row whose address it gives
+// Where a lane's positions begin in the patch: those of its own two rows, and that of the row whose address it passes
 // to ldmatrix.
 template <int PG>
 struct Rows {
     uint32_t own[PG][2], given[PG];
 };
 
-// Reads bit-packed spikes. Lane q of a quad takes bit 4q + 2ks + half of a word as the low and the bit 16 above as the
-// high element of a register; pack_weight orders the weights alike. One integer operation a register in bf16, two in
-// f16.
+// Reads bit-packed spikes. Lane q of a quad takes bit 4q + 2ks + half of a word as the low and bit 16 + that as the
+// high element of a register; pack_weight orders the weights the same way. One integer operation per register in bf16,
+// two in f16.
 struct SpikeSource {
     template <int TC>
     static DEVICE uint32_t slot_units(uint32_t patch) {
@@ -182,7 +182,7 @@ struct SpikeSource {
     };
 };
 
-// Reads 16-bit values, 32 channels a slab.
+// Reads 16-bit values, 32 channels per slab.
 struct DenseSource {
     template <int TC>
     static DEVICE uint32_t slot_units(uint32_t patch) {
@@ -229,12 +229,12 @@ struct DenseSource {
     };
 };
 
-// A warp's m-tiles and n-tiles, words of its channels, and steps at once where it has PG groups of positions.
+// A warp's m-tiles and n-tiles, its words of channels, and its simultaneous steps given PG groups of positions.
 constexpr int M_TILES = 4, N_TILES = 8, WORDS = TILE_CHANNELS / 32;
 template <int PG>
 constexpr int STEPS = M_TILES / PG;
 
-// First of a warp's groups of positions.
+// The first of a warp's groups of positions.
 template <int PG>
 DEVICE uint32_t first_group() {
     return threadIdx.x / 32 * PG;
@@ -251,7 +251,7 @@ DEVICE void convolve(const ConvShape& c, const Tile& tile, const void* source, c
     const uint32_t patch = tile.images * tile.patch_h * tile.patch_w;
     const uint32_t slot_units = Source::template slot_units<TC>(patch);
     const uint32_t taps = c.taps_h * c.taps_w, total = taps * c.source_words;
-    // A patch is asked for two steps ahead: with one tap a slab three of them are under way.
+    // Patches are requested two steps ahead: with one tap per slab, three are in flight.
     const uint32_t slots = taps > 1 ? 2 : 3;
     uint4* const patches = memory + STAGES * STEP_UNITS;
 
@@ -273,7 +273,7 @@ DEVICE void convolve(const ConvShape& c, const Tile& tile, const void* source, c
 
     const uint4* next = weights + static_cast<size_t>(blockIdx.y) * total * STEP_UNITS;
     uint32_t asked = 0, asked_tap = 0, asked_slab = 0, asked_stage = 0, asked_slot = 0;
-    // Asks for the next step's operands.
+    // Requests the next step's operands.
     auto ask = [&] {
         if (asked < total) {
             if (asked_tap == 0) {
@@ -294,7 +294,7 @@ DEVICE void convolve(const ConvShape& c, const Tile& tile, const void* source, c
         cp_async_commit();
     };
 
-    __syncthreads();  // the memory may still be in use by what the block did before
+    __syncthreads();  // the block's previous work may still be using the memory
     ask();
     ask();
     uint32_t stage = 0, slot = 0;
@@ -335,7 +335,7 @@ DEVICE uint32_t or_of_quad(uint32_t bits) {
     return bits | __shfl_xor_sync(~0u, bits, 2);
 }
 
-// Lane q of a quad holds word q of four rows; afterwards all four words of row q.
+// Lane q of a quad holds word q of four rows; afterwards it holds all four words of row q.
 DEVICE uint4 transpose_quad(uint32_t (&r)[4]) {
     const bool odd = LANE & 1, upper = LANE & 2;
 #pragma unroll

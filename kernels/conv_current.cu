@@ -1,11 +1,11 @@
-// Convolution to currents in memory, with each channel's moments for a batch norm.
+// Convolution to currents in memory, with the moments of each channel for a batch norm.
 //
 //   y = dropout sum W x + bias
 //
-// spikes [T][N][H][W][C/32] or 16-bit values [T][N][H][W][C] -> currents [T][N][P][Q][K], 16-bit, or f32 where `wide`
-// (logits). Moments of what is stored, a piece a block: [pieces][2][K], the mean and the summed squared distance from
-// it, and how many values a channel of each piece has. Threads as in conv.cuh; chunks of TC steps are blocks in z. Four
-// lanes turn their 4-byte pairs into 16-byte stores by a transposition. Moves, per current: the patch in, 2 bytes out.
+// spikes [T][N][H][W][C/32] or 16-bit values [T][N][H][W][C] -> currents [T][N][P][Q][K], 16-bit, or f32 if `wide`
+// (logits). Moments are of the stored values, one piece per block: [pieces][2][K], the mean and the sum of squared
+// distances from it, and each piece's count per channel. Threads as in conv.cuh; chunks of TC steps are blocks in z.
+// Four lanes transpose their 4-byte pairs into 16-byte stores. Memory traffic, per current: the patch in, 2 bytes out.
 #include "conv.cuh"
 #include "value.cuh"
 
@@ -18,11 +18,11 @@ struct ConvCurrent {
     uint32_t* counts;  // [pieces]
     ConvShape shape;
     Tile tile;
-    float dropout;  // what dropout scales kept spikes by
+    float dropout;  // factor by which dropout scales kept spikes
     uint32_t wide;
 };
 
-// Values of each channel in the block's tile and chunk of steps.
+// Number of values per channel in the block's tile and chunk of steps.
 template <int TC>
 DEVICE uint32_t values_of_block(const ConvShape& c, const Tile& tile) {
     const TileOrigin origin(tile, blockIdx.x);
@@ -30,7 +30,7 @@ DEVICE uint32_t values_of_block(const ConvShape& c, const Tile& tile) {
            min(tile.w, c.columns - origin.column) * min(static_cast<uint32_t>(TC), c.steps - blockIdx.z * TC);
 }
 
-// Sums of the block's 64 channels over its positions from each thread's sums over its own, in a fixed order.
+// Sums of the block's 64 channels over its positions, from each thread's partial sums, in a fixed order.
 DEVICE void sum_channels(const float (&sums)[N_TILES][2], float* partial, float* total) {
 #pragma unroll
     for (int j = 0; j < N_TILES; j++) {

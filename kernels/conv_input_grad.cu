@@ -1,15 +1,15 @@
-// Gradient of a convolution's input, and, fused behind it, the neurons of the layer below backward in time.
+// Gradient of a convolution's input, optionally fused with the backward pass in time of the neurons of the layer below.
 //
 //   dL/dS[t] = sum over taps and filters of W dL/dI[t]
 //
 // dL/dI of this layer [T][N][P][Q][K] -> dL/dS [T][N][H][W][C], 16-bit, or, in the `lif` kernels, dL/dI of the layer
-// below: all steps of a neuron end in one thread (conv.cuh), which runs them backward from AdaLi's spike and window
-// bits, so dL/dS never reaches memory. Between the two layers may lie a
-// 2x2 pool over even extents: its gradient goes to the first spike of each window, else to its first pixel (max), or in
-// quarters (avg), and the four neurons of a window are run one after the other. With a pool or sums over the steps, all
-// steps are in one chunk. dL/dS is rounded to 16 bits between the two, so the result is that of conv_input_grad and
-// spike_backward bit by bit. Strided convolutions are launched once for each parity class of the input's pixels. Moves,
-// per neuron-step: the patch and 2 bits in, 2 bytes out.
+// below: one thread ends up with all steps of a neuron (conv.cuh) and runs them backward from AdaLi's spike and window
+// bits, so dL/dS never reaches memory. A 2x2 pool over even extents may lie between the two layers: its gradient goes
+// to the first spike of each window, or else to its first pixel (max), or in quarters (avg), and the four neurons of a
+// window run one after another. With a pool or with sums over the steps, all steps are in one chunk. dL/dS is rounded
+// to 16 bits in between, so the result equals that of conv_input_grad followed by spike_backward bit by bit. Strided
+// convolutions take one launch for each parity class of the input's pixels. Memory traffic, per neuron-step: the patch
+// and 2 bits in, 2 bytes out.
 #include "conv.cuh"
 #include "neuron.cuh"
 #include "pool.cuh"
@@ -27,12 +27,12 @@ struct ConvInputGrad {
     uint32_t pool, sum_steps;  // sum_steps: the neurons' current is the same at every step
     uint32_t windows_per_channel;
     Neuron neuron;
-    uint32_t below_h, below_w, below_words;  // of the convolution's input image, which a linear layer sees as one pixel
-    uint32_t carry;                          // bytes of dynamic shared memory before G_V, which chunks of time hand on
+    uint32_t below_h, below_w, below_words;  // of the convolution's input image; a linear layer has one pixel
+    uint32_t carry;                          // bytes of dynamic shared memory before G_V, passed between chunks of time
     uint32_t padding;
 };
 
-// Words of scratch memory of a thread: all its sums, two to a word.
+// Words of scratch memory per thread: all its sums, two per word.
 constexpr uint32_t SCRATCH_WORDS = M_TILES * N_TILES * 2;
 
 template <class V, int PG>
@@ -71,10 +71,10 @@ DEVICE void conv_input_grad(const ConvInputGrad& p) {
     }
 }
 
-// The neurons that a word of a position's gradient goes to: one, or the four of a window.
+// The neurons that receive the gradient of one word at a position: one pixel's, or those of a pool window's four.
 struct Below {
     size_t first;           // word of the first of them
-    uint32_t row, channel;  // words from row to row; the word's first channel
+    uint32_t row, channel;  // words between rows; the word's first channel
     DEVICE Below(const ConvInputGrad& p, const Position& at, uint32_t word) {
         uint32_t y = p.shape.first_h + at.row * p.shape.step_h, x = p.shape.first_w + at.column * p.shape.step_w;
         if (p.below_words != p.shape.out_words) {
@@ -92,7 +92,7 @@ struct Below {
     }
 };
 
-// Which of a word's channels have their gradient routed to member `i` of a 2x2 window, and the member's spikes.
+// Which of a word's channels route their gradient to member `i` of a 2x2 window, and that member's spikes.
 DEVICE uint32_t route_of(const ConvInputGrad& p, const uint32_t* spikes, const Below& below, uint32_t i,
                          uint32_t& own) {
     own = spikes[below.member(p, i)];
@@ -103,9 +103,9 @@ DEVICE uint32_t route_of(const ConvInputGrad& p, const uint32_t* spikes, const B
     return own | ~(own | spikes[below.member(p, 1)] | spikes[below.member(p, 2)] | spikes[below.member(p, 3)]);
 }
 
-// A thread's own part of the scratch memory: dL/dS, and in its place dL/dI, of one word's eight channels (four n-tiles,
-// two each) of two positions at all steps of a chunk, a pair of channels a word. With it the loops over groups, words
-// and channels can be rolled, which keeps the code within the instruction cache.
+// A thread's own part of the scratch memory: dL/dS, later replaced by dL/dI, of one word's eight channels (four
+// n-tiles, two each) of two positions at all steps of a chunk, a pair of channels per word. It allows the loops over
+// groups, words and channels to stay rolled, which keeps the code within the instruction cache.
 template <int TC>
 struct Scratch {
     static constexpr uint32_t WORDS = TC * 8;
@@ -116,7 +116,7 @@ struct Scratch {
 };
 
 // Runs member `i` of two positions' neurons over the steps of one chunk, last first. `carry`: G_V of the later chunk,
-// 16 words CONV_THREADS apart; null where there is but one.
+// 16 words CONV_THREADS apart; null if there is only one chunk.
 template <class V, int TC>
 DEVICE void run_neurons_back(const ConvInputGrad& p, const Position (&at)[2], uint32_t word, uint32_t t0, uint32_t i,
                              const Scratch<TC>& above, const Scratch<TC>& out, float* carry, bool later) {
@@ -188,12 +188,12 @@ template <class V, int PG>
 DEVICE void conv_input_grad_lif(const ConvInputGrad& p) {
     constexpr int TC = STEPS<PG>;
     DYNAMIC_SHARED(uint32_t, memory);
-    // One chunk where the steps are known to fit.
+    // One chunk if the steps are known to fit.
     const uint32_t chunks = TC < 4 ? 1 : (p.shape.steps + TC - 1) / TC;
     for (uint32_t chunk = chunks; chunk-- > 0;) {
         Sums acc;
         convolve<V, DenseSource, PG>(p.shape, p.tile, p.gradient, p.weights, chunk * TC, acc);
-        __syncthreads();  // the scratch memory was the convolution's
+        __syncthreads();  // the convolution was using the scratch memory
 #pragma unroll
         for (int m = 0; m < M_TILES; m++) {
 #pragma unroll
@@ -211,7 +211,7 @@ DEVICE void conv_input_grad_lif(const ConvInputGrad& p) {
             const Position at[2] = {position_of(p.shape, p.tile, group, LANE / 4),
                                     position_of(p.shape, p.tile, group, LANE / 4 + 8)};
             const Scratch<TC> above{memory + part * Scratch<TC>::WORDS * CONV_THREADS + threadIdx.x};
-            // A window's gradient is read by four neurons, so it is not replaced in place.
+            // Four neurons read a window's gradient, so it cannot be replaced in place.
             const Scratch<TC> out{p.pool ? memory + SCRATCH_WORDS * CONV_THREADS + threadIdx.x : above.first};
             float* carry = nullptr;
             if (chunks > 1)

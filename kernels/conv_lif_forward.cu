@@ -1,13 +1,13 @@
-// Convolution over all steps, affine map (bias, running batch norm, dropout's scale, folded) and neurons in one kernel:
-// no current and no membrane in memory.
+// Convolution over all steps, affine map (bias, running batch norm and dropout's scale, folded) and neurons in one
+// kernel: neither currents nor membranes go to memory.
 //
 //   I[t] = scale[k] sum W S[t] + shift[k]; then the neuron of neuron.cuh
 //
-// spikes in [T][N][H][W][C/32] (or, `direct`, one step of dense values, the same current at every step) -> spikes and
-// windows [T][N][P][Q][K/32]; where asked for also the OR over 2x2 [T][N][P/2][Q/2][K/32], the membranes
-// [T][N][P][Q][K] and the histogram. Threads as in conv.cuh: each holds all steps of its neurons, so the neurons run in
-// registers; a word of spikes comes together by two shuffles. T beyond TC runs in chunks of time that carry the
-// membranes in registers. Moves, per neuron-step: the patch's bits in, 2 bits out.
+// spikes in [T][N][H][W][C/32] (or, if `direct`, one step of dense values: the same current at every step) -> spikes
+// and windows [T][N][P][Q][K/32]; on request also the OR over 2x2 [T][N][P/2][Q/2][K/32], the membranes [T][N][P][Q][K]
+// and the histogram. Threads as in conv.cuh: each holds all steps of its neurons, so the neurons run in registers; two
+// shuffles assemble a word of spikes. T beyond TC runs in chunks of time that carry the membranes in registers. Memory
+// traffic, per neuron-step: the patch's bits in, 2 bits out.
 #include "conv.cuh"
 #include "histogram.cuh"
 #include "neuron.cuh"
@@ -17,22 +17,22 @@
 struct ConvLif {
     const void* source;
     const uint4* weights;
-    const float *scale, *shift;  // [K to 32], zero behind K; scale null: 1
+    const float *scale, *shift;  // [K to 32], zero after K; null scale: 1
     const Window* windows;       // one, or [K to 32]
     uint32_t* spikes;
     uint32_t* inside;               // null: not wanted
-    uint32_t* pooled;               // null: not wanted; else the tile is paired
+    uint32_t* pooled;               // null: not wanted; otherwise the tile is paired
     void* membranes;                // null: not wanted
     unsigned long long* histogram;  // [1 or K][COUNTS], added to; null: not wanted
-    ConvShape shape;                // of one step where the input is direct
+    ConvShape shape;                // of one step if the input is direct
     Tile tile;
     uint32_t neuron_steps, channels;  // T; K without padding
     uint32_t windows_per_channel, histogram_per_channel;
     Neuron neuron;
 };
 
-// The spikes of one word's lane, OR over each 2x2 window: vertical neighbours are this thread's two rows, horizontal
-// ones lie four lanes apart.
+// OR of one word's spikes over each 2x2 window: vertical neighbours are this thread's two rows, horizontal ones lie
+// four lanes apart.
 DEVICE void store_pooled(const ConvLif& p, const Position& at, uint32_t t, uint32_t word, uint32_t both_rows) {
     const uint32_t bits = both_rows | __shfl_xor_sync(~0u, both_rows, 4);
     const uint32_t h = p.shape.out_h / 2, w = p.shape.out_w / 2;
@@ -43,8 +43,8 @@ DEVICE void store_pooled(const ConvLif& p, const Position& at, uint32_t t, uint3
     }
 }
 
-// Stores and counts the sixteen membranes of one step that a thread has left in its own part of the scratch memory: a
-// rolled loop, because most layers and steps want neither and unrolled it would be most of the kernel's code.
+// Stores and counts the sixteen membranes of one step that a thread left in its own part of the scratch memory. The
+// loop stays rolled: most layers and steps need neither, and unrolled it would be most of the kernel's code.
 template <class V>
 DEVICE void keep_membranes(const ConvLif& p, const Position (&at)[2], const size_t (&place)[2], bool now,
                            uint32_t channel, const float* scratch, uint32_t* counts) {
@@ -68,8 +68,8 @@ DEVICE void keep_membranes(const ConvLif& p, const Position (&at)[2], const size
 }
 
 // Eight channels (four n-tiles, two each) of two positions, over the steps of one chunk. `current(t, j, i)` is the
-// convolution's sum; v the membranes after the last reset. UNROLLED: how many steps are known when compiling; 1 where
-// they are not.
+// convolution's sum; v holds the membranes after the last reset. UNROLLED: the number of steps if known at compile
+// time, otherwise 1.
 template <class V, int UNROLLED, class Current>
 DEVICE void run_neurons(const ConvLif& p, const Position (&at)[2], uint32_t word, uint32_t t0, uint32_t steps,
                         float (&v)[4][4], float* scratch, uint32_t* counts, Current current) {
@@ -127,18 +127,18 @@ DEVICE void run_neurons(const ConvLif& p, const Position (&at)[2], uint32_t word
 
 template <class V, class Source, int PG, bool DIRECT>
 DEVICE void conv_lif_forward(const ConvLif& p) {
-    DYNAMIC_SHARED(float, scratch);  // at least 16 CONV_THREADS of them
+    DYNAMIC_SHARED(float, scratch);  // at least 16 CONV_THREADS floats
     SHARED(uint32_t, counts, COUNTS);
     const bool counts_layer = p.histogram && !p.histogram_per_channel;
     if (counts_layer) clear_counts(counts);  // the convolution begins with a barrier
     constexpr int TC = STEPS<PG>;
     float v[PG][WORDS][4][4] = {};
-    // One chunk where the steps are known to fit: no membrane is carried through the main loop then.
+    // One chunk if the steps are known to fit: no membrane is then carried through the main loop.
     const uint32_t chunks = DIRECT || TC < 4 ? 1 : (p.neuron_steps + TC - 1) / TC;
     for (uint32_t chunk = 0; chunk < chunks; chunk++) {
         Sums acc;
         convolve<V, Source, PG>(p.shape, p.tile, p.source, p.weights, chunk * TC, acc);
-        if (p.histogram || p.membranes) __syncthreads();  // the scratch memory was the convolution's
+        if (p.histogram || p.membranes) __syncthreads();  // the convolution was using the scratch memory
 #pragma unroll
         for (int pg = 0; pg < PG; pg++) {
             const Position at[2] = {position_of(p.shape, p.tile, first_group<PG>() + pg, LANE / 4),

@@ -1,27 +1,27 @@
-// Convolutions in plain f32 arithmetic, one thread an output: the oracle of the tensor-core kernels at large sizes, and
-// what trains in f32.
+// Convolutions in plain f32 arithmetic, one thread per output: the reference for the tensor-core kernels at large
+// sizes, and the convolutions of f32 training.
 //
 //   forward       y[place][k]    = dropout sum W x + bias
 //   input grad    dx[pixel][c]   = sum W dy
 //   weight grad   dW[k][tap][c]  = dropout sum dy x
 //
-// Values [images][H][W][C] (padded to 32, written whole), spikes [images][H][W][C/32], weights f32 masters
-// [K][R][S][C]; steps are but more images. A linear layer is a kernel over its whole input.
+// Values [images][H][W][C] (padded to 32, padding written too), spikes [images][H][W][C/32], weights f32 masters
+// [K][R][S][C]; steps are simply more images. A linear layer is a kernel that covers its whole input.
 //
-// `current_moments_naive_f32` then makes the pieces that batch_norm.cu reads, [pieces][2][K] and [pieces]: of each
-// channel of `rows_per_piece` rows the mean and the summed squared distance from it, in f64 until stored, and how many
-// rows those are. A block a piece, a thread a channel. Moves the currents twice.
+// `current_moments_naive_f32` then computes the pieces that batch_norm.cu reads, [pieces][2][K] and [pieces]: for each
+// channel of `rows_per_piece` rows the mean and the sum of squared distances from it, in f64 until stored, and the
+// number of rows. One block per piece, one thread per channel. Reads the currents twice.
 #include "value.cuh"
 
 struct ConvNaive {
     const void* source;    // spikes or values; weight grad and forward
     const void* gradient;  // [images][P][Q][K]; both gradients
     const float *weight, *bias;
-    void* out;  // currents or the input's gradient
+    void* out;  // currents, or the input's gradient
     float* weight_grad;
     uint32_t images, in_h, in_w, channels, out_h, out_w, filters;
     uint32_t taps_h, taps_w, stride_h, stride_w, padding_h, padding_w;
-    uint32_t spikes;  // whether the source is
+    uint32_t spikes;  // whether the source is spikes
     float dropout;
     uint32_t padding;
 };
@@ -36,7 +36,7 @@ struct MomentsNaive {
 
 DEVICE uint32_t padded(uint32_t channels) { return (channels + 31) / 32 * 32; }
 
-// The input's value at a pixel's channel.
+// The value of one channel of an input pixel.
 template <class V>
 DEVICE float source_at(const ConvNaive& p, size_t pixel, uint32_t c) {
     if (p.spikes) {
@@ -50,7 +50,7 @@ DEVICE float source_at(const ConvNaive& p, size_t pixel, uint32_t c) {
 DEVICE bool pixel_at(const ConvNaive& p, uint32_t image, uint32_t y, uint32_t x, uint32_t r, uint32_t s,
                      size_t& pixel) {
     const uint32_t row = y * p.stride_h + r - p.padding_h, column = x * p.stride_w + s - p.padding_w;
-    if (row >= p.in_h || column >= p.in_w) return false;  // below zero is far above
+    if (row >= p.in_h || column >= p.in_w) return false;  // negative values wrap to large ones
     pixel = (static_cast<size_t>(image) * p.in_h + row) * p.in_w + column;
     return true;
 }
@@ -90,7 +90,7 @@ DEVICE void conv_input_grad_naive(const ConvNaive& p) {
         float sum = 0.0f;
         for (uint32_t r = 0; r < p.taps_h && c < p.channels; r++) {
             const uint32_t y = row + p.padding_h - r;
-            if (y % p.stride_h || y / p.stride_h >= p.out_h) continue;  // below zero is far above
+            if (y % p.stride_h || y / p.stride_h >= p.out_h) continue;  // negative values wrap to large ones
             for (uint32_t s = 0; s < p.taps_w; s++) {
                 const uint32_t x = column + p.padding_w - s;
                 if (x % p.stride_w || x / p.stride_w >= p.out_w) continue;

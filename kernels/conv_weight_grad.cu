@@ -1,18 +1,18 @@
-// Gradient of a convolution's weight from that of its currents and its input.
+// Gradient of a convolution's weight, from the gradient of its currents and its input.
 //
 //   dL/dW[k][tap][c] = dropout sum over images, steps, positions of dL/dI[position][k] x[position at tap][c]
 //
 // dL/dI [images][P][Q][K] 16-bit and spikes [images][H][W][C/32] or 16-bit values [images][H][W][C] -> partial sums
-// [splits][K taps C] f32, f32 masters' order; reduce_sums adds them in a fixed order, so two runs agree bit by bit.
-// Steps are but more images here.
+// [splits][K taps C] f32, ordered as the f32 masters; reduce_sums adds them in a fixed order, so two runs agree bit by
+// bit. Steps are simply more images here.
 //
-// A block owns 64 filters, four m-tiles of mma.m16n8k16, and two columns a warp, a column being 32 input channels at
-// one tap; it walks over tiles of up to 128 positions, which are the reduction (a smaller tile runs to 128 on zeros).
-// dL/dI of a tile is staged once for all columns, [position][8 units of 8 filters] with unit u at u ^ (position & 7),
-// so that the rows of a transposed ldmatrix touch all banks once; the source patch as in conv.cuh, for all words of the
-// block's columns. Spikes become the other operand in registers: byte j of two positions' words side by side, then
-// lane/4 chooses the bit: three integer operations a register, which the m-tiles share, as the columns share the
-// m-tiles.
+// A block owns 64 filters (four m-tiles of mma.m16n8k16) and two columns per warp, a column being 32 input channels at
+// one tap; it walks over tiles of up to 128 positions, which are the reduction (a smaller tile is filled up to 128 with
+// zeros). dL/dI of a tile is staged once for all columns, [position][8 units of 8 filters] with unit u at
+// u ^ (position & 7), so that the rows of a transposed ldmatrix touch all banks once; the source patch as in conv.cuh,
+// for all words of the block's columns. Spikes become the other operand in registers: byte j of two positions' words
+// are placed side by side, then lane/4 selects the bit. That takes three integer operations per register, shared by the
+// m-tiles, and the columns share the m-tiles.
 #include "conv.cuh"
 #include "value.cuh"
 
@@ -22,8 +22,8 @@ struct ConvWeightGrad {
     ConvShape shape;             // of the forward convolution, steps 1
     Tile tile;                   // at most 128 positions
     uint32_t filters, channels;  // without padding
-    uint32_t all_taps;           // of the weight: a linear layer's are its input's pixels
-    uint32_t pixel_words;        // words of one of them
+    uint32_t all_taps;           // of the weight: for a linear layer, the input's pixels
+    uint32_t pixel_words;        // words per input pixel
     uint32_t words_staged;
     float dropout;
 };
@@ -35,13 +35,13 @@ struct ReduceSums {
 };
 
 constexpr uint32_t REDUCED = 128, ROW_UNITS = TILE_CHANNELS / 8, GRADIENT_UNITS = REDUCED * ROW_UNITS;
-constexpr int COLUMNS = 2;  // of a warp
+constexpr int COLUMNS = 2;  // per warp
 
-// What every tile's positions have in common.
+// What is the same for every tile's positions.
 struct Positions {
     uint32_t* patch;  // first tap in the patch
-    uint32_t* local;  // image, row and column in the tile, a byte each; none beyond the tile
-    uint32_t* place;  // places from that of the tile's origin
+    uint32_t* local;  // image, row and column in the tile, one byte each; none beyond the tile
+    uint32_t* place;  // place relative to the tile's origin
 
     DEVICE void make(const ConvShape& c, const Tile& tile) const {
         for (uint32_t m = threadIdx.x; m < REDUCED; m += blockDim.x) {
@@ -70,7 +70,7 @@ DEVICE void load_gradient(const ConvWeightGrad& p, const TileOrigin& origin, con
     }
 }
 
-// Spikes: a word a patch position.
+// Spikes: one word per patch position.
 struct SpikeColumn {
     static DEVICE uint32_t units(uint32_t patch) { return (patch + 3) / 4; }
 
@@ -82,7 +82,7 @@ struct SpikeColumn {
                     valid ? from + pixel.index * p.shape.source_words + word : from, valid);
     }
 
-    // B fragments of four n-tiles for 16 positions from `m` on.
+    // B fragments of four n-tiles for 16 positions starting at `m`.
     template <class V>
     static DEVICE void fragments(const uint4* patch, const uint32_t* at, uint32_t tap, uint32_t (&b)[4][2]) {
         const auto* words = reinterpret_cast<const uint32_t*>(patch) + tap;
@@ -97,7 +97,7 @@ struct SpikeColumn {
     }
 };
 
-// 16-bit values: four units of 8 channels a patch position, placed as in conv.cuh.
+// 16-bit values: four units of 8 channels per patch position, laid out as in conv.cuh.
 struct DenseColumn {
     static DEVICE uint32_t units(uint32_t patch) { return patch * 4; }
 

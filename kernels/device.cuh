@@ -1,4 +1,4 @@
-// The device's words in one place: what every kernel uses beyond plain CUDA C++.
+// The device's vocabulary in one place: what every kernel uses beyond plain CUDA C++.
 //
 //   KERNEL(name, Params, threads, blocks)   a kernel's head: one parameter struct by value, named p
 //   DYNAMIC_SHARED(T, name)  SHARED(T, name, N)
@@ -45,7 +45,7 @@ __device__ __forceinline__ void cp_async(void* to, const void* from, bool valid)
     static_assert(BYTES == 4 || BYTES == 8 || BYTES == 16, "cp.async copies 4, 8 or 16 bytes");
     const uint32_t at = static_cast<uint32_t>(__cvta_generic_to_shared(to));
     const int read = valid ? BYTES : 0;
-    // .cg passes by the first-level cache; it exists for 16 bytes alone.
+    // .cg bypasses the L1 cache; it exists only for 16 bytes.
     if constexpr (BYTES == 16) {
         asm volatile("cp.async.cg.shared.global [%0],[%1],16,%2;" ::"r"(at), "l"(from), "r"(read) : "memory");
     } else {

@@ -3,14 +3,14 @@
 //   keep = uniform(seed, place, channel) >= probability
 //   spikes: S keep                         values, in place: x / (1 - probability) where kept, else 0 x
 //
-// spikes -> kept [T][places][C/32]; values [T][places][C]. Threads as in places.cuh. Moves, per neuron-step: 2 bits
-// (spikes), 4 bytes (values of 2 bytes). Each neuron's draw is three rounds of 64-bit mixing, about 75 integer
-// instructions, once for all steps: on an H100 they bound the spikes' kernel, and the values' up to T = 2 or so.
+// spikes -> kept [T][places][C/32]; values [T][places][C]. Threads as in places.cuh. Memory traffic, per neuron-step: 2
+// bits (spikes), 4 bytes (2-byte values). Each neuron's draw is three rounds of 64-bit mixing, about 75 integer
+// instructions, once for all steps: on an H100 they bound the spike kernel, and the value kernel up to about T = 2.
 #include "places.cuh"
 #include "random.cuh"
 #include "value.cuh"
 
-// What a mask follows from. In exact integers: 2^53 uniform >= threshold = 2^53 probability, rounded up.
+// What determines a mask. In exact integers: 2^53 uniform >= threshold = 2^53 probability, rounded up.
 struct Mask {
     const unsigned long long* seed;
     unsigned long long threshold;
@@ -33,7 +33,7 @@ struct DropoutValues {
     uint32_t padding;
 };
 
-// Which of eight channels the mask keeps; no padding.
+// Which of eight channels the mask keeps, excluding padding.
 DEVICE uint32_t draw(const CounterRng& rng, uint64_t threshold, uint32_t place, uint32_t channels, uint32_t first) {
     CounterRng neuron = rng.from(static_cast<uint64_t>(place) * channels + first);
     uint32_t keep = 0;
@@ -49,7 +49,7 @@ KERNEL(dropout_spikes, DropoutSpikes, PLACE_THREADS, 4) {
     const CounterRng rng(*p.mask.seed, DROPOUT_STREAM);
     const Quad quad(p.places);
     const size_t words = static_cast<size_t>(p.places.places) * p.places.words;
-    // All quads of a warp walk together: word_of_quad needs them.
+    // All quads of a warp stay together: word_of_quad needs them.
     const uint32_t rounds = (p.places.places + quad.stride - 1) / quad.stride;
     for (uint32_t round = 0; round < rounds; round++) {
         const uint32_t place = quad.first + round * quad.stride;
@@ -68,7 +68,7 @@ template <class V>
 DEVICE void dropout_values(const DropoutValues& p) {
     const CounterRng rng(*p.mask.seed, DROPOUT_STREAM);
     using Stored = typename V::Stored;
-    // Steps whose values are on their way together, the first of them during the draw.
+    // Steps whose values are in flight together; the first of them are loaded during the draw.
     constexpr uint32_t AHEAD = 8 / sizeof(Stored);
     auto* values = static_cast<Stored*>(p.values);
     const Quad quad(p.places);

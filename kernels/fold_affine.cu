@@ -2,7 +2,7 @@
 //
 //   folded_scale[k] = dropout scale[k]      folded_shift[k] = scale[k] bias[k] + shift[k]
 //
-// All [K to 32] f32; a thread a channel.
+// All [K to 32] f32; one thread per channel.
 #include "device.cuh"
 
 struct FoldAffine {

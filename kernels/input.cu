@@ -1,22 +1,22 @@
-// A batch from the data set's bytes: gathered by index, cropped or rolled, flipped, thinned, normalised.
+// A batch from the data set's bytes: gathered by index, cropped or rolled, flipped, masked, normalised.
 //
-//   sample[y][x][c] = table[c][byte at (y + dy, x' + dx)], x' = W - 1 - x where flipped; the place modulo H and W where
-//   it wraps; else, outside the image, and for a share of the values that a mask drops: byte 0
+//   sample[y][x][c] = table[c][byte at (y + dy, x' + dx)], x' = W - 1 - x if flipped; the place modulo H and W if
+//   it wraps; otherwise, outside the image, and for the share of values that a mask drops: byte 0
 //
-// set [any][T][H][W][C] bytes -> samples [T][N][H][W][C], C not padded; T frames, 1 for images. Moves, per value: 1
-// byte in, 2 bytes out.
+// set [any][T][H][W][C] bytes -> samples [T][N][H][W][C], C not padded; T frames, 1 for images. Memory traffic, per
+// value: 1 byte in, 2 bytes out.
 //
-// A thread owns eight values in a row of an image, keeps their place and walks over images (t, n): the grid is (an
-// image's eights, any number of blocks of images), the dynamic shared memory 1024 C bytes, which hold the table.
-// Small images want blocks of fewer threads.
+// A thread owns eight consecutive values in a row of an image, keeps that place and walks over images (t, n): the grid
+// is (groups of eight per image, any number of blocks of images). The dynamic shared memory is 1024 C bytes for the
+// table. Small images need blocks of fewer threads.
 //
-// `placements` draws a batch's crops, rolls, flips and masks as placement() of src/data/sampling.rs does, a thread a
-// sample. A mask keeps a value as a dropout does: uniform(mask, place of the value in [T][H][W][C]) >= share.
+// `placements` draws a batch's crops, rolls, flips and masks as placement() of src/data/sampling.rs does, one thread
+// per sample. A mask keeps a value as dropout does: uniform(mask, place of the value in [T][H][W][C]) >= share.
 #include "random.cuh"
 #include "value.cuh"
 
-// Where a sample is read: pixels to the right and below, whether it is mirrored left to right, whether what is read
-// beside it is its other side, and what the dropped values are drawn from.
+// Where a sample is read: the shift in pixels to the right and down, whether it is mirrored left to right, whether
+// reads past an edge wrap around, and what the dropped values are drawn from.
 struct Placement {
     int32_t dx, dy;
     uint32_t flip, wraps;
@@ -29,7 +29,7 @@ struct Placements {
     const uint32_t* indices;  // [N]
     Placement* placements;    // [N]
     uint32_t batch;
-    uint32_t crop_padding, flip, roll, drop;  // the augmentation; drop is whether there are masks
+    uint32_t crop_padding, flip, roll, drop;  // the augmentation; drop: whether there are masks
     uint32_t padding;
 };
 
@@ -39,7 +39,7 @@ struct InputBatch {
     const Placement* placements;  // [N]
     const float* table;           // [C][256]
     void* samples;
-    unsigned long long dropped;  // 2^53 times the share that is dropped, rounded up
+    unsigned long long dropped;  // 2^53 times the dropped share, rounded up
     uint32_t batch, frames, height, width, channels;
     uint32_t padding;
 };
@@ -62,7 +62,7 @@ KERNEL(placements, Placements, INPUT_THREADS, 1) {
     p.placements[n] = Placement{dx, dy, flip, p.roll > 0, p.drop ? rng.fork(3).next() : 0};
 }
 
-// Which value a shifted row or column is read at, of an extent that it leaves by less than that.
+// The index to read for a shifted row or column, which is out of range by less than the extent.
 DEVICE uint32_t wrapped(uint32_t at, int32_t shift, uint32_t extent) {
     return at < extent ? at : shift < 0 ? at + extent : at - extent;
 }
@@ -86,7 +86,7 @@ DEVICE void input(const InputBatch& p) {
         float values[8];
 #pragma unroll
         for (int i = 0; i < 8; i++) {
-            // What lies above or left of the image wraps and so is as far outside as what lies below or right.
+            // Coordinates above or left of the image wrap to large ones, so one comparison covers all four sides.
             uint32_t row = y + placement.dy, column = (placement.flip ? p.width - 1 - x : x) + placement.dx;
             if (placement.wraps) {
                 row = wrapped(row, placement.dy, p.height);

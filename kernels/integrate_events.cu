@@ -1,12 +1,12 @@
-// Event frames as bytes, from what of them is not zero.
+// Event frames as bytes, from their nonzero entries.
 //
 //   frames[first + n][cell] = min(255, frames[first + n][cell] + count)   for every entry (cell, count) of sample n
 //
-// entries [any] words, cell | count << 24, in any order and a cell as often as there are; sample n's end at ends[n] and
-// begin where those of the sample before end; frames [any][cells] bytes, a cell's place that of its event in
-// [T][H][W][2]. Four cells share a word, to which threads add by compare-and-swap: a count ends at 255, whatever the
-// order, and neighbours are left alone. A block takes whole samples, a thread every blockDim-th entry. Moves, per
-// entry: 4 bytes in, and a word of frames in and out.
+// entries [any] words, cell | count << 24, in any order, a cell may occur several times; sample n's entries end at
+// ends[n] and start where those of the sample before end; frames [any][cells] bytes, a cell's index being that of its
+// event in [T][H][W][2]. Four cells share a word, to which threads add by compare-and-swap: counts saturate at 255 in
+// any order and neighbours are untouched. A block takes whole samples, a thread every blockDim-th entry. Memory
+// traffic, per entry: 4 bytes in, one word of frames in and out.
 #include "device.cuh"
 
 struct IntegrateEvents {
@@ -19,7 +19,7 @@ struct IntegrateEvents {
 
 // Adds to one byte of a word.
 DEVICE void add(uint32_t* word, uint32_t shift, uint32_t count) {
-    // Most cells are written once: the first guess is that nothing is there.
+    // Most cells are written once, so the first guess is zero.
     for (uint32_t guess = 0;;) {
         const uint32_t sum = min((guess >> shift & 0xff) + count, 255u);
         const uint32_t seen = atomicCAS(word, guess, (guess & ~(0xffu << shift)) | sum << shift);

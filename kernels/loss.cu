@@ -3,12 +3,12 @@
 //   q[k] = hot[k] (1 - smoothing) + smoothing/classes                  hot[k] = 1 at the label, else 0
 //   loss = sum over k of -(1 - mse) q[k] log softmax(x)[k] + mse (x[k] - hot[k])^2 / classes
 //
-// with x the logits averaged over T, or (TET) the loss of every step's logits, averaged. A hit: the first of the
-// largest averaged logits, in f32, is the label's.
+// with x the logits averaged over T, or (TET) the average of the losses of every step's logits. Correct: the first of
+// the largest averaged logits, in f32, is the label's.
 //
-// logits [T][N][classes padded to 32] f32, labels [N] u16 -> samples [N], gradient like the logits, padding zero. A
-// warp a sample, a lane every 32nd class; f64 inside. Moves 8 bytes a logit. `loss_total` adds the samples to the
-// metrics in a fixed order.
+// logits [T][N][classes padded to 32] f32, labels [N] u16 -> samples [N], gradient like the logits, padding zero. One
+// warp per sample, a lane takes every 32nd class; f64 inside. Memory traffic: 8 bytes per logit. `loss_total` adds the
+// samples to the metrics in a fixed order.
 #include "places.cuh"
 #include "reduce.cuh"
 
@@ -52,7 +52,7 @@ struct Averaged {
     }
 };
 
-// The first of the largest logits. Not a number is never larger, and nothing is larger than it where it comes first.
+// The first of the largest logits. NaN never compares larger; if it comes first, nothing compares larger than it.
 DEVICE uint32_t largest_class(const Averaged& logits, uint32_t classes) {
     float best = -INFINITY;
     uint32_t at = LANE;
@@ -70,7 +70,7 @@ DEVICE uint32_t largest_class(const Averaged& logits, uint32_t classes) {
     return at;
 }
 
-// The loss on one set of logits; its gradient, divided by `share`, at each of `repeats` steps.
+// The loss of one set of logits; its gradient, divided by `share`, is written at each of `repeats` steps.
 DEVICE double loss_of(const Loss& p, const Averaged& logits, uint32_t label, float* gradient, uint32_t repeats,
                       double share) {
     const double classes = p.classes;

@@ -1,18 +1,18 @@
-// Histograms of stored membranes, as histogram.cuh counts them: of a layer, or one a channel.
+// Histograms of stored membranes, counted as in histogram.cuh: one per layer or one per channel.
 //
 //   counts[bin of (H - threshold)/threshold] += 1
 //
 // membranes [T][places][C] -> histogram [1 or C][COUNTS] u64, added to. A thread takes eight channels of a place at a
-// time; a block counts in dynamic shared memory, [1 or 32][COUNTS] u32, and adds that up at its end. The grid is (any
-// number of blocks, 1, or where each channel has a histogram C/32: a block then owns one word of channels). Moves, per
-// neuron-step: 2 bytes in.
+// time; a block counts in dynamic shared memory, [1 or 32][COUNTS] u32, and adds the result at its end. The grid is
+// (any number of blocks, 1), or with a histogram per channel (any number of blocks, C/32): a block then owns one word
+// of channels. Memory traffic, per neuron-step: 2 bytes in.
 //
-// `collect_counts` adds a layer's fresh counts, of all steps since it last ran, to the recent ones, by which the bounds
-// move, and to the epoch's, and clears them; a block a histogram. The first layer with potentials that are not finite
-// is noted: layers are collected in order, launch by launch. Moves 40 bytes a counter.
+// `collect_counts` adds a layer's fresh counts (of all steps since it last ran) to the recent ones, which move the
+// bounds, and to the epoch's, then clears them; one block per histogram. The first layer with potentials that are not
+// finite is noted; layers are collected in order, launch by launch. Memory traffic: 40 bytes per counter.
 //
-// `merge_counts` makes one layer's recent counts those of another, or adds them: all layers' into the first's, then the
-// first's to every other's. Moves 24 bytes a counter.
+// `merge_counts` replaces one layer's recent counts by those of another, or adds them: first all layers' into the
+// first's, then the first's to every other's. Memory traffic: 24 bytes per counter.
 #include "histogram.cuh"
 #include "places.cuh"
 #include "value.cuh"
@@ -28,20 +28,20 @@ struct MembraneHistogram {
 
 struct Fault {
     unsigned long long place;       // step << 16 | layer + 1; 0: none
-    unsigned long long potentials;  // of the layer that are not finite
+    unsigned long long potentials;  // number of that layer's potentials that are not finite
 };
 
 struct CollectCounts {
     unsigned long long *fresh, *recent, *epoch;  // [count][COUNTS]
     const unsigned long long* step;              // 1 …
-    Fault* fault;                                // the first one stays
+    Fault* fault;                                // keeps the first one
     uint32_t layer, padding;
 };
 
 struct MergeCounts {
-    const unsigned long long* source;  // [COUNTS], as the target
+    const unsigned long long* source;  // [COUNTS], like the target
     unsigned long long* target;
-    uint32_t add, padding;  // 1: the target's own counts stay
+    uint32_t add, padding;  // add 1: keep the target's own counts
 };
 
 template <class V>
@@ -53,7 +53,7 @@ DEVICE void membrane_histogram(const MembraneHistogram& p) {
     __syncthreads();
     const uint32_t words = p.places.words, across = p.per_channel ? 1 : words, lane = threadIdx.x % 4;
     const uint32_t quads = p.places.steps * p.places.places * across;
-    // The whole warp walks together: count_in_block needs it.
+    // The whole warp stays together: count_in_block needs it.
     for (uint32_t first = blockIdx.x * QUADS; first < quads; first += gridDim.x * QUADS) {
         const uint32_t quad = first + threadIdx.x / 4, word = p.per_channel ? blockIdx.y : quad % across;
         const bool active = quad < quads;

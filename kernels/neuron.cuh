@@ -23,7 +23,7 @@ DEVICE float reset(const Neuron& n, bool hard, float h, bool spike) {
     return spike ? after : h;
 }
 
-// dV/dH where the kind of reset is known …
+// dV/dH if the kind of reset is known at compile time …
 template <bool HARD, bool DETACH>
 DEVICE float reset_derivative(const Neuron& n, float h, bool spike, float g) {
     const float kept = HARD && spike ? 0.0f : 1.0f;
@@ -31,7 +31,7 @@ DEVICE float reset_derivative(const Neuron& n, float h, bool spike, float g) {
     return fmaf(HARD ? n.v_reset - h : -n.threshold, g, kept);
 }
 
-// … and where it is a run-time choice: the same without a branch, because 0 g adds nothing.
+// … and if it is chosen at run time: the same without a branch, because 0 g adds nothing.
 DEVICE float reset_derivative(const Neuron& n, bool hard, bool detach, float h, bool spike, float g) {
     const float kept = hard && spike ? 0.0f : 1.0f, of_slope = hard ? n.v_reset - h : -n.threshold;
     return fmaf(detach ? 0.0f : of_slope, g, kept);

@@ -2,10 +2,10 @@
 //
 //   I = scale[c] current + shift[c]; then the neuron of neuron.cuh, its membrane in registers
 //
-// currents [T or 1][places][C] (1: the same current at every step) -> spikes, windows [T][places][C/32], and where
-// asked for the membranes H [T][places][C] and the histogram. Threads as in places.cuh. A block counts in dynamic
-// shared memory, [1 or 32][COUNTS] u32 where there is a histogram, and adds that up at its end; where each channel has
-// one the grid is (any number of blocks, C/32) and a block owns one word of channels. Moves, per neuron-step: 2 bytes
+// currents [T or 1][places][C] (1: the same current at every step) -> spikes, windows [T][places][C/32], and on request
+// the membranes H [T][places][C] and the histogram. Threads as in places.cuh. For a histogram, a block counts in
+// dynamic shared memory, [1 or 32][COUNTS] u32, and adds the result at its end; with one histogram per channel, the
+// grid is (any number of blocks, C/32) and a block owns one word of channels. Memory traffic, per neuron-step: 2 bytes
 // of current in, 2 bits out.
 #include "histogram.cuh"
 #include "neuron.cuh"
@@ -33,8 +33,8 @@ namespace {
 template <class V, bool COUNTED>
 DEVICE void all_steps(const NormLif& p, const Quad& quad, uint32_t* counts) {
     using Stored = typename V::Stored;
-    // Steps whose currents are on their way together: no load could pass the stores of the step before. Counting takes
-    // so much longer than loading that one is enough.
+    // Steps whose currents are loaded together: no load can move ahead of the previous step's stores. Counting takes so
+    // much longer than loading that one is enough.
     constexpr uint32_t AHEAD = COUNTED ? 1 : 8 / sizeof(Stored);
     const auto* currents = static_cast<const Stored*>(p.currents);
     auto* membranes = static_cast<Stored*>(p.membranes);
@@ -54,14 +54,14 @@ DEVICE void all_steps(const NormLif& p, const Quad& quad, uint32_t* counts) {
         }
     }
     const size_t words = static_cast<size_t>(p.places.places) * p.places.words;
-    // All quads of a warp walk together: word_of_quad needs them.
+    // All quads of a warp stay together: word_of_quad needs them.
     const uint32_t rounds = (p.places.places + quad.stride - 1) / quad.stride;
     for (uint32_t round = 0; round < rounds; round++) {
         const uint32_t place = quad.first + round * quad.stride;
         const bool active = quad.active && place < p.places.places;
         const size_t word = active ? static_cast<size_t>(place) * p.places.words + quad.word : 0;
         size_t at = word;
-        // A pointer that runs along: the compiler takes 16-byte stores at a computed index apart.
+        // A running pointer: the compiler splits 16-byte stores at a computed index.
         Stored* h_out = membranes ? membranes + word * 32 + 8 * quad.lane : nullptr;
         float v[8] = {}, current[8] = {};
         for (uint32_t start = 0; start < p.places.steps; start += AHEAD) {

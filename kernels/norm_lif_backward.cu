@@ -1,26 +1,25 @@
-// Batch norm and neurons backward in two passes over what the forward pass left; dL/dI is never written in between.
+// Batch norm and neurons backward in two passes over what the forward pass stored; dL/dI is never written in between.
 //
 //   reduce   sums[block][0][c] = sum g      sums[block][1][c] = sum g (y - mean[c]) inv_std[c]
 //   apply    out = of_gradient[c] g + of_current[c] y + constant[c]
 //
-// y are the currents, g = dL/dI of the normalised current by the reverse-time LIF of neuron.cuh, kept in f32. Two
-// states, a kernel each: with window bits nothing is computed again; else the membranes are, from the currents, and
-// wait in dynamic shared memory [T][8][thread]. currents, out [T or 1][places][C] (1: g is summed over the steps),
-// gradient [T][N][H'][W'][C], spikes and inside [T][places][C/32], sums [grid.x][2][C]. Threads as in places.cuh.
-// Moves, per neuron-step and pass: 2 + 2 bytes and 2 bits in; apply 2 bytes out.
+// y are the currents, g = dL/dI of the normalised current by the reverse-time LIF of neuron.cuh, kept in f32. There are
+// two variants, one kernel each: with window bits, nothing is recomputed; otherwise the membranes are recomputed from
+// the currents and held in dynamic shared memory [T][8][thread]. currents, out [T or 1][places][C] (1: g is summed over
+// the steps), gradient [T][N][H'][W'][C], spikes and inside [T][places][C/32], sums [grid.x][2][C]. Threads as in
+// places.cuh. Memory traffic, per neuron-step and pass: 2 + 2 bytes and 2 bits in; apply 2 bytes out.
 //
-// Dynamic shared memory: 8 PLACE_THREADS floats times T where membranes are computed again; reduce takes at least 2 in
-// place of T. Where that is more than a card has, the `long` kernels keep the membranes in global memory (8 bytes
-// more).
+// Dynamic shared memory: 8 PLACE_THREADS floats times T if membranes are recomputed; reduce takes at least 2 in place
+// of T. If that exceeds what the card has, the `long` kernels keep the membranes in global memory (8 more bytes).
 #include "neuron.cuh"
 #include "surrogate.cuh"
 #include "unpool.cuh"
 
 struct NormLifBackward {
     const void *currents, *gradient;
-    const uint32_t *spikes, *inside;  // spikes: where there are window bits or a max-pool; inside null: no bits
-    const Window* windows;            // adali alone; one, or [C]
-    const float *scale, *shift;       // [C]: the affine map; where membranes are computed again
+    const uint32_t *spikes, *inside;  // spikes: given window bits or a max-pool; inside null: no window bits
+    const Window* windows;            // AdaLi only; one, or [C]
+    const float *scale, *shift;       // [C]: the affine map; only if membranes are recomputed
     float* membranes;                 // [block][T][8][thread]: the `long` kernels
     const float *mean, *inv_std;      // [C], reduce
     float* sums;                      // reduce
@@ -55,7 +54,7 @@ DEVICE void slopes(const NormLifBackward& p, uint32_t channel, const float (&h)[
     }
 }
 
-// What the forward pass knew of a thread's neurons: all from the bits …
+// What the forward pass left of a thread's neurons: either all of it in the bits …
 template <class V>
 struct FromBits {
     static constexpr bool BITS = true;
@@ -83,7 +82,7 @@ struct FromBits {
     }
 };
 
-// … or the membranes computed again; LONG: too many for shared memory.
+// … or the membranes, recomputed; LONG: too many for shared memory.
 template <class V, bool LONG>
 struct FromCurrents {
     static constexpr bool BITS = false;
@@ -136,11 +135,11 @@ struct FromCurrents {
     }
 };
 
-// Hands every step's g and y to `sink`, from the last step to the first, and tells it where a place ends.
+// Passes every step's g and y to `sink`, from the last step to the first, and signals the end of a place.
 template <class V, class State, bool POOLED, class Sink>
 DEVICE void steps_back(const NormLifBackward& p, const Quad& quad, Sink& sink) {
     using Stored = typename V::Stored;
-    // The next step's operands are on their way while this step is computed, where there are registers for them.
+    // The next step's operands are loaded while this step is computed, if there are registers for them.
     constexpr bool AHEAD = !POOLED && State::BITS && sizeof(Stored) == 2;
     const auto* currents = static_cast<const Stored*>(p.currents);
     const auto* gradient = static_cast<const Stored*>(p.gradient);
@@ -185,8 +184,8 @@ DEVICE void steps_back(const NormLifBackward& p, const Quad& quad, Sink& sink) {
     steps_back<V, State, false>(p, quad, sink);
 }
 
-// A current that stands for all steps has the sum of their gradients, so nothing changes for it here. What is one a
-// channel comes from the cache at every step, here and in Apply: no registers are left for it.
+// A current that stands for all steps receives the sum of their gradients, so nothing changes for it here. Per-channel
+// constants are read from the cache at every step, here and in Apply: no registers are left for them.
 struct Reduce {
     const float* mean;
     float sums[8] = {}, products[8] = {};
@@ -209,7 +208,7 @@ DEVICE void norm_lif_reduce(const NormLifBackward& p) {
     const Quad quad(p.places);
     Reduce reduce{p.mean + quad.channel()};
     if (quad.active) steps_back<V, State>(p, quad, reduce);
-    // A thread's sums take the place of its own membranes.
+    // A thread's sums overwrite its own membranes.
 #pragma unroll
     for (int i = 0; i < 8; i++) {
         partial[i * PLACE_THREADS + threadIdx.x] = reduce.sums[i];

@@ -1,20 +1,20 @@
-// Parameters follow their gradients, all tensors in one launch: operation for operation src/backend/cpu/optimizer.rs.
+// Parameter updates, all tensors in one launch: operation for operation those of src/backend/cpu/optimizer.rs.
 //
 //   SGD   g = scale gradient + decay v;  m = momentum m + g;  v -= rate m
 //   Adam  g = scale gradient + decay v;  m = beta1 m + (1 - beta1) g;  s = beta2 s + (1 - beta2) g^2;
 //         v -= rate m / (1 - beta1^count) / (sqrt(s / (1 - beta2^count)) + epsilon)
-//   AdamW the same with the decay apart: v = (1 - rate decay) v - …
+//   AdamW the same with decoupled decay: v = (1 - rate decay) v - …
 //
-// The host lists the tensors, [length] f32 each, and their chunks of CHUNK values once. A block a chunk, 16 values a
-// thread. What changes from step to step is in device memory. Before the update come `gradient_squares` (a block a
-// chunk) and `gradient_norm` (one block), which fetches the rate, takes the loss scale out, finds the norm and the
-// clipping scale, counts the update and with it corrects Adam's bias; where the norm is not finite the update does
-// nothing and is not counted. Last it sets the next step's loss scale, by the rule of PyTorch's GradScaler (whose
-// `growth` is 2000) with bounds:
+// The host lists the tensors, [length] f32 each, and their chunks of CHUNK values once. One block per chunk, 16 values
+// per thread. Whatever changes from step to step is in device memory. Before the update run `gradient_squares` (one
+// block per chunk) and `gradient_norm` (one block), which fetches the rate, removes the loss scale, computes the norm
+// and the clipping scale, counts the update and from the count corrects Adam's bias; if the norm is not finite, the
+// update does nothing and is not counted. Finally it sets the next step's loss scale by the rule of PyTorch's
+// GradScaler (whose `growth` is 2000) with bounds:
 //
 //   scale <- min(2 scale, 2^24) after `growth` finite norms with it     max(scale / 2, 1) after one that is not finite
 //
-// Moves 20 bytes a value (SGD), 28 (Adam), 4 (norm).
+// Memory traffic: 20 bytes per value (SGD), 28 (Adam), 4 (norm).
 #include "reduce.cuh"
 
 struct TrainedTensor {
@@ -28,20 +28,20 @@ struct Chunk {
     uint32_t tensor, start;
 };
 
-// All of it is the kernels' but for the first loss scale, and what a training goes on from.
+// Written only by the kernels, except the first loss scale and the values that a resumed training continues from.
 struct OptimizerState {
     double norm;       // of the gradients without the loss scale
-    double norm_sum;   // of all norms that were finite
+    double norm_sum;   // of all finite norms
     float rate;        // of this step
-    float loss_scale;  // what the next gradients are multiplied by
+    float loss_scale;  // the factor for the next gradients
     float gradient_scale;
     float step, root;  // Adam: rate / (1 - beta1^count) and sqrt(1 - beta2^count)
-    uint32_t finite;   // 0 or 1: whether the last norm was
-    uint32_t count;    // updates, this one among them
+    uint32_t finite;   // 0 or 1: whether the last norm was finite
+    uint32_t count;    // updates, including this one
     uint32_t skipped;
     uint32_t steady;  // updates since the loss scale last changed
     uint32_t padding;
-    unsigned long long failed;  // the first step that was skipped though its loss scale could not shrink; 0: none
+    unsigned long long failed;  // first step skipped although its loss scale could not shrink; 0: none
 };
 
 struct Optimizer {
@@ -63,13 +63,13 @@ struct GradientNorm {
     double limit;                    // of the norm; 0: none
     float beta1, beta2;              // Adam
     uint32_t chunk_count;
-    uint32_t growth;  // updates after which the loss scale doubles; 0: it is fixed
+    uint32_t growth;  // updates after which the loss scale doubles; 0: fixed
 };
 
 constexpr uint32_t OPTIMIZER_THREADS = 256, CHUNK = 4096;
 constexpr float SMALLEST_SCALE = 1.0f, LARGEST_SCALE = 16777216.0f;
 
-// Calls `f(&tensor's arrays at some offset)` for four values at a time and for each of the rest.
+// Calls `f(&tensor's arrays at some offset)` for four values at a time, and for each of the rest.
 template <class Four, class One>
 DEVICE void each_value(const TrainedTensor& tensor, uint32_t start, Four four, One one) {
     const uint32_t end = min(tensor.length, start + CHUNK), whole = end / 4 * 4;
@@ -78,7 +78,7 @@ DEVICE void each_value(const TrainedTensor& tensor, uint32_t start, Four four, O
     if (whole + threadIdx.x < end) one(whole + threadIdx.x);
 }
 
-// The update of values, four or one at a time, by `move(value, gradient, first, second)`.
+// Updates values, four or one at a time, by `move(value, gradient, first, second)`.
 template <bool SECOND, class F>
 DEVICE void update(const TrainedTensor& tensor, uint32_t start, F move) {
     each_value(
@@ -146,7 +146,7 @@ KERNEL(gradient_squares, GradientNorm, OPTIMIZER_THREADS, 4) {
     if (threadIdx.x == 0) p.squares[blockIdx.x] = sum[0];
 }
 
-// x^n as LLVM's run-time library has it, which is what the host calls.
+// x^n as LLVM's run-time library computes it, which is what the host calls.
 DEVICE double power(double x, uint32_t n) {
     double result = 1.0;
     for (; n; n /= 2, x *= x) {

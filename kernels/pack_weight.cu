@@ -1,15 +1,15 @@
-// Weights for the tensor cores: f32 masters [K][R][S][C] to 16-bit fragments in the order in which conv.cuh reads
-// them, rewritten after every step of the optimiser.
+// Weights for the tensor cores: f32 masters [K][R][S][C] to 16-bit fragments in the order in which conv.cuh reads them,
+// rewritten after every optimiser step.
 //
 // packed [output tile of 64][step][ks 2][pair of n-tiles 4][lane 32] uint4 = {tile 0 b0, b1, tile 1 b0, b1}; a step is
-// one tap of one slab of 32 reduced channels. Forward, outputs are filters and channels are reduced; for the input
-// gradient it is the other way round, taps run backward, and one parity class of a strided convolution holds every
-// stride-th of them. Of a flattened layer (a linear one) all taps' channels are one long row: of the reduction forward,
-// of the outputs for the input gradient.
+// one tap of one slab of 32 reduced channels. In the forward pass, outputs are filters and channels are reduced; for
+// the input gradient it is the other way round, taps run backward, and one parity class of a strided convolution holds
+// every stride-th of them. In a flattened (linear) layer, the channels of all taps form one long row: of the reduction
+// in the forward pass, of the outputs for the input gradient.
 //
 // Order of the reduction inside a slab, for register `half` of lane q: spikes 4q + 2ks + half and 16 above, times the
-// inverse of what stands for such a spike (value.cuh); dense values 16ks + 8half + 2q and the next. One thread a uint4;
-// reads 32 bytes, writes 16.
+// inverse of the number that represents such a spike (value.cuh); dense values 16ks + 8half + 2q and the next. One
+// thread per uint4; reads 32 bytes, writes 16.
 #include "conv.cuh"
 #include "value.cuh"
 

@@ -1,13 +1,13 @@
-// Pools of spikes, forward.
+// Pooling of spikes, forward.
 //
 //   max: OR of the spikes in the window -> spikes      avg: their count / (kernel_h kernel_w) -> values
 //
 // spikes [T][N][H][W][C/32] -> pooled [T][N][H'][W'][C/32] bits (max), [T][N][H'][W'][C] values (avg).
 //
 // A thread owns one output word of an image (max), or a quad of threads does, each eight of its channels (avg). It
-// keeps its window and walks over images: the grid is (the image's words or quarters of words, any number of blocks
-// of images). Small images want blocks of fewer threads. Moves, per output word of a kernel that does not overlap:
-// 4 kernel_h kernel_w bytes in, 4 bytes (max) or 32 values (avg) out.
+// keeps its window and walks over images: the grid is (words or quarters of words per image, any number of blocks of
+// images). Small images need blocks of fewer threads. Memory traffic, per output word of non-overlapping windows: 4
+// kernel_h kernel_w bytes in, 4 bytes (max) or 32 values (avg) out.
 #include "pool.cuh"
 #include "value.cuh"
 

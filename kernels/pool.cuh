@@ -1,4 +1,4 @@
-// A pool of spikes: its extents, and the pixels that each of its windows covers.
+// A spike pool: its extents, and the pixels that each of its windows covers.
 #pragma once
 #include "device.cuh"
 

@@ -1,9 +1,9 @@
-// Random numbers without a state to save: the only CUDA copy of CounterRng, number for number that of
-// src/data/sampling.rs, so that every backend draws the same masks and crops.
+// Random numbers without saved state: the only CUDA copy of CounterRng, number for number that of src/data/sampling.rs,
+// so that every backend draws the same masks and crops.
 #pragma once
 #include "device.cuh"
 
-// What a generator is for.
+// What a generator is used for.
 enum Stream : uint64_t { PLACEMENT_STREAM = 2, DROPOUT_STREAM = 17 };
 
 // SplitMix64 (G. Steele, D. Lea and C. Flood, OOPSLA 2014) from a hashed start.
@@ -11,10 +11,10 @@ class CounterRng {
 public:
     DEVICE CounterRng(uint64_t seed, Stream stream) : CounterRng(CounterRng(mix(seed + GAMMA)).fork(stream)) {}
 
-    // The generator of one case, such as an epoch or a sample, among the cases of this one, which stays as it is.
+    // The generator of one case, such as an epoch or a sample; this generator stays unchanged.
     DEVICE CounterRng fork(uint64_t of_case) const { return from(of_case).fork_here(); }
 
-    // For neighbouring cases: from(a + i).fork_here() is fork(a + i), and next_case() takes an addition.
+    // For neighbouring cases: from(a + i).fork_here() is fork(a + i), and next_case() is one addition.
     DEVICE CounterRng from(uint64_t of_case) const { return CounterRng(state + of_case * GAMMA); }
     DEVICE void next_case() { state += GAMMA; }
     DEVICE CounterRng fork_here() const { return CounterRng(mix(~mix(state))); }

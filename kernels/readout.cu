@@ -1,13 +1,13 @@
-// The network's outputs to logits: a class is the mean of a group of `vote` outputs, and backward.
+// From the network's outputs to logits, and backward: the logit of a class is the mean of a group of `vote` outputs.
 //
 //   logit[t][n][k] = (sum over j < vote of output[t][n][k vote + j]) / vote
 //
 // outputs: currents [T or 1][N][K] f32, K = classes vote padded to 32 (1: the same at every step), or spikes
-// [T][N][K/32] words -> logits [T][N][classes padded to 32] f32, padding zero. A thread a logit.
+// [T][N][K/32] words -> logits [T][N][classes padded to 32] f32, padding zero. One thread per logit.
 //
-// Backward: the logits' gradient in f32 -> the outputs' in their type, [T or 1][N][K], padding zero; 1: summed over
-// the steps. A thread eight outputs. Where there is a loss scale, the gradient leaves multiplied by it. Each array
-// moves once.
+// Backward: the logits' gradient in f32 -> the outputs' in their type, [T or 1][N][K], padding zero; 1: summed over the
+// steps. One thread per eight outputs. With a loss scale, the gradient is multiplied by it. Each array is read or
+// written once.
 #include "places.cuh"
 #include "value.cuh"
 
@@ -40,7 +40,7 @@ KERNEL(vote_currents, Vote, READOUT_THREADS, 4) {
     each_logit(p, [&](uint32_t row, uint32_t k) {
         const size_t of = p.current_steps == 1 ? row % p.batch : row;
         const float* outputs = static_cast<const float*>(p.outputs) + of * padded(p.classes * p.vote);
-        float sum = -0.0f;  // nothing, whatever is added to it
+        float sum = -0.0f;  // the neutral element: x + -0 is x for every x
         for (uint32_t j = 0; j < p.vote; j++) sum += outputs[k * p.vote + j];
         return sum / static_cast<float>(p.vote);
     });

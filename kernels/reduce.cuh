@@ -1,9 +1,9 @@
-// Sums of a warp's values, and of a block's f64 values, in an order that depends on the block's size alone: the same
-// in every run.
+// Sums of a warp's values, and of a block's f64 values, in an order that depends only on the block's size: the same in
+// every run.
 #pragma once
 #include "device.cuh"
 
-// A warp's values summed, for all its lanes.
+// Sums a warp's values; all lanes get the result.
 template <class T>
 DEVICE T warp_sum(T x) {
 #pragma unroll
@@ -11,8 +11,8 @@ DEVICE T warp_sum(T x) {
     return x;
 }
 
-// Each of the N values summed over the block, for all threads. `scratch` has N doubles a warp; the block may have
-// read it before the last barrier.
+// Sums each of the N values over the block; all threads get the result. `scratch` has N doubles per warp; the block may
+// have read it before its last barrier.
 template <int N>
 DEVICE void block_sums(double (&x)[N], double* scratch) {
 #pragma unroll

@@ -1,22 +1,22 @@
-// Neurons backward in time: gradient of (pooled) spikes to gradient of what entered the neurons.
+// Neurons backward in time: from the gradient of (pooled) spikes to the gradient of the neurons' input current.
 //
 //   G_H = G_S g + G_V dV/dH     G_I[t] = gain G_H     G_V[t-1] = leak G_H     t from T-1 to 0, G_V[T-1] = 0
 //
-// g is the slope of surrogate.cuh, dV/dH that of neuron.cuh; each slope x reset x detach x stored form is a kernel of
-// its own. gradient [T][N][H'][W'][C] (H' W' those of the pool, else of the layer), spikes and, for AdaLi, inside
-// [T][places][C/32], and, where the bits are not all (any other slope; a hard attached reset), the membranes H
-// [T][places][C] -> out [T or 1][places][C] (1: summed over the steps). Rounding may lift a stored H over the threshold
-// or an end of the window, so what fired and what lay inside is always read from the bits. Threads as in places.cuh.
-// Moves, per neuron-step: 2 bytes of gradient, 2 bits and, where they are stored, 2 bytes of membrane in, 2 bytes out.
+// g is the slope of surrogate.cuh, dV/dH that of neuron.cuh; each slope x reset x detach x stored form is its own
+// kernel. gradient [T][N][H'][W'][C] (H' W' of the pool if any, else of the layer), spikes and, for AdaLi, inside
+// [T][places][C/32], and, if bits do not suffice (any other slope; a hard attached reset), the membranes H
+// [T][places][C] -> out [T or 1][places][C] (1: summed over the steps). Rounding may move a stored H over the threshold
+// or an end of the window, so spikes and window membership are always read from the bits. Threads as in places.cuh.
+// Memory traffic, per neuron-step: 2 bytes of gradient, 2 bits and, if stored, 2 bytes of membrane in, 2 bytes out.
 #include "neuron.cuh"
 #include "surrogate.cuh"
 #include "unpool.cuh"
 
 struct SpikeBackward {
     const void* gradient;
-    const uint32_t *spikes, *inside;  // inside: adali alone
-    const void* membranes;            // membrane alone
-    const Window* windows;            // adali alone; one, or [C]
+    const uint32_t *spikes, *inside;  // inside: AdaLi only
+    const void* membranes;            // form `membrane` only
+    const Window* windows;            // AdaLi only; one, or [C]
     void* out;
     Places places;
     Pool pool;
@@ -42,7 +42,7 @@ DEVICE float slope_of(const SpikeBackward& p, const Window& window, bool inside,
 template <class V, class Slope, ResetKind RESET, ResetGradient RESET_GRADIENT, StoredForm FORM, bool POOLED>
 DEVICE void steps_back(const SpikeBackward& p, const Quad& quad) {
     using Stored = typename V::Stored;
-    // Steps whose operands are on their way together; a pool's own reads are many enough.
+    // Steps whose operands are loaded together; a pool's own reads are already enough.
     constexpr uint32_t AHEAD = POOLED ? 1 : 8 / sizeof(Stored);
     const auto* gradient = static_cast<const Stored*>(p.gradient);
     const auto* membranes = static_cast<const Stored*>(p.membranes);

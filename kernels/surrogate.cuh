@@ -2,14 +2,14 @@
 #pragma once
 #include "device.cuh"
 
-// AdaLi's window [-left, right] around the threshold in units of the membrane, and the slope on each side.
+// AdaLi's window [-left, right] around the threshold in membrane units, and the slope on each side.
 struct alignas(16) Window {
     float left, right, slope_left, slope_right;
 };
 
 DEVICE bool inside(const Window& w, float d) { return d >= -w.left && d <= w.right; }
 
-// Every slope that is a formula of the membrane, in the order of SurrogateKind: its name in kernels' names, its struct.
+// Every slope that is a formula of the membrane, in the order of SurrogateKind: its name in kernel names, its struct.
 #define FORMULAS(EACH) EACH(sigmoid, Sigmoid) EACH(arctan, Arctan) EACH(triangle, Triangle) EACH(softsign, Softsign)
 
 enum class SlopeKind : uint32_t {
@@ -19,13 +19,13 @@ enum class SlopeKind : uint32_t {
 #undef KIND
 };
 
-// A formula's constants in units of the membrane; adali has its windows instead.
+// A formula's constants in membrane units; AdaLi has its windows instead.
 struct SlopeConstants {
     float height, rate;
 };
 
-// A spike and window bit say all that AdaLi's slope depends on. There is no AdaLi of a membrane: storing H in 16 bits
-// may lift it over the threshold or out of the window, so both bits are those of the forward pass.
+// AdaLi's slope depends only on a spike bit and a window bit. It is never computed from a membrane: storing H in 16
+// bits may move it over the threshold or out of the window, so both bits are those of the forward pass.
 struct Adali {
     static constexpr bool needs_membrane = false;
     static DEVICE float of_bits(const Window& w, bool inside, bool spike) {
@@ -34,7 +34,7 @@ struct Adali {
     }
 };
 
-// exp(-x) for x >= 0 within 2e-7 relative.
+// exp(-x) for x >= 0, with relative error below 2e-7.
 DEVICE float exp_of_negative(float x) {
     x = fminf(x, 87.0f);
     // -x = n ln 2 + r with n rounded down, so 0 <= r < ln 2; ln 2 in two parts keeps r exact.

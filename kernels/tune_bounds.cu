@@ -4,17 +4,17 @@
 //
 //   with a gain W':  alpha, beta <- s alpha, s beta,  s^2 = (alpha^2 + beta^2)/W' / (alpha^2/L + beta^2/R)
 //
-// r is the share of z >= 0, p the target share inside, Q the quantile. A warp owns a histogram [COUNTS]: each lane
-// sums 16 neighbouring bins, a prefix sum over the lanes tells where a quantile lies; counts are integers below 2^53,
-// so that this order gives the sequential one's very numbers. All else every lane computes alike. Reads the
-// histograms once or a few times from the cache (4 KB each) and clears them; writes bounds, windows and flags.
+// r is the share of z >= 0, p the target share inside, Q the quantile. A warp owns a histogram [COUNTS]: each lane sums
+// 16 neighbouring bins, and a prefix sum over the lanes locates a quantile; counts are integers below 2^53, so this
+// order gives exactly the sequential results. Every lane computes the rest redundantly. Reads the histograms (4 KB
+// each) once or a few times, from the cache, and clears them; writes bounds, windows and flags.
 #include "histogram.cuh"
 #include "reduce.cuh"
 #include "surrogate.cuh"
 
 enum BoundsMode : uint32_t { MANUAL, AUTO_INIT, AUTO_TRACK, AUTO_MASS, AUTO_SYMMETRIC, AUTO_STD, AUTO_BALANCED };
 enum Schedule : uint32_t { LOG, LINEAR, SQRT, CONSTANT };
-// src/autotune.rs Flag, a bit each, and what stops a training.
+// Flags of src/autotune.rs, one bit each, and those that stop a training.
 enum Flag : uint32_t {
     NOT_SAMPLED = 1,
     DEAD = 2,
@@ -31,18 +31,18 @@ struct alignas(16) Bounds {
 };
 
 struct TuneBounds {
-    unsigned long long* histogram;  // [count][COUNTS], cleared; null: the schedule alone, flags untouched
+    unsigned long long* histogram;  // [count][COUNTS], cleared; null: schedule only, flags untouched
     const double* epoch;            // 1 …, may be fractional
     Bounds* bounds;                 // [count], moved
-    Bounds* start;                  // [count], auto-init: the first bounds, for which `first` is written, else read
+    Bounds* start;                  // [count], auto-init: the first bounds, written if `first`, else read
     Window* windows;                // [count], of the bounds
     uint32_t* flags;                // [count]
     double epochs;
     double left0, left1, right0, right1, target0, target1;
     double alpha, momentum, floor, ceiling;
-    double gain0, gain1;  // widths whose mean g^2 the slopes are scaled to; 0: as they are
+    double gain0, gain1;  // widths whose mean g^2 the slopes are scaled to; 0: no scaling
     uint32_t mode, schedule, count;
-    uint32_t first;  // before the first step: the histogram's bounds are taken whole
+    uint32_t first;  // before the first step: the histogram's bounds are taken unsmoothed
     float threshold;
     uint32_t padding;
 };
@@ -56,7 +56,7 @@ using Count = unsigned long long;
 
 DEVICE double clamp(double x, double low, double high) { return x < low ? low : x > high ? high : x; }
 
-// Where `wanted` lies in `N` neighbouring counts, in bins from the first; infinite behind the last.
+// Where `wanted` lies in `N` neighbouring counts, in bins from the first; infinite after the last.
 template <uint32_t N, class F>
 DEVICE double position(double wanted, F count) {
     constexpr uint32_t EACH = N / 32;
@@ -113,8 +113,7 @@ struct Histogram {
         if (z >= RANGE) count += counts[BINS + 1];
         return count + part;
     }
-    // In halves of a bin from the threshold the sums are whole numbers, below 2^63 as long as all counts are below
-    // 2^45.
+    // In half bins from the threshold the sums are integers, below 2^63 as long as all counts are below 2^45.
     DEVICE double deviation() const {
         long long sum = 0, squares = 0;
         const auto add = [&](long long at, Count count) {
@@ -163,7 +162,7 @@ DEVICE uint32_t diagnose(const TuneBounds& p, const Histogram& h) {
     return rate > 1.0 - SILENT_SHARE ? SATURATED : 0;
 }
 
-// A side's bound from what the histogram tells, NaN where it cannot.
+// One side's bound from the histogram, NaN if there is none.
 DEVICE double side(const TuneBounds& p, double told, float old, float scheduled, uint32_t& flags) {
     if (told != told) return scheduled;
     if (fabs(told) == INFINITY) flags |= BEYOND_HISTOGRAM;
@@ -173,7 +172,7 @@ DEVICE double side(const TuneBounds& p, double told, float old, float scheduled,
     return clamp(moved, p.floor, p.ceiling);
 }
 
-// `flags` enter as diagnosed.
+// `flags` come in as diagnosed.
 DEVICE Bounds tune(const TuneBounds& p, const Histogram& h, const Bounds& previous, const Bounds& scheduled,
                    double target, uint32_t& flags) {
     if (flags & NOT_SAMPLED) return p.first ? scheduled : previous;
@@ -210,7 +209,7 @@ DEVICE Bounds with_gain(const TuneBounds& p, Bounds bounds, double epoch) {
 
 }  // namespace
 
-// A warp a histogram: the grid is count / 4 rounded up.
+// One warp per histogram: the grid is count / 4 rounded up.
 KERNEL(tune_bounds, TuneBounds, 128, 1) {
     const uint32_t i = blockIdx.x * 4 + threadIdx.x / 32;
     if (i >= p.count) return;
@@ -231,7 +230,7 @@ KERNEL(tune_bounds, TuneBounds, 128, 1) {
         }
         if (counts[BINS + 2]) flags |= NON_FINITE;
     }
-    __syncwarp();  // everything is read
+    __syncwarp();  // all lanes have finished reading
     if (p.histogram) {
         for (uint32_t bin = LANE; bin < COUNTS; bin += 32) p.histogram[from + bin] = 0;
     }

@@ -1,15 +1,15 @@
-// The way back of a gradient through a pool of spikes, as src/backend/cpu/pool.rs has it.
+// Routes a gradient back through a spike pool, as src/backend/cpu/pool.rs does.
 #pragma once
 #include "places.cuh"
 #include "pool.cuh"
 #include "value.cuh"
 
-// First of the windows that cover position `at` of a padded axis.
+// The first window that covers position `at` of a padded axis.
 DEVICE uint32_t first_window(uint32_t at, uint32_t kernel, uint32_t stride) {
     return at < kernel ? 0 : (at - kernel) / stride + 1;
 }
 
-// A place of the input and the windows over it, [top, bottom) x [left, right).
+// A place of the input and the windows that cover it, [top, bottom) x [left, right).
 struct Covering {
     uint32_t image, y, x, top, bottom, left, right;
 
@@ -25,7 +25,7 @@ struct Covering {
     }
 };
 
-// Channels of a max-pool's window (row, column) whose gradient goes to the place: to the window's first spike in
+// The channels of max-pool window (row, column) whose gradient goes to this place: to the window's first spike in
 // row-major order, else to its first pixel inside the image. `spikes` is the word of the image's first pixel.
 DEVICE uint32_t route(const Pool& pool, const Covering& at, uint32_t row, uint32_t column, const uint32_t* spikes,
                       uint32_t words) {

@@ -7,7 +7,7 @@ struct F32 {
     using Stored = float;
     static DEVICE float load(const float* at) { return *at; }
     static DEVICE void store(float* at, float x) { *at = x; }
-    // Eight values on their way: kept as they lie in memory, so that nothing waits for them before they are used.
+    // Eight loaded values, kept as they are in memory so that nothing waits for them before they are used.
     struct Eight {
         float4 a, b;
     };
@@ -51,8 +51,8 @@ struct Half {
 struct Bf16 : Half<Bf16> {
     static constexpr uint32_t ONE = 0x3f80;
     // Spikes as operands: lane q's four bits of each half of a word go to bits 11 … 14, the upper exponent bits of
-    // bf16, where a bit alone is a power of two: 2^-111, 2^-95, 2^-63 or 2. The weight that it meets is packed times
-    // the inverse, so the product is the weight, exactly (below 2^17, where it ends).
+    // bf16, where a single bit is a power of two: 2^-111, 2^-95, 2^-63 or 2. The weight it multiplies is packed times
+    // the inverse, so the product is exactly the weight (below 2^17, where the range ends).
     static DEVICE uint32_t align_spikes(uint32_t word, uint32_t q) { return rotate_right(word, 4 * q - 11); }
     static DEVICE uint32_t spikes(uint32_t aligned, int s) { return aligned & 0x08000800u << s; }
     static DEVICE float spike_inverse(int s) { return __uint_as_float((127u + 127u - (16u << s)) << 23); }
@@ -64,7 +64,7 @@ struct Bf16 : Half<Bf16> {
 
 struct F16 : Half<F16> {
     static constexpr uint32_t ONE = 0x3c00;
-    // The range of f16 does not allow for that: the bits stay low and are multiplied up to 1.0.
+    // The range of f16 is too small for that: the bits stay low and are multiplied up to 1.0.
     static DEVICE uint32_t align_spikes(uint32_t word, uint32_t q) { return word >> 4 * q; }
     static DEVICE uint32_t spikes(uint32_t aligned, int s) { return (aligned & 0x00010001u << s) * (ONE >> s); }
     static DEVICE float spike_inverse(int) { return 1.0f; }
@@ -74,7 +74,7 @@ struct F16 : Half<F16> {
     static DEVICE void mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) { mma_f16(c, a, b0, b1); }
 };
 
-// A kernel's head for each type: `name_bf16` and so on, all calling `body<V>(p)`.
+// Defines one kernel per type: `name_bf16` and so on, all calling `body<V>(p)`.
 #define KERNEL_EACH_HALF(name, Params, THREADS, BLOCKS, body)       \
     KERNEL(name##_bf16, Params, THREADS, BLOCKS) { body<Bf16>(p); } \
     KERNEL(name##_f16, Params, THREADS, BLOCKS) { body<F16>(p); }

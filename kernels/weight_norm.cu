@@ -1,11 +1,11 @@
-// Weight norm (scaled weight standardisation) and its gradients, a block a filter.
+// Weight norm (scaled weight standardisation) and its gradients, one block per filter.
 //
 //   u = (W - mean) i,  i = 1/sqrt(sum (W - mean)^2 + 1e-4),  effective = gain[k] s u
 //   backward, G the effective weight's gradient:  dgain[k] = s sum G u,  dW = gain s i (G - mean(G) - u sum(G u))
 //
-// weight, effective, gradient [K][R][S][C] f32: a filter is contiguous; gain [K padded to 32]. f64 sums in a fixed
+// weight, effective, gradient [K][R][S][C] f32: a filter is contiguous; gain [K padded to 32]. Sums in f64 and a fixed
 // order, because weights that differ little from their mean would lose their digits. A filter is read three times, all
-// but the first from the caches: 8 bytes a weight from memory, 12 backward.
+// but the first from cache: 8 bytes per weight from memory, 12 backward.
 #include "places.cuh"
 #include "reduce.cuh"
 
@@ -18,7 +18,7 @@ struct WeightNorm {
 
 struct WeightNormBackward {
     const float *weight, *gain;
-    float* gradient;       // of the effective weight; replaced by the weight's
+    float* gradient;       // of the effective weight; overwritten by the weight's
     float* gain_gradient;  // [K padded to 32], padding zero
     uint32_t fan_in;
     float scale;

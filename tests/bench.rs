@@ -1,4 +1,4 @@
-//! `adali bench` as a person runs it.
+//! `adali bench` as a user runs it.
 
 use crate::process::driver::driver;
 use crate::process::{adali, command, run};
@@ -29,7 +29,7 @@ fn operations_are_timed_and_compared_with_a_baseline() {
         assert!(0.0 < min && min <= median && median <= max, "{result}");
         assert!(result["compared"].as_u64().unwrap() > 0 && result["floor"].as_f64().unwrap() > 0.0, "{result}");
     }
-    // As if everything had taken a thousandth, and as long as that.
+    // As if everything had taken a thousandth of the time, or a thousand times as long.
     for (factor, said) in [(1e-3, "slower"), (1e3, "faster")] {
         let mut other = first.clone();
         for result in other["results"].as_array_mut().unwrap() {

@@ -1,4 +1,4 @@
-//! `build.rs` with stand-ins for nvcc: what a person reads where it is missing, too old or broken.
+//! `build.rs` with stand-ins for nvcc: the messages when it is missing, too old or broken.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -10,7 +10,7 @@ use tempfile::TempDir;
 /// The build script, compiled, and a project of two kernels.
 struct Project {
     home: TempDir,
-    /// One at a time: a process that another test starts while a script is being written would have it open, and busy.
+    /// One at a time: a process started by another test while a script is being written would hold it open and make it busy.
     _alone: MutexGuard<'static, ()>,
 }
 
@@ -34,7 +34,7 @@ impl Project {
         Self { home, _alone: alone }
     }
 
-    /// A folder with an nvcc that is this script of the shell.
+    /// A folder with an nvcc that is this shell script.
     fn nvcc(&self, name: &str, script: &str) -> PathBuf {
         let folder = self.home.path().join(name);
         fs::create_dir(&folder).unwrap();
@@ -44,7 +44,7 @@ impl Project {
         folder
     }
 
-    /// Whether the build goes on, and the errors and warnings that cargo would show.
+    /// Whether the build succeeds, and the errors and warnings that cargo would show.
     fn build(&self, folders: &[&Path], variables: &[(&str, &str)]) -> (bool, Vec<String>) {
         let mut script = Command::new(self.home.path().join("script"));
         script.current_dir(self.home.path()).env("OUT_DIR", self.home.path().join("out")).env("NUM_JOBS", "2");
@@ -61,7 +61,7 @@ impl Project {
     }
 }
 
-/// An nvcc of this version that compiles by this script of the shell.
+/// An nvcc of this version that compiles by running this shell script.
 fn working(version: &str, compile: &str) -> String {
     format!(
         "case \"$1\" in\n--version) echo 'Cuda compilation tools, release x, V{version}' ;;\n\
@@ -69,7 +69,7 @@ fn working(version: &str, compile: &str) -> String {
     )
 }
 
-/// Writes the output that `-o` names.
+/// Writes the output named by `-o`.
 const WRITES: &str = "while [ \"$1\" != -o ]; do shift; done; echo > \"$2\"";
 
 #[test]

@@ -1,5 +1,5 @@
-//! Recordings whose bytes leave something open (`tests/cases/events`, laid out by the published formats): each is read right,
-//! or refused with what to do.
+//! Recordings whose bytes are ambiguous (`tests/cases/events`, laid out by the published formats): each is read correctly, or
+//! refused with advice.
 
 use crate::process::adali;
 use adali::data::events::format::Format;
@@ -23,7 +23,7 @@ fn stream(stream: u32) -> ReadOptions {
     ReadOptions { stream: Some(stream), ..ReadOptions::default() }
 }
 
-/// All events, the notes behind them, and the size that is stated.
+/// All events, the notes about them, and the stated size.
 type Read = (Vec<Event>, Vec<String>, Option<(u32, u32)>);
 
 fn all(mut reader: Box<dyn EventReader>) -> anyhow::Result<Read> {
@@ -55,7 +55,7 @@ fn times(events: &[Event]) -> (u64, u64) {
     (events.first().unwrap().time, events.last().unwrap().time)
 }
 
-/// Events of AEDAT 2.0 behind header lines.
+/// Events of AEDAT 2.0 after header lines.
 fn aedat2(lines: &[&str], addresses: &[u32]) -> Vec<u8> {
     let mut file = b"#!AER-DAT2.0\r\n".to_vec();
     lines.iter().for_each(|line| file.extend_from_slice(format!("{line}\r\n").as_bytes()));
@@ -77,7 +77,7 @@ fn data_that_begin_as_a_header_are_data() {
     // The same without the line that ends the header.
     let file = aedat2(&["# AEChip: x.DAVIS240C"], &[0x2340_5800, 0x2340_6800]);
     assert_eq!(bytes(Format::Aedat2, &file, &ReadOptions::default()).unwrap().0.len(), 2);
-    // EVT 3.0: an event in column 37 begins with `% `.
+    // EVT 3.0: an event in column 37 starts with `% `.
     let words = [0x8001_u16, 0x0002, 0x2025].map(u16::to_le_bytes).concat();
     for header in ["% evt 3.0\n% end\n", "% evt 3.0\n"] {
         let file = [header.as_bytes(), &[0x25, 0x20], &words].concat();
@@ -107,7 +107,7 @@ fn the_chip_decides_what_an_address_means() {
     }
     let (events, notes, size) = read("davis346.aedat", &sensor(Sensor::Davis346)).unwrap();
     assert_eq!((events.len(), size, notes.len()), (20, Some((346, 260)), 0));
-    // As v2e was told: (10, 20), (345, 259) and so on, turned twice.
+    // As given to v2e: (10, 20), (345, 259) and so on, rotated by 180 degrees.
     assert!(events[0] == Event { time: 0, x: 345 - 0x14f, y: 259 - 0xef, on: true }, "{:?}", events[0]);
     assert_eq!(read("davis346_v2e.aedat", &sensor(Sensor::Davis346)).unwrap().0.len(), 400);
     let (events, _, size) = read("davis640.aedat", &ReadOptions::default()).unwrap();
@@ -127,7 +127,7 @@ fn the_chip_decides_what_an_address_means() {
         let file = aedat2(&["# HardwareInterface: DAVIS FX3", &format!("# AEChip: {chip}")], &[]);
         assert_eq!(bytes(Format::Aedat2, &file, &ReadOptions::default()).unwrap().2, Some(wanted), "{chip}");
     }
-    // Their addresses are laid out otherwise.
+    // These chips have another address layout.
     for chip in ["eu.seebetter.ini.chips.davis.DavisRGBW640", "ch.unizh.ini.jaer.chip.dvs320.DVS320", "CDAVIS"] {
         let file = aedat2(&[&format!("# AEChip: {chip}")], &[0x0840]);
         let name = chip.rsplit('.').next().unwrap();
@@ -143,17 +143,17 @@ fn addresses_decide_where_no_chip_is_named_and_it_is_said() {
         bytes(Format::Aedat2, &aedat2(&["# mat2dat"], &[0x7ffe, 0x0001, 0x4083]), &ReadOptions::default()).unwrap();
     assert_eq!((events.len(), size), (3, None));
     assert!(notes[0].contains("DVS128 is assumed"), "{notes:?}");
-    // One pixel row of a DAVIS has addresses of 16 bits, too.
+    // One pixel row of a DAVIS also has 16-bit addresses.
     refused(
         bytes(Format::Aedat2, &aedat2(&[], &[0x0800, 0x1000]), &ReadOptions::default()),
         &["DVS128's or a DAVIS's"],
     );
     refused(bytes(Format::Aedat2, &aedat2(&[], &[0x0001_0001]), &ReadOptions::default()), &["neither", "--sensor"]);
-    // What the beginning does not show is found when it is read.
+    // What the start of the file does not show is found while reading.
     let mut late = vec![0x0101; 300_000];
     late.push(0x3bd4_f800);
     refused(bytes(Format::Aedat2, &aedat2(&[], &late), &ReadOptions::default()), &["0x3bd4f800", "--sensor"]);
-    // A glitch in many events is left out and counted.
+    // A single glitch among many events is dropped and counted.
     let mut glitch = vec![0x27ce_5800; 200];
     glitch.push(0x7fff_f800);
     let (events, notes, _) =
@@ -220,7 +220,7 @@ fn of_several_sources_one_is_read() {
     refused(bytes(Format::Evt3, &words[..6], &stream(0)), &["no stream 0"]);
     refused(bytes(Format::Evt3, &words, &stream(2)), &["--stream 2"]);
 
-    // AEDAT 3.1: sources 2, 4, 2 of one event each.
+    // AEDAT 3.1: one event each of sources 2, 4, 2.
     let mut file = b"#!AER-DAT3.1\r\n#Source 2: DVS128\r\n#Source 4: DVS128\r\n#!END-HEADER\r\n".to_vec();
     for (source, x) in [(2_i16, 1_u32), (4, 2), (2, 3)] {
         file.extend([1_i16, source].map(i16::to_le_bytes).concat());
@@ -240,7 +240,7 @@ fn of_several_sources_one_is_read() {
     refused(bytes(Format::Aedat3, &file, &ReadOptions::default()), &["compressed"]);
 }
 
-/// AEDAT 4 without compression that lists these streams of events, and packets of one event each: stream and column.
+/// Uncompressed AEDAT 4 that lists these event streams, with packets of one event each: stream and column.
 fn aedat4(streams: &[u32], packets: &[(u32, u16)]) -> Vec<u8> {
     let nodes = streams.iter().map(|id| {
         format!(
@@ -252,7 +252,7 @@ fn aedat4(streams: &[u32], packets: &[(u32, u16)]) -> Vec<u8> {
     });
     let text = format!("<dv><node name=\"outInfo\" path=\"/o/\">{}</node></dv>", nodes.collect::<String>());
     let word = |number: u32| number.to_le_bytes();
-    // Root, mark, list of fields (10 bytes, 2 of padding), table: back to the list, text.
+    // Root, identifier, vtable (10 bytes, 2 of padding), table: offset back to the vtable, text.
     let header = [
         &word(20)[..],
         b"IOHE",
@@ -282,7 +282,7 @@ fn of_several_streams_of_aedat4_one_is_read() {
     let (events, _, size) = bytes(Format::Aedat4, &file, &stream(1)).unwrap();
     assert_eq!((events.iter().map(|event| event.x).collect::<Vec<_>>(), size), (vec![11, 12], Some((101, 8))));
     refused(bytes(Format::Aedat4, &file, &stream(2)), &["no stream 2", "3, 1"]);
-    // No stream is listed: the first of the packets.
+    // No stream is listed: the stream of the first packet is read.
     let file = aedat4(&[], &[(1, 11), (3, 33), (1, 12)]);
     assert_eq!(bytes(Format::Aedat4, &file, &ReadOptions::default()).unwrap().0.len(), 2);
     refused(bytes(Format::Aedat4, &file, &stream(2)), &["no stream 2"]);
@@ -297,7 +297,7 @@ fn what_is_no_recording_says_what_to_do() {
     adali(home.path(), &format!("events {}", case("v1.aedat").display())).failed(2, &["AEDAT 1.0", "DV"]);
     adali(home.path(), &format!("events {}", case("data_batch_1.bin").display()))
         .failed(2, &["n-mnist", "out of order"]);
-    // Who says so may read it.
+    // It is read if the user names the format.
     adali(home.path(), &format!("events --format n-mnist {}", case("data_batch_1.bin").display())).done();
 }
 
@@ -313,7 +313,7 @@ fn notes_and_options_reach_the_command() {
     adali(home.path(), &format!("events --sensor dvs128 {}", case("v1.dat").display())).failed(2, &["--sensor", "dat"]);
 }
 
-/// Recordings of v2e in the layout of CIFAR10-DVS: refused with the option, and read by it, which the run remembers.
+/// v2e recordings in the layout of CIFAR10-DVS: refused with a hint at the option, read with it, and the run remembers it.
 #[test]
 fn training_reads_the_chip_right_or_asks() {
     let home = TempDir::new().unwrap();
@@ -335,10 +335,10 @@ fn training_reads_the_chip_right_or_asks() {
     adali(home.path(), "eval r --cache-dir cache").done();
 }
 
-/// A recording with its count, ON, first and last time, and sums of columns and rows (0: not known).
+/// A recording with its event count, ON events, first and last time, and sums of columns and rows (0: not known).
 type Recording = (&'static str, usize, usize, (u64, u64), [u64; 2]);
 
-/// What other readers say of real recordings, which are too large for the repository.
+/// What other readers find in real recordings, which are too large for the repository.
 #[test]
 fn real_recordings_are_read_as_by_others() {
     let Some(folder) = std::env::var_os("ADALI_RECORDINGS").map(PathBuf::from) else {

@@ -1,4 +1,4 @@
-//! The program as a person runs it, and the files that it reads and writes.
+//! The program as a user runs it, and the files that it reads and writes.
 
 mod bench;
 #[cfg(unix)]

@@ -1,4 +1,4 @@
-//! The commands as a person runs them: `train`, `eval`, `inspect`, `info`, with good input and with bad.
+//! The commands as a user runs them: `train`, `eval`, `inspect`, `info`, with good and bad input.
 
 #[cfg(kernels)]
 use crate::process::driver::with_card;
@@ -326,14 +326,14 @@ fn a_training_that_diverges_says_where_and_keeps_what_it_had() {
         ("--learning-rate 1e30 --optimizer adam", &["step "]),
         ("--learning-rate 1e300", &["step "]),
         ("--weight-decay 1e300", &["step 2 of epoch 1"]),
-        // One step an epoch: nothing but the end of the epoch can notice, at the first such tensor in the order of the file.
+        // One step per epoch: only the end of the epoch can notice, at the first such tensor in file order.
         ("--learning-rate 1e38 --batch 256 --validation 0", &["layers.0.norm.bias holds", "after epoch 2"]),
         ("--learning-rate 1e300 --batch 256 --validation 0 --optimizer adam", &["layers.0.norm.bias holds", "epoch 1"]),
     ] {
         let ran = adali(home.path(), &tiny(&format!("run-{cases}"), more)).failed(1, parts);
         assert!(ran.err.contains("lower the learning rate"), "{ran}");
         let folder = home.path().join(format!("run-{cases}"));
-        // What an epoch before it saved can still be used.
+        // What the previous epoch saved can still be used.
         let saved = folder.join("model.safetensors").exists();
         assert_eq!(saved, ran.err.contains("epoch 2"), "{ran}");
         assert_eq!(folder.join("state.safetensors").exists(), saved, "{ran}");
@@ -344,7 +344,7 @@ fn a_training_that_diverges_says_where_and_keeps_what_it_had() {
         crate::process::assert_no_leftovers(&folder);
         cases += 1;
     }
-    // A configuration changed behind a state is refused, and nothing is touched.
+    // A configuration edited under an existing state is refused, and nothing is touched.
     let good = train(home.path(), "good", "--epochs 3 --rate-schedule constant");
     let before = snapshot(&good);
     let config = String::from_utf8(before["config.toml"].clone()).unwrap();
@@ -359,7 +359,7 @@ fn a_training_that_diverges_says_where_and_keeps_what_it_had() {
     assert_eq!(cases, 6);
 }
 
-/// Only a file system that takes any bytes as a name can have such a folder.
+/// Only a file system that allows arbitrary bytes in names can have such a folder.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_folder_whose_name_is_no_text_is_a_folder() {

@@ -1,4 +1,4 @@
-//! `adali compare` as a person runs it: plans, means, failures, kills and resumes, hostile plan files.
+//! `adali compare` as a user runs it: plans, means, failures, kills and resumes, hostile plan files.
 
 use crate::process::{
     Random, adali, assert_no_leftovers, bytes, command, finish, first_line, metrics, result, run, signal, snapshot,
@@ -38,7 +38,7 @@ fn report(folder: &Path) -> Value {
     serde_json::from_slice(&bytes(folder.join("compare.json"))).unwrap()
 }
 
-/// A report without what a clock or a system says.
+/// A report without times and system-dependent values.
 fn without_times(report: &Value) -> Value {
     const TIMES: [&str; 7] =
         ["step_costs", "images_per_second", "peak_rss_bytes", "seconds", "command", "machine", "run"];
@@ -104,7 +104,7 @@ fn a_plan_is_trained_and_its_means_are_those_of_the_run_folders() {
                 cases += 1;
             }
         }
-        // A run is an ordinary one: `eval` says the same of it.
+        // Each run is an ordinary run: `eval` gives the same accuracy.
         let said = adali(home.path(), &format!("eval both/{name}/seed-3 --json")).done().json();
         assert_eq!(said["accuracy"].as_f64(), Some(of_results("test_accuracy")[0]));
         let epochs = metrics(&folders[0]).iter().position(|e| e["validation_accuracy"].as_f64() >= Some(0.5));
@@ -133,7 +133,7 @@ fn a_plan_is_trained_and_its_means_are_those_of_the_run_folders() {
     }
     assert_no_leftovers(&folder);
 
-    // The folder's own plan says everything: the same again, and nothing left to do.
+    // The folder's own plan is complete: resuming gives the same report and has nothing left to do.
     let whole = without_times(&report);
     let before = snapshot(&folder.join("log"));
     adali(home.path(), "compare --resume both --quiet").done();
@@ -337,7 +337,7 @@ fn samples_that_fill_no_batch_are_said() {
     assert_eq!(ran.out.lines().filter(|line| *line == data).count(), 1, "{ran}");
 }
 
-/// What was measured before Ctrl-C is written.
+/// Measurements made before Ctrl-C are written.
 #[cfg(unix)]
 #[test]
 fn costs_that_are_interrupted_are_written() {

@@ -1,5 +1,5 @@
-//! The keys of a configuration: the schema, the structs behind it and `docs/configuration.md` say the same, and a file
-//! that is wrong is told where and why.
+//! The keys of a configuration: the schema, the structs behind it and `docs/configuration.md` agree, and errors in a file are
+//! reported with their place and reason.
 
 use adali::autotune::{BoundsMode, BoundsSpec};
 use adali::backend::LossSpec;
@@ -22,7 +22,7 @@ use adali::train::schema::{
 use std::fmt::Write;
 use toml::{Table, Value};
 
-/// A configuration in which every key is there. No `..`: a field that is added has to be added here.
+/// A configuration with every key. No `..`: a field that is added must be added here.
 fn everything() -> Config {
     let synapse = Synapse { bias: Some(true), norm: Norm::Batch, norm_gain: 1.0, weight_scale: 2.5 };
     let extent = Extent::square(2);
@@ -147,7 +147,7 @@ fn the_schema_has_the_keys_of_the_structs_and_no_other() {
         assert_same_keys(keys, layer.as_table().unwrap(), kind);
     }
     assert_eq!(Config::parse(&config.to_toml(), "x").unwrap(), config);
-    // 32-bit numbers are written as they were given, wherever they come out.
+    // 32-bit numbers are written as they were given, wherever they appear.
     assert!(config.to_table().to_string().contains("tau = 1.1\n"), "{table}");
 }
 
@@ -189,7 +189,7 @@ fn words_and_defaults_are_those_of_the_structs() {
                     false => line,
                 });
                 let text: String = lines.collect::<Vec<_>>().join("\n");
-                // `mode` and `kind` stand once, `norm` in three layers: all take every word.
+                // `mode` and `kind` occur once, `norm` in three layers: all accept every word.
                 assert!(Config::parse(&text, "x").is_ok(), "{title}: {given}");
                 1
             };

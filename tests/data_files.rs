@@ -1,5 +1,5 @@
-//! Data files as people have them, and as they should not be: each format is written on the fly, read, then
-//! damaged in every way that its reader promises to notice.
+//! Data files, good and bad: each format is written on the fly, read, then damaged in every way that its reader promises to
+//! notice.
 
 use adali::data::cifar::{Variant, parse_batch};
 use adali::data::frames::parse_frames;
@@ -34,7 +34,7 @@ fn idx_labels(labels: &[u8]) -> Vec<u8> {
     [&0x801u32.to_be_bytes(), &(labels.len() as u32).to_be_bytes(), labels].concat()
 }
 
-/// What makes a file of its content.
+/// Turns content into a file.
 type Pack = fn(&[u8]) -> Vec<u8>;
 
 /// Writes a set of five training and two test images, 3x4, under the given names.
@@ -48,7 +48,7 @@ fn write_mnist(folder: &Path, [images, labels]: [&str; 2], pack: Pack) {
 
 const PLAIN: [&str; 2] = ["images-idx3-ubyte", "labels-idx1-ubyte"];
 
-/// Records of CIFAR: the label bytes, then planes of a constant each.
+/// CIFAR records: the label bytes, then constant planes.
 fn records(labels: &[&[u8]]) -> Vec<u8> {
     labels.iter().flat_map(|label| [label, &[1; 1024][..], &[2; 1024], &[3; 1024]].concat()).collect()
 }
@@ -68,7 +68,7 @@ fn write_cifar(source: DataSource, folder: &Path) {
 
 type Tensor<'a> = (&'a str, Dtype, &'a [usize], Vec<u8>);
 
-/// Three training samples and two test samples of [T, C, H, W] = [2, 2, 3, 4], with `changes` put in their place.
+/// Three training samples and two test samples of [T, C, H, W] = [2, 2, 3, 4], with `changes` applied.
 fn frames_file(changes: &[Tensor]) -> Vec<u8> {
     let mut tensors: Vec<Tensor> = vec![
         ("train.frames", Dtype::U8, &[3, 2, 2, 3, 4], pixels(3 * 48)),
@@ -87,7 +87,7 @@ fn frames_file(changes: &[Tensor]) -> Vec<u8> {
     .unwrap()
 }
 
-/// Checks that this is an error for the person, in one line, that names all of `parts`.
+/// Checks that this is a one-line user error that names all of `parts`.
 fn refused<T>(result: anyhow::Result<T>, what: &str, parts: &[&str]) {
     let Err(error) = result else { panic!("{what} was accepted") };
     let text = error.to_string();
@@ -316,7 +316,7 @@ fn what_is_missing_or_not_used_is_said() {
     fs::write(&frames, frames_file(&[])).unwrap();
     let here = root.display();
     let notes = |source| load(source, Some(root)).unwrap().notes;
-    // The training labels are 0, 9, 5, 5, 1, the test's 3, 8.
+    // The training labels are 0, 9, 5, 5, 1, the test labels 3, 8.
     let classes = [
         "no training sample of class 2, 3, 4 and 3 more, but 2 of 2 test samples",
         "no test sample of class 0, 1, 2 and 5 more",
@@ -425,7 +425,7 @@ fn no_bytes_make_a_parser_panic() {
                 0 => bytes = random,
                 1 => edits.iter().for_each(|&(at, value)| bytes[at] ^= 1 << (value % 8)),
                 2 => edits.iter().for_each(|&(at, value)| bytes[at] = value),
-                // A true beginning, then anything.
+                // A valid beginning, then random bytes.
                 _ => bytes = [&good[..cut.index(end)], &random].concat(),
             }
             count.set(count.get() + 1);
@@ -441,7 +441,7 @@ fn no_bytes_make_a_parser_panic() {
 #[test]
 fn the_real_fashion_mnist_is_read() {
     if !Path::new(SYSTEM_FASHION_MNIST).exists() {
-        // Past the harness, which hides what a passing test prints.
+        // Bypasses the harness, which hides the output of passing tests.
         let text = "\nNOT TESTED: Fashion-MNIST's real files; run `apt-get install dataset-fashion-mnist`\n\n";
         std::io::stderr().write_all(text.as_bytes()).unwrap();
         return;
@@ -458,5 +458,5 @@ fn the_real_fashion_mnist_is_read() {
     }
     let sum: u64 = data.train.bytes().iter().map(|&value| u64::from(value)).sum();
     let mean = sum as f64 / data.train.bytes().len() as f64 / 255.0;
-    assert!((mean - 0.2860).abs() < 5e-5, "{mean}"); // as published with the field's codebases
+    assert!((mean - 0.2860).abs() < 5e-5, "{mean}"); // as published with common codebases
 }

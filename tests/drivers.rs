@@ -1,4 +1,4 @@
-//! NVIDIA drivers that are there and of no use: what is said of them, and that the CPU is taken instead.
+//! NVIDIA drivers that are present but unusable: the problem is reported and the CPU is used instead.
 
 use crate::process::driver::driver;
 use crate::process::{Ran, adali, command, run};
@@ -14,8 +14,8 @@ fn with_driver(home: &Path, folder: &Path, arguments: &str) -> Ran {
     run(command)
 }
 
-/// Checks that the driver's fault is named: by `info`, which goes on; by a training, which takes the CPU; and by one that
-/// was to take the card, which is refused.
+/// Checks that the driver's fault is named: by `info`, which continues; by a training, which uses the CPU; and by a training
+/// with `--device cuda`, which is refused.
 fn is_said(home: &Path, folder: &Path, said: &str) {
     let info = with_driver(home, folder, "info").done();
     assert!(info.out.lines().any(|line| line.starts_with("cuda ") && line.contains(said)), "{said}: {info}");
@@ -34,7 +34,7 @@ fn is_said(home: &Path, folder: &Path, said: &str) {
 fn a_driver_of_no_use_is_said_and_the_cpu_trains() {
     let home = TempDir::new().unwrap();
     let home = home.path();
-    // What is left in a container that was made for cards and runs without one.
+    // What remains in a container that was built for GPUs and runs without one.
     let empty = home.join("empty");
     fs::create_dir(&empty).unwrap();
     fs::write(empty.join("libcuda.so.1"), "").unwrap();
@@ -67,7 +67,7 @@ fn each_function_that_is_missing_is_named() {
     }
 }
 
-/// The kernels' format, not a number in the source, decides what a driver must know.
+/// The kernels' format, not a number in the source, decides which driver is required.
 #[test]
 #[cfg(target_os = "linux")]
 fn the_version_that_is_needed_is_that_of_the_compiler() {

@@ -1,4 +1,4 @@
-//! Recordings of events: files that other programs wrote or read (`tests/events`), and hostile ones.
+//! Event recordings: files that other programs wrote or read (`tests/events`), and hostile ones.
 
 use crate::process::adali;
 use crate::rng::Rng;
@@ -12,7 +12,7 @@ use std::fs;
 use std::path::PathBuf;
 use tempfile::TempDir;
 
-/// Every file with the format that it must be recognised as.
+/// Every file with the format that must be recognised.
 const FILES: [(&str, Format); 17] = [
     ("nmnist.bin", Format::NMnist),
     ("cifar10dvs.aedat", Format::Aedat2),
@@ -58,7 +58,7 @@ fn read(format: Format, bytes: Vec<u8>) -> Result<Vec<Event>> {
     }
 }
 
-/// `time,x,y,on` a line, as the other program read it.
+/// One `time,x,y,on` per line, as read by the other program.
 fn expected(name: &str) -> Vec<Event> {
     let text = fs::read_to_string(folder().join(format!("{name}.expected.csv"))).unwrap();
     let event = |line: &str| {
@@ -95,7 +95,7 @@ fn sizes_are_those_that_files_state() {
     }
 }
 
-/// As SpikingJelly cuts the recording: `label,events,first,last` a trial; it counts the invalid event, if that lies there.
+/// As SpikingJelly cuts the recording, one `label,events,first,last` per trial; it counts an invalid event inside a trial.
 #[test]
 fn gestures_are_cut_as_by_spikingjelly() {
     let one = Integration { frames: 1, ..Integration::default() };
@@ -112,9 +112,9 @@ fn gestures_are_cut_as_by_spikingjelly() {
     }
 }
 
-/// Reads bytes of whatever kind: events, no more than there can be, or an error for people.
+/// Reads arbitrary bytes: no more events than possible, or a user error.
 fn survives(format: Format, bytes: Vec<u8>, what: &str) {
-    // Of the shortest event, 12 in a word of two bytes; decompressed, of many.
+    // The densest encoding has 12 events in a word of two bytes; compressed formats hold many more.
     let most = 12 * bytes.len() * if matches!(format, Format::Aedat4 | Format::Npz) { 1000 } else { 1 };
     match read(format, bytes) {
         Ok(events) => assert!(events.len() <= most, "{what}: {} events", events.len()),
@@ -136,7 +136,7 @@ fn hostile_recordings_are_refused_or_read() {
         for _ in 0..300 {
             let mut bad = good.clone();
             for _ in 0..1 + rng.below(4) {
-                // Headers are a small part of a file, and most of what lies.
+                // Headers are a small part of a file, but most lies are there.
                 let at = if rng.below(2) == 0 { rng.below(bad.len().min(200)) } else { rng.below(bad.len()) };
                 bad[at] = [0, 1, 0x7f, 0x80, 0xff, rng.next_u64() as u8][rng.below(6)];
             }

@@ -1,4 +1,4 @@
-//! Recordings of events as a person uses them: simulated, integrated, cached, trained on; with bad input too.
+//! Event recordings as a user handles them: simulated, integrated, cached, trained on; with bad input too.
 
 use crate::process::{
     Ran, adali, assert_same, bytes, command, finish, metrics, result, run, signal, snapshot, write_images,
@@ -15,7 +15,7 @@ fn simulate(cwd: &Path, out: &str, more: &str) -> Ran {
     adali(cwd, &format!("simulate-events --data digits --limit 40 --side 16 --out {out} {more}"))
 }
 
-/// The arguments of a training on `events` that caches in `cache`.
+/// The arguments of a training on `events` with its cache in `cache`.
 fn training(out: &str, more: &str) -> String {
     format!(
         "train --data n-mnist --data-dir events --cache-dir cache --out {out} --channels 8 --epochs 2 --batch 8 --quiet \
@@ -23,7 +23,7 @@ fn training(out: &str, more: &str) -> String {
     )
 }
 
-/// Checks that a command went well and said exactly these notes on standard error, each by a part of it.
+/// Checks that a command succeeded and printed exactly these notes on standard error, each identified by a part of it.
 fn noted(ran: Ran, parts: &[&str]) -> Ran {
     let lines: Vec<&str> = ran.err.lines().collect();
     let said = lines.len() == parts.len() && lines.iter().zip(parts).all(|(line, part)| line.contains(part));
@@ -31,7 +31,7 @@ fn noted(ran: Ran, parts: &[&str]) -> Ran {
     ran
 }
 
-/// A recording of N-MNIST's format with an event for each microsecond.
+/// A recording in the format of N-MNIST with one event per microsecond.
 fn write_recording(path: &Path, events: u8) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(path, (0..events).flat_map(|i| [i % 30, 5, 0x80, 0, i]).collect::<Vec<u8>>()).unwrap();
@@ -144,11 +144,11 @@ fn two_simulations_do_not_share_a_folder() {
     simulate(home.path(), "events", "--force").failed(2, &["events is in use by", &holder]);
     signal(&child, "KILL");
     finish(child, slow);
-    // What a kill leaves is in nobody's way, and not taken for recordings.
+    // Leftovers of a kill do not get in the way, and are not taken for recordings.
     assert!(!home.path().join("events/Train").exists());
     simulate(home.path(), "events", "").done();
     assert!(!home.path().join("events/.adali.next").exists());
-    // Killed while the new recordings took the old ones' place: half of them, and the description in the hidden folder.
+    // Killed while the new recordings replaced the old ones: half of them, and the description in the hidden folder.
     fs::create_dir(home.path().join("events/.adali.next")).unwrap();
     fs::rename(home.path().join("events/simulation.toml"), home.path().join("events/.adali.next/simulation.toml"))
         .unwrap();
@@ -175,7 +175,7 @@ fn the_second_start_reads_the_cache_and_trains_the_same() {
     adali(cwd, &training("first", "--flip --roll 2 --drop 0.1")).done();
     let [cache] = &caches(cwd)[..] else { panic!("{:?}", caches(cwd)) };
     let kept = bytes(cache);
-    // Recordings whose bytes no longer are what they were, with the old size and time: only the cache still knows.
+    // Recordings with changed bytes but the old size and time: only the cache has the original data.
     let recording = cwd.join("events/Train/0/00001.bin");
     let (good, time) = (bytes(&recording), fs::metadata(&recording).unwrap().modified().unwrap());
     let rewrite = |bytes: &[u8]| {
@@ -187,14 +187,14 @@ fn the_second_start_reads_the_cache_and_trains_the_same() {
     assert_same(&cwd.join("first"), &cwd.join("second"), "from the cache");
     assert_eq!(bytes(cwd.join("first/config.toml")), bytes(cwd.join("second/config.toml")));
     rewrite(&good);
-    // A damaged cache is said and made again.
+    // A damaged cache is reported and rebuilt.
     for damage in [&kept[..kept.len() / 2], &[], &kept.iter().map(|byte| byte ^ 1).collect::<Vec<_>>()] {
         fs::write(cache, damage).unwrap();
         noted(adali(cwd, &training("third", "--force --flip --roll 2 --drop 0.1")), &["damaged"]);
         assert!(bytes(cache) == kept, "the cache was not made again");
         assert_same(&cwd.join("first"), &cwd.join("third"), "with a damaged cache");
     }
-    // Another integration is another cache; other recordings are too.
+    // Another integration makes another cache; so do other recordings.
     adali(cwd, &training("time", "--frames-by time")).done();
     adali(cwd, &training("few", "--steps 4 --downsample 2")).done();
     assert_eq!(caches(cwd).len(), 3);
@@ -315,7 +315,7 @@ fn the_presets_for_recordings_train_to_the_end() {
             "train --data n-mnist --data-dir events --cache-dir cache --force --out run --neuron if --epochs 1 --batch 4 \
              --limit 8 --validation 0 --quiet {more}"
         );
-        // So few images are not of all classes.
+        // So few images do not cover all classes.
         noted(adali(home.path(), &arguments), &["no training sample of class 4, 9, but", "no test sample of class"]);
         assert_eq!(result(&home.path().join("run"))["test_samples"], 12);
         let text = String::from_utf8(bytes(home.path().join("run/config.toml"))).unwrap();
@@ -354,7 +354,7 @@ fn frames_by_time_span_all_events_and_disorder_is_said() {
          --quiet --force --out run",
         case.display()
     );
-    // A second start, from the cache, says it again.
+    // A second start, from the cache, prints the note again.
     for _ in 0..2 {
         noted(adali(home.path(), &format!("{train} --frames-by time")), &["frames by time take each at its time"]);
     }
@@ -397,7 +397,7 @@ fn folders_of_recordings_as_people_have_them() {
     fs::write(cwd.join("events/train/1/notes.txt"), "").unwrap();
     fs::create_dir_all(cwd.join("events/validation/0")).unwrap();
     noted(adali(cwd, &train), &["validation, train/1/notes.txt are not used"]);
-    // The test part has a class that the training part lacks, and the other way round.
+    // The test part has a class that the training part lacks, and vice versa.
     write_recording(&cwd.join("events/test/2/0.BIN"), 100);
     adali(cwd, &train).failed(2, &["events/train has no folder 2", "events/test"]);
     fs::rename(cwd.join("events/test/2"), cwd.join("events/train/2")).unwrap();
@@ -442,7 +442,7 @@ fn a_full_disk_is_only_said() {
     let [cache] = &caches(cwd)[..] else { panic!("{:?}", caches(cwd)) };
     assert!(fs::metadata(cache).unwrap().len() > 8192);
     fs::remove_file(cache).unwrap();
-    // No file may become larger than 8 KiB; the signal for it is ignored, so that writing fails.
+    // Limits file size to 8 KiB and ignores the signal, so that writes fail.
     let mut shell = std::process::Command::new("sh");
     shell.current_dir(cwd).args(["-c", "trap '' XFSZ; ulimit -f 16; exec \"$0\" eval run --json --cache-dir cache"]);
     shell.arg(env!("CARGO_BIN_EXE_adali")).stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
@@ -488,7 +488,7 @@ fn the_samples_that_are_used_are_said() {
         let out = train(more);
         assert!(out.contains(&format!("data     digits (built in): {said}\n")), "{more}: {out}");
     }
-    // `eval` knows the same parts.
+    // `eval` uses the same parts.
     train("--limit 90 --batch 30");
     let scores = |part: &str| adali(cwd, &format!("eval run --json --part {part}")).done().json();
     assert_eq!((&scores("training")["samples"], &scores("test")["samples"]), (&90.into(), &359.into()));

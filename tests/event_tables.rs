@@ -1,4 +1,4 @@
-//! Events as text and as NumPy's arrays, in the ways in which people write them (`tests/cases`).
+//! Events as text and as NumPy arrays, in the variants that people write (`tests/cases`).
 
 use crate::process::adali;
 use adali::data::events::Event;

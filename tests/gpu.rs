@@ -1,6 +1,6 @@
-//! The GPU backend, on the card made of software with several random orders, or with `ADALI_TEST_DEVICE=cuda
-//! RUST_TEST_THREADS=1` on the first NVIDIA card: what drivers promise, every kernel against the CPU backend, networks
-//! against it for a few steps, and whole trainings.
+//! The GPU backend, on the software GPU with several random orders, or with `ADALI_TEST_DEVICE=cuda RUST_TEST_THREADS=1` on
+//! the first NVIDIA GPU: driver guarantees, every kernel against the CPU backend, networks against it for a few steps, and
+//! whole trainings.
 #![cfg(kernels)]
 
 mod kernels;

@@ -1,4 +1,4 @@
-//! Checkpoints, configurations, networks, data and arguments that cannot be used: one line, exit code 2, nothing lost.
+//! Unusable checkpoints, configurations, networks, data and arguments: one line, exit code 2, nothing lost.
 
 use crate::process::tensors::Tensors;
 use crate::process::{Random, adali, bytes, copy, snapshot, tiny, train, write_images, write_network};
@@ -272,7 +272,7 @@ fn model_files_that_are_damaged_or_foreign_are_refused() {
         cases += 1;
     }
     assert_eq!(cases, 1 + 6 + 20 + 2 + 20 + 2);
-    // A wrong bit may go unnoticed, but never ends in a panic.
+    // A flipped bit may go unnoticed, but must never cause a panic.
     for _ in 0..40 {
         let mut bytes = good.clone();
         bytes[random.below(good.len() as u64) as usize] ^= 1 << random.below(8);

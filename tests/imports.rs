@@ -1,5 +1,5 @@
-//! Imports point one way: between the rooms of `src` as `docs/architecture.md` draws them, and between the files of every
-//! folder without a circle. Test modules may import what they like.
+//! Imports point one way: between the rooms of `src` as drawn in `docs/architecture.md`, and without cycles between the files
+//! of each folder. Test modules may import anything.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -47,7 +47,7 @@ fn modules(folder: &Path, above: &Module, found: &mut BTreeMap<Module, String>) 
     }
 }
 
-/// The paths of a `use` tree without its `use`: `a::{b, c::d}` has two.
+/// The paths in a `use` tree, without the `use`: `a::{b, c::d}` has two.
 fn paths(tree: &str, above: &[String], found: &mut Vec<Module>) {
     let (mut depth, mut begin) = (0, 0);
     for (i, byte) in tree.bytes().chain([b',']).enumerate() {
@@ -70,7 +70,7 @@ fn paths(tree: &str, above: &[String], found: &mut Vec<Module>) {
     }
 }
 
-/// Which modules each imports, or names by their path.
+/// Which modules each module imports or names by path.
 fn imports() -> BTreeMap<Module, BTreeSet<Module>> {
     let mut texts = BTreeMap::new();
     modules(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &Vec::new(), &mut texts);
@@ -136,7 +136,7 @@ fn no_folder_has_a_circle() {
             graph.entry(&module[depth - 1]).or_default().extend(names.filter(|name| *name != module[depth - 1]));
         }
         edges += graph.values().map(BTreeSet::len).sum::<usize>();
-        // What imports nothing that is left goes, until nothing goes.
+        // Repeatedly removes what imports nothing that is left.
         while let Some(leaf) =
             graph.iter().find(|(_, targets)| targets.iter().all(|target| !graph.contains_key(target)))
         {

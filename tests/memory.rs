@@ -1,5 +1,5 @@
-//! Memory and launches of the GPU backend, known on a rehearsal before anything is allocated: what is planned is what
-//! is taken, every launch is one that a card accepts, and a batch that is too large is refused with one that fits.
+//! Memory and launches of the GPU backend, known from a dry run before anything is allocated: what is planned is what is used,
+//! every launch is valid on a card, and a batch that is too large is refused with one that fits.
 
 use crate::oracle::Rng;
 use crate::process::driver::with_card;
@@ -27,11 +27,11 @@ const PRESETS: [(Preset, Volume, usize); 5] = [
     (Preset::Vgg11, Volume { h: 32, w: 32, c: 3 }, 10),
     (Preset::DvsGestureNet, Volume { h: 128, w: 128, c: 2 }, 11),
 ];
-/// Compute capability, multiprocessors, KB of shared memory that a block may have.
+/// Compute capability, multiprocessors, KB of shared memory per block.
 const CARDS: [(&str, usize, usize); 5] =
     [("80", 108, 163), ("86", 84, 99), ("90", 132, 227), ("100", 148, 227), ("120", 170, 99)];
 const H100: Card = Card { multiprocessors: 132, shared: 227 * 1024 };
-/// Bytes of memory that are enough for all.
+/// Enough bytes of memory for everything.
 const LARGE: usize = 1 << 40;
 const SMALL: Card = Card { multiprocessors: 2, shared: 227 * 1024 };
 
@@ -45,7 +45,7 @@ fn network(preset: Preset, input: Volume, classes: usize) -> (NetworkSpec, Plan)
     (spec, plan)
 }
 
-/// A training step of `size` samples, if wanted, and an evaluation of as many, over samples of zeros.
+/// Optionally a training step of `size` samples, and an evaluation of as many, over samples of zeros.
 fn steps<B: Backend>(model: &mut Model<B>, size: usize, train: bool) {
     let (input, frames) = (model.plan().input, if model.plan().direct { 1 } else { model.plan().steps });
     let shape = SampleShape { frames, height: input.h, width: input.w, channels: input.c };
@@ -95,9 +95,9 @@ fn what_is_planned_is_what_is_taken() {
                 let apart = total.abs_diff(taken);
                 assert!(apart <= (taken / 100).max(1_000_000), "{apart} bytes apart");
                 assert!(total >= taken, "{} too few", taken - total);
-                // What no kind counts is little: the kinds do not hide behind it.
+                // The remainder, `tables`, is small: nothing large is hidden in it.
                 assert!(planned.tables <= (taken / 50).max(512 * 1024), "{} bytes of tables", planned.tables);
-                // What was set aside suffices for smaller batches, too.
+                // The reserved memory also suffices for smaller batches.
                 for size in [1, batch / 3, batch / 2 + 1, batch].into_iter().filter(|&size| size > 0) {
                     steps(&mut model, size, size == batch);
                     let most = model.backend().working_memory();
@@ -110,7 +110,7 @@ fn what_is_planned_is_what_is_taken() {
     assert_eq!(cases, 30);
 }
 
-/// A kernel's most threads, and its static shared memory, as the compiler reports them.
+/// A kernel's maximum threads, and its static shared memory, as reported by the compiler.
 fn bounds() -> BTreeMap<&'static str, (u32, u32)> {
     let mut bounds = BTreeMap::new();
     for kernel in REPORT {
@@ -153,7 +153,7 @@ fn every_launch_is_one_that_a_card_accepts() {
         let spec = preset.network(input, classes, None);
         looked.at(&spec, input, &CARDS, &precisions, &[1, 7, 64, 256]);
     }
-    // Other norms and a surrogate that needs the membranes; the smaller networks show it.
+    // Other norms and a surrogate that needs the membranes, on the smaller networks.
     let mut others = 0;
     for (preset, input, classes) in PRESETS.into_iter().filter(|(preset, ..)| *preset != Preset::Csnn) {
         for (norm, surrogate) in [
@@ -172,7 +172,7 @@ fn every_launch_is_one_that_a_card_accepts() {
             others += 2 * 2 * 2;
         }
     }
-    // Few steps and many.
+    // Few and many steps.
     for (steps, input_mode) in
         [1, 3, 100, 1024].into_iter().flat_map(|n| [(n, InputMode::Direct), (n, InputMode::Frames)])
     {
@@ -181,7 +181,7 @@ fn every_launch_is_one_that_a_card_accepts() {
         looked.at(&spec, input, &[CARDS[1], CARDS[2]], &[Precision::Bf16, Precision::F32], &[2, 64]);
         others += 2 * 2 * 2;
     }
-    // Membranes of more steps than shared memory holds, computed again behind a batch norm.
+    // Membranes of more steps than shared memory holds, recomputed after a batch norm.
     let (preset, input, classes) = PRESETS[0];
     let mut spec = NetworkSpec { steps: 100, ..preset.network(input, classes, None) };
     spec.surrogate = Surrogate::new(SurrogateKind::Arctan);
@@ -194,7 +194,7 @@ fn every_launch_is_one_that_a_card_accepts() {
     assert!(launches > 30 * cases && kernels.len() > 80, "{launches} launches of {} kernels", kernels.len());
 }
 
-/// Launches of training steps and evaluations, each found to be one that its card accepts.
+/// Checks that the launches of training steps and evaluations are valid on their card.
 struct Looked {
     bounds: BTreeMap<&'static str, (u32, u32)>,
     cases: usize,
@@ -225,7 +225,7 @@ impl Looked {
         {
             let card = Card { multiprocessors, shared: kilobytes * 1024 };
             let rehearsal = gpu(card, precision, LARGE).rehearse();
-            // Only the batch's size matters from here on: one model for all.
+            // From here on only the batch size matters: one model for all.
             let mut model = Model::new(rehearsal.clone(), spec, plan.clone(), most, 0).unwrap();
             for &batch in batches {
                 let before = rehearsal.rehearsed().launches.len();
@@ -277,7 +277,7 @@ fn nothing_is_packed_or_copied_in_vain() {
     assert!(summed > 0 && direct > 0, "{summed}, {direct}");
 }
 
-/// The number behind the last "fit is".
+/// The number after the last "fit is".
 fn largest(error: &anyhow::Error) -> Option<usize> {
     error.to_string().split("fit is ").nth(1)?.parse().ok()
 }
@@ -293,7 +293,7 @@ fn a_batch_that_is_too_large_is_refused_with_one_that_fits() {
         let total = |batch| Memory::plan(&gpu(SMALL, precision, LARGE), &spec, &plan, batch).unwrap().total();
         let new = |limit, batch| Model::new(gpu(SMALL, precision, limit), &spec, plan.clone(), batch, 0);
         let (least, most) = (total(1), total(24));
-        // At the edge, where nothing is left, and anywhere.
+        // At the edge, with nothing left, and at random.
         let somewhere = (0..6).map(|_| rng.uniform(least as f64, most as f64) as usize);
         for limit in [total(5), total(5) - 1, total(24)].into_iter().chain(somewhere) {
             let error = new(limit, 64).err().expect("64 are too many");
@@ -305,7 +305,7 @@ fn a_batch_that_is_too_large_is_refused_with_one_that_fits() {
             let (used, most) = (limit - model.backend().available_memory().unwrap(), total(batch));
             assert!(used <= most && most - used < 64 * 1024, "{used} bytes used, {most} planned");
             if stepped < 6 {
-                // The samples need room of their own.
+                // The samples need extra room.
                 let mut model = new(limit + 4096, batch).unwrap();
                 let before = model.backend().available_memory();
                 steps(&mut model, batch, true);
@@ -324,7 +324,7 @@ fn a_batch_that_is_too_large_is_refused_with_one_that_fits() {
 #[test]
 fn the_program_says_so_in_one_sentence() {
     if crate::launch::on_card() {
-        return; // its memory is not for a test to choose
+        return; // a test cannot choose its memory
     }
     let home = tempfile::TempDir::new().unwrap();
     let train = |memory: usize, arguments: &str| {
@@ -343,7 +343,7 @@ fn the_program_says_so_in_one_sentence() {
         cases += 1;
     }
     assert_eq!(cases, 2);
-    // The batch that it names trains to the end in that memory, samples and all.
+    // The batch named in the message trains to the end in that memory, samples included.
     let small = "--quiet --epochs 1 --validation 0.01 --channels 4 --steps 1 --bounds auto-track --limit 40 --out run";
     let ran = train(400_000, &format!("{small} --batch 40"));
     let batch = ran.err.trim().split("fit is ").nth(1).unwrap_or_else(|| panic!("no batch is named: {ran}"));

@@ -1,4 +1,4 @@
-//! What a person is told: on one line, by the name of what is wrong, and never more than text.
+//! Messages to the user: one line that names what is wrong, with no control characters.
 
 use crate::process::{adali, bytes, command, run, snapshot};
 use std::fs;
@@ -40,7 +40,7 @@ fn nothing_from_outside_commands_the_terminal() {
             ["\\u001b", "\\u202e", "\\u009b", "\\u{1b}", "\\u{9b}"].iter().any(|escape| ran.err.contains(escape)),
         );
     }
-    // clap drops the sequences in what it quotes.
+    // clap drops escape sequences from what it quotes.
     assert_eq!(seen, 9);
 }
 
@@ -115,7 +115,7 @@ fn a_bench_that_could_not_be_written_measures_nothing() {
     }
 }
 
-/// `--quiet` leaves what `--json` asks for, and notes and errors.
+/// `--quiet` keeps what `--json` prints, and notes and errors.
 #[test]
 fn quiet_means_the_same_everywhere() {
     let home = TempDir::new().unwrap();
@@ -178,7 +178,7 @@ fn a_run_that_is_damaged_is_an_input_error() {
             fs::write(&path, bad).unwrap();
             for line in ["eval run", "train --quiet --resume run"] {
                 let ran = adali(home.path(), line);
-                // What a command does not read cannot fail it.
+                // Damage to a file that a command does not read cannot make it fail.
                 assert!(matches!(ran.code, Some(0 | 2)), "{file}, {line}: {ran}");
                 cases += 1;
             }

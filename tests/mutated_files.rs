@@ -1,5 +1,5 @@
-//! Every reader of files, on thousands of damaged ones, pipes, devices and folders: each is read or refused as what a person
-//! gave, in one line, in seconds, and in bounded memory. A process for each reader, under `ulimit`.
+//! Every file reader, on thousands of damaged files, pipes, devices and folders: each is read, or refused as a user error in
+//! one line, within seconds and in bounded memory. One process per reader, under `ulimit`.
 
 #[path = "mutated/mutations.rs"]
 mod mutations;
@@ -16,17 +16,17 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Damaged files for each reader.
+/// Damaged files per reader.
 const CASES: usize = 3000;
-/// Address space of a process, in KiB. The readers take less than a tenth of it; the trainings that write their files take
-/// more on machines with many cores.
+/// Address space of a process, in KiB. The readers take less than a tenth of it; the trainings that write their files take more
+/// on machines with many cores.
 const MEMORY: u64 = 256 << 10;
-/// Seconds of computing that a reader may take in all.
+/// CPU seconds per reader, in total.
 const SECONDS: u64 = 90;
-/// No file takes longer, on a machine that is busy with others.
+/// Upper limit per file, on a busy machine.
 const LONGEST: Duration = Duration::from_secs(5);
 
-/// Runs the readers, each in a process of its own.
+/// Runs each reader in its own process.
 fn under_limits(names: &[&str]) {
     for name in names {
         let limited = format!(
@@ -57,7 +57,7 @@ fn other_files_are_read_or_refused() {
     under_limits(&OTHERS);
 }
 
-/// Where a reader's files lie.
+/// Where a reader's files are.
 fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join("mutated").join(name)
 }
@@ -70,13 +70,13 @@ fn reader(name: &str) -> Reader {
     Reader::new_in(&folder, name)
 }
 
-/// Writes a file anew: some file systems wait for the disk where one is emptied and filled again.
+/// Replaces a file by a new one: some file systems wait for the disk if a file is truncated and rewritten.
 fn replace(file: &Path, bytes: &[u8]) {
     fs::remove_file(file).unwrap();
     fs::write(file, bytes).unwrap();
 }
 
-/// What a damaged file comes to.
+/// Whether a damaged file was read (true) or properly refused.
 fn is_read(reader: &mut Reader, file: &Path, what: &str) -> bool {
     let begin = Instant::now();
     let read = (reader.read)(file);
@@ -110,7 +110,7 @@ fn reads_mutated_files() {
                 "folder" => fs::create_dir(file).unwrap(),
                 "device" => std::os::unix::fs::symlink("/dev/zero", file).unwrap(),
                 "pipe" => assert!(Command::new("mkfifo").arg(file).status().unwrap().success()),
-                // Streams go on where there is more to read.
+                // Streaming readers would keep reading a huge sparse file.
                 _ if FORMATS.contains(&&name[..]) => fs::write(file, seed).unwrap(),
                 _ => {
                     fs::write(file, seed).unwrap();
@@ -128,7 +128,7 @@ fn reads_mutated_files() {
     assert!(refused > 0, "nothing was damaged");
 }
 
-/// The corpora of `fuzz/run`.
+/// Writes the corpora of `fuzz/run`.
 #[test]
 #[ignore = "run by fuzz/run"]
 fn writes_seeds() {

@@ -20,7 +20,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use rayon::prelude::*;
 
-/// With whether a batch norm uses the batch's statistics.
+/// Each with whether a batch norm uses the batch's statistics.
 const NORMS: [(Norm, bool); 4] = [(Norm::None, true), (Norm::Batch, true), (Norm::Batch, false), (Norm::Weight, true)];
 const STEPS: [usize; 7] = [1, 2, 3, 4, 7, 8, 16];
 
@@ -67,7 +67,7 @@ fn structures_match() {
             let mut case = Case::new(spec, [3, 9, 8], batch);
             case.capacity = batch + rng.below(3);
             case.per_channel = rng.below(2) == 0;
-            // A batch norm behind a linear layer needs a few values a channel.
+            // A batch norm after a linear layer needs a few values per channel.
             case.batch_statistics = batch * case.spec.steps >= 8;
             outcome.add(within(name, &case, &mut rng));
             cases += 1;
@@ -77,7 +77,7 @@ fn structures_match() {
     outcome.report("structures", cases);
 }
 
-/// Names the structure where the comparison panics.
+/// Prints the structure's name if the comparison panics.
 fn within(name: &str, case: &Case, rng: &mut Rng) -> Outcome {
     let seed = rng.next_u64();
     let run = std::panic::AssertUnwindSafe(|| check(case, &mut Rng::new(seed)));
@@ -121,7 +121,7 @@ fn losses_match() {
     outcome.report("losses", 5 * 2 * 2 * 3);
 }
 
-/// A direct input and a readout without layers between: the logits are of one step, the loss of all.
+/// A direct input and a readout with no layers between: the logits are of one step, the loss of all steps.
 #[test]
 fn direct_readout_matches() {
     let mut rng = Rng::fresh("direct readout");
@@ -138,14 +138,14 @@ fn direct_readout_matches() {
     assert_eq!(compared, 2 * 41 * (4 + 4 + 12));
 }
 
-/// A layer with what follows it; extents that do not fit are cut down.
+/// A layer with what follows it; extents that do not fit are reduced.
 #[derive(Clone, Debug)]
 struct Block {
-    /// Kernel, stride and padding, or a linear layer.
+    /// Kernel, stride and padding; `None`: a linear layer.
     conv: Option<([usize; 2], usize, usize)>,
     filters: usize,
     norm: usize,
-    /// Whether a maximum; kernel, stride and padding.
+    /// Whether it is a max-pool; kernel, stride and padding.
     pool: Option<(bool, [usize; 3])>,
     dropout: Option<f32>,
 }
@@ -158,7 +158,7 @@ struct Genes {
     readout: (bool, usize, usize),
     /// C, H, W.
     input: [usize; 3],
-    /// T, batch, room left in the model.
+    /// T, batch, spare capacity of the model.
     sizes: [usize; 3],
     seed: u64,
 }
@@ -211,7 +211,7 @@ impl Genes {
         spec.input = random_input(rng);
         let [c, h, w] = self.input;
         let plan = Plan::new(&spec, Volume { h, w, c }).expect("a possible network");
-        // Batch norms over few values are nothing but rounding.
+        // Over few values, a batch norm's results are mostly rounding errors.
         let fewest = plan.stages.iter().map(|stage| batch * steps * stage.conv.output.pixels()).min();
         let batch_statistics = fewest >= Some(16) && rng.below(3) > 0;
         let (capacity, per_channel) = (batch + room, rng.below(2) == 0);
@@ -239,7 +239,7 @@ fn random_networks_match() {
     outcome.borrow().report("random networks", CASES as usize);
 }
 
-/// Everything that a training step leaves, bit by bit.
+/// Everything that a training step produces, bit by bit.
 fn bits(case: &Case, drawn: &Drawn) -> Vec<u64> {
     let mut model = drawn.model(case);
     let mut bits = Vec::new();
@@ -298,7 +298,7 @@ fn any_number_of_threads_gives_the_same_bits() {
     assert_eq!(compared, 3 * (20 + 2 * CHANNELS.len() + 1));
 }
 
-/// With window bits there is nothing left of the currents but the readout's.
+/// With window bits, only the readout's currents are kept.
 #[test]
 fn adali_keeps_no_currents() {
     let mut rng = Rng::fresh("memory");

@@ -1,5 +1,5 @@
-//! What the network's comparison with the oracle leaves out: histograms, running statistics over several updates,
-//! optimisers, crops and flips of the input, and ([`extents`]) convolutions and pools whose two axes differ.
+//! What the network's comparison with the oracle leaves out: histograms, running statistics over several updates, optimisers,
+//! crops and flips of the input, and ([`extents`]) convolutions and pools whose two axes differ.
 
 #[path = "operations/extents.rs"]
 mod extents;
@@ -21,7 +21,7 @@ use adali::surrogate::Surrogate;
 use adali::surrogate::SurrogateKind;
 use std::collections::BTreeSet;
 
-/// Every count lies between those of the membranes that surely fall into a bin and those that may.
+/// Every count lies between the number of membranes certainly in a bin and the number possibly in it.
 #[track_caller]
 fn assert_counts(got: &Histogram, potentials: &[f64]) {
     let (mut sure, mut possible) = (vec![0u64; BINS + 2], vec![0u64; BINS + 2]);
@@ -57,7 +57,7 @@ fn histograms_count_the_membranes() {
                 let mut model = drawn.model(&case);
                 model.set_histograms(per_channel).expect("histograms");
                 drawn.set_bounds(&mut model);
-                // Counts are added up over passes, those without `histogram` left out.
+                // Counts add up over passes, except passes without `histogram`.
                 for histogram in [true, false, true] {
                     run_model(&mut model, &case, &drawn, Pass { histogram, update_running: false, ..pass(&case) });
                 }
@@ -76,7 +76,7 @@ fn histograms_count_the_membranes() {
                         assert_counts(histogram, &once.repeat(2));
                         compared += 1;
                     }
-                    // What was collected is not counted again.
+                    // Collected counts are not counted again.
                     model.collect_counts().expect("counts");
                     assert_eq!(model.histograms(stage).expect("counts"), counted);
                     model.set_stage_histograms(stage, &Histograms::empty(count)).expect("counts");
@@ -89,7 +89,7 @@ fn histograms_count_the_membranes() {
     assert_eq!(compared, 3 * SurrogateKind::all().len() * (2 + 33 + 17));
 }
 
-/// Running statistics after several passes, and the norm that they make.
+/// Running statistics after several passes, and the resulting norm.
 #[test]
 fn running_statistics_follow_the_batches() {
     let mut rng = Rng::fresh("running statistics");
@@ -118,7 +118,7 @@ fn running_statistics_follow_the_batches() {
                 assert!((f64::from(own.running_variance[c]) - var[c]).abs() < 1e-5 * var[c].max(1.0));
                 compared += 1;
             }
-            // Membranes of the first step: no spike has moved them yet.
+            // Membranes of the first step, which no reset has changed yet.
             let statistics = norm::BatchStatistics { running_mean: vec![], running_var: vec![], mean, var };
             let y = norm::batch_forward(x, &statistics, 1e-5, &params.norm_weight, &params.norm_bias);
             let membrane = model.read_membrane(0).expect("a membrane").expect("asked for");
@@ -131,7 +131,7 @@ fn running_statistics_follow_the_batches() {
     assert_eq!(compared, 6 * 17 + 2 * (1 + 3 + 5) * 17 * 35);
 }
 
-/// The oracle's optimiser of one parameter.
+/// The oracle's optimiser for one parameter.
 struct Mirror {
     value: Vec<f64>,
     velocity: Vec<f64>,
@@ -160,7 +160,7 @@ fn optimisers_match() {
     let rules = [UpdateRule::Sgd { momentum: 0.0 }, UpdateRule::Sgd { momentum: 0.9 }, adam(true), adam(false)];
     for rule in rules {
         for decay in [0.0, 0.03] {
-            // In units of the gradient's norm; 0 for none.
+            // In units of the gradient's norm; 0: no clipping.
             for clip in [0.0, 2.0, 0.3] {
                 let layers = vec![conv(17, 3, 1, 1, Norm::Batch), linear(33, Norm::Weight), readout(3)];
                 let case = Case::new(network(2, layers), [2, 4, 5], 3);
@@ -199,7 +199,7 @@ fn optimisers_match() {
     assert_eq!(compared, 4 * 2 * 3 * UPDATES * 8);
 }
 
-/// An update of a gradient that is not finite moves nothing; the first one is noted with its step.
+/// An update with a gradient that is not finite changes nothing; the first one is recorded with its step.
 #[test]
 fn updates_of_gradients_that_are_not_finite_are_left_out() {
     let mut rng = Rng::fresh("updates left out");
@@ -247,7 +247,7 @@ fn updates_of_gradients_that_are_not_finite_are_left_out() {
 }
 
 impl Mirror {
-    /// Follows the gradient times `scale`.
+    /// Applies the gradient times `scale`.
     fn follow(&mut self, update: &Update, rate: f32, scale: f64, gradient: &[f64]) {
         let [rate, decay] = [rate, update.decay].map(f64::from);
         let mut gradient: Vec<f64> = gradient.iter().map(|g| scale * g).collect();
@@ -268,7 +268,7 @@ impl Mirror {
     }
 }
 
-/// Shifts and flips, frame by frame: `[T, N, C, H, W]` of bytes 0 outside.
+/// Shifts and flips, frame by frame: `[T, N, C, H, W]` of bytes, 0 outside.
 #[test]
 fn crops_and_flips_match() {
     let mut rng = Rng::fresh("crops and flips");

@@ -1,4 +1,4 @@
-//! Checks of the oracle itself: its gradients against finite differences, its values against cases done by hand.
+//! Checks of the oracle itself: its gradients against finite differences, its values against cases worked out by hand.
 
 #[path = "oracle/checks_by_hand.rs"]
 mod checks_by_hand;
@@ -49,7 +49,7 @@ fn random_case(network: Network, shape: [usize; 5], classes: usize, loss: Loss, 
     Case { network, params, input: random_input(shape, direct, rng), labels, loss }
 }
 
-/// Every difference must agree, most must be kept, and many gradients must differ from zero.
+/// Every difference must agree, most must be kept, and many gradients must be nonzero.
 #[track_caller]
 fn assert_agrees(report: &Report) {
     println!("{} compared, {} not zero, {} skipped", report.compared, report.nonzero, report.skipped);
@@ -152,8 +152,8 @@ fn pooled_network(spiking_readout: bool, vote: usize, rng: &mut Rng) -> Network 
     Network { layers, vote }
 }
 
-/// Every loss with every readout, over [`pooled_network`]. A smooth max-pool takes the largest value; differences
-/// across which a winner changes are skipped like those across a kink.
+/// Every loss with every readout, over [`pooled_network`]. A smooth max-pool takes the largest value; differences across which
+/// the winner changes are skipped like those across a kink.
 #[test]
 fn gradient_losses_readouts_pools() {
     let mut rng = Rng::fresh("losses, readouts, pools");
@@ -176,7 +176,7 @@ fn gradient_losses_readouts_pools() {
     assert_agrees(&report);
 }
 
-/// Far from every window the smooth spike is the hard one, so both forward passes must agree.
+/// Far from every window, smooth and hard spikes are equal, so both forward passes must agree.
 #[test]
 fn hard_and_smooth_agree_outside_the_windows() {
     let mut rng = Rng::fresh("hard and smooth");

@@ -1,5 +1,5 @@
-//! The memory of the process: what a training plans is what it takes, for every preset, and where a limit does not hold
-//! that, the program says so in one line and never aborts.
+//! Process memory: a training takes what it plans, for every preset, and if a limit is too low, the program says so in one line
+//! and never aborts.
 
 use crate::process::{Ran, command, result, run};
 use adali::network::presets::Preset;
@@ -11,11 +11,11 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 use tempfile::TempDir;
 
-/// How far what is planned may be from what is measured.
+/// How far the plan may be from the measurement, as a fraction.
 const NEAR: f64 = 0.1;
 const MB: f64 = 1e6;
 
-/// Event frames `[T, C, H, W]` of 0 and 1, `train` and `test` samples of each of so many classes in turn.
+/// Event frames `[T, C, H, W]` of 0 and 1, `train` and `test` samples whose labels cycle through `classes`.
 fn write_frames(path: &Path, extents: [usize; 4], classes: usize, [train, test]: [usize; 2]) {
     let mut tensors = Vec::new();
     for (part, count) in [("train", train), ("test", test)] {
@@ -31,14 +31,14 @@ fn write_frames(path: &Path, extents: [usize; 4], classes: usize, [train, test]:
     fs::write(path, safetensors::serialize(views, None).unwrap()).unwrap();
 }
 
-/// Bytes at the word behind `word` in the line `memory   20.9 MB: weights 0.1 MB, …` of a training's output.
+/// The bytes stated after `word` in the line `memory   20.9 MB: weights 0.1 MB, …` of a training's output.
 fn said(out: &str, word: &str) -> f64 {
     let line = out.lines().find(|line| line.starts_with("memory ")).unwrap_or_else(|| panic!("no plan in {out}"));
     let rest = line.split(word).nth(1).unwrap_or_else(|| panic!("no {word} in {line}"));
     MB * rest.split_whitespace().next().unwrap().parse::<f64>().unwrap()
 }
 
-/// Runs a command and returns also the largest resident memory that the system has seen of it, in bytes.
+/// Runs a command and also returns its peak resident memory as seen by the system, in bytes.
 fn watched(mut command: Command) -> (Ran, f64) {
     let what = format!("{command:?}");
     let child = command.spawn().unwrap();
@@ -90,9 +90,9 @@ fn what_is_planned_is_what_the_process_takes() {
             100.0 * apart
         );
         assert!(apart.abs() <= NEAR, "{name}: {ran}");
-        // The pictures and the test come last: what the program says of itself at its end is what the system saw.
+        // Plots and the test come last: the peak that the program reports at its end matches the system's.
         assert!((reported / most - 1.0).abs() < 0.02, "{reported} reported, {most} measured");
-        // It is the network that is planned, not the program.
+        // The plan is dominated by the network, not by the program itself.
         assert!(program < planned / 2.0, "{name}: {ran}");
         cases += 1;
     }
@@ -108,8 +108,8 @@ fn limited(cwd: &Path, kilobytes: usize, arguments: &str) -> Command {
     shell
 }
 
-/// The least limit, in kilobytes, in which the system loads the program and this refuses something itself: below, the
-/// loader or the runtime fails.
+/// The smallest limit, in kilobytes, under which the program loads and reports this refusal itself: below it, the loader or the
+/// runtime fails.
 fn least(cwd: &Path) -> usize {
     let refuses = |kilobytes: &usize| {
         let out = limited(cwd, *kilobytes, "train --threads 5000").output().unwrap();
@@ -156,7 +156,7 @@ fn the_message_names_what_failed_and_the_largest_batch() {
     let ran = run(limited(home.path(), limit, &train("512", "1")));
     let ran = ran.failed(2, &["with a batch of 512 takes", "MB are left of the limit on addresses (ulimit -v)"]);
     assert!(!home.path().join("run").exists(), "nothing is left behind");
-    // The batch that it names trains to the end within that limit.
+    // The batch named in the message trains to the end within that limit.
     let batch = ran.err.trim().split("fit is ").nth(1).unwrap_or_else(|| panic!("no batch is named: {ran}"));
     assert!((2..512).contains(&batch.parse::<usize>().unwrap()), "{ran}");
     run(limited(home.path(), limit, &train(batch, "1"))).done();

@@ -1,4 +1,4 @@
-//! Trainings that are killed, interrupted, out of space or out of readers, and then continued: as if nothing had been.
+//! Trainings that are killed, interrupted, out of disk space or left without a reader, then resumed: the result is the same.
 
 use crate::process::tensors::Tensors;
 use crate::process::{
@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 use tempfile::TempDir;
 
-/// Bounds modes, surrogates, optimisers, dropout and augmentation: all that a state must hold.
+/// Bounds modes, surrogates, optimisers, dropout and augmentation: everything that a state must hold.
 const VARIANTS: [&str; 8] = [
     "",
     "--bounds auto-track --optimizer adam --learning-rate 0.002 --checkpoint-every 1",
@@ -23,7 +23,7 @@ const VARIANTS: [&str; 8] = [
     "--bounds auto-mass --norm weight --tet --warmup 1 --clip 1 --validation 0",
 ];
 
-/// What the variants name; `steps.toml` moves bounds at every third step.
+/// The files that the variants name; `steps.toml` moves bounds at every third step.
 fn write_variants(home: &Path) {
     write_network(&home.join("dropout.toml"), ("", ""));
     let plain = train(home, "plain", "--bounds auto-track --epochs 8");
@@ -31,7 +31,7 @@ fn write_variants(home: &Path) {
     fs::write(home.join("steps.toml"), config.replace("update_every = 0", "update_every = 3")).unwrap();
 }
 
-/// The command that begins a training in `out`, or continues the one there.
+/// The command that starts a training in `out`, or resumes the one there.
 fn begin_or_resume(home: &Path, out: &str, variant: &str) -> String {
     if home.join(out).join("config.toml").exists() {
         format!("train --quiet --resume {out}")
@@ -67,11 +67,11 @@ fn a_training_killed_at_any_moment_ends_with_the_same_bytes() {
     assert!(kills >= 16 && resumed >= 8, "{kills} kills, {resumed} resumes: the kills came too late or too early");
 }
 
-/// Begins or continues a training and sends it a signal; whether it was still running.
+/// Starts or resumes a training and sends it a signal; returns whether it was still running.
 fn interrupt(home: &Path, out: &str, variant: &str, name: &str, wait: u64) -> bool {
     let arguments = begin_or_resume(home, out, &format!("{variant} --limit 0")).replace("--quiet ", "");
     let mut child = command(home, &arguments).spawn().unwrap();
-    // From its first line on it watches for signals; earlier ones end it before it has touched anything.
+    // It handles signals from its first line on; earlier ones end it before it has touched anything.
     assert!(first_line(&mut child).starts_with("device"));
     std::thread::sleep(Duration::from_millis(wait));
     if child.try_wait().unwrap().is_none() {
@@ -102,7 +102,7 @@ fn a_signal_saves_the_state_in_the_middle_of_an_epoch() {
                 interrupted += 1;
             }
         }
-        // The number of threads may change on the way.
+        // The number of threads may change in between.
         adali(home.path(), &format!("train --quiet --threads 1 --resume {out}")).done();
         assert_same(&whole, &home.path().join(&out), variant);
     }
@@ -120,10 +120,10 @@ fn a_finished_run_says_its_result_again() {
         assert!(ran.out.contains(&format!("test accuracy {:.2} %", 100.0 * accuracy)), "{ran}");
         assert_eq!(adali(home.path(), "train --json --resume run").done().json()["test_accuracy"], accuracy);
     }
-    // The memory it took is another.
+    // Its memory use may differ.
     let without_result = |mut files: std::collections::BTreeMap<_, _>| files.remove("result.json").map(|_| files);
     assert!(without_result(before.clone()) == without_result(snapshot(&folder)));
-    // Before the first checkpoint there is nothing but the configuration: the training begins again.
+    // Before the first checkpoint there is only the configuration: the training starts over.
     let fresh = home.path().join("fresh");
     fs::create_dir(&fresh).unwrap();
     fs::write(fresh.join("config.toml"), &before["config.toml"]).unwrap();
@@ -209,11 +209,11 @@ fn a_reader_that_leaves_and_a_full_output_are_no_panic() {
     assert_eq!(cases, 7);
 }
 
-/// A small file system of its own, taken away at the end.
+/// A small separate file system, unmounted at the end.
 struct Disk(PathBuf);
 
 impl Disk {
-    /// `None` where this process may not mount one.
+    /// `None` if this process may not mount one.
     fn mount(place: PathBuf, size: &str) -> Option<Self> {
         fs::create_dir(&place).unwrap();
         let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", size, "tmpfs"]).arg(&place).output();
@@ -230,7 +230,7 @@ impl Disk {
         assert!(Command::new("mount").args(["-o", &option]).arg(&self.0).status().unwrap().success());
     }
 
-    /// Fills it up to `free` bytes.
+    /// Fills it, leaving `free` bytes.
     fn fill(&self, free: usize) {
         use std::io::Write;
         let mut ballast = fs::File::create(self.0.join("ballast")).unwrap();

@@ -1,4 +1,4 @@
-//! Safetensors files: any bytes are read, or refused as what a person gave.
+//! Safetensors files: any bytes are read, or refused as a user error.
 #![no_main]
 
 use adali::error::InputError;

@@ -1,4 +1,4 @@
-//! CIFAR files: any bytes are read whole or refused.
+//! CIFAR files: any bytes are read completely or refused.
 #![no_main]
 
 use adali::data::cifar::{Variant, parse_batch};

@@ -1,4 +1,4 @@
-//! Packed event counts: any bytes are read whole or refused.
+//! Packed event counts: any bytes are read completely or refused.
 #![no_main]
 
 use adali::data::events::counts::{EventCounts, MAX_CELLS};

@@ -1,4 +1,4 @@
-//! Recordings: any bytes are read, or refused as what a person gave. `ADALI_FUZZ_FORMAT` names one format; else all are tried.
+//! Recordings: any bytes are read, or refused as a user error. `ADALI_FUZZ_FORMAT` names one format; otherwise all are tried.
 #![no_main]
 
 use adali::data::events::format::Format;
@@ -17,7 +17,7 @@ fuzz_target!(|bytes: &[u8]| {
     for &format in FORMATS.iter() {
         let mut asked = ReadOptions::default();
         let read = read(format, bytes, &asked);
-        // What the file leaves open, a person may say.
+        // Options resolve what the file leaves open.
         match format {
             Format::Aedat2 => asked.sensor = Some(Sensor::Davis240),
             Format::Csv | Format::Npz => asked.columns = Some("t_s,x,y,p".parse().expect("columns")),

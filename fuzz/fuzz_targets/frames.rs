@@ -1,4 +1,4 @@
-//! Frames files: any bytes are read whole or refused.
+//! Frames files: any bytes are read completely or refused.
 #![no_main]
 
 use adali::data::frames::parse_frames;

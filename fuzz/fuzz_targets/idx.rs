@@ -1,4 +1,4 @@
-//! IDX files: any bytes are read whole or refused.
+//! IDX files: any bytes are read completely or refused.
 #![no_main]
 
 use adali::data::idx::{CLASSES, parse_images, parse_labels};

@@ -1,4 +1,4 @@
-//! What the program writes as JSON and reads again: a line of metrics, a run's result, an earlier benchmark.
+//! JSON records that the program writes and reads back: a line of metrics, a run's result, an earlier benchmark.
 #![no_main]
 
 use adali::bench::report::Report;

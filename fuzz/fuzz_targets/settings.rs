@@ -1,4 +1,4 @@
-//! Configurations, networks and plans in TOML: any text is read, or refused in one line as what a person gave.
+//! Configurations, networks and plans in TOML: any text is read, or refused in one line as a user error.
 #![no_main]
 
 use adali::compare::plan::PlanFile;

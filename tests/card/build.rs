@@ -1,4 +1,4 @@
-//! The name by which a program that asks for NVIDIA's driver finds this library once a process has loaded it.
+//! The name under which a program that looks for NVIDIA's driver finds this library once a process has loaded it.
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");

@@ -13,13 +13,13 @@ fn vector(rng: &mut Rng, channels: usize, low: f64, high: f64) -> Vec<f32> {
     (0..padded(channels)).map(|c| if c < channels { rng.uniform(low, high) as f32 } else { 0.0 }).collect()
 }
 
-/// Pieces as the kernels hold them to those of the CPU.
+/// Pieces of the kernels, converted to the CPU backend's layout.
 fn cpu_pieces(pieces: &[f32], channels: usize) -> Vec<f32> {
     let pitch = layout::pitch(channels);
     pieces.chunks_exact(padded(channels)).flat_map(|row| row[..pitch].to_vec()).collect()
 }
 
-/// Vectors of a launch that writes them.
+/// Output vectors of a launch.
 fn outputs<const N: usize>(device: &Device, channels: usize) -> [CudaBuffer; N] {
     std::array::from_fn(|_| device.empty(padded(channels) * 4))
 }
@@ -28,7 +28,7 @@ fn over_channels(channels: usize) -> Launch {
     Launch { grid: [padded(channels) as u32 / 8, 1, 1], threads: 512, shared: 0 }
 }
 
-/// Values that differ by rounding alone: `size` is that of what was added up for them.
+/// Asserts that values differ only by rounding; `size` is the size of what was summed for them.
 #[track_caller]
 fn assert_near(what: &str, device: &Device, got: &CudaBuffer, want: &[f32], channels: usize, size: f32) {
     let got: Vec<f32> = device.get(got);
@@ -56,7 +56,7 @@ fn batch_norm_statistics_match() {
                 let (gain, bias) = (vector(&mut rng, channels, 0.5, 1.5), vector(&mut rng, channels, -1.0, 1.0));
                 let running = [vector(&mut rng, channels, -1.0, 1.0), vector(&mut rng, channels, 0.5, 1.5)];
 
-                // The CPU's pieces are of one size; a piece of n values is n pieces of one, as far from the mean.
+                // The CPU's pieces all have one size; a piece of n values becomes n pieces of one, equally far from the mean.
                 let mut running_of_cpu = running.clone().map(|v| Cpu.vector(&v[..channels]).unwrap());
                 let of_cpu = if equal { moments.clone() } else { singles(&moments, &counts, pitch) };
                 let (batch, values) = if equal { (pieces, 35) } else { (counts.iter().sum::<u32>() as usize, 1) };
@@ -102,7 +102,7 @@ fn batch_norm_statistics_match() {
                 assert_near(&what, &device, &running_mean, &running_of_cpu[0], channels, 1.0);
                 assert_near(&what, &device, &running_variance, &running_of_cpu[1], channels, 0.0);
 
-                // The affine map from the running statistics: the same arithmetic to the bit.
+                // The affine map from the running statistics: equal bit by bit.
                 let [mean, inv_std, scale, shift] = outputs(&device, channels);
                 let params = BatchNorm {
                     mean: mean.address(),
@@ -167,7 +167,7 @@ fn batch_norm_backward_matches() {
                 let volume = Volume { h: 5, w: 7, c: channels };
                 let samples = (pieces * steps * volume.pixels()) as f64;
                 let share = if batch { steps as f64 / samples } else { 0.0 };
-                // As src/backend/cpu/norm.rs, channel by channel.
+                // As in src/backend/cpu/norm.rs, channel by channel.
                 let mut want = [(); 6].map(|()| Vec::with_capacity(channels));
                 for c in 0..channels {
                     let total = |first: usize| -> f64 {

@@ -1,4 +1,4 @@
-//! Every operation that `adali bench` times, with the check that it makes first.
+//! Every operation that `adali bench` times, with the check that precedes the timing.
 
 use crate::launch;
 use crate::oracle::Rng;

@@ -21,10 +21,10 @@ fn a_copy_is_whole_whatever_its_length() {
 }
 
 const SEED: u32 = 7;
-/// Products that a warp has under way.
+/// Products that a warp has in flight.
 const CHAINS: usize = 8;
 
-/// Random bits as the kernel makes them.
+/// Random bits, computed as in the kernel.
 fn mixed(thread: usize, i: usize) -> u32 {
     let x = SEED.wrapping_add((thread << 8 | i) as u32);
     let x = (x ^ x >> 16).wrapping_mul(0x7feb_352d);
@@ -32,7 +32,7 @@ fn mixed(thread: usize, i: usize) -> u32 {
     x ^ x >> 16
 }
 
-/// Of a 16-bit operand's register, the lower or the upper value.
+/// The lower or upper value of a 16-bit operand's register.
 fn operand(value: Value, thread: usize, i: usize, upper: usize) -> f64 {
     let bits = (mixed(thread, i) >> (16 * upper)) as u16;
     match value {
@@ -41,7 +41,7 @@ fn operand(value: Value, thread: usize, i: usize, upper: usize) -> f64 {
     }
 }
 
-/// What a thread's sums grow by in a round, and the sizes of all that is added.
+/// The increase of a thread's sums per round, and the sum of the absolute values added.
 fn growth(value: Value, thread: usize) -> (f64, f64) {
     let (warp, group, q) = (thread / 32 * 32, thread % 32 / 4, thread % 4);
     let (mut sum, mut sizes) = (0.0, 0.0);

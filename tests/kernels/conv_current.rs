@@ -23,7 +23,7 @@ fn on_cpu(weight: &Weight, span: Span, x: &Tensor, bias: &[f32], dropout: f32) -
     Tensor::from_cpu_floats(span, conv.output, &currents)
 }
 
-/// Mean and summed squared distance of each channel over all pieces, put together in f64.
+/// Mean and sum of squared distances of each channel over all pieces, combined in f64.
 fn moments(pieces: &[f32], counts: &[u32], pitch: usize, channels: usize) -> Vec<[f64; 3]> {
     let mut all = vec![[0.0f64; 3]; channels];
     for (piece, &count) in pieces.chunks_exact(2 * pitch).zip(counts) {
@@ -50,7 +50,7 @@ fn check(conv: Conv, span: Span, value: Value, wide: bool, rng: &mut Rng) {
     for device in schedules(rng) {
         let source = if spikes { device.bits(&x) } else { device.values(value, &x) };
         let packed = weight.packed(&device, value, if spikes { Packing::Spikes } else { Packing::Dense });
-        // Steps are but more images where they are not unrolled.
+        // Without unrolling, steps are simply more images.
         let unroll = Unroll::for_currents(span.steps);
         let images = Span { batch: span.batch * span.steps, steps: 1 };
         let shape = tile::forward(&conv, if unroll == Unroll::T4 { span } else { images });
@@ -112,7 +112,7 @@ fn conv_current_matches() {
     assert_eq!(cases, 2 * 8 * 4);
 }
 
-/// Any weights and values, not only exact ones: sums in another order, then one rounding.
+/// Arbitrary weights and values, not only exact ones: sums in another order, then one rounding.
 #[test]
 fn conv_current_of_any_values_is_close() {
     let mut rng = Rng::fresh("conv_current of any values");
@@ -124,7 +124,7 @@ fn conv_current_of_any_values_is_close() {
             let x = Tensor::new(span, conv.input, || rng.normal() as f32).rounded(value);
             let bias = vec![0.0; padded(conv.output.c)];
             let want = on_cpu(&weight, span, &x, &bias, 1.0);
-            // Where sums are cut off, each product costs less than the last bit of a sum that is never larger than all sizes.
+            // If sums are truncated, each product loses less than the last bit of a sum, which is at most the sum of sizes.
             let mut sizes = (weight.clone(), x.clone());
             sizes.0.values.iter_mut().chain(&mut sizes.1.data).for_each(|value| *value = value.abs());
             let sizes = on_cpu(&sizes.0, span, &sizes.1, &bias, 1.0);
@@ -163,7 +163,7 @@ pub fn naive_launch() -> Launch {
     Launch { grid: [3, 1, 1], threads: 256, shared: 0 }
 }
 
-/// A naive kernel's parameters but for the buffers.
+/// A naive kernel's parameters, without the buffers.
 pub fn naive(conv: &Conv, span: Span) -> ConvNaive {
     ConvNaive {
         images: (span.batch * span.steps) as u32,
@@ -233,7 +233,7 @@ fn current_moments_naive_match() {
                 let currents: Vec<f32> = (0..rows * pitch)
                     .map(|i| if i % pitch < channels { (far + rng.normal()) as f32 } else { 0.0 })
                     .collect();
-                // Of a channel's values: how many, their mean and their squared distance from it.
+                // For one channel: the number of values, their mean and the sum of their squared distances from it.
                 let in_f64 = |rows: &[f32], c: usize| {
                     let values = || rows.iter().skip(c).step_by(pitch).map(|&x| f64::from(x));
                     let count = values().count() as f64;
@@ -244,7 +244,7 @@ fn current_moments_naive_match() {
                 let near = |got: [f64; 3], want: [f64; 3], of_squares: f64, what: &str| {
                     assert_eq!(got[0], want[0], "{what}");
                     assert!((got[1] - want[1]).abs() <= 1e-7 * want[1].abs(), "{what}: mean {} of {}", got[1], want[1]);
-                    // Squares are of distances from the mean as f32 rounds it.
+                    // Squares are of distances from the mean rounded to f32.
                     let of_mean = want[0] * (want[1] * 2f64.powi(-24)).powi(2);
                     let close = (got[2] - want[2]).abs() <= of_squares * want[2] + of_mean;
                     assert!(close, "{what}: squares {} of {}", got[2], want[2]);
@@ -272,7 +272,7 @@ fn current_moments_naive_match() {
                             near(got, in_f64(part, c), 1e-6, &format!("{what}: piece {i}, channel {c}"));
                         }
                     }
-                    // All pieces put together; their means are f32.
+                    // All pieces combined; their means are f32.
                     for (c, got) in moments(&of_pieces, &counts, pitch, channels).into_iter().enumerate() {
                         near(got, in_f64(&currents, c), 1e-6 + 1e-7 * far, &format!("{what}: channel {c}"));
                     }

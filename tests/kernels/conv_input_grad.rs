@@ -1,4 +1,4 @@
-//! Input gradients, alone and with the neurons of the layer below behind them. Weights and gradients are exact.
+//! Input gradients, alone and fused with the neurons of the layer below. Weights and gradients are exact.
 
 use super::conv_current::{naive, naive_launch};
 use super::convolution::*;
@@ -113,7 +113,7 @@ fn unpool(between: Between, pooled: &Tensor, spikes: &Tensor) -> Tensor {
     gradient
 }
 
-/// The neurons below, as the forward pass has left them.
+/// The neurons below, after the forward pass.
 struct Below {
     neuron: Neuron,
     per_channel: bool,
@@ -122,7 +122,7 @@ struct Below {
 }
 
 impl Below {
-    /// Neurons backward with the mathematics of `neuron` and `surrogate`, one by one.
+    /// Neurons backward with the mathematics of `neuron` and `surrogate`, one at a time.
     fn back(&self, gradient: &Tensor, sum_steps: bool) -> Tensor {
         let (Span { batch, steps }, volume) = (gradient.span, gradient.volume);
         let neuron = &self.neuron;
@@ -218,7 +218,7 @@ fn conv_input_grad_lif_matches() {
     for conv in shapes(InputKind::Dense) {
         for (i, steps) in [1, 2, 3, 4, 5, 8, 12, 16].into_iter().enumerate() {
             for between in [Between::Nothing, Between::Max, Between::Avg] {
-                // A pool's kernels hold all steps at once.
+                // Kernels with a pool hold all steps at once.
                 if between != Between::Nothing && steps > 4 {
                     continue;
                 }

@@ -1,4 +1,4 @@
-//! Convolution and neurons in one kernel. Weights are exact, so currents are equal, so spikes must be.
+//! Convolution and neurons in one kernel. Weights are exact, so currents are equal, and spikes must be too.
 
 use super::convolution::*;
 use super::harness::*;
@@ -26,7 +26,7 @@ struct Case {
 }
 
 impl Case {
-    /// Runs the case on both sides and compares all that is written; the share of spikes.
+    /// Runs the case on both sides and compares every output; returns the share of spikes.
     fn check(&self, rng: &mut Rng) -> f32 {
         let &Self { conv, span, value, neuron, per_channel, everything } = self;
         let direct = conv.reads != InputKind::Spikes;

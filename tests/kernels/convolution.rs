@@ -1,4 +1,4 @@
-//! What the tests of the convolutions share: shapes, weights in every order, packing.
+//! Shared by the convolution tests: shapes, weights in every order, packing.
 
 use super::harness::*;
 use crate::oracle::Rng;
@@ -9,7 +9,7 @@ use adali::backend::gpu::{Buffer, Launch};
 use adali::backend::shape::{Conv, Extent, InputKind, Volume, output_extent};
 use adali::backend::{ConvForward, Storage, Weights};
 
-/// A card as small as any that is supported (8.6, 8.9 and 12.0 have so much shared memory a block).
+/// A card with as little shared memory per block as any supported one (8.6, 8.9 and 12.0).
 pub const SMALL: Card = Card { multiprocessors: 2, shared: 99 * 1024 };
 
 type Shape = ([usize; 3], [usize; 2], [usize; 2], [usize; 2], usize);
@@ -27,7 +27,7 @@ const SHAPES: [Shape; 8] = [
     ([1, 1, 130], [1, 1], [1, 1], [0, 0], 10),
 ];
 
-/// All shapes, read as `reads`.
+/// All shapes, with the given kind of input.
 pub fn shapes(reads: InputKind) -> Vec<Conv> {
     let extent = |[h, w]: [usize; 2]| Extent { h, w };
     let conv = |&([h, w, c], kernel, stride, padding, filters): &Shape| {
@@ -57,27 +57,26 @@ pub enum Packing<'a> {
 }
 
 impl Weight {
-    /// Multiples of 1/256 of few bits: any sum of them is exact in f32, in any order, so that results can be compared
-    /// bit by bit.
+    /// Multiples of 1/256 with few bits: any sum of them is exact in f32, in any order, so results can be compared bit by bit.
     pub fn exact(conv: Conv, rng: &mut Rng) -> Self {
         let values = (0..conv.output.c * conv.fan_in()).map(|_| (rng.below(63) as f32 - 31.0) / 256.0).collect();
         Self { conv, values }
     }
 
-    /// Any values.
+    /// Arbitrary values.
     pub fn normal(conv: Conv, rng: &mut Rng) -> Self {
         let scale = 2.0 / (conv.fan_in() as f64).sqrt();
         let values = (0..conv.output.c * conv.fan_in()).map(|_| (scale * rng.normal()) as f32).collect();
         Self { conv, values }
     }
 
-    /// What is left once stored.
+    /// Rounds the values as storing does.
     pub fn rounded(mut self, value: Value) -> Self {
         self.values.iter_mut().for_each(|w| *w = value.round(*w));
         self
     }
 
-    /// Both orders that the CPU backend wants.
+    /// Both orders that the CPU backend needs.
     pub fn on_cpu(&self) -> [Vec<f32>; 2] {
         let value = Cpu.weight(&self.conv, &self.values).expect("a weight");
         let mut packed = Cpu.packed(&self.conv).expect("a packed weight");
@@ -144,7 +143,7 @@ pub fn cpu_weights([value, packed]: &[Vec<f32>; 2]) -> Weights<'_, Cpu> {
     Weights { value, packed }
 }
 
-/// Spikes at a rate of about 0.3.
+/// Spikes at a firing rate of about 0.3.
 pub fn random_spikes(span: adali::backend::shape::Span, volume: Volume, rng: &mut Rng) -> Tensor {
     Tensor::new(span, volume, || (rng.uniform(0.0, 1.0) < 0.3) as u32 as f32)
 }

@@ -86,7 +86,7 @@ fn dropout_values_matches() {
     assert_eq!(cases, 7 * 4 * 4 * 3 * 2);
 }
 
-/// A probability between the numbers that can be drawn, and the numbers on both sides of it.
+/// Probabilities between the numbers that can be drawn, and the numbers on both sides of them.
 #[test]
 fn the_threshold_is_the_probability() {
     let mut rng = Rng::fresh("dropout_threshold");

@@ -1,5 +1,5 @@
-//! AdaLi where rounding would decide: membranes nearer to the threshold and to the ends of the window than 16 bits can
-//! tell apart.
+//! AdaLi where rounding would decide: membranes closer to the threshold and to the ends of the window than 16 bits can
+//! distinguish.
 
 use super::harness::*;
 use super::norm_lif_backward::{self, Channels, Form};
@@ -12,8 +12,8 @@ use adali::surrogate::{Bounds, SurrogateKind};
 
 const BOUNDS: (f64, f64, f64) = (0.5, 1.0, 0.2);
 
-/// One step, whose membranes lie around the threshold (channel 0), the window's lower (1) and its upper end (2): three
-/// below, one at it and three above, 2^-20 or 2^-21 apart. In 16 bits all seven are the same.
+/// One step, whose membranes lie around the threshold (channel 0), the window's lower end (1) and its upper end (2): three
+/// below, one at it and three above, 2^-20 or 2^-21 apart. In 16 bits all seven are equal.
 fn layer(rng: &mut Rng, value: Value, neuron: Neuron) -> Layer {
     let (span, volume) = (Span { batch: 2, steps: 1 }, Volume { h: 1, w: 7, c: 3 });
     let mut pixel = 0;

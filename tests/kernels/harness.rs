@@ -1,4 +1,4 @@
-//! Kernels on the device under test, and the same tensors in the orders of both backends.
+//! Kernels on the device under test, and the same tensors in the memory orders of both backends.
 //!
 //! Tests draw tensors in PyTorch's order, `[T, N, C, H, W]`, and hand them to the CPU backend with
 //! [`Tensor::cpu_floats`] and to kernels with [`Device::values`].
@@ -15,17 +15,17 @@ use adali::neuron::{Neuron, NeuronModel, NeuronSpec, ResetKind};
 use adali::surrogate::{Bounds, Surrogate, SurrogateKind};
 use half::{bf16, f16};
 
-/// How a kernel stores values; the end of its name.
+/// How a kernel stores values; also the suffix of its name.
 pub use adali::backend::gpu::Precision as Value;
 
 pub const VALUES: [Value; 3] = [Value::F32, Value::Bf16, Value::F16];
 pub const HALVES: [Value; 2] = [Value::Bf16, Value::F16];
 
-/// What storing does to values.
+/// The effect of storing on values.
 pub trait Rounding {
-    /// What is left of `x` once stored.
+    /// `x` after storing.
     fn round(self, x: f32) -> f32;
-    /// Relative distance of neighbouring values.
+    /// Relative distance between neighbouring values.
     fn epsilon(self) -> f32;
 }
 
@@ -52,17 +52,17 @@ pub struct Device {
     driver: Cuda,
 }
 
-/// Devices whose threads and blocks run in different orders; on each of them a case must give the same.
+/// Devices whose threads and blocks run in different orders; each case must give the same result on all of them.
 pub fn schedules(rng: &mut Rng) -> impl Iterator<Item = Device> {
     let seeds = [rng.next_u64(), rng.next_u64()];
     seeds.into_iter().map(Device::new)
 }
 
-/// An address of 0: a parameter that is not wanted.
+/// Address 0: a parameter that is not wanted.
 pub const NONE: u64 = 0;
 
 impl Device {
-    /// Schedules follow from `seed`.
+    /// The schedule is derived from `seed`.
     pub fn new(seed: u64) -> Self {
         Self { driver: launch::open(seed) }
     }
@@ -74,7 +74,7 @@ impl Device {
         buffer
     }
 
-    /// Memory that holds poison: to be written whole.
+    /// Poisoned memory, to be overwritten entirely.
     pub fn empty(&self, bytes: usize) -> CudaBuffer {
         self.driver.allocate(bytes).expect("memory")
     }
@@ -97,12 +97,12 @@ impl Device {
         self.put(&value.encode(&tensor.gpu_floats()))
     }
 
-    /// Memory for values of these extents.
+    /// Memory for values with these extents.
     pub fn empty_values(&self, value: Value, span: Span, volume: Volume) -> CudaBuffer {
         self.empty(span.batch * span.steps * volume.pixels() * padded(volume.c) * value.bytes())
     }
 
-    /// Memory for spikes of these extents.
+    /// Memory for spikes with these extents.
     pub fn empty_bits(&self, span: Span, volume: Volume) -> CudaBuffer {
         self.empty(span.batch * span.steps * volume.pixels() * words(volume.c) * 4)
     }
@@ -124,7 +124,7 @@ impl Device {
     }
 }
 
-/// Bytes as values, whatever their alignment.
+/// Bytes as values, regardless of their alignment.
 fn collect<T: bytemuck::Pod>(bytes: &[u8]) -> Vec<T> {
     let mut values = vec![T::zeroed(); bytes.len() / size_of::<T>()];
     bytemuck::cast_slice_mut(&mut values).copy_from_slice(bytes);
@@ -136,7 +136,7 @@ pub fn address(buffer: Option<&CudaBuffer>) -> u64 {
     buffer.map_or(NONE, Buffer::address)
 }
 
-/// Channels with padding.
+/// Number of channels with padding.
 pub fn padded(channels: usize) -> usize {
     channels.next_multiple_of(32)
 }
@@ -149,7 +149,7 @@ pub fn places(span: Span, volume: Volume) -> Places {
     Places { places: (span.batch * volume.pixels()) as u32, words: words(volume.c) as u32, steps: span.steps as u32 }
 }
 
-/// The launch of a kernel that works neuron by neuron, with few blocks, so that each takes several places.
+/// Launch of a kernel that works neuron by neuron, with few blocks, so that each takes several places.
 pub fn over_places(places: Places) -> Launch {
     Launch { grid: [2, places.words.div_ceil(64), 1], threads: 256, shared: 0 }
 }
@@ -188,7 +188,7 @@ impl Tensor {
         self.data.chunks_exact(pixels).skip(c).step_by(self.volume.c).flatten().copied()
     }
 
-    /// Value of an image (`[T][N]` order), channel and pixel.
+    /// The value at an image (`[T][N]` order), channel and pixel.
     pub fn at(&self, image: usize, c: usize, pixel: usize) -> f32 {
         self.data[(image * self.volume.c + c) * self.volume.pixels() + pixel]
     }
@@ -197,7 +197,7 @@ impl Tensor {
         &mut self.data[(image * self.volume.c + c) * self.volume.pixels() + pixel]
     }
 
-    /// What is left once stored.
+    /// The tensor after storing.
     pub fn rounded(mut self, value: Value) -> Self {
         self.data.iter_mut().for_each(|x| *x = value.round(*x));
         self
@@ -229,7 +229,7 @@ impl Tensor {
         bits
     }
 
-    /// The place in the CPU backend's `[N][T][H][W]` order of one in `[T][N][H][W]`.
+    /// The index in the CPU backend's `[N][T][H][W]` order of an index in `[T][N][H][W]`.
     fn cpu_place(&self, place: usize) -> usize {
         let pixels = self.volume.pixels();
         let (image, pixel) = (place / pixels, place % pixels);
@@ -266,7 +266,7 @@ impl Tensor {
     }
 }
 
-/// Asserts that two tensors are the same bit by bit.
+/// Asserts that two tensors are equal bit by bit.
 #[track_caller]
 pub fn assert_same(what: &str, got: &Tensor, want: &Tensor) {
     assert_eq!(got.data.len(), want.data.len(), "{what}");
@@ -276,7 +276,7 @@ pub fn assert_same(what: &str, got: &Tensor, want: &Tensor) {
     }
 }
 
-/// Asserts that values agree within `relative` of the want or `absolute`.
+/// Asserts that values agree with the expected ones within `relative` or `absolute`.
 #[track_caller]
 pub fn assert_close(what: &str, got: &[f32], want: &[f32], relative: f32, absolute: f32) {
     assert_eq!(got.len(), want.len(), "{what}");
@@ -285,7 +285,7 @@ pub fn assert_close(what: &str, got: &[f32], want: &[f32], relative: f32, absolu
     }
 }
 
-/// Every neuron that the kernels treat differently.
+/// Every kind of neuron that the kernels treat differently.
 pub fn neurons() -> Vec<Neuron> {
     let mut neurons = Vec::new();
     for reset in [ResetKind::Soft, ResetKind::Hard] {
@@ -302,7 +302,7 @@ pub fn constants(neuron: Neuron) -> NeuronConstants {
     neuron.into()
 }
 
-/// Every slope that has kernels of its own.
+/// Every slope that has its own kernels.
 pub fn slopes() -> impl Iterator<Item = SurrogateKind> {
     SurrogateKind::all().iter().copied().filter(|&kind| kind != SurrogateKind::Rectangle)
 }

@@ -18,7 +18,7 @@ const AUGMENTATIONS: [Augmentation; 6] = [
     Augmentation { crop_padding: 0, flip: false, roll: 3, drop: 0.9 },
 ];
 
-/// `[N][T]` images of the CPU backend to the kernels' `[T][N]`.
+/// `[N][T]` images of the CPU backend, reordered to the kernels' `[T][N]`.
 fn steps_first(values: &[f32], shape: &SampleShape) -> Vec<f32> {
     let image = shape.len() / shape.frames;
     let frame = |t: usize| values.chunks_exact(image).skip(t).step_by(shape.frames);

@@ -1,4 +1,4 @@
-//! Event frames from what of them is not zero.
+//! Event frames from their nonzero entries.
 
 use super::harness::*;
 use crate::oracle::Rng;
@@ -7,7 +7,7 @@ use adali::backend::gpu::params::IntegrateEvents;
 use adali::backend::gpu::{Buffer, Launch};
 use adali::data::events::counts::EventCounts;
 
-/// Cells of a few samples, the last of them crowded: one word of four cells has half of all events.
+/// Cells of a few samples, the last of them crowded: half of its events fall into one word of four cells.
 fn events(rng: &mut Rng, samples: usize, cells: usize, most: usize) -> Vec<Vec<u32>> {
     let sample = |n: usize| {
         let count = if n + 1 == samples { 4 * most } else { rng.below(most + 1) };
@@ -18,7 +18,7 @@ fn events(rng: &mut Rng, samples: usize, cells: usize, most: usize) -> Vec<Vec<u
     (0..samples).map(sample).collect()
 }
 
-/// Runs the kernel on entries of samples that lie behind `first` others, over what the bytes are before.
+/// Runs the kernel on entries of samples that come after `first` others, over frames with the bytes `before`.
 fn run(rng: &mut Rng, entries: &[u32], ends: &[u32], first: usize, cells: usize, before: &[u8], grid: u32) -> Vec<u8> {
     let device = Device::new(rng.next_u64());
     let (of_entries, of_ends, frames) = (device.put(entries), device.put(ends), device.put(before));
@@ -53,11 +53,11 @@ fn integrate_events_matches() {
                     assert!(others.iter().chain(padding).all(|&byte| byte == 0), "bytes of others were changed");
                     ours.to_vec()
                 };
-                // Counted cells, as a data set has them.
+                // Counted cells, as in a data set.
                 let ends: Vec<u32> = counts.ends().iter().map(|&end| end as u32).collect();
                 let got = run(&mut rng, counts.entries(), &ends, first, cells, &vec![0; size], grid);
                 assert!(behind(got) == want, "{samples} samples of {cells} cells behind {first}");
-                // Event by event, in any order: the sums saturate all the same.
+                // Event by event, in any order: the sums saturate in the same way.
                 let one_by_one: Vec<u32> = drawn.concat().iter().map(|cell| cell | 1 << 24).collect();
                 let lengths = drawn.iter().map(|cells| cells.len() as u32);
                 let ends: Vec<u32> = lengths

@@ -1,4 +1,4 @@
-//! Parameter structs: the host's and the kernels' layouts are the same.
+//! Parameter structs have the same layout on the host and in the kernels.
 
 use adali::backend::gpu::{params, tile};
 use adali::kernels::REPORT;
@@ -8,7 +8,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-/// What nvcc says of the kernels' structs and of these assertions on them; nothing where all hold.
+/// nvcc's messages about the kernels' structs with these assertions; empty if all hold.
 fn check(assertions: &str) -> String {
     let kernels = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels");
     let (mut includes, mut structs) = (String::new(), String::new());
@@ -17,7 +17,7 @@ fn check(assertions: &str) -> String {
         let text = fs::read_to_string(&path).unwrap_or_default();
         match path.extension().and_then(|extension| extension.to_str()) {
             Some("cuh") => includes += &format!("#include {:?}\n", path.file_name().expect("a name")),
-            // The structs of plain fields alone: kernels take long to compile.
+            // Only the structs of plain fields: kernels take long to compile.
             Some("cu") => {
                 for part in text.split("\nstruct ").skip(1) {
                     let lines = part.split("\n};").next().expect("a struct").lines();

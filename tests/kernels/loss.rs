@@ -8,12 +8,12 @@ use adali::backend::gpu::{Buffer, Launch};
 use adali::backend::shape::{Span, Volume};
 use adali::backend::{LossSpec, LossSums};
 
-/// Exp and log may differ by a rounding of f64.
+/// Exp and log may differ by one rounding in f64.
 const RELATIVE: f64 = 1e-6;
 /// The gradient's terms cancel.
 const ABSOLUTE: f32 = 1e-12;
 
-/// Loss of a batch on the device, added to the metrics, and its gradient where wanted.
+/// Loss of a batch on the device, added to the metrics, and optionally its gradient.
 fn on_device(
     device: &Device,
     spec: &LossSpec,
@@ -68,7 +68,7 @@ fn losses_match() {
                     for batch in [1, 6, 70] {
                         let spec = LossSpec { mse, label_smoothing, tet };
                         let span = Span { batch, steps };
-                        // Votes of few spikes, where ties are frequent, or any values.
+                        // Votes of few spikes, with frequent ties, or arbitrary values.
                         let votes = rng.below(2) == 0;
                         let draw = || if votes { rng.below(5) as f32 / 10.0 } else { 3.0 * rng.normal() as f32 };
                         let logits = Tensor::new(span, Volume { h: 1, w: 1, c: classes }, draw);
@@ -114,7 +114,7 @@ fn hits_at_ties_and_at_what_is_not_a_number() {
         vec![-inf, nan, -inf],
         vec![inf, 0.0, inf],
     ];
-    // Ties of classes that different lanes, and the same lane, look at.
+    // Ties between classes of different lanes and of the same lane.
     rows.extend([(3, 35), (35, 40), (40, 66), (31, 32)].map(|(a, b)| {
         let mut row = vec![0.0; 70];
         (row[a], row[b]) = (1.0, 1.0);

@@ -23,7 +23,7 @@ fn membrane_histogram_matches() {
                     (membranes.data[3], membranes.data[40], membranes.data[77]) = (f32::INFINITY, f32::NAN, 0.75);
                     let (threshold, pixels) = (0.75, volume.pixels());
                     let mut histograms = vec![Histogram::default(); if per_channel { channels } else { 1 }];
-                    // Counted before; to be added to.
+                    // Earlier counts, to be added to.
                     histograms[0].bins[7] = 5;
                     let before = counts(&histograms);
                     for (i, &h) in membranes.data.iter().enumerate() {
@@ -61,19 +61,19 @@ fn layer(rng: &mut Rng, count: usize) -> Vec<Histogram> {
     let mut histograms = vec![Histogram::default(); count];
     for h in &mut histograms {
         (0..40).for_each(|_| h.count(3.0 * rng.normal() as f32));
-        // Past 32 bits.
+        // Beyond 32 bits.
         (h.underflow, h.overflow) = (rng.next_u64() >> 20, rng.next_u64() >> 20);
         h.bins[rng.below(BINS)] = rng.next_u64() >> 20;
     }
     histograms
 }
 
-/// Where a fault is noted, of a step and a layer from 0 on.
+/// The fault recorded for a step and a layer, counted from 0.
 fn fault(step: u64, layer: usize, potentials: u64) -> Fault {
     Fault { place: step << 16 | (layer as u64 + 1), potentials }
 }
 
-/// What the CPU has noted after it has collected a step, and after the next.
+/// The fault recorded on the CPU after collecting one step, and after the next.
 fn on_cpu(steps: [&[Vec<Histogram>]; 2], first: u64) -> [Fault; 2] {
     let (mut totals, mut batch) = (Totals::default(), Batch::default());
     let mut number = first;
@@ -91,7 +91,7 @@ fn on_cpu(steps: [&[Vec<Histogram>]; 2], first: u64) -> [Fault; 2] {
     })
 }
 
-/// Histograms of a layer after others were added to them.
+/// A layer's histograms after adding others.
 fn merged(mut histograms: Vec<Histogram>, others: &[Histogram]) -> Vec<Histogram> {
     assert_eq!(histograms.len(), others.len());
     histograms.iter_mut().zip(others).for_each(|(histogram, other)| histogram.merge(other));
@@ -99,7 +99,7 @@ fn merged(mut histograms: Vec<Histogram>, others: &[Histogram]) -> Vec<Histogram
 }
 
 /// Two steps are collected, layer by layer; in the first, the layers of `bad` have potentials that are not finite, in the
-/// second all have.
+/// second all layers have.
 #[test]
 fn collect_counts_matches() {
     let mut rng = Rng::fresh("collect_counts");
@@ -120,13 +120,13 @@ fn collect_counts_matches() {
                     let of_layer = &mut fresh[at];
                     let last = of_layer.len() - 1;
                     of_layer[last].non_finite = 1 + (rng.next_u64() >> 20);
-                    // Two channels, or one with more.
+                    // Two channels, or one channel with a larger count.
                     let any = rng.below(last + 1);
                     of_layer[any].non_finite += rng.next_u64() >> 20;
                 }
                 later.iter_mut().flatten().for_each(|h| h.non_finite = 1 + (rng.next_u64() >> 20));
                 let non_finite = |layer: &[Histogram]| layer.iter().map(|h| h.non_finite).sum::<u64>();
-                // Past 32 bits.
+                // Beyond 32 bits.
                 let step = (1 << 33) + rng.next_u64() % 1000;
                 let before = if earlier { fault(7, 90, 3) } else { Fault::default() };
                 let first = bad.iter().min().map(|&first| fault(step, first, non_finite(&fresh[first])));
@@ -161,7 +161,7 @@ fn collect_counts_matches() {
                     let (of_recent, of_epoch) = (put(&recent), put(&epoch));
                     let (of_fresh, of_later) = (put(&fresh), put(&later));
                     assert_eq!(collect(&of_fresh, &of_recent, &of_epoch, number.address()), want, "{what}");
-                    // With nothing fresh, nothing changes.
+                    // With no fresh counts, nothing changes.
                     let next = device.put(&[step + 1]);
                     assert_eq!(collect(&of_fresh, &of_recent, &of_epoch, next.address()), want, "{what}");
                     let hold = |buffers: &[CudaBuffer], what: &str, want: &dyn Fn(usize) -> Vec<Histogram>| {
@@ -189,7 +189,7 @@ fn collect_counts_matches() {
     assert_eq!(collected, 3 * (2 + 7 * 37 + 5 * 6) * 2 * 2);
 }
 
-/// As the host launches it: into the first layer, then from there.
+/// Launched as the host does: into the first layer, then from it to the others.
 #[test]
 fn merge_counts_matches() {
     let mut rng = Rng::fresh("merge_counts");

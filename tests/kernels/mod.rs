@@ -1,4 +1,4 @@
-//! One file an operation; [`harness`] is what they share.
+//! One file per operation, with shared code in [`harness`].
 
 mod batch_norm;
 mod benched;

@@ -20,11 +20,11 @@ pub fn counts(histograms: &[Histogram]) -> Vec<u64> {
 fn norm_lif_forward_matches() {
     let mut rng = Rng::fresh("norm_lif_forward");
     let mut cases = 0;
-    // Steps; channels; whether each channel has its window, and its histogram. 2080 channels take two blocks.
+    // Steps; channels; whether each channel has its own window, and its own histogram. 2080 channels take two blocks.
     let (odd, wide) = (Volume { h: 5, w: 7, c: 0 }, Volume { h: 1, w: 2, c: 2080 });
     let spans = [(1, 1), (3, 3), (4, 4), (7, 7), (8, 8), (5, 1)];
     let layers = [(33, false, true), (64, true, false), (3, true, true)];
-    // Detaching is of the way back alone: a soft reset with leak and a hard one without it are all there is.
+    // Detaching only affects the backward pass: a soft reset with leak and a hard one without cover everything.
     let [soft, _, _, hard] = neurons()[..] else { panic!("four neurons") };
     let mut extents = Vec::new();
     for steps in spans {

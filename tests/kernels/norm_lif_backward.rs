@@ -8,7 +8,7 @@ use adali::backend::gpu::params::{self, NormLifBackward};
 use adali::backend::gpu::{Buffer, Launch};
 use adali::backend::shape::Span;
 
-/// What batch norm knows of each channel.
+/// Batch norm's parameters and statistics of each channel.
 pub struct Channels {
     mean: Vec<f32>,
     inv_std: Vec<f32>,
@@ -30,7 +30,7 @@ impl Channels {
         }
     }
 
-    /// What reduce must find, with the sum of the sizes of what it adds.
+    /// The expected result of reduce, with the sum of the absolute values it adds.
     fn sums(&self, layer: &Layer, gradient: &Tensor) -> Vec<[f64; 2]> {
         let (channels, pixels) = (layer.volume.c, layer.volume.pixels());
         let mut sums = vec![[0.0; 2]; 2 * padded(channels)];
@@ -62,7 +62,7 @@ fn with_padding(values: &[f32]) -> Vec<f32> {
     values
 }
 
-/// What the kernels start from.
+/// The data that the kernels start from.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Form {
     Bits,
@@ -166,7 +166,7 @@ fn norm_lif_backward_matches() {
     assert_eq!(count, 3 * (2 * 4 * slopes().count() + 3) * 6);
 }
 
-/// Values of one block's sums.
+/// Number of values in one block's sums.
 fn sums_of_block(layer: &Layer) -> usize {
     2 * padded(layer.volume.c)
 }

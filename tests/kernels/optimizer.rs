@@ -8,10 +8,10 @@ use adali::backend::gpu::params::{GradientNorm, Optimizer, OptimizerState, Train
 use adali::backend::gpu::{Buffer, Launch};
 use std::collections::BTreeSet;
 
-/// Shorter and longer than a chunk, and as long as one and two.
+/// Shorter and longer than a chunk, and exactly one and two chunks long.
 const LENGTHS: [usize; 7] = [1, 3, 64, 4095, 4096, 4097, 8192];
 
-/// A parameter as the host knows it.
+/// A parameter on the host.
 struct Parameter {
     value: Vec<f32>,
     gradient: Vec<f32>,
@@ -36,7 +36,7 @@ fn parameters(rng: &mut Rng, lengths: &[usize]) -> Vec<Parameter> {
     lengths.iter().map(&mut each).collect()
 }
 
-/// What a step starts from.
+/// The state before a step.
 #[derive(Clone, Copy)]
 struct Step {
     number: u64,
@@ -44,7 +44,7 @@ struct Step {
     state: OptimizerState,
 }
 
-/// Parameters in device memory with the tables that the host makes once.
+/// Parameters in device memory with the tables that the host builds once.
 struct Table {
     arrays: Vec<[CudaBuffer; 4]>,
     tensors: CudaBuffer,
@@ -76,7 +76,7 @@ impl Table {
         }
     }
 
-    /// Norm and clipping into the state.
+    /// Computes the norm and clipping into the state.
     fn norm(&self, device: &Device, limit: f64, rule: UpdateRule, growth: u32) -> OptimizerState {
         let (beta1, beta2) = match rule {
             UpdateRule::Sgd { .. } => (0.0, 0.0),
@@ -145,7 +145,7 @@ fn updates_match() {
                 [(0, 0.0, 1.0), (1, 1e9, 1.0), (6, 1.5, 1.0), (999, 0.5, 1024.0), (100_000, 2.0, 1.0)]
             {
                 let mut parameters = parameters(&mut rng, &LENGTHS);
-                // What has to be kept of subnormal numbers and of zeros.
+                // Subnormal numbers and signed zeros must be preserved.
                 parameters[2].gradient[..4].copy_from_slice(&[0.0, -0.0, 1e-42, -1e-40]);
                 parameters[2].second[..2].fill(0.0);
                 let device = Device::new(rng.next_u64());
@@ -205,7 +205,7 @@ fn gradients_that_are_not_finite_are_skipped() {
     assert_eq!(cases, 5 * 3 * 3);
 }
 
-/// What a loss scale does after a step.
+/// What happens to the loss scale after a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Change {
     Doubled,

@@ -1,4 +1,4 @@
-//! Pools of spikes, forward.
+//! Pooling of spikes, forward.
 
 use super::harness::*;
 use crate::oracle::Rng;
@@ -8,7 +8,7 @@ use adali::backend::gpu::{Buffer, Launch};
 use adali::backend::shape::{Extent, Pool, PoolKind, Span, Volume, output_extent};
 use adali::backend::{NeuronLayers, Storage};
 
-/// Pools of 5x7 images: side by side, overlapping, with gaps, beyond the border, of the whole image.
+/// Pools of 5x7 images: adjacent, overlapping, with gaps, beyond the border, over the whole image.
 fn pools(kind: PoolKind, channels: usize) -> Vec<Pool> {
     let one = |kernel: [usize; 2], stride: [usize; 2], padding: [usize; 2]| {
         let input = Volume { h: 5, w: 7, c: channels };
@@ -27,7 +27,7 @@ fn pools(kind: PoolKind, channels: usize) -> Vec<Pool> {
     ]
 }
 
-/// Few blocks of images, so that each takes several.
+/// Few blocks of images, so that each block takes several images.
 fn launch(outputs: usize) -> Launch {
     Launch { grid: [outputs.div_ceil(64) as u32, 2, 1], threads: 64, shared: 0 }
 }

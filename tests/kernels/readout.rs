@@ -9,7 +9,7 @@ use adali::backend::gpu::{Buffer, Launch};
 use adali::backend::shape::{Span, Volume};
 use adali::backend::{Storage, Training, cpu::layout};
 
-/// Classes and outputs of each.
+/// Numbers of classes, and of outputs per class.
 const VOTES: [(usize, usize); 5] = [(10, 10), (3, 1), (33, 3), (2, 70), (64, 1)];
 const STEPS: [usize; 4] = [1, 2, 4, 7];
 

@@ -1,4 +1,4 @@
-//! Neurons backward in time, behind every kind of pool.
+//! Neurons backward in time, after every kind of pool.
 
 use super::harness::*;
 use crate::launch;
@@ -21,7 +21,7 @@ pub struct Case {
     current_steps: usize,
     volume: Volume,
     pool: Option<Pool>,
-    /// Whether each channel has its window.
+    /// Whether each channel has its own window.
     per_channel: bool,
 }
 
@@ -49,7 +49,7 @@ fn pool(kind: PoolKind, input: Volume, kernel: Extent, stride: Extent, padding: 
     Pool { kind, input, kernel, stride, padding, output: Volume { h, w, c: input.c } }
 }
 
-/// A layer after its forward pass on the CPU, and the gradient that comes back to it.
+/// A layer after its forward pass on the CPU, with the gradient of its output.
 pub struct Layer {
     pub span: Span,
     pub volume: Volume,
@@ -64,7 +64,7 @@ pub struct Layer {
     pub spikes: Tensor,
     pub inside: Tensor,
     pub membranes: Tensor,
-    /// Of the pooled spikes.
+    /// The gradient of the pooled spikes.
     pub gradient: Tensor,
 }
 
@@ -122,7 +122,7 @@ impl Layer {
         Neurons { neuron: self.neuron, surrogate: surrogate(self.kind), bounds: &self.bounds }
     }
 
-    /// The gradient of the currents on the CPU, from bits or from membranes computed again.
+    /// The gradient of the currents on the CPU, from bits or from recomputed membranes.
     pub fn backward(&self, bits: bool) -> Tensor {
         let (spikes, windows, currents) = (self.spikes.cpu_bits(), self.inside.cpu_bits(), self.currents.cpu_floats());
         let (scale, shift) = (Cpu.vector(&self.scale).unwrap(), Cpu.vector(&self.shift).unwrap());
@@ -135,7 +135,7 @@ impl Layer {
         on_cpu(&self.neurons(), self, saved, self.current_steps)
     }
 
-    /// The gradient of the spikes themselves: that of the currents of neurons whose every derivative is 1.
+    /// The gradient of the spikes themselves: that of the currents of neurons whose derivatives are all 1.
     fn unpooled(&self) -> Tensor {
         let spec = NeuronSpec { model: NeuronModel::Lif, tau: 1.0, detach_reset: true, ..NeuronSpec::default() };
         let neuron = spec.neuron().unwrap();
@@ -147,8 +147,8 @@ impl Layer {
         on_cpu(&neurons, self, Saved::Bits { spikes: &spikes, inside: &windows }, self.span.steps)
     }
 
-    /// [`Layer::backward`] from these membranes, in the CPU's own order of arithmetic. Which side of AdaLi's window a
-    /// neuron is on, the forward pass decided: storing a membrane may round it to another.
+    /// [`Layer::backward`] from these membranes, in the CPU's own order of arithmetic. The forward pass decided on which side
+    /// of AdaLi's window a neuron is: rounding a stored membrane may move it to the other.
     fn backward_from(&self, membranes: &Tensor) -> Tensor {
         let (neuron, slope) = (self.neuron, surrogate(self.kind).slope(self.neuron.threshold));
         let (unpooled, steps) = (self.unpooled(), self.span.steps);
@@ -191,7 +191,7 @@ fn on_cpu(neurons: &Neurons<Cpu>, layer: &Layer, saved: Saved<Cpu>, steps: usize
     Tensor::from_cpu_floats(of_currents, volume, &out)
 }
 
-/// Runs a kernel on what the forward pass left.
+/// Runs a kernel on the results of the forward pass.
 pub fn on_gpu(seed: u64, value: Value, layer: &Layer, bits: bool) -> Tensor {
     let device = Device::new(seed);
     let (neuron, volume, span) = (layer.neuron, layer.volume, layer.span);
@@ -257,14 +257,14 @@ fn spike_backward_matches() {
     assert_eq!(count, 3 * (4 * slopes().count() + 3) * 6);
 }
 
-/// Neurons of hard attached reset keep their membranes. Those that lie so near the threshold or an end of the window that
-/// 16 bits would put them on the other side have the slope of their own side, whatever the device stores.
+/// Neurons with a hard attached reset keep their membranes. Those so close to the threshold or an end of the window that 16
+/// bits would move them to the other side have the slope of their own side, whatever the device stores.
 #[test]
 fn stored_membranes_change_no_side() {
     let spec = NeuronSpec { tau: 1.15, reset: ResetKind::Hard, ..NeuronSpec::default() };
     let neuron = spec.neuron().unwrap();
-    // Currents that 16 bits hold, and what they charge a neuron to: just below the threshold, just outside and just
-    // inside of the window's ends.
+    // Currents that 16 bits represent exactly, and the potentials they lead to: just below the threshold, just outside and just
+    // inside the ends of the window.
     let near = |current: f32, bounds: Bounds, slope: f32| (vec![current; 3], bounds, slope);
     let charged = |current: f32| neuron.gain * current - neuron.threshold;
     let bounds = |left: f32, right: f32| Bounds { left, right, alpha: 0.2, beta: 0.8 };
@@ -294,7 +294,7 @@ fn stored_membranes_change_no_side() {
     }
 }
 
-/// The gradient of currents that enter at one step, where that of the spikes is 1.
+/// The gradient of currents at a single step, if the gradient of the spikes is 1.
 fn gradient_of<B: Backend>(backend: &B, neuron: Neuron, bounds: Bounds, currents: &[f32]) -> Vec<f32> {
     let (volume, span) = (Volume { h: 1, w: 1, c: currents.len() }, Span { batch: 1, steps: 1 });
     // Each channel's current is its bias.

@@ -20,7 +20,7 @@ fn evenly(parts: &[(f32, f32, usize)]) -> Histogram {
     histogram
 }
 
-/// A histogram for each row of the table of failures, and random ones.
+/// One histogram per row of the table of failures, and random ones.
 fn histograms(rng: &mut Rng) -> Vec<Histogram> {
     let mut all = vec![
         Histogram::default(),
@@ -37,7 +37,7 @@ fn histograms(rng: &mut Rng) -> Vec<Histogram> {
         evenly(&[(-9.0, -3.0, 9_000), (3.0, 9.0, 9_000)]),
         evenly(&[(-3.9, -3.8, 50_000), (0.1, 0.2, 5)]),
         evenly(&[(0.5, 0.501, 100_000), (-0.3, -0.2, 1)]),
-        // A target of one half ends a bin with gaps behind.
+        // A target of one half is reached at the end of a bin that gaps follow.
         evenly(&[(-1.0, -0.99, 4_000), (-0.2, -0.19, 4_000), (0.1, 0.101, 4_000), (1.0, 1.01, 4_000)]),
     ];
     for _ in 0..20 {

@@ -1,4 +1,4 @@
-//! Samples unfolded to columns.
+//! Samples unfolded into columns.
 
 use super::harness::*;
 use crate::oracle::Rng;

@@ -8,7 +8,7 @@ use adali::backend::gpu::{Buffer, Launch};
 use adali::backend::shape::{Conv, Extent, InputKind, Volume};
 use adali::backend::{Storage, Training};
 
-/// Sums of f64 in another order, then one rounding to f32; gradients cancel, so theirs is of the largest one.
+/// Sums of f64 in another order, then one rounding to f32; gradients cancel, so their tolerance is relative to the largest.
 const RELATIVE: f32 = 1e-6;
 
 fn conv(k: usize, c: usize, kernel: Extent, reads: InputKind) -> Conv {
@@ -46,7 +46,7 @@ fn weight_norms_match() {
     for (c, reads) in [(1, InputKind::Image), (3, InputKind::Image), (33, InputKind::Spikes), (64, InputKind::Dense)] {
         for kernel in [Extent::square(1), Extent::square(3), Extent { h: 2, w: 5 }] {
             for k in [1, 10, 33] {
-                // Any weights, weights that differ little from their mean, and equal ones.
+                // Arbitrary weights, weights that differ little from their mean, and equal ones.
                 for (mean, spread) in [(0.0, 1.0), (3.0, 1e-4), (0.5, 0.0)] {
                     let conv = conv(k, c, kernel, reads);
                     let mut draw = |n: usize, mean: f64, spread: f64| -> Vec<f32> {

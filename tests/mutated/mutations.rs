@@ -1,21 +1,21 @@
-//! Damage: flipped bits, wrong numbers, cuts, splices of two files, repeated and lost parts.
+//! Damage: flipped bits, wrong numbers, truncation, splices of two files, repeated and lost parts.
 
 use crate::rng::Rng;
 
-/// Numbers that headers lie with.
+/// Typical wrong values in headers.
 const NUMBERS: [u64; 12] =
     [0, 1, 0x7f, 0x80, 0xff, 0x7fff, 0xffff, 1 << 16, 0x7fff_ffff, 0xffff_ffff, i64::MAX as u64, u64::MAX];
-/// Words that take the place of a number in a text.
+/// Words that replace a number in a text.
 const WORDS: [&str; 10] = ["", "-1", "0", "1e999", "nan", "99999999999999999999", "4294967296", "\"", "[", "\u{1b}"];
 
-/// File `which` of some, changed in one to four ways.
+/// File `which` of `seeds`, changed in one to four ways.
 pub fn mutated(rng: &mut Rng, seeds: &[Vec<u8>], which: usize) -> Vec<u8> {
     let mut bytes = seeds[which].clone();
     for _ in 0..1 + rng.below(4) {
         if bytes.is_empty() {
             break;
         }
-        // Headers are a small part of a file, and most of what lies.
+        // Headers are a small part of a file, but most lies are there.
         let reach = if rng.below(2) == 0 { bytes.len().min(300) } else { bytes.len() };
         let at = rng.below(reach);
         match rng.below(8) {

@@ -1,4 +1,4 @@
-//! Every reader of files that a person gives, with valid files to start from.
+//! Every reader of files given by the user, with valid files to start from.
 
 use crate::process::{adali, bytes, tiny, train, write_images, write_network};
 use adali::backend::cpu::Cpu;
@@ -24,7 +24,7 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-/// Readers of recordings, named as their formats are.
+/// Readers of recordings, named like their formats.
 pub const FORMATS: [&str; 9] = ["n-mnist", "aedat2", "aedat3", "aedat4", "evt2", "evt3", "dat", "npz", "csv"];
 /// All others.
 pub const OTHERS: [&str; 13] = [
@@ -43,7 +43,7 @@ pub const OTHERS: [&str; 13] = [
     "comparison",
 ];
 
-/// What reads a file where it lies.
+/// Reads a file at its path.
 type Read = dyn FnMut(&Path) -> Result<()>;
 
 /// A reader, and the files to change.
@@ -57,7 +57,7 @@ impl Reader {
         Self { files, read: Box::new(read) }
     }
 
-    /// The reader of this name; `folder` is empty and its own.
+    /// The reader of this name; `folder` must be empty and is used only by it.
     pub fn new_in(folder: &Path, name: &str) -> Self {
         let at = folder.to_path_buf();
         match name {
@@ -160,7 +160,7 @@ impl Reader {
     }
 }
 
-/// Recordings of a format, summed up and drawn as `adali events` does it, also with what a person may say of them.
+/// Recordings of a format, summarised and drawn as `adali events` does it, also with the options that a user may give.
 fn recordings(folder: &Path, format: &str) -> Reader {
     use clap::ValueEnum;
     let format = Format::from_str(format, false).unwrap();
@@ -199,7 +199,7 @@ fn recordings(folder: &Path, format: &str) -> Reader {
     })
 }
 
-/// What a person gave and may be wrong is no fault of the reader.
+/// A proper user error is not a fault of the reader.
 fn checked(error: anyhow::Error) -> Result<()> {
     if adali::error::exit_code(&error) == 2 { Ok(()) } else { Err(error) }
 }
@@ -213,7 +213,7 @@ fn plan(file: &Path, usual: &Config) -> Result<Plan> {
     Plan::new(seeds, plan.reach.unwrap_or(0.5), String::new(), plan.configurations(&base)?)
 }
 
-/// A whole configuration.
+/// A complete configuration.
 fn usual(folder: &Path) -> Config {
     adali(folder, &tiny("usual", "--epochs 1 --limit 64")).done();
     Config::read(&folder.join("usual/config.toml")).unwrap()
@@ -257,7 +257,7 @@ fn tests() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests")
 }
 
-/// The files of a folder, in the order of their names.
+/// The files of a folder, sorted by name.
 fn files_in(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let mut files: Vec<PathBuf> = entries.filter(|path| path.is_file()).collect();
@@ -265,7 +265,7 @@ fn files_in(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// Copies files with this extension, and says where they lie.
+/// Copies files with this extension and returns their paths.
 fn copied(to: &Path, from: &Path, extension: &str) -> Vec<PathBuf> {
     let chosen = files_in(from).into_iter().filter(|file| file.extension().is_some_and(|found| found == extension));
     let copy = |file: PathBuf| {

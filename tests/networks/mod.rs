@@ -1,5 +1,4 @@
-//! Networks on the GPU backend against the CPU backend: the same initial weights, batches and
-//! masks, a few steps of training.
+//! Networks on the GPU backend against the CPU backend: the same initial weights, batches and masks, a few training steps.
 use crate::launch;
 use crate::oracle::Rng;
 use crate::support::Case;
@@ -21,11 +20,11 @@ const STEPS: u64 = 3;
 /// AdaLi's in every layer.
 const BOUNDS: Bounds = Bounds { left: 0.9, right: 1.1, alpha: 0.5, beta: 0.5 };
 
-/// What a short training leaves.
+/// The results of a short training.
 #[derive(Default)]
 struct Trained {
     losses: Vec<f64>,
-    /// Name, value and gradient of every parameter after the first step: later a spike at the threshold may part them.
+    /// Name, value and gradient of every parameter after the first step: later, a spike at the threshold may make them diverge.
     parameters: Vec<(String, Vec<f32>, Vec<f32>)>,
     /// Spikes of every stage in the first pass.
     spikes: Vec<Vec<u8>>,
@@ -101,8 +100,8 @@ fn distance(got: &[f32], want: &[f32]) -> f64 {
     apart / norm(&mut want.iter().map(|&w| f64::from(w))).max(1e-6)
 }
 
-/// The first stage from which on no potential lies on another side of an edge where the slope jumps: rounding that takes one
-/// across changes the gradients of its stage and of those before it, by however much hangs on it.
+/// The first stage from which on no potential is on another side of an edge where the slope jumps: if rounding moves one
+/// across, the gradients of its stage and of those before it may change by any amount.
 fn first_alike(case: &Case, precision: Precision, got: &Trained, want: &Trained) -> usize {
     if case.spec.surrogate.needs_membrane() {
         return 0; // no jumps
@@ -119,14 +118,14 @@ fn first_alike(case: &Case, precision: Precision, got: &Trained, want: &Trained)
     stages.rposition(|(got, want)| got.iter().zip(want).any(crossed)).map_or(0, |stage| stage + 1)
 }
 
-/// The device under test; the order of its work follows from `seed`.
+/// The device under test; the order of its work is derived from `seed`.
 fn gpu(precision: Precision, seed: u64, graphs: bool) -> Gpu<Cuda> {
     let driver = launch::open(seed);
     let card = launch::card(&driver, Card { multiprocessors: 2, shared: 99 * 1024 });
     Gpu::new(driver, card, precision, "under test".into(), graphs)
 }
 
-/// Networks that meet every operation of the backend.
+/// Networks that together use every operation of the backend.
 fn networks() -> Vec<(&'static str, NetworkSpec)> {
     let frames = |spec: NetworkSpec| NetworkSpec { input: InputMode::Frames, ..spec };
     vec![
@@ -235,7 +234,7 @@ fn compare(precision: Precision, losses: f64, gradients: f64, flips: f64) {
             assert!(all > 0 && flipped as f64 <= flips * all as f64, "{what}: {flipped} of {all} spikes differ");
             let apart = (got.losses[0] - want.losses[0]).abs();
             largest = [largest[0].max(apart), largest[1].max(flipped as f64 / all as f64), largest[2]];
-            // In f32 a spike parts only where a membrane meets the threshold to the last digit, and takes the loss along.
+            // In f32, spikes differ only if a membrane meets the threshold to the last digit; the loss then differs too.
             let parted = flipped > 0 && precision == Precision::F32;
             assert!(parted || apart <= losses, "{what}: {:?}, not {:?}", got.losses, want.losses);
             if flipped == 0 {
@@ -246,7 +245,7 @@ fn compare(precision: Precision, losses: f64, gradients: f64, flips: f64) {
                 for (got, want) in parameters.filter(|(got, _)| names.iter().any(|name| got.0.starts_with(name))) {
                     let mut apart = [distance(&got.1, &want.1), distance(&got.2, &want.2)];
                     if matches!(rule, UpdateRule::Adam { .. }) {
-                        apart[0] = 0.0; // its first step goes by the sign of gradients, which rounding gives to zeros
+                        apart[0] = 0.0; // its first step follows the gradients' signs, also of rounded zeros
                     }
                     largest[2] = largest[2].max(apart[0]).max(apart[1]);
                     assert!(apart.into_iter().all(|far| far <= gradients), "{what} {}: {apart:?}", got.0);
@@ -259,7 +258,7 @@ fn compare(precision: Precision, losses: f64, gradients: f64, flips: f64) {
     assert_eq!(compared, 7 * SurrogateKind::all().len());
     assert!((3..=27).contains(&recorded), "{recorded} of 30 with graphs");
     println!("{}: {gradients_compared} gradients; loss, flips, gradients apart by up to {largest:?}", precision.name());
-    // In 16 bits only where no spike has parted and no potential has crossed an edge.
+    // In 16 bits, only if no spike differs and no potential has crossed an edge.
     assert!(precision != Precision::F32 || gradients_compared >= 100, "{gradients_compared} gradients");
 }
 

@@ -1,5 +1,5 @@
-//! Slopes, neurons, losses and optimisers of the oracle against cases done by hand; a module of
-//! `tests/oracle_checks.rs` alone.
+//! Slopes, neurons, losses and optimisers of the oracle against cases worked out by hand; a module of `tests/oracle_checks.rs`
+//! only.
 
 use crate::oracle::{
     AdamW, AdamWState, Loss, Neuron, Reset, Sgd, Slope, SpikeModel, Tensor, loss_and_gradient, neuron_backward,

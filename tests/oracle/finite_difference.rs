@@ -1,16 +1,15 @@
 //! Checks the gradients of [`run`] in the smooth spike model against central differences of the loss.
 //!
-//! The loss is smooth only between the kinks of the slopes' integrals and the changes of a max-pool's winner.
-//! Every forward pass therefore yields a signature (the piece each neuron-step lies on, and each winner); a
-//! difference counts only if the signature is the same at both of its ends as in between. Detached resets are
-//! frozen at their spikes of the base point.
+//! The loss is smooth only between the kinks of the slopes' integrals and the changes of a max-pool's winner. Every forward
+//! pass therefore yields a signature (the piece on which each neuron-step lies, and each winner); a difference counts only if
+//! the signature is the same at both ends and in between. Detached resets are frozen at the spikes of the base point.
 
 use super::neuron::slope_of;
 use super::{
     Forward, Input, LayerGradients, Loss, Network, Params, Rng, SpikeModel, Tensor, forward, loss_and_gradient, run,
 };
 
-/// A network with all it needs to compute a loss.
+/// A network with everything needed to compute a loss.
 #[derive(Clone, Debug)]
 pub struct Case {
     /// The network.
@@ -25,16 +24,16 @@ pub struct Case {
     pub loss: Loss,
 }
 
-/// What a check found.
+/// The result of a check.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
     /// Differences compared.
     pub compared: usize,
-    /// Of those, with a gradient that is not zero.
+    /// How many of those have a nonzero gradient.
     pub nonzero: usize,
-    /// Differences that met a kink at every step size.
+    /// Differences with a kink at every step size.
     pub skipped: usize,
-    /// Differences that agree at no step size, described.
+    /// Descriptions of differences that agree at no step size.
     pub wrong: Vec<String>,
 }
 
@@ -48,7 +47,7 @@ impl Report {
     }
 }
 
-/// Something to differentiate by.
+/// A variable to differentiate with respect to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Slot {
     /// The input.
@@ -63,7 +62,7 @@ pub enum Slot {
     NormBias(usize),
 }
 
-/// Step sizes, tried in turn until one agrees: truncation, rounding and kinks want different ones.
+/// Step sizes, tried in turn until one agrees: truncation, rounding and kinks need different ones.
 const STEPS: [f64; 3] = [1e-5, 1e-6, 1e-4];
 
 /// Largest error, as a share of the tensor's largest gradient.

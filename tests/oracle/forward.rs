@@ -1,4 +1,4 @@
-//! The forward pass, which keeps everything.
+//! The forward pass, which keeps all intermediate values.
 
 use super::conv::conv_forward;
 use super::loss::{mean_over_steps, vote_forward};
@@ -12,7 +12,7 @@ use super::{
 /// What a forward pass computed.
 #[derive(Clone, Debug)]
 pub struct Forward {
-    /// One entry a network layer.
+    /// One entry per layer of the network.
     pub layers: Vec<LayerTrace>,
     /// `[T, N, classes]`.
     pub logits_per_step: Tensor,

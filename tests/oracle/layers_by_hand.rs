@@ -1,4 +1,4 @@
-//! Layers of the oracle against cases done by hand; a module of `tests/oracle_checks.rs` alone.
+//! Layers of the oracle against cases worked out by hand; a module of `tests/oracle_checks.rs` only.
 
 use super::checks_by_hand::assert_close;
 use crate::oracle::conv::conv_forward;

@@ -7,7 +7,7 @@ use super::Tensor;
 pub struct Loss {
     /// Weight of the squared error, in [0, 1].
     pub mse: f64,
-    /// Loss of each step's logits averaged over the steps, in place of the loss of the averaged logits.
+    /// Averages the loss of each step's logits over the steps, instead of taking the loss of the averaged logits.
     pub tet: bool,
     /// Label smoothing of the cross-entropy, as PyTorch: target = (1 - smoothing) one-hot + smoothing / classes.
     pub smoothing: f64,
@@ -45,7 +45,7 @@ pub fn mean_over_steps(logits_per_step: &Tensor) -> Tensor {
     mean
 }
 
-/// The loss, and its gradient by the logits of each step, `[T, N, classes]`.
+/// The loss, and its gradient with respect to the logits of each step, `[T, N, classes]`.
 pub fn loss_and_gradient(loss: &Loss, logits_per_step: &Tensor, labels: &[usize]) -> (f64, Tensor) {
     let steps = logits_per_step.shape[0];
     let classes = logits_per_step.shape[2];

@@ -1,7 +1,7 @@
 //! Independent reference for the whole method: naive loops in f64, written from `method.md` alone.
 //!
-//! Nothing here is fast and nothing here is shared with `src/`. Activations are `[T, N, C, H, W]` (PyTorch's
-//! order with the time step in front); a linear layer's output is `[T, N, out, 1, 1]`.
+//! Nothing here is fast, and nothing is shared with `src/`. Activations are `[T, N, C, H, W]` (PyTorch's order with the time
+//! step first); a linear layer's output is `[T, N, out, 1, 1]`.
 //!
 //! [`run`] does a forward and an explicit backward pass. With [`SpikeModel::Smooth`] the spike is the integral
 //! of its surrogate slope, so that the same backward code computes a true derivative, which
@@ -42,9 +42,9 @@ pub struct Trace {
     pub logits: Tensor,
     /// The loss, mean over the batch.
     pub loss: f64,
-    /// What each layer computed, one entry a network layer.
+    /// What each layer computed, one entry per layer.
     pub layers: Vec<LayerTrace>,
-    /// Gradients of each layer's parameters, one entry a network layer.
+    /// Gradients of each layer's parameters, one entry per layer.
     pub gradients: Vec<LayerGradients>,
     /// Gradient of the input: `[N, C, H, W]` for a direct image, `[T, N, C, H, W]` for frames.
     pub input_gradient: Tensor,

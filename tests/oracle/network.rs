@@ -41,7 +41,7 @@ pub enum Layer {
         bias: bool,
         /// Normalisation.
         norm: Norm,
-        /// Neurons and their slope: one, or one a channel. None: the output is the current.
+        /// Neurons and their slope: one, or one per channel. None: the output is the current.
         spiking: Option<(Neuron, Vec<Slope>)>,
     },
     /// Linear layer on the flattened input (C, H, W order), weight `[out, in]`.
@@ -85,7 +85,7 @@ pub enum Layer {
 pub struct Network {
     /// Layers, first to last.
     pub layers: Vec<Layer>,
-    /// Outputs a logit, 1 for none.
+    /// Outputs per logit, 1 for none.
     pub vote: usize,
 }
 
@@ -106,10 +106,10 @@ pub struct LayerParams {
     pub running_var: Vec<f64>,
 }
 
-/// Parameters of a network, one entry a layer.
+/// Parameters of a network, one entry per layer.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Params {
-    /// One entry a layer.
+    /// One entry per layer.
     pub layers: Vec<LayerParams>,
 }
 
@@ -123,7 +123,7 @@ pub enum Input {
         /// T.
         steps: usize,
     },
-    /// One frame a step, `[T, N, C, H, W]`.
+    /// One frame per step, `[T, N, C, H, W]`.
     Frames(Tensor),
 }
 
@@ -223,8 +223,7 @@ impl Layer {
 }
 
 impl Params {
-    /// Random parameters for an input of shape `[C, H, W]`, of a size that makes a good share of neurons fire
-    /// at thresholds near 1.
+    /// Random parameters for an input of shape `[C, H, W]`, sized so that a good share of neurons fire at thresholds near 1.
     pub fn random(network: &Network, [channels, height, width]: [usize; 3], rng: &mut Rng) -> Self {
         let mut shape = [1, 1, channels, height, width];
         let mut layers = Vec::new();

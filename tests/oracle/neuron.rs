@@ -20,7 +20,7 @@ pub enum Reset {
 /// A neuron; the same for a whole layer.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Neuron {
-    /// Share of the membrane kept from one step to the next.
+    /// Fraction of the membrane kept from one step to the next.
     pub lambda: f64,
     /// Factor of the input current.
     pub kappa: f64,
@@ -87,7 +87,7 @@ impl Neuron {
     }
 }
 
-/// The slope of a channel: `slopes` holds one for all channels, or one a channel.
+/// The slope of a channel: `slopes` holds one for all channels, or one per channel.
 pub fn slope_of(slopes: &[Slope], channel: usize) -> &Slope {
     if slopes.len() == 1 { &slopes[0] } else { &slopes[channel] }
 }

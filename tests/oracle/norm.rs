@@ -21,7 +21,7 @@ pub struct BatchStatistics {
     pub running_var: Vec<f64>,
 }
 
-/// Statistics of `x` `[T, N, C, H, W]` in training. Panics with fewer than two values a channel, as PyTorch does.
+/// Statistics of `x` `[T, N, C, H, W]` in training. Panics with fewer than two values per channel, as PyTorch does.
 pub fn training_statistics(x: &Tensor, running_mean: &[f64], running_var: &[f64]) -> BatchStatistics {
     let channels = x.dims5()[2];
     let count = (x.data.len() / channels) as f64;
@@ -54,7 +54,7 @@ pub fn batch_forward(x: &Tensor, statistics: &BatchStatistics, eps: f64, gain: &
 
 /// Gradients of x `[T, N, C, H, W]`, gain `[C]` and bias `[C]` from that of y.
 ///
-/// With `train` the mean and the variance are functions of x; with m values a channel and n = the normalised x:
+/// With `train` the mean and the variance are functions of x; with m values per channel and n = the normalised x:
 ///
 ///     G_x = gain / sqrt(var + eps) (G_y - sum(G_y)/m - n sum(G_y n)/m)
 pub fn batch_backward(

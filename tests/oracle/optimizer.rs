@@ -5,7 +5,7 @@
 pub struct Sgd {
     /// Learning rate.
     pub rate: f64,
-    /// Share of the velocity kept.
+    /// Fraction of the velocity kept.
     pub momentum: f64,
     /// Decay, added to the gradient.
     pub weight_decay: f64,

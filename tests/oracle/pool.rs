@@ -10,7 +10,7 @@ pub struct Window {
     pub kernel: usize,
     /// Stride, both axes.
     pub stride: usize,
-    /// Padding, all four sides; at most half the kernel, so that no window lies in the padding alone.
+    /// Padding, all four sides; at most half the kernel, so that no window lies entirely in the padding.
     pub padding: usize,
 }
 
@@ -22,7 +22,7 @@ impl Window {
         [steps, batch, channels, extent(height), extent(width)]
     }
 
-    /// Input offsets of each output's window, in row-major order, padding left out.
+    /// Input offsets of each output's window, in row-major order, without padding.
     fn members(&self, shape: [usize; 5]) -> Vec<Vec<usize>> {
         let [steps, batch, channels, height, width] = shape;
         let [.., rows, columns] = self.output_shape(shape);
@@ -48,7 +48,7 @@ impl Window {
     }
 }
 
-/// Maximum of each window, and the input offset it was taken from, one an output.
+/// Maximum of each window, and the input offset it was taken from, one per output.
 ///
 /// The first of equal values wins, as in PyTorch. On spikes this is the OR of the window, from its first spiking
 /// position, else from its first position. On smooth spikes it is the maximum, whose derivative is the routing

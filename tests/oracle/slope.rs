@@ -39,7 +39,7 @@ pub enum Slope {
 }
 
 impl Slope {
-    /// The slopes that are formulas of one steepness.
+    /// The slopes given by a formula with one steepness.
     pub const FORMULAS: [&str; 4] = ["sigmoid", "arctan", "triangle", "softsign"];
 
     /// One of them by name.

@@ -1,10 +1,10 @@
-//! Drivers of cards that are not there, from `tests/drivers`.
+//! Stand-in drivers, from `tests/drivers`, and the software GPU.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A command that finds the card made of software (`tests/card`) where NVIDIA's driver would be, unless
-/// `ADALI_TEST_DEVICE` asks for that one; the order of its work follows from `seed`.
+/// A command that finds the software GPU (`tests/card`) in place of NVIDIA's driver, unless `ADALI_TEST_DEVICE` asks for the
+/// real one; the order of its work is derived from `seed`.
 pub fn with_card(mut command: Command, home: &Path, seed: u64) -> Command {
     if std::env::var_os("ADALI_TEST_DEVICE").is_none() {
         let folder = home.join("card");
@@ -20,8 +20,8 @@ pub fn with_card(mut command: Command, home: &Path, seed: u64) -> Command {
     command
 }
 
-/// Makes `libcuda.so.1` of a C file with these definitions, separated by blanks, and returns the folder for
-/// `LD_LIBRARY_PATH`; `None`, and a word of it, where this machine has no C compiler.
+/// Builds `libcuda.so.1` from a C file with these definitions, separated by blanks, and returns the folder for
+/// `LD_LIBRARY_PATH`; `None`, with a message, if this machine has no C compiler.
 pub fn driver(source: &str, definitions: &str, home: &Path) -> Option<PathBuf> {
     let folder = home.join(format!("{source} {definitions}"));
     std::fs::create_dir_all(&folder).unwrap();

@@ -1,4 +1,4 @@
-//! The program as a process, and what it leaves behind.
+//! The program as a process, and the files it leaves behind.
 
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -11,10 +11,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 pub mod driver;
 pub mod tensors;
 
-/// No command of these tests takes longer; one that does hangs.
+/// Upper limit for any command of these tests; one that takes longer hangs.
 const PATIENCE: Duration = Duration::from_secs(100);
 
-/// What a command came to.
+/// The result of a command.
 pub struct Ran {
     pub code: Option<i32>,
     pub out: String,
@@ -36,7 +36,7 @@ pub fn run(mut command: Command) -> Ran {
     finish(command.spawn().unwrap(), &what)
 }
 
-/// Waits for a process, reading what it says meanwhile: a full pipe would stop it.
+/// Waits for a process while reading its output: a full pipe would block it.
 pub fn finish(mut child: Child, what: &str) -> Ran {
     fn read(pipe: Option<impl Read + Send + 'static>) -> std::thread::JoinHandle<String> {
         std::thread::spawn(move || {
@@ -72,7 +72,7 @@ impl std::fmt::Display for Ran {
 }
 
 impl Ran {
-    /// Checks that it went well, and silently on standard error.
+    /// Checks that it succeeded with nothing on standard error.
     pub fn done(self) -> Self {
         assert!(self.code == Some(0) && self.err.is_empty(), "{self}");
         self
@@ -99,7 +99,7 @@ impl Ran {
     }
 }
 
-/// Arguments of a training of a fraction of a second into `out`; `more` may replace its usual values.
+/// Arguments of a training into `out` that takes a fraction of a second; `more` may override the usual values.
 pub fn tiny(out: &str, more: &str) -> String {
     let mut arguments = format!("train --quiet --out {out} {more}");
     let usual: &[(&str, &[&str])] = &[
@@ -125,7 +125,7 @@ pub fn bytes(path: impl AsRef<Path>) -> Vec<u8> {
     fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.as_ref().display()))
 }
 
-/// Every file below a folder (with `/` behind the name, every folder), with its bytes.
+/// Every file below a folder with its bytes, and every folder (with `/` after its name).
 pub fn snapshot(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut all = BTreeMap::new();
     for entry in fs::read_dir(folder).unwrap() {
@@ -149,7 +149,7 @@ pub fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// The lines of `metrics.jsonl` without what a clock says.
+/// The lines of `metrics.jsonl` without times.
 pub fn metrics(run: &Path) -> Vec<Value> {
     let text = String::from_utf8(bytes(run.join("metrics.jsonl"))).unwrap();
     let mut lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -164,7 +164,7 @@ pub fn result(run: &Path) -> Value {
     serde_json::from_slice(&bytes(run.join("result.json"))).unwrap()
 }
 
-/// Checks that two trainings came to the same: all bytes, but for what a clock says.
+/// Checks that two trainings have the same result: all bytes, except times.
 pub fn assert_same(a: &Path, b: &Path, what: &str) {
     for file in ["model.safetensors", "membranes.svg"] {
         assert!(bytes(a.join(file)) == bytes(b.join(file)), "{what}: {file} differs");
@@ -205,7 +205,7 @@ pub fn first_line(child: &mut Child) -> String {
 pub struct Random(u64);
 
 impl Random {
-    /// From `ADALI_TEST_SEED`, or fresh.
+    /// From `ADALI_TEST_SEED`, or random.
     pub fn new(what: &str) -> Self {
         let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
         let seed = std::env::var_os("ADALI_TEST_SEED").map_or_else(now, |text| {
@@ -224,7 +224,7 @@ impl Random {
     }
 }
 
-/// A data set of the MNIST family: 64 and 20 images of 8x8 in 10 classes.
+/// A data set in MNIST's format: 64 and 20 images of 8x8 in 10 classes.
 pub fn write_images(folder: &Path) {
     fs::create_dir_all(folder).unwrap();
     for (part, count) in [("train", 64u32), ("t10k", 20)] {
@@ -237,7 +237,7 @@ pub fn write_images(folder: &Path) {
     }
 }
 
-/// A network with dropout behind both of its hidden layers; `(from, to)` replaces a part of its text.
+/// A network with dropout after both hidden layers; `(from, to)` replaces a part of its text.
 pub fn write_network(path: &Path, change: (&str, &str)) {
     let text = "steps = 3\ninput = \"direct\"\n\
         [[layers]]\ntype = \"conv\"\nchannels = 8\nkernel = 3\npadding = 1\nnorm = \"batch\"\n\

@@ -1,4 +1,4 @@
-//! Safetensors files taken apart, changed and put together again, by the safetensors crate alone.
+//! Safetensors files taken apart, changed and reassembled, using only the safetensors crate.
 
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView, serialize};
@@ -42,18 +42,18 @@ impl Tensors {
         data.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect()
     }
 
-    /// Replaces the bytes of a tensor from its start.
+    /// Overwrites the start of a tensor's bytes.
     pub fn poke(&mut self, name: &str, bytes: &[u8]) {
         self.all.get_mut(name).unwrap().2[..bytes.len()].copy_from_slice(bytes);
     }
 
-    /// Makes a tensor of zeros of it.
+    /// Replaces a tensor by zeros.
     pub fn replace(&mut self, name: &str, dtype: Dtype, shape: &[usize]) {
         let size = shape.iter().product::<usize>() * dtype.bitsize() / 8;
         *self.all.get_mut(name).unwrap() = (dtype, shape.to_vec(), vec![0; size]);
     }
 
-    /// Where the training of a state stands.
+    /// The training progress in a state file.
     pub fn progress(&self) -> Map<String, Value> {
         serde_json::from_str(self.descriptions["progress"].as_str().unwrap()).unwrap()
     }
@@ -64,7 +64,7 @@ impl Tensors {
         self.descriptions.insert("progress".into(), Value::Object(progress).to_string().into());
     }
 
-    /// A state without what a clock says.
+    /// A state without times.
     pub fn without_times(mut self) -> Self {
         self.set_progress("seconds", 0.into());
         let rates = self.progress()["rates"].as_array().unwrap().len();

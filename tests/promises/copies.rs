@@ -15,12 +15,12 @@ fn readings_give_what_was_there_when_they_began() {
         for _ in 0..5 {
             sums.add();
         }
-        // The last first.
+        // Read in reverse order.
         for (i, reading) in readings.iter_mut().enumerate().rev() {
             assert_eq!(finish(driver, reading), sums.after(i + 1), "reading {i}");
             assert!(driver.finish_reading(reading).is_err(), "once only");
         }
-        // One that nobody waits for, and its memory once more.
+        // A reading that nobody waits for, and its memory reused.
         drop(driver.start_reading(&sums.sums).expect("a reading"));
         let mut reading = driver.start_reading(&sums.sums).expect("a reading");
         assert_eq!(finish(driver, &mut reading), sums.after(17));
@@ -83,7 +83,7 @@ fn uploads_are_in_order_and_let_go_of_their_bytes() {
             assert!(driver.upload(&buffer, 6, &bytes).is_err(), "{len} bytes");
             assert!(driver.upload(&buffer, usize::MAX, &bytes).is_err(), "{len} bytes");
         }
-        // Many small ones, each seen by the launch behind it.
+        // Many small uploads, each seen by the launch after it.
         let sums = Sums::new(driver, 64);
         let mut total = 0;
         for i in 0..40 {
@@ -104,7 +104,7 @@ fn uploads_beside_take_turns_with_launches() {
         const STEPS: usize = 20;
         let sums = Sums::new(driver, COUNT);
         let values = |step: usize| (0..COUNT).map(|i| (step * 3 + i % 7) as f32).collect::<Vec<f32>>();
-        // A batch in three parts, behind 8 bytes of something else; and as a launch adds it, its parts turned round.
+        // A batch in three parts, after 8 other bytes; and the operand of a launch, with the parts swapped.
         let batches = [0; SLOTS].map(|_| put(driver, &pattern(1, 8 + 4 * COUNT)));
         let turned = [0; SLOTS].map(|_| driver.allocate(4 * COUNT).expect("memory"));
         let fill = |step: usize| {
@@ -113,7 +113,7 @@ fn uploads_beside_take_turns_with_launches() {
             driver.upload_beside(slot, &batches[slot], 8, &[&first[..5], &[], &first[5..], second]).expect("an upload");
             driver.upload_beside(slot, &turned[slot], 0, &[second, first]).expect("an upload");
         };
-        // Each begins slowly, so that a copy could overtake it.
+        // Each starts slowly, so that a copy could overtake it.
         let graphs = turned.each_ref().map(|turned| {
             sums.record(|| {
                 (0..30).for_each(|_| driver.clear(&sums.unused).expect("a clear"));
@@ -150,7 +150,7 @@ fn an_upload_beside_finds_new_memory() {
     fn case(driver: &Cuda) -> usize {
         let sums = Sums::new(driver, 3000);
         for round in 0..6 {
-            // What it was before is still written to and freed when the copy is asked for.
+            // The memory's previous contents are still being written and freed when the copy is requested.
             for byte in 0..20 {
                 drop(put(driver, &vec![byte; 4 * sums.count]));
                 sums.add();

@@ -1,11 +1,11 @@
-//! Memory: misuse is found by the card made of software, which has as much of it as a test wants.
+//! Memory: misuse is found by the software GPU, whose memory size a test can choose.
 
 use super::*;
 
 #[test]
 fn a_slot_that_launches_may_still_read_is_not_filled() {
     if on_card() {
-        return; // it does not look
+        return; // a real GPU does not check this
     }
     let mut ran = 0;
     for slot in 0..SLOTS {
@@ -16,7 +16,7 @@ fn a_slot_that_launches_may_still_read_is_not_filled() {
                 let bytes = pattern(3, 4 * sums.count);
                 let graph = sums.record(|| sums.add());
                 let fill = || driver.upload_beside(slot, &sums.added, 0, &[&bytes]);
-                // Room for more copies than follow: the driver waits for all where it must make some.
+                // Room for more copies than follow: if the driver has to allocate, it waits for everything.
                 let much = put(&driver, &pattern(1, 10 * bytes.len()));
                 driver.upload_beside(slot, &much, 0, &[&pattern(2, 10 * bytes.len())]).expect("an upload");
                 driver.release(slot).expect("a release");
@@ -41,7 +41,7 @@ fn a_slot_that_launches_may_still_read_is_not_filled() {
 #[test]
 fn memory_has_an_end_and_is_given_back() {
     if on_card() {
-        return; // its size is not for a test to choose
+        return; // a test cannot choose its size
     }
     let mut ran = 0;
     for limit in [2, 1000, 1 << 20] {

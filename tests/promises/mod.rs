@@ -1,4 +1,4 @@
-//! Devices, and launches whose result shows how often and on what they were made.
+//! Devices, and launches whose result shows how often and on which data they ran.
 
 mod copies;
 mod memory;
@@ -12,13 +12,13 @@ use std::time::{Duration, Instant};
 
 const SEEDS: u64 = 4;
 
-/// Runs a function of a driver that gives the number of its cases, which is the same on every device.
+/// Runs a case on several devices; it returns its number of checks, which must be the same on each.
 fn on_each_device(case: fn(&Cuda) -> usize, count: usize) {
     let ran: Vec<usize> = (0..SEEDS).map(|seed| case(&launch::open(seed))).collect();
     assert_eq!(ran, [count; SEEDS as usize]);
 }
 
-/// Numbers to each of which a launch adds another.
+/// Numbers to which each launch adds another.
 struct Sums<'d, D: Driver> {
     driver: &'d D,
     ones: D::Buffer,
@@ -29,7 +29,7 @@ struct Sums<'d, D: Driver> {
 }
 
 impl<'d, D: Driver> Sums<'d, D> {
-    /// So many, 0 at first.
+    /// `count` numbers, initially 0.
     fn new(driver: &'d D, count: usize) -> Self {
         let put = |values: Vec<f32>| put(driver, bytemuck::cast_slice(&values));
         let added = (0..count).map(|i| i as f32 + 1.0).collect();
@@ -55,7 +55,7 @@ impl<'d, D: Driver> Sums<'d, D> {
         launch::launch(self.driver, "fold_affine", extents, bytemuck::bytes_of(&params)).expect("a launch");
     }
 
-    /// The sums after so many launches.
+    /// The sums after `launches` launches.
     fn after(&self, launches: usize) -> Vec<u8> {
         let sums: Vec<f32> = (0..self.count).map(|i| launches as f32 * (i as f32 + 1.0)).collect();
         bytemuck::cast_slice(&sums).to_vec()
@@ -78,12 +78,12 @@ fn put<D: Driver>(driver: &D, bytes: &[u8]) -> D::Buffer {
     buffer
 }
 
-/// Bytes that differ with the seed and the place.
+/// Bytes that differ with seed and position.
 fn pattern(seed: usize, len: usize) -> Vec<u8> {
     (0..len).map(|i| (seed * 31 + i * 7 + i / 251) as u8).collect()
 }
 
-/// The bytes of a reading, once they are there.
+/// The bytes of a reading, once they have arrived.
 fn finish<D: Driver>(driver: &D, reading: &mut D::Reading) -> Vec<u8> {
     let begun = Instant::now();
     loop {

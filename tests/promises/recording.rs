@@ -1,4 +1,4 @@
-//! Launches that are recorded and made again.
+//! Launches that are recorded and replayed.
 
 use super::*;
 
@@ -19,7 +19,7 @@ fn replay_equals_launches() {
                     launches(&direct);
                     replay(driver, &graph).expect("a replay");
                 }
-                // In order with what is launched directly.
+                // In order with direct launches.
                 direct.add();
                 recorded.add();
                 assert_eq!(recorded.read(), direct.read(), "{count} numbers, {replays} replays");

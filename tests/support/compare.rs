@@ -1,4 +1,4 @@
-//! One training step of a drawn network on the CPU backend, every quantity compared with the oracle's.
+//! One training step of a drawn network on the CPU backend, with every quantity compared with the oracle's.
 
 use super::draw::{Case, Drawn, amplification, draw, values_mut};
 use crate::oracle::{
@@ -11,30 +11,30 @@ use adali::network::Model;
 use adali::network::model::Pass;
 use adali::network::parameters::{Parameter, Part, StageParameters};
 
-/// Of membranes, logits and the loss, in units of the largest of them (or 1), because a membrane that falls far and
-/// comes back brings the rounding of its way along, and of a batch norm's amplification of rounding errors.
+/// For membranes, logits and the loss, in units of the largest of them (or 1; a membrane that falls far and comes back carries
+/// the rounding errors made on the way) times a batch norm's amplification of rounding errors.
 const VALUE_TOLERANCE: f64 = 2e-5;
-/// Of a gradient, in the 2-norm.
+/// For a gradient, in the 2-norm.
 const GRADIENT_TOLERANCE: f64 = 1e-4;
-/// Of a gradient, in units of the sum of the absolute gradients of the layer's outputs: where these cancel, as in
-/// front of a batch norm, nothing but rounding is left.
+/// For a gradient, in units of the sum of the absolute gradients of the layer's outputs: where these cancel, as before a batch
+/// norm, mostly rounding errors are left.
 const CANCELLED: f64 = 3e-6;
-/// Of a gradient that misses both: in units of what one rounding of every parameter does to it in f64. In 3 of 20000
-/// random networks the CPU was off by up to 12 of these.
+/// For a gradient that exceeds both: in units of its change in f64 when every parameter is rounded once. In 3 of 20000 random
+/// networks the CPU was off by up to 12 of these.
 const ROUNDINGS: f64 = 40.0;
 
 /// What was compared.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Outcome {
     pub cases: usize,
-    /// Times that filters were drawn again.
+    /// How many times filters were redrawn.
     pub rounds: usize,
     pub membranes: usize,
     pub spikes: usize,
     pub gradients: usize,
-    /// Gradients of whole parameters that are not all zero, of how many.
+    /// Gradients of whole parameters that are not all zero, and of how many.
     pub live: [usize; 2],
-    /// Gradients that only [`ROUNDINGS`] excuses.
+    /// Gradients within [`ROUNDINGS`] only.
     pub excused: usize,
     /// Largest errors seen: of a membrane, in units of the layer's largest; of a gradient, in the 2-norm.
     pub largest: [f64; 2],
@@ -54,7 +54,7 @@ impl Outcome {
         }
     }
 
-    /// Says what was compared, and refuses a comparison of silence with silence.
+    /// Prints what was compared, and fails unless enough neurons fire and enough gradients are nonzero.
     #[track_caller]
     pub fn report(&self, name: &str, cases: usize) {
         println!("{name}: {self:?}");
@@ -78,7 +78,7 @@ pub fn pass(case: &Case) -> Pass {
     }
 }
 
-/// Gathers the batch and runs one pass; with `backward` the loss's gradient too.
+/// Gathers the batch and runs one pass, with `backward` including the loss's gradient.
 pub fn run_model(model: &mut Model<Cpu>, case: &Case, drawn: &Drawn, pass: Pass) -> LossSums {
     run_model_at(model, case, drawn, pass, 0.0)
 }
@@ -106,14 +106,14 @@ fn run_step(model: &mut Model<Cpu>, case: &Case, drawn: &Drawn, pass: Pass, step
     LossSums { loss: totals.loss, correct: totals.correct }
 }
 
-/// Empties the sums and keeps the optimiser's state.
+/// Clears the sums and keeps the optimiser's state.
 fn empty_sums(model: &mut Model<Cpu>) {
     let totals = model.totals().expect("sums").next_epoch();
     model.set_totals(&totals).expect("sums");
 }
 
-/// The norm of all gradients, which an update adds to the sums; this one, of the rate 0 that [`run_model`] left, moves no
-/// parameter.
+/// The norm of all gradients, which an update adds to the sums; the update uses the rate 0 left by [`run_model`], so no
+/// parameter moves.
 pub fn gradient_norm(model: &mut Model<Cpu>) -> f64 {
     let values = |model: &Model<Cpu>| -> Vec<Vec<f32>> {
         model.parameters().map(|p| p.read(model.backend(), Part::Value).expect("values")).collect()
@@ -128,7 +128,7 @@ pub fn gradient_norm(model: &mut Model<Cpu>) -> f64 {
     totals.gradient_norm
 }
 
-/// Leaves the traces of another, full batch in every buffer.
+/// Fills every buffer with the traces of another, full batch.
 fn make_dirty(model: &mut Model<Cpu>, case: &Case, drawn: &Drawn) {
     let (samples, labels): (Vec<u32>, Vec<u16>) = (0..case.capacity as u32).map(|n| (n, 0)).unzip();
     let pass = Pass { update_running: false, dropout: true, ..pass(case) };
@@ -145,7 +145,7 @@ pub fn check(case: &Case, rng: &mut Rng) -> Outcome {
     let mut model = drawn.model(case);
     make_dirty(&mut model, case, &drawn);
     let train = pass(case);
-    // First as inference, where other operations run and nothing is kept; then a training step.
+    // First as inference, which runs other operations and keeps nothing; then a training step.
     for pass in [Pass { backward: false, update_running: false, ..train }, train] {
         let sums = run_model(&mut model, case, &drawn, pass);
         let input = match &drawn.input {
@@ -166,7 +166,7 @@ pub fn check(case: &Case, rng: &mut Rng) -> Outcome {
         squares += of_stage;
         missed.extend(missed_here.into_iter().map(|miss| (layer, miss)));
     }
-    // A norm differs by at most the norm of the difference.
+    // Two norms differ by at most the norm of the difference.
     let excused: f64 = missed.iter().map(|(_, miss)| miss.error).sum();
     if !missed.is_empty() {
         let moved = moved_by_rounding(case, &drawn, &gradients, rng);
@@ -193,7 +193,7 @@ fn exactly(got: &[f32], want: &Tensor) -> bool {
     got.len() == want.data.len() && got.iter().zip(&want.data).all(|(&a, &b)| f64::from(a) == b)
 }
 
-/// Samples whose largest logit is the label's: surely, and where rounding may break a tie (votes of spikes often tie).
+/// How many samples have the label's logit as the largest: certainly, and if rounding breaks ties (votes often tie).
 fn hits(drawn: &Drawn) -> [u64; 2] {
     let logits = &drawn.forward.logits;
     let rows = logits.data.chunks(logits.shape[1]).zip(&drawn.labels);
@@ -223,7 +223,7 @@ fn compare_forward(model: &Model<Cpu>, case: &Case, drawn: &Drawn, outcome: &mut
     values("logits", case, 1.0, &model.read_logits().expect("logits"), &drawn.forward.logits_per_step.data);
 }
 
-/// Compares value by value, in units of the largest one and at least `unit`, and returns the largest error.
+/// Compares value by value, in units of the largest value but at least `unit`, and returns the largest error.
 fn values(what: &str, case: &Case, unit: f64, got: &[f32], want: &[f64]) -> f64 {
     assert_eq!(got.len(), want.len(), "{what}: {case:?}");
     let unit = unit.max(largest(want)).max(1.0);
@@ -240,8 +240,8 @@ fn largest(values: &[f64]) -> f64 {
     values.iter().fold(0.0, |largest, x| largest.max(x.abs()))
 }
 
-/// Compares a stage's gradients and running statistics, and returns the sum of the gradients' squares
-/// and what misses the tolerances.
+/// Compares a stage's gradients and running statistics, and returns the sum of the gradients' squares and what exceeds the
+/// tolerances.
 fn compare_stage(
     stage: &StageParameters<Cpu>,
     case: &Case,
@@ -287,7 +287,7 @@ fn compare_stage(
     (squares, missed)
 }
 
-/// A gradient beyond the tolerances; `kind` is its place in [`kinds`].
+/// A gradient beyond the tolerances; `kind` is its index in [`kinds`].
 struct Miss {
     kind: usize,
     name: String,
@@ -300,8 +300,8 @@ fn kinds(gradients: &LayerGradients) -> [&[f64]; 4] {
     [&gradients.weight.data, &gradients.bias, &gradients.norm_weight, &gradients.norm_bias]
 }
 
-/// How far the oracle's gradients of each layer and kind move when every parameter and every
-/// normalised current moves by one rounding in f32.
+/// How much the oracle's gradients of each layer and kind change when every parameter and every normalised current changes by
+/// one rounding in f32.
 fn moved_by_rounding(case: &Case, drawn: &Drawn, gradients: &[LayerGradients], rng: &mut Rng) -> Vec<[f64; 4]> {
     let mut moved = vec![[0.0f64; 4]; gradients.len()];
     for _ in 0..4 {
@@ -309,7 +309,7 @@ fn moved_by_rounding(case: &Case, drawn: &Drawn, gradients: &[LayerGradients], r
         for value in params.layers.iter_mut().flat_map(values_mut).flatten() {
             *value *= 1.0 + rng.uniform(-1.2e-7, 1.2e-7);
         }
-        // A batch norm's currents by one that it has amplified; else a channel of variance 0 would seem exact.
+        // A batch norm's currents by an amplified rounding; otherwise a channel of variance 0 would seem exact.
         for &layer in &drawn.stages {
             let amplified = amplification(&drawn.forward.layers[layer]);
             for (bias, factor) in params.layers[layer].norm_bias.iter_mut().zip(amplified) {
@@ -329,12 +329,12 @@ fn moved_by_rounding(case: &Case, drawn: &Drawn, gradients: &[LayerGradients], r
     moved
 }
 
-/// Sum of the absolute gradients of a layer's currents, enlarged as a norm enlarges them.
+/// Sum of the absolute gradients of a layer's currents, scaled as the norm scales them.
 fn before_cancelling(trace: &LayerTrace, params: &LayerParams, wanted: &LayerGradients) -> f64 {
     let affine = trace.affine.as_ref().expect("a stage has weights");
     let deviations = affine.batch.iter().flat_map(|batch| &batch.var).map(|var| 1.0 / (var + 1e-5).sqrt());
     let enlarged = deviations.fold(largest(&amplification(trace)), f64::max);
-    // A weight norm is a stretch of each filter about its mean.
+    // A weight norm stretches each filter about its mean.
     let fan_in = params.weight.data.len() / params.weight.shape[0];
     let spread = |filter: &[f64]| {
         let mean = filter.iter().sum::<f64>() / fan_in as f64;

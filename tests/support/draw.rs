@@ -1,4 +1,4 @@
-//! A configured network with random parameters and data, for the model and for the oracle alike.
+//! A configured network with random parameters and data, for both the model and the oracle.
 
 use crate::oracle::network::{Input, Layer, LayerParams, Network, Params};
 use crate::oracle::neuron::slope_of;
@@ -13,29 +13,29 @@ use adali::network::{InputMode, Model, NetworkSpec, Norm, Plan, Volume};
 use adali::neuron::{NeuronModel, ResetKind};
 use adali::surrogate::{Bounds, SurrogateKind};
 
-/// No membrane of a drawn network lies closer to the threshold or to an edge of the window, in units of the
-/// threshold: rounding cannot flip a spike.
+/// No membrane of a drawn network is closer than this to the threshold or to an edge of the window, in units of the threshold:
+/// rounding cannot flip a spike.
 pub const MARGIN: f64 = 1e-4;
-/// Most times that single filters are drawn again.
+/// How many times single filters are redrawn at most.
 const MAX_ROUNDS: usize = 300;
-/// PyTorch's, added to a batch's variance.
+/// PyTorch's epsilon, added to a batch's variance.
 const BATCH_EPS: f64 = 1e-5;
 
-/// What is to be compared.
+/// What to compare.
 #[derive(Clone, Debug)]
 pub struct Case {
     pub spec: NetworkSpec,
     /// C, H, W.
     pub input: [usize; 3],
     pub batch: usize,
-    /// The model's, at least `batch`.
+    /// Capacity of the model, at least `batch`.
     pub capacity: usize,
     pub loss: LossSpec,
-    /// Batch norms use the batch's statistics, else the running ones.
+    /// Batch norms use the batch's statistics; otherwise the running ones.
     pub batch_statistics: bool,
     /// Seed of the masks.
     pub dropout: Option<u64>,
-    /// Bounds for each channel.
+    /// Separate bounds for each channel.
     pub per_channel: bool,
 }
 
@@ -59,13 +59,13 @@ impl Case {
         Plan::new(&self.spec, Volume { h, w, c }).expect("a possible network")
     }
 
-    /// The loss in the oracle's words.
+    /// The loss in the oracle's types.
     pub fn oracle_loss(&self) -> Loss {
         Loss { mse: self.loss.mse, tet: self.loss.tet, smoothing: self.loss.label_smoothing }
     }
 }
 
-/// A case with everything that is random.
+/// A case with all its random values.
 pub struct Drawn {
     pub network: Network,
     pub params: Params,
@@ -76,15 +76,15 @@ pub struct Drawn {
     /// Index of each stage's layer in `network`.
     pub stages: Vec<usize>,
     pub bounds: Vec<Vec<Bounds>>,
-    /// `capacity` samples of no interest, then the batch's in reverse order.
+    /// `capacity` unused samples, then the batch's in reverse order.
     pub bytes: Vec<u8>,
     pub shape: SampleShape,
     pub normalisation: Normalisation,
-    /// Times that filters were drawn again.
+    /// How many times filters were redrawn.
     pub rounds: usize,
 }
 
-/// Draws parameters and data; filters with a membrane within [`MARGIN`] of an edge are drawn again.
+/// Draws parameters and data; filters with a membrane within [`MARGIN`] of an edge are redrawn.
 pub fn draw(case: &Case, rng: &mut Rng) -> Drawn {
     let plan = case.plan();
     let bounds: Vec<Vec<Bounds>> = plan
@@ -117,7 +117,7 @@ pub fn draw(case: &Case, rng: &mut Rng) -> Drawn {
     Drawn { network, params, input, labels, forward, stages, bounds, bytes, shape, normalisation, rounds }
 }
 
-/// The case in the oracle's words, and the index of each stage's layer.
+/// The case in the oracle's types, and the index of each stage's layer.
 fn oracle_network(case: &Case, bounds: &[Vec<Bounds>]) -> (Network, Vec<usize>) {
     let spec = &case.spec;
     let [c, h, w] = case.input;
@@ -219,7 +219,7 @@ fn oracle_slopes(spec: &NetworkSpec, bounds: &[Bounds]) -> Vec<Slope> {
     }
 }
 
-/// `[N, C, H, W]` of 0 and 1, from the model's own choice, which goes by `[N][H][W][C]`.
+/// `[N, C, H, W]` of 0 and 1, from the model's own draw, which is in `[N][H][W][C]` order.
 fn mask(seed: u64, probability: f32, [_, batch, c, h, w]: [usize; 5]) -> Tensor {
     let mut mask = Tensor::zeros(&[batch, c, h, w]);
     for (index, value) in mask.data.iter_mut().enumerate() {
@@ -257,8 +257,8 @@ fn draw_input(case: &Case, rng: &mut Rng) -> (Vec<u8>, SampleShape, Normalisatio
     (bytes, shape, Normalisation { full_scale: 128.0, mean, deviation }, input)
 }
 
-/// The first layer with membranes near an edge, and the filters that made them; filters whose weights are all but
-/// equal, of which a weight norm makes something with few digits, are among them.
+/// The first layer with membranes near an edge, and the filters that caused them. They include filters whose weights are nearly
+/// equal, from which a weight norm gets values with few accurate digits.
 fn near_an_edge(network: &Network, params: &Params, pass: &Forward) -> Option<(usize, Vec<usize>)> {
     let of_layer = |(index, layer): (usize, &Layer)| {
         let (Layer::Conv { spiking, .. } | Layer::Linear { spiking, .. }) = layer else { return None };
@@ -300,7 +300,7 @@ fn all_but_equal(layer: &Layer, params: &LayerParams) -> Vec<usize> {
     params.weight.data.chunks(fan_in).enumerate().filter(|(_, filter)| close(filter)).map(|(k, _)| k).collect()
 }
 
-/// By how much a batch norm enlarges relative rounding errors of its input, per channel: 1 without one.
+/// The factor by which a batch norm amplifies relative rounding errors of its input, per channel: 1 without a batch norm.
 pub fn amplification(trace: &LayerTrace) -> Vec<f64> {
     let affine = trace.affine.as_ref().expect("a layer with weights");
     let x = &affine.conv_output;
@@ -320,7 +320,7 @@ pub fn values_mut(params: &mut LayerParams) -> [&mut Vec<f64>; 6] {
     [&mut weight.data, bias, norm_weight, norm_bias, running_mean, running_var]
 }
 
-/// Every value as f32 has it.
+/// Rounds every value to f32.
 fn rounded(mut params: Params) -> Params {
     for value in params.layers.iter_mut().flat_map(values_mut).flatten() {
         *value = f64::from(*value as f32);
@@ -328,7 +328,7 @@ fn rounded(mut params: Params) -> Params {
     params
 }
 
-/// Takes one filter's values, running statistics and all, from `fresh`.
+/// Takes one filter's values, including running statistics, from `fresh`.
 fn replace_filter(params: &mut LayerParams, fresh: &LayerParams, filter: usize) {
     let filters = params.weight.shape[0];
     let mut fresh = fresh.clone();
@@ -339,7 +339,7 @@ fn replace_filter(params: &mut LayerParams, fresh: &LayerParams, filter: usize) 
 }
 
 impl Drawn {
-    /// Whether a batch norm has a channel that hardly varies: its gradients are then nothing but rounding.
+    /// Whether a batch norm has a channel that hardly varies: its gradients are then mostly rounding errors.
     pub fn is_degenerate(&self) -> bool {
         let factors = self.stages.iter().flat_map(|&layer| amplification(&self.forward.layers[layer]));
         factors.fold(1.0, f64::max) > 50.0
@@ -367,7 +367,7 @@ impl Drawn {
         model
     }
 
-    /// Gives the model these bounds.
+    /// Sets these bounds in the model.
     pub fn set_bounds(&self, model: &mut Model<Cpu>) {
         for (stage, bounds) in self.bounds.iter().enumerate() {
             model.set_bounds(stage, bounds, bounds).expect("bounds");
@@ -379,7 +379,7 @@ impl Drawn {
         Cpu.set(self.bytes.clone().into(), self.shape, &self.normalisation, case.capacity).expect("memory")
     }
 
-    /// Samples of the batch in `bytes`.
+    /// Indices of the batch's samples in `bytes`.
     pub fn indices(&self) -> Vec<u32> {
         let samples = (self.bytes.len() / self.shape.len()) as u32;
         (0..self.labels.len() as u32).map(|n| samples - 1 - n).collect()

@@ -12,7 +12,7 @@ pub fn conv(channels: usize, kernel: usize, stride: usize, padding: usize, norm:
     conv_of(channels, [kernel, kernel], stride, padding, Synapse::with_norm(norm))
 }
 
-/// A convolution with everything said.
+/// A convolution with everything specified.
 pub fn conv_of(channels: usize, [h, w]: [usize; 2], stride: usize, padding: usize, synapse: Synapse) -> LayerSpec {
     let (stride, padding) = (Extent::square(stride), Extent::square(padding));
     LayerSpec::Conv { channels, kernel: Extent { h, w }, stride, padding, synapse }
@@ -60,7 +60,7 @@ pub fn random_input(rng: &mut Rng) -> InputMode {
     if rng.below(2) == 0 { InputMode::Direct } else { InputMode::Frames }
 }
 
-/// A neuron with a reset as given and all other constants random.
+/// A neuron with the given reset and all other constants random.
 pub fn random_neuron(reset: ResetKind, detach_reset: bool, rng: &mut Rng) -> NeuronSpec {
     let sign = if rng.below(2) == 0 { 1.0 } else { -1.0 };
     NeuronSpec {

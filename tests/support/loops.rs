@@ -1,4 +1,4 @@
-//! Convolutions and pools whose two axes differ, which the oracle lacks: naive loops in f64.
+//! Convolutions and pools whose two axes differ, which the oracle does not cover: naive loops in f64.
 
 use adali::backend::shape::{Conv, Extent, InputKind, Pool, PoolKind, Span, Volume, output_extent};
 
@@ -12,7 +12,7 @@ pub struct Sliding {
 }
 
 impl Sliding {
-    /// Its output's extents, if it fits.
+    /// Output extents, if the window fits.
     pub fn output(&self, c: usize) -> Option<Volume> {
         let Self { input, kernel, stride, padding } = *self;
         let h = output_extent(input.h, kernel.h, stride.h, padding.h)?;
@@ -30,7 +30,7 @@ impl Sliding {
         Some(Pool { kind, input, kernel, stride, padding, output: self.output(input.c)? })
     }
 
-    /// `(output pixel, input pixel, tap)` of every tap that lies inside, window by window, row by row.
+    /// `(output pixel, input pixel, tap)` for every tap inside the image, window by window, row by row.
     pub fn taps(&self) -> Vec<(usize, usize, usize)> {
         let output = self.output(1).expect("it fits");
         let mut taps = Vec::new();

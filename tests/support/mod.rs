@@ -1,5 +1,5 @@
-//! What the tests of the network and of the backend's operations share: random networks with their parameters
-//! and data ([`draw`]), run on the CPU and compared with the oracle ([`compare`]).
+//! Shared by the tests of the network and of the backend's operations: random networks with their parameters and data
+//! ([`draw`]), run on the CPU and compared with the oracle ([`compare`]).
 
 pub mod compare;
 pub mod draw;

@@ -12,7 +12,7 @@ pub const RESETS: [(ResetKind, bool); 4] =
 /// On both sides of 16, 32 and 64, where lanes and words end.
 pub const CHANNELS: [usize; 11] = [1, 2, 3, 16, 17, 31, 32, 33, 48, 64, 65];
 
-/// A random neuron of any reset, and a random surrogate.
+/// A random neuron with any reset, and a random surrogate.
 pub fn vary(mut spec: NetworkSpec, rng: &mut Rng) -> NetworkSpec {
     let (reset, detach) = RESETS[rng.below(4)];
     spec.neuron = random_neuron(reset, detach, rng);
@@ -23,7 +23,7 @@ pub fn vary(mut spec: NetworkSpec, rng: &mut Rng) -> NetworkSpec {
     spec
 }
 
-/// Layers for an input of 3x9x8, each with several draws of everything else.
+/// Layers for an input of 3x9x8, each drawn several times with everything else random.
 pub fn structures() -> Vec<(&'static str, Vec<LayerSpec>)> {
     let none = Norm::None;
     let both = Synapse { bias: Some(true), ..Synapse::with_norm(Norm::Batch) };
@@ -114,7 +114,7 @@ pub fn structures() -> Vec<(&'static str, Vec<LayerSpec>)> {
             ],
         ),
     ];
-    // Every count of channels on either side of a spike, dense and image input.
+    // Every channel count as input and as output, with spike, dense and image input.
     for (channels, next) in CHANNELS.into_iter().zip(CHANNELS.into_iter().cycle().skip(4)) {
         let layers = vec![conv(channels, 3, 2, 1, none), conv(next, 3, 1, 0, none), linear(channels, none), readout(3)];
         all.push(("channels", layers));

@@ -1,4 +1,4 @@
-//! In f32 against the CPU: every way in which bounds move, every surrogate, norms and inputs.
+//! In f32 against the CPU: every bounds mode, every surrogate, norms and inputs.
 
 use super::training::{Seen, config, digits, gpu, network, second, train};
 use crate::process::Random;
@@ -11,10 +11,10 @@ use adali::surrogate::{Schedule, Surrogate, SurrogateKind};
 use adali::train::Config;
 use adali::train::optimizer::Optimizer;
 
-/// Batches of an epoch.
+/// Batches per epoch.
 const STEPS: usize = 3;
 
-/// Differences of two trainings: of the losses of the first epoch, step by step, relative to them; of everything else.
+/// Differences between two trainings: of the first epoch's losses, step by step and relative, and of everything else.
 #[derive(Clone, Copy, Debug, Default)]
 struct Apart {
     first_steps: f64,
@@ -73,14 +73,13 @@ impl Apart {
         }
     }
 
-    /// Whether all of it comes from sums in another order.
+    /// Whether all of it can come from a different order of sums.
     fn is_rounding(&self) -> bool {
         let exact = self.accuracy == 0.0 && self.rate == 0.0 && self.inside < 1e-9;
         exact && self.first_steps < 1e-6 && self.loss < 1e-6 && self.gradient_norm < 1e-5 && self.bounds < 1e-6
     }
 
-    /// What a potential at a threshold or at the edge of a window does that falls on the other side, and what follows from
-    /// it.
+    /// Bounds the effect of a potential that ends up on the other side of the threshold or a window edge, and its consequences.
     fn check(&self, name: &str) {
         assert!(self.first_steps < 5e-3 && self.loss < 1e-2 && self.gradient_norm < 5e-2, "{name}: {self:?}");
         assert!(self.accuracy < 2.1 / 36.0 && self.bounds < 2e-2, "{name}: {self:?}");
@@ -88,7 +87,7 @@ impl Apart {
     }
 }
 
-/// What the cases of a test came to.
+/// The outcome of a test's cases.
 struct Cases {
     random: Random,
     count: usize,
@@ -109,7 +108,7 @@ impl Cases {
         self.count += 1;
     }
 
-    /// Most trainings must be the same but for rounding.
+    /// Most trainings must be equal except for rounding.
     fn finish(self, count: usize) {
         let Self { rounding, worst, .. } = self;
         println!("{rounding} of {count} cases differ by rounding alone; largest: {worst:?}");
@@ -118,7 +117,7 @@ impl Cases {
     }
 }
 
-/// Trains on both and compares.
+/// Trains on both backends and compares.
 fn compare(name: &str, config: Config, frames: usize) -> Apart {
     let mut config = config;
     config.training.checkpoint_every = 1;
@@ -172,7 +171,7 @@ fn bounds_move_as_on_the_cpu() {
 #[test]
 fn networks_train_as_on_the_cpu() {
     let mut cases = Cases::new("networks_train_as_on_the_cpu");
-    let kinds = &SurrogateKind::all()[1..]; // the other trainings are AdaLi's
+    let kinds = &SurrogateKind::all()[1..]; // the other trainings use AdaLi
     for &kind in kinds {
         let network = NetworkSpec { surrogate: Surrogate::new(kind), ..direct("batch") };
         cases.case(kind.name(), config(network, BoundsSpec::default()), 1);

@@ -1,4 +1,4 @@
-//! Trainings that go wrong: gradients beyond f16, values that are not finite.
+//! Trainings that fail: gradients beyond f16, values that are not finite.
 
 use super::training::{Seen, config, digits, gpu, network, run, second};
 use adali::autotune::{BoundsMode, BoundsSpec};
@@ -33,7 +33,7 @@ fn a_loss_scale_that_is_too_large_is_halved_until_gradients_fit() {
         let mut values = super::training::parameter_bits(&trainer, Part::Value);
         assert_eq!(run(&mut trainer, &mut seen).unwrap(), Outcome::Finished);
         let (mut before, mut skipped) = (Totals { loss_scale: first, ..totals }, 0);
-        // The last one is of the end of the epoch: another step lies between.
+        // The last one is from the end of the epoch, after another step.
         for (now, parameters) in seen.totals.iter().zip(&seen.parameters).take(13) {
             if now.skipped > before.skipped {
                 assert_eq!((now.skipped, now.updates), (before.skipped + 1, before.updates));
@@ -58,7 +58,7 @@ fn a_loss_scale_that_is_too_large_is_halved_until_gradients_fit() {
     assert_eq!(cases, 2);
 }
 
-/// The error of a training that must fail, which is not the person's.
+/// The error of a training that must fail, and not as a user error.
 fn failed(trainer: &mut Trainer<Gpu<Cuda>>) -> String {
     let error = run(trainer, &mut Seen::default()).expect_err("it cannot be trained");
     assert!(!error.is::<InputError>());
@@ -98,7 +98,7 @@ fn a_learning_rate_far_too_large_is_found_with_its_step() {
     let mut cases = 0;
     for precision in [Precision::Bf16, Precision::F16, Precision::F32] {
         for every in [0, 100] {
-            // Without a norm behind it nothing brings a current back to size.
+            // Without a norm after it, nothing rescales a current.
             let mut config = config(network(2, "direct", "none", ""), BoundsSpec::default());
             config.training.learning_rate = 1e30;
             config.training.histogram_every = every;

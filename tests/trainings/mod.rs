@@ -1,5 +1,5 @@
-//! Whole trainings on the GPU backend: against the CPU backend, and against themselves with other graphs, schedules, memory
-//! and interruptions.
+//! Whole trainings on the GPU backend: against the CPU backend, and against themselves with other graphs, schedules, memory and
+//! interruptions.
 
 mod against_cpu;
 mod faults;

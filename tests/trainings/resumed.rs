@@ -1,4 +1,4 @@
-//! Trainings that stop, or are killed, and go on: as if nothing had been.
+//! Trainings that are stopped or killed, then resumed: the result is the same.
 
 use super::training::{Seen, assert_same, config, digits, gpu, network, run, second, train};
 use crate::process::driver::with_card;
@@ -39,7 +39,7 @@ fn a_training_that_stopped_goes_on_with_the_same_bits() {
         let mut seen = Seen { stop_at: Some(stop_at), save: Some(path.clone()), ..Seen::default() };
         assert_eq!(run(&mut first, &mut seen).unwrap(), Outcome::Interrupted);
         let (state, progress) = open_state(&path).unwrap();
-        // A stop behind the last step of an epoch ends it.
+        // A stop after the last step of an epoch ends the epoch.
         let within = if stop_at.1 == 4 { (stop_at.0, 0) } else { (stop_at.0 - 1, stop_at.1) };
         assert_eq!((progress.epoch, progress.step), within);
         assert_eq!(progress.totals, first.model.totals().unwrap());
@@ -59,7 +59,7 @@ fn a_process_that_was_killed_goes_on_with_the_same_bytes() {
     let home = TempDir::new().unwrap();
     let arguments = "train --device cuda --quiet --channels 4 --steps 2 --epochs 2 --batch 8 --limit 32 \
         --validation 0.01 --bounds auto-track --optimizer adam --learning-rate 0.003 --checkpoint-every 1 --out";
-    // The test part of the digits is evaluated at the end: as small a network as there is.
+    // The test part of the digits is evaluated at the end, so the network is as small as possible.
     let on_card = |arguments: &str, seed| with_card(command(home.path(), arguments), home.path(), seed);
     ended(on_card(&format!("{arguments} whole"), 0)).done();
     let mut child = on_card(&format!("{arguments} killed"), 1).spawn().unwrap();

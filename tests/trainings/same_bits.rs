@@ -1,4 +1,4 @@
-//! Graphs, the order of work and where the samples lie change no bit.
+//! Graphs, the order of work and where the samples are stored change no bit.
 
 use super::training::{Seen, assert_same, config, digits, gpu, network, second, train};
 use crate::launch::on_card;
@@ -12,7 +12,7 @@ use adali::data::{Augmentation, Dataset, Samples};
 use adali::train::optimizer::Optimizer;
 use adali::train::{Config, Trainer};
 
-/// All that may depend on a step: dropout, augmentation, bounds that follow the counts, held-out samples in batches of
+/// Everything that may depend on a step: dropout, augmentation, bounds that follow the counts, held-out samples in batches of
 /// two sizes.
 fn everything() -> Config {
     let dropout = "[[layers]]\ntype = \"dropout\"\nprobability = 0.25\n";
@@ -46,7 +46,7 @@ fn graphs_and_schedules_change_no_bit() {
     assert_eq!(cases, 6);
 }
 
-/// A training on a card of so many bytes, and what of them is left at its beginning.
+/// A training on a card with `memory` bytes, and how many of them are free at its start.
 fn within(memory: usize, graphs: bool, config: &Config, data: &Dataset) -> (Trainer<Gpu<Cuda>>, Seen, usize) {
     let gpu = gpu(Precision::Bf16, graphs, 3, Some(memory));
     let mut data = data.clone();
@@ -67,7 +67,7 @@ fn samples_that_stay_on_the_host_change_no_bit() {
     let mut config = everything();
     config.data.limit = 40;
     config.data.validation = 0.01;
-    // The digits many times over: more than the rest of the training takes.
+    // The digits many times over: more memory than the rest of the training takes.
     let mut data = digits(1438, 1);
     data.train.values = data.train.bytes().repeat(8).into();
     data.train.labels = data.train.labels.repeat(8);
@@ -86,7 +86,7 @@ fn samples_that_stay_on_the_host_change_no_bit() {
     assert_eq!(cases, 2);
 }
 
-/// The same samples, kept as what of them is not zero.
+/// The same samples, stored as their nonzero entries.
 fn as_counts(samples: &mut Samples) {
     let mut counts = EventCounts::default();
     for sample in samples.bytes().chunks_exact(samples.shape.len()) {

@@ -1,4 +1,4 @@
-//! Small trainings on digits, and what they leave.
+//! Small trainings on digits, and their results.
 
 use crate::launch;
 use adali::autotune::BoundsSpec;
@@ -18,15 +18,14 @@ use anyhow::Result;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// The device under test, with so many bytes of memory where a test may choose; the order of its work follows from
-/// `schedule`.
+/// The device under test, with `memory` bytes if the test can choose; the order of its work is derived from `schedule`.
 pub fn gpu(precision: Precision, graphs: bool, schedule: u64, memory: Option<usize>) -> Gpu<Cuda> {
     let driver = memory.map_or_else(|| launch::open(schedule), |bytes| launch::open_with(schedule, bytes + RESERVE));
     let card = launch::card(&driver, Card { multiprocessors: 2, shared: 227 * 1024 });
     Gpu::new(driver, card, precision, "under test".into(), graphs)
 }
 
-/// A convolution of 8 with this norm, a pool, the layers of `middle`, a readout; `input` is direct or frames.
+/// A convolution with 8 channels and this norm, a pool, the layers of `middle`, a readout; `input` is direct or frames.
 pub fn network(steps: usize, input: &str, norm: &str, middle: &str) -> NetworkSpec {
     let threshold = if norm == "none" { 0.1 } else { 0.4 };
     let text = format!(
@@ -43,7 +42,7 @@ pub fn second(norm: &str) -> String {
     format!("[[layers]]\ntype = \"conv\"\nchannels = 10\nkernel = 3\npadding = 1\nnorm = \"{norm}\"\n")
 }
 
-/// Two epochs of a few steps over all digits that there are, with weights that are the same each time.
+/// Two epochs of a few steps over all given digits, with the same weights each time.
 pub fn config(network: NetworkSpec, bounds: BoundsSpec) -> Config {
     Config {
         seed: 5,
@@ -71,7 +70,7 @@ pub fn digits(count: usize, frames: usize) -> Dataset {
     data
 }
 
-/// What is seen of a training, and when it is told to stop or to save.
+/// What is observed of a training, and when it is told to stop or to save.
 #[derive(Default)]
 pub struct Seen {
     pub epochs: Vec<EpochMetrics>,
@@ -80,7 +79,7 @@ pub struct Seen {
     pub totals: Vec<Totals>,
     /// Bits of all parameters at every checkpoint.
     pub parameters: Vec<Vec<u32>>,
-    /// Epoch and step behind which to stop, and where the state is saved.
+    /// Epoch and step after which to stop, and where the state is saved.
     pub stop_at: Option<(u32, u64)>,
     pub save: Option<PathBuf>,
     pub stop: AtomicBool,
@@ -119,13 +118,13 @@ impl<B: Backend> Observer<B> for Watcher<'_> {
     }
 }
 
-/// Trains from where `trainer` stands.
+/// Trains from the current position of `trainer`.
 pub fn run<B: Backend>(trainer: &mut Trainer<B>, seen: &mut Seen) -> Result<Outcome> {
     let stop = std::mem::take(&mut seen.stop);
     trainer.run(&mut Watcher(seen, &stop), &stop)
 }
 
-/// Trains from the beginning to the end.
+/// Trains from start to end.
 pub fn train<B: Backend>(backend: B, config: &Config, mut data: Dataset) -> (Trainer<B>, Seen) {
     let mut trainer = Trainer::new(backend, config.clone(), &mut data).unwrap();
     let mut seen = Seen::default();
@@ -137,13 +136,13 @@ fn bits(values: Vec<f32>) -> Vec<u32> {
     values.into_iter().map(f32::to_bits).collect()
 }
 
-/// One tensor of every parameter.
+/// The given part of every parameter, concatenated.
 pub fn parameter_bits<B: Backend>(trainer: &Trainer<B>, part: Part) -> Vec<u32> {
     let backend = trainer.model.backend();
     trainer.model.parameters().flat_map(|p| bits(p.read(backend, part).unwrap())).collect()
 }
 
-/// All that a training has become, as named bits.
+/// The complete state of a training, as named bits.
 pub fn state<B: Backend>(trainer: &Trainer<B>) -> Vec<(String, Vec<u32>)> {
     let model = &trainer.model;
     let parts = [Part::Value, Part::Gradient, Part::First, Part::Second];
@@ -176,7 +175,7 @@ pub fn state<B: Backend>(trainer: &Trainer<B>) -> Vec<(String, Vec<u32>)> {
     state
 }
 
-/// Checks that two trainings came to the same, bit by bit; `epochs` are those that both have seen, the last ones.
+/// Checks that two trainings have equal results, bit by bit; metrics are compared over the last epochs seen by both.
 pub fn assert_same<A: Backend, B: Backend>(a: (&Trainer<A>, &Seen), b: (&Trainer<B>, &Seen), what: &str) {
     let (ours, theirs) = (state(a.0), state(b.0));
     assert_eq!(ours.len(), theirs.len(), "{what}");

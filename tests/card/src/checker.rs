@@ -1,5 +1,5 @@
-//! With `CARD_CHECK=1`: who touched each word of memory last, to find races and reads of what nothing has written.
-//! Lanes of one warp are ordered by `bar.warp.sync` alone, threads of a block by `bar.sync`, blocks by nothing.
+//! Unless `CARD_CHECK=0`: who accessed each word of memory last, to find races and reads of unwritten memory. Lanes of one warp
+//! are ordered only by `bar.warp.sync`, threads of a block by `bar.sync`, blocks by nothing.
 
 use crate::memory::{self, Extent};
 use crate::order::Order;
@@ -9,7 +9,7 @@ pub enum Kind {
     Read,
     Write,
     Atomic,
-    /// A copy that is asked for: it writes until it is waited for.
+    /// An asynchronous copy: it may write until it has been waited for.
     Asked,
 }
 
@@ -22,7 +22,7 @@ pub struct Access {
     pub epoch: u32,
     pub warp_epoch: u32,
     pub thread: u16,
-    /// Bytes of the word.
+    /// The bytes of the word, as a mask.
     pub bytes: u8,
     pub atomic: bool,
     /// The instruction.
@@ -34,12 +34,12 @@ pub struct Access {
 pub struct Word {
     write: Access,
     reads: [Access; 2],
-    /// Bytes that anything has written.
+    /// Bytes that have been written, as a mask.
     pub written: u8,
     pending: bool,
 }
 
-/// The thread of a copy or clear.
+/// Stands for the thread in accesses by copies and clears.
 const HOST: u16 = u16::MAX;
 
 pub fn wanted() -> bool {
@@ -69,8 +69,8 @@ impl Access {
     }
 }
 
-/// What is wrong with the access, and with which earlier one.
 impl Word {
+    /// Records an access; returns what is wrong with it, and the earlier access it conflicts with.
     pub fn touch(&mut self, access: &Access, kind: Kind, order: &Order) -> Option<(&'static str, Access)> {
         let mut wrong = None;
         if self.pending {
@@ -106,14 +106,14 @@ impl Word {
         wrong
     }
 
-    /// A copy is done.
+    /// A copy has completed.
     pub fn arrive(&mut self, epoch: u32, warp_epoch: u32) {
         self.pending = false;
         (self.write.epoch, self.write.warp_epoch) = (epoch, warp_epoch);
     }
 }
 
-/// A copy or clear touches device memory; what is wrong with that.
+/// Records that a copy or clear accesses device memory; the error says what is wrong with that.
 pub fn host_touches(order: &Order, run: u32, address: u64, bytes: usize, kind: Kind) -> Result<(), String> {
     let Some(Extent { start, end: last, shadow: Some(shadow) }) = memory::extent(address) else { return Ok(()) };
     let (mut at, end) = (address - start, address - start + bytes as u64);

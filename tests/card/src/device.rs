@@ -1,5 +1,5 @@
-//! A device: its memory's size, its streams' work, and the fault that stays. Work is done late, the streams interleaved
-//! at random.
+//! A device: its memory size, its streams' work, and the sticky fault. Work is done late, with the streams interleaved at
+//! random.
 
 use crate::checker::{self, Kind};
 use crate::exec::{self, Worker};
@@ -15,23 +15,23 @@ use std::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::Instant;
 
-/// Bytes that the first device has where `CARD_MEMORY` does not say.
+/// Memory of the first device in bytes, unless `CARD_MEMORY` is set.
 const MEMORY: usize = 64 << 30;
 
 pub struct Device {
     pub memory: usize,
     pub used: Arc<AtomicUsize>,
     pub order: Order,
-    /// How many times it is held.
+    /// How many times the device's context is retained.
     pub held: AtomicUsize,
     streams: AtomicUsize,
     queues: Mutex<Queues>,
     fault: OnceLock<CString>,
-    /// Streams, events and graphs that are there, by kind.
+    /// Number of existing streams, events and graphs, by kind.
     handles: Mutex<BTreeMap<&'static str, usize>>,
 }
 
-/// What counts a stream, an event or a graph as long as it is there.
+/// Counts a stream, an event or a graph as long as it exists.
 pub struct Handle(&'static Device, &'static str);
 
 impl Handle {
@@ -58,7 +58,7 @@ static DEVICES: LazyLock<RwLock<Vec<&'static Device>>> = LazyLock::new(|| {
     RwLock::new(vec![first])
 });
 
-/// A kernel, and the bytes of dynamic shared memory that its launches may have.
+/// A kernel, and the limit of dynamic shared memory for its launches, in bytes.
 pub struct Function {
     pub kernel: Kernel,
     pub limit: AtomicI32,
@@ -76,21 +76,21 @@ pub enum Work {
     Wait { event: Arc<Moment>, generation: u64 },
 }
 
-/// Where an upload reads: memory that is page-locked when it is done, any other when it is asked for.
+/// Where an upload reads from: page-locked memory is read when the upload is done, other memory when it is requested.
 #[derive(Clone)]
 pub enum Host {
-    /// Its address, and a sum over its bytes when it was asked for.
+    /// The address, and a hash of the bytes at the time of the request.
     Later(u64, u64),
     Now(Vec<u8>),
 }
 
-/// An event: how often it was asked to be recorded, and the last that is done.
+/// An event: how often its recording was requested, and the last one done.
 #[derive(Default)]
 pub struct Moment {
     pub asked: AtomicU64,
     done: AtomicU64,
     pub at: Mutex<Option<Instant>>,
-    /// What it is behind.
+    /// What the event comes after.
     pub clock: Mutex<Clock>,
 }
 
@@ -100,7 +100,7 @@ impl Moment {
     }
 }
 
-/// What streams still have to do, each work with its number, and who does it.
+/// The pending work of all streams, each item with its number, and the workers that do it.
 struct Queues {
     queues: BTreeMap<usize, VecDeque<(u32, Work)>>,
     workers: Vec<Worker>,
@@ -115,7 +115,7 @@ impl Queues {
         (self.random >> 32) % bound
     }
 
-    /// Takes the first work of some stream that need not wait.
+    /// Takes the first work item of a random stream that need not wait.
     fn next(&mut self) -> Option<(u32, Work)> {
         let ready = |(number, queue): (&usize, &VecDeque<(u32, Work)>)| match &queue.front()?.1 {
             Work::Wait { event, generation } if !event.reached(*generation) => None,
@@ -135,7 +135,7 @@ impl Queues {
     }
 }
 
-/// Adds a device of so many bytes whose order of work follows from `seed`; its number. For tests that load this library.
+/// Adds a device with so much memory and an order of work derived from `seed`; returns its number. For tests.
 #[unsafe(no_mangle)]
 pub extern "C" fn card_add(seed: u64, memory: usize) -> i32 {
     let mut devices = DEVICES.write().unwrap_or_else(PoisonError::into_inner);
@@ -169,7 +169,7 @@ impl Device {
         DEVICES.read().unwrap_or_else(PoisonError::into_inner).len()
     }
 
-    /// A number for a stream; 0 is the default stream.
+    /// A new stream's number; 0 is the default stream.
     pub fn stream(&self) -> usize {
         self.streams.fetch_add(1, Ordering::Relaxed)
     }
@@ -178,14 +178,14 @@ impl Device {
         self.memory.saturating_sub(self.used.load(Ordering::Relaxed))
     }
 
-    /// Something is wrong: it is printed, and every later call fails with it.
+    /// Reports a fault: it is printed, and every later call fails with it.
     pub fn fail(&self, fault: impl std::fmt::Display) {
         let fault = fault.to_string();
         eprintln!("card: {fault}");
         self.fault.get_or_init(|| CString::new(fault).unwrap_or_default());
     }
 
-    /// The first fault so far.
+    /// The first fault, if any.
     pub fn fault(&self) -> Option<&CString> {
         self.fault.get()
     }
@@ -194,7 +194,7 @@ impl Device {
         self.queues.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Does some work, then puts this into a stream: it is not done yet when the call returns.
+    /// Does some work, then queues this in a stream: it is not done yet when the call returns.
     pub fn submit(&self, stream: usize, work: Work) {
         let mut queues = self.queues();
         for _ in 0..queues.below(3) {
@@ -210,10 +210,10 @@ impl Device {
         queues.queues.entry(stream).or_default().push_back((run, work));
     }
 
-    /// Does one work; false where none is ready.
+    /// Does one work item; false if none is ready.
     fn step(&self, queues: &mut Queues) -> bool {
         let Some((run, work)) = queues.next() else { return false };
-        // A fault shows at a later call.
+        // A fault is reported by a later call.
         if let Err(fault) = self.execute(run, &work, &mut queues.workers) {
             self.fail(fault);
         }
@@ -230,7 +230,7 @@ impl Device {
         }
     }
 
-    /// Does some work, as time does.
+    /// Does some work, as if time had passed.
     pub fn proceed(&self) {
         self.step(&mut self.queues());
     }
@@ -253,7 +253,7 @@ impl Device {
         self.order.host_waits(&event.clock.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// Does it. An error is a fault's text.
+    /// Does the work. An error is the text of a fault.
     fn execute(&self, run: u32, work: &Work, workers: &mut [Worker]) -> Result<(), String> {
         let inside = |address: u64, bytes: usize, what: &str, kind| {
             if !memory::holds(address, bytes) {
@@ -316,7 +316,7 @@ impl Device {
         self.handles.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets go of it: with the last holder go its work and what is known of it.
+    /// Releases the context; the last holder finishes the work, checks for leaks and clears the order.
     pub fn release(&self) {
         if self.held.fetch_sub(1, Ordering::Relaxed) != 1 {
             return;
@@ -334,7 +334,7 @@ impl Device {
     }
 }
 
-/// A sum over memory of the host, to see whether it changes.
+/// A hash of host memory, to detect changes.
 pub fn sum(address: u64, bytes: usize) -> u64 {
     // SAFETY: the caller of the copy keeps it until the copy is done.
     let bytes = unsafe { std::slice::from_raw_parts(address as *const u8, bytes) };

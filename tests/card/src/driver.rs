@@ -1,4 +1,4 @@
-//! The driver's calls that the crate cudarc makes. What a capture forbids is refused.
+//! The driver calls that the crate cudarc makes. What a capture forbids is refused.
 #![allow(non_snake_case)]
 // SAFETY of all: the caller keeps the driver's contract; handles are pointers that these functions gave.
 #![allow(clippy::missing_safety_doc)]
@@ -30,7 +30,7 @@ const LAUNCH_FAILED: R = 719;
 const CAPTURE_UNSUPPORTED: R = 900;
 const CAPTURE_INVALIDATED: R = 901;
 
-/// What the stand-in claims to be.
+/// The properties that the stand-in reports.
 const SHARED_OPTIN: u32 = 232_448;
 const MULTIPROCESSORS: c_int = 132;
 
@@ -107,7 +107,7 @@ fn unsafe_call(name: &str) -> Result<(), R> {
     Err(CAPTURE_UNSUPPORTED)
 }
 
-/// The thread's device; an error where it has none, or where a fault stays.
+/// The thread's device; an error if it has none, or after a fault.
 fn current(name: &str) -> Result<&'static Device, R> {
     // SAFETY: what was set was given by `cuDevicePrimaryCtxRetain`: a device, which lives as long as the process.
     let Some(device) = (unsafe { CURRENT.get().as_ref() }) else {
@@ -124,7 +124,7 @@ fn code(result: Result<(), R>) -> R {
     result.err().unwrap_or(OK)
 }
 
-/// A driver's call: what the body returns as the error.
+/// A driver call, with the error that its body returns.
 macro_rules! calls {
     ($($name:ident($($argument:ident: $kind:ty),*) $body:block)*) => {
         $(#[unsafe(no_mangle)]
@@ -136,7 +136,7 @@ macro_rules! calls {
     };
 }
 
-/// The device and the number of a stream; of the default stream, the thread's.
+/// The device and number of a stream; for the default stream, the thread's device.
 unsafe fn place(stream: *mut Stream, name: &str) -> Result<(&'static Device, usize), R> {
     // SAFETY: null, or a stream that this driver gave.
     match unsafe { stream.as_ref() } {
@@ -145,7 +145,7 @@ unsafe fn place(stream: *mut Stream, name: &str) -> Result<(&'static Device, usi
     }
 }
 
-/// Does it later, or keeps it in the stream's capture.
+/// Queues the work, or adds it to the stream's capture.
 unsafe fn submit(stream: *mut Stream, work: Work) -> Result<(), R> {
     // SAFETY: as above.
     unsafe {
@@ -348,7 +348,7 @@ calls! {
         not_captured(stream, "cuMemcpyDtoHAsync")?;
         submit(stream, Work::Download { to: to as u64, from, bytes })?;
         if !page_locked(to as u64, bytes) {
-            // The driver returns only when it is done.
+            // The driver returns only once the copy is done.
             finish(stream)?;
             current("cuMemcpyDtoHAsync")?;
         }

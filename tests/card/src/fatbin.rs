@@ -1,18 +1,18 @@
-//! The PTX in a fatbin, as nvcc embeds it: a header (magic, version, its own bytes, bytes after it), then entries, each
-//! a header and a payload; several fatbins may follow each other. The layout is undocumented: read off files of nvcc 13.
+//! The PTX in a fatbin, as nvcc embeds it: a header (magic, version, its own bytes, bytes after it), then entries of a header
+//! and a payload each; several fatbins may follow each other. The undocumented layout was derived from files of nvcc 13.
 
 use std::io::Read;
 
 const MAGIC: u64 = 0xBA55_ED50;
-/// The kind of an entry that holds PTX; machine code is 2.
+/// The kind of a PTX entry; machine code is 2.
 const PTX: u64 = 1;
 const LZ4: u64 = 0x2000;
 const ZSTD: u64 = 0x8000;
 
-/// Bytes of the fatbin that begins at `image`; `None` if none does.
+/// Bytes of the fatbin that starts at `image`; `None` if there is none.
 ///
 /// # Safety
-/// Sixteen bytes are there.
+/// Sixteen bytes must be readable.
 pub unsafe fn length(image: *const u8) -> Option<usize> {
     // SAFETY: the caller's promise.
     let header = unsafe { std::slice::from_raw_parts(image, 16) };
@@ -25,7 +25,7 @@ fn number(bytes: &[u8], at: usize, length: usize) -> Option<u64> {
     Some(u64::from_le_bytes(value))
 }
 
-/// The text of its PTX; where it has several, that of the lowest architecture.
+/// The PTX text; if there are several, that of the lowest architecture.
 pub fn ptx(mut image: &[u8]) -> Result<String, String> {
     let mut found: Option<(u64, String)> = None;
     while !image.is_empty() {
@@ -51,7 +51,7 @@ struct Entry<'a> {
     kind: u64,
     architecture: u64,
     flags: u64,
-    /// Bytes of the text, where it is compressed.
+    /// Bytes of the text, if it is compressed.
     plain: usize,
     payload: &'a [u8],
     /// Bytes of header and payload.

@@ -1,4 +1,4 @@
-//! A stand-in for `libcuda.so.1`: the driver's calls on the host, kernels run from their PTX on the CPU.
+//! A stand-in for `libcuda.so.1`: driver calls on the host, with kernels run from their PTX on the CPU.
 
 pub mod checker;
 pub mod device;

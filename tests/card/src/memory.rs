@@ -1,4 +1,4 @@
-//! Device memory is host memory at addresses that are used once only, with wide gaps; a table knows what is there.
+//! Device memory is host memory at addresses that are never reused, with wide gaps; a table lists the allocations.
 
 use crate::checker::{self, Word};
 use std::alloc::{Layout, alloc_zeroed, dealloc};
@@ -9,9 +9,9 @@ use std::sync::{Arc, RwLock};
 
 struct Entry {
     bytes: u64,
-    /// Bytes that its device has given away.
+    /// Bytes that its device has allocated.
     used: Arc<AtomicUsize>,
-    /// Of each word, where accesses are checked: zero pages until they are touched.
+    /// One word per word of memory, if accesses are checked: zero pages until they are touched.
     shadow: Option<(*mut Word, Layout)>,
 }
 
@@ -22,7 +22,7 @@ unsafe impl Sync for Entry {}
 
 static TABLE: RwLock<BTreeMap<u64, Entry>> = RwLock::new(BTreeMap::new());
 static NEXT: AtomicU64 = AtomicU64::new(0);
-/// Addresses that are reserved, and the gap behind each allocation.
+/// The reserved address space, and the gap after each allocation.
 const SPACE: usize = 1 << 45;
 const GAP: u64 = 1 << 24;
 
@@ -45,7 +45,7 @@ fn pages(bytes: usize) -> usize {
     bytes.max(1).next_multiple_of(4096)
 }
 
-/// Fresh memory of a device that has given away `used` bytes; `None` where the machine has no more.
+/// New memory for a device that has allocated `used` bytes; `None` if the machine has no more.
 pub fn allocate(bytes: usize, used: &Arc<AtomicUsize>) -> Option<u64> {
     let mut table = TABLE.write().unwrap();
     if NEXT.load(Ordering::Relaxed) == 0 {
@@ -63,7 +63,7 @@ pub fn allocate(bytes: usize, used: &Arc<AtomicUsize>) -> Option<u64> {
     Some(address)
 }
 
-/// Fills it with NaNs and large numbers: the moment from which it may be used.
+/// Fills it with NaNs and large numbers; from then on it may be used.
 pub fn scramble(address: u64) {
     if let Some(Extent { start, end, .. }) = extent(address) {
         // SAFETY: the table says that it is there.
@@ -71,7 +71,7 @@ pub fn scramble(address: u64) {
     }
 }
 
-/// False where nothing begins there.
+/// Returns false if no allocation starts there.
 pub fn free(address: u64) -> bool {
     let Some(Entry { bytes, used, shadow }) = TABLE.write().unwrap().remove(&address) else { return false };
     used.fetch_sub(bytes as usize, Ordering::Relaxed);
@@ -82,7 +82,7 @@ pub fn free(address: u64) -> bool {
     map(address, pages(bytes as usize), 0, FIXED).is_some()
 }
 
-/// An allocation: where it begins and ends, and its words where they are watched.
+/// An allocation: its start and end, and its shadow words if accesses are checked.
 #[derive(Clone, Copy)]
 pub struct Extent {
     pub start: u64,
@@ -101,7 +101,7 @@ impl Extent {
     }
 }
 
-/// The allocation that holds the address.
+/// The allocation that contains the address.
 pub fn extent(address: u64) -> Option<Extent> {
     let table = TABLE.read().unwrap();
     let (&start, Entry { bytes, shadow, .. }) = table.range(..=address).next_back()?;
@@ -109,13 +109,13 @@ pub fn extent(address: u64) -> Option<Extent> {
     (address < extent.end).then_some(extent)
 }
 
-/// Allocations that count for `used`, and their bytes.
+/// The number of allocations that count towards `used`, and their bytes.
 pub fn held(used: &Arc<AtomicUsize>) -> (usize, usize) {
     let table = TABLE.read().unwrap();
     (table.values().filter(|entry| Arc::ptr_eq(&entry.used, used)).count(), used.load(Ordering::Relaxed))
 }
 
-/// Whether all of it lies in one allocation.
+/// Whether the whole range lies in one allocation.
 pub fn holds(address: u64, bytes: usize) -> bool {
     extent(address).is_some_and(|extent| extent.holds(address, bytes as u64))
 }

@@ -1,4 +1,4 @@
-//! Operations: one list gives the enum, the table of PTX names, and what each does for a lane.
+//! Operations: one list defines the enum, the table of PTX names, and what each does for a lane.
 
 #[inline(always)]
 pub fn f(bits: u32) -> f32 {
@@ -6,7 +6,7 @@ pub fn f(bits: u32) -> f32 {
 }
 #[inline(always)]
 pub fn b(value: f32) -> u32 {
-    // Every NaN that an operation makes is the canonical one.
+    // Every NaN produced by an operation is the canonical one.
     if value.is_nan() { 0x7fff_ffff } else { value.to_bits() }
 }
 #[inline(always)]
@@ -18,7 +18,7 @@ pub fn bd(value: f64) -> u64 {
     value.to_bits()
 }
 
-/// PTX's minimum: a number wins over NaN, -0 is below +0.
+/// PTX's minimum: a number wins over NaN, and -0 is below +0.
 #[inline(always)]
 pub fn min32(x: u32, y: u32) -> u32 {
     let (p, q) = (f(x), f(y));
@@ -117,7 +117,7 @@ pub fn rcp_approx(x: u64) -> u64 {
     bd(result) & 0xffff_ffff_0000_0000
 }
 
-/// What is not a function of one lane alone, then the rest as [`TABLE`] names it.
+/// Operations that are not a function of one lane alone, then the rest as named in [`TABLE`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 #[rustfmt::skip]
@@ -149,7 +149,7 @@ pub enum Op {
     Selpb16, Selpu16, Selps16, Selpb64, Selpu64, Selps64, Selpf64,
 }
 
-/// Calls `$run!(Op, "PTX name", signature, function)` for each operation on lanes; the signature is the result and the
+/// Calls `$run!(Op, "PTX name", signature, function)` for each operation on lanes; the signature lists the result and the
 /// operands as p (predicate), r (32 bits), d (64 bits).
 #[macro_export]
 macro_rules! operations {

@@ -1,10 +1,10 @@
-//! Which work of a device comes before which: a vector clock for each stream, event and the host, of how much of each
-//! stream is done.
+//! The order of a device's work: a vector clock for each stream, each event and the host, counting how much of each stream is
+//! done.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError, RwLock};
 
-/// How many works of each stream are known to be done; streams are numbered from 0.
+/// How many work items of each stream are known to be done; streams are numbered from 0.
 #[derive(Clone, Default, Debug)]
 pub struct Clock(Vec<u64>);
 
@@ -28,7 +28,7 @@ impl Clock {
     }
 }
 
-/// A launch, copy or clear: its stream, its place there, and what is done before it begins.
+/// A launch, copy or clear: its stream, its position there, and what is done before it starts.
 struct Run {
     stream: usize,
     count: u64,
@@ -50,17 +50,17 @@ impl Clocks {
     }
 }
 
-/// The order of the works of a device. They are numbered from 1.
+/// The order of a device's work items, which are numbered from 1.
 #[derive(Default)]
 pub struct Order {
     runs: RwLock<Vec<Run>>,
-    /// The last pair that was found in order.
+    /// The last pair found to be in order.
     last: AtomicU64,
     clocks: Mutex<Clocks>,
 }
 
 impl Order {
-    /// Forgets all of it.
+    /// Clears everything.
     pub fn clear(&self) {
         self.runs.write().unwrap_or_else(PoisonError::into_inner).clear();
         self.last.store(0, Ordering::Relaxed);
@@ -71,7 +71,7 @@ impl Order {
         work(&mut self.clocks.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Work that is given to a stream: its number.
+    /// Registers new work on a stream; returns its number.
     pub fn begin(&self, stream: usize) -> u32 {
         let run = self.with(|clocks| {
             let host = clocks.host.clone();
@@ -86,27 +86,27 @@ impl Order {
         runs.len() as u32
     }
 
-    /// What a stream is behind, for an event.
+    /// What the stream's work so far comes after, for an event.
     pub fn of(&self, stream: usize) -> Clock {
         self.with(|clocks| clocks.stream(stream).clone())
     }
 
-    /// The stream waits for what an event is behind.
+    /// The stream waits for the event's clock.
     pub fn wait(&self, stream: usize, event: &Clock) {
         self.with(|clocks| clocks.stream(stream).join(event));
     }
 
-    /// The host has waited for that.
+    /// The host has waited for this clock.
     pub fn host_waits(&self, clock: &Clock) {
         self.with(|clocks| clocks.host.join(clock));
     }
 
-    /// The host has waited for all.
+    /// The host has waited for everything.
     pub fn host_waits_for_all(&self) {
         self.with(|Clocks { streams, host }| streams.iter().for_each(|clock| host.join(clock)));
     }
 
-    /// Whether `first` is done before `second` begins, by streams, events and the host's waiting.
+    /// Whether streams, events and host waits ensure that `first` is done before `second` starts.
     pub fn before(&self, first: u32, second: u32) -> bool {
         let pair = (first as u64) << 32 | second as u64;
         if self.last.load(Ordering::Relaxed) == pair {

@@ -1,4 +1,4 @@
-//! PTX text to statements: names still as text, scopes as braces.
+//! PTX text to statements: names remain text, and scopes remain braces.
 
 use std::collections::HashMap;
 
@@ -26,7 +26,7 @@ pub enum Statement<'a> {
         name: &'a str,
         count: Option<u32>,
     },
-    /// A `.shared` or `.param` variable; no size is an extern array.
+    /// A `.shared` or `.param` variable; without a size it is an extern array.
     Variable {
         space: &'a str,
         align: u32,
@@ -49,7 +49,7 @@ pub struct Operation<'a> {
     pub loc: (u16, u32),
 }
 
-/// A kernel or function: its parameters and where its body lies among the module's tokens.
+/// A kernel or function: its parameters and the position of its body among the module's tokens.
 #[derive(Clone, Debug)]
 pub struct Function<'a> {
     pub name: &'a str,

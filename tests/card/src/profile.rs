@@ -1,6 +1,6 @@
-//! What ran, by kernel and extents: launches, warp instructions by class, sectors of device memory, wavefronts of shared
-//! memory, and which instructions were executed at all. Written as JSON at the end of the process to the file that
-//! `CARD_REPORT` names.
+//! Execution statistics by kernel and extents: launches, warp instructions by class, sectors of device memory, wavefronts of
+//! shared memory, and which instructions were executed at all. Written as JSON when the process ends, to the file named by
+//! `CARD_REPORT`.
 
 use crate::exec::Worker;
 use crate::lower::{Kernel, Space};
@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// Classes of instructions, in the order of the counts.
+/// Instruction classes, in the order of the counts.
 const CLASSES: [&str; 8] = ["matrix", "float", "integer", "convert", "global", "shared", "control", "move"];
 
 fn class(op: Op, space: Space) -> usize {
@@ -18,7 +18,7 @@ fn class(op: Op, space: Space) -> usize {
     match op {
         Op::Multiply => 0,
         Op::LoadMatrix => 5,
-        // Of these the bytes that are fetched count as well; their shared memory is counted apart.
+        // These count as global accesses; their shared-memory wavefronts are counted separately.
         Op::CopyAsync => 4,
         Op::Load | Op::Store | Op::AtomicAdd | Op::AtomicCas => {
             if space == Space::Shared {
@@ -45,14 +45,14 @@ struct Entry {
     time: Duration,
     lanes: u64,
     classes: [u64; CLASSES.len()],
-    /// Instructions, transactions, how few would do.
+    /// Instructions, transactions, minimum transactions.
     global: [u64; 3],
     shared: [u64; 3],
     /// Wavefronts of asynchronous copies to shared memory.
     copied: u64,
 }
 
-/// Of a kernel, how often each instruction was executed, and where it stands.
+/// For each kernel, how often each instruction was executed, and its source location.
 type Executed = BTreeMap<String, Vec<(u64, String)>>;
 
 #[derive(Default)]
@@ -75,7 +75,7 @@ fn report() -> MutexGuard<'static, Report> {
     REPORT.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Whether accesses are looked at for their transactions.
+/// Whether transactions of accesses are counted.
 pub fn wanted() -> bool {
     std::env::var_os("CARD_REPORT").is_some()
 }
@@ -93,7 +93,7 @@ pub fn record(kernel: &Kernel, grid: [u32; 3], block: [u32; 3], time: Duration, 
     entry.launches += 1;
     entry.time += time;
     let blocks: u64 = grid.iter().map(|&extent| extent as u64).product();
-    // Where there is but one block, the first worker has it.
+    // If there is only one block, the first worker ran it.
     let took_part = if blocks == 1 { &workers[..1] } else { workers };
     for worker in took_part.iter().filter(|worker| worker.hits.len() == kernel.code.len()) {
         for (at, &hits) in worker.hits.iter().enumerate().filter(|(_, hits)| **hits > 0) {

@@ -1,4 +1,4 @@
-//! What environment variables set.
+//! Settings from environment variables.
 
 use std::str::FromStr;
 
@@ -11,17 +11,17 @@ fn number<T: FromStr>(variable: &str) -> Option<T> {
     Some(number)
 }
 
-/// `CARD_SEED`: the order of blocks, warps, streams and copies follows from it.
+/// `CARD_SEED`: determines the order of blocks, warps, streams and copies.
 pub fn seed() -> u64 {
     number("CARD_SEED").unwrap_or(0)
 }
 
-/// `CARD_MEMORY`: bytes that the device has.
+/// `CARD_MEMORY`: the device's memory in bytes.
 pub fn memory() -> Option<usize> {
     number("CARD_MEMORY")
 }
 
-/// `CARD_THREADS`: threads of the host that run blocks; one where accesses are checked.
+/// `CARD_THREADS`: number of host threads that run blocks; one if accesses are checked.
 pub fn threads() -> usize {
     if crate::checker::wanted() {
         return 1;
@@ -30,7 +30,7 @@ pub fn threads() -> usize {
     number("CARD_THREADS").unwrap_or_else(machine).max(1)
 }
 
-/// `CARD_MMA=cut-off`: matrix products add as tensor cores may, cut off instead of rounded.
+/// `CARD_MMA=cut-off`: matrix products add as tensor cores may, truncating instead of rounding.
 pub fn cuts_off() -> bool {
     std::env::var("CARD_MMA").is_ok_and(|mode| mode == "cut-off")
 }

@@ -1,4 +1,4 @@
-//! What the driver's calls report: each fault under every seed, its right twin under none.
+//! What the driver's calls report: each fault is reported with every seed, and the correct variant never.
 
 mod common;
 
@@ -92,7 +92,7 @@ impl Card {
         event
     }
 
-    /// Stream 1 waits for what stream 0 was asked so far.
+    /// Stream 1 waits for everything submitted to stream 0 so far.
     fn order(&self) {
         let event = self.event(2);
         unsafe {
@@ -102,13 +102,13 @@ impl Card {
         }
     }
 
-    /// The error of waiting for all.
+    /// The error of waiting for everything.
     fn wait(&self) -> i32 {
         unsafe { cuCtxSynchronize() }
     }
 }
 
-/// A case that ends with a fault of one of these words, or where it is right with none.
+/// Runs a case that must end with a fault containing one of these words; its correct variant must end without a fault.
 fn found(words: &[&str], case: impl Fn(&Card, bool)) {
     let Some(fatbin) = &*FATBIN else { return };
     for seed in 0..SEEDS {
@@ -138,7 +138,7 @@ fn streams_without_an_event_between_them() {
         }
         card.copy(1, 1, 2);
     });
-    // Two that read are in no need of one.
+    // Two reads need no event.
     found(&["without order"], |card, right| {
         card.copy(0, 0, 1);
         card.copy(1, 0, if right { 2 } else { 1 });
@@ -159,7 +159,7 @@ fn page_locked_memory_that_changes_before_its_copy_is_done() {
 
 #[test]
 fn memory_that_is_freed_while_another_stream_uses_it() {
-    // It may be free by then.
+    // The memory may be free by then.
     found(&["without order", "out of bounds"], |card, right| {
         card.copy(0, 0, 1);
         if right {
@@ -199,7 +199,7 @@ fn calls_that_a_capture_forbids() {
             assert_eq!(unsafe { cuStreamEndCapture(card.streams[0], &mut graph) }, CAPTURE_INVALIDATED, "{name}");
             assert!(graph.is_null(), "{name}");
         }
-        // The right twin: launches alone, made when the graph is launched and not before.
+        // The correct variant: only launches, executed when the graph is launched and not before.
         let (mut graph, mut made) = (null_mut(), null_mut());
         let mut read = [0u8; BYTES];
         unsafe {

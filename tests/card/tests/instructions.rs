@@ -1,4 +1,4 @@
-//! Instructions against what the PTX manual says, computed here.
+//! Instructions against the PTX manual, whose results are computed here.
 
 mod common;
 
@@ -40,7 +40,7 @@ fn wide(bytes: &[u8]) -> Vec<u64> {
     bytes.as_chunks().0.iter().map(|&word| u64::from_le_bytes(word)).collect()
 }
 
-/// A 16-bit type as the `half` crate has it.
+/// A 16-bit type as implemented by the `half` crate.
 struct Half {
     name: &'static str,
     encode: fn(f32) -> u16,
@@ -63,7 +63,7 @@ const HALVES: [Half; 2] = [
     },
 ];
 
-/// What a kernel with so many blocks and threads writes; `None` without nvcc.
+/// The output of a kernel with so many blocks and threads; `None` without nvcc.
 fn run(
     kernel: &str,
     (blocks, threads): (u32, u32),
@@ -76,7 +76,7 @@ fn run(
     Some(common::run(PTX.as_ref()?, kernel, place, input, output, seed).unwrap_or_else(|fault| panic!("{fault}")))
 }
 
-/// The same of a kernel that writes all of `bytes` bytes.
+/// The same for a kernel that writes all `bytes` bytes.
 fn output(kernel: &str, extents: (u32, u32), input: &[u8], bytes: usize, count: usize, seed: u64) -> Option<Vec<u8>> {
     run(kernel, extents, input, (bytes, None), count, seed)
 }
@@ -86,7 +86,7 @@ fn matrix_multiplication() {
     let mut rng = Random(0x9e37_79b9_7f4a_7c15);
     for Half { name, encode, .. } in HALVES {
         for seed in 0..5 {
-            // Small whole numbers, so that every sum is exact in any order.
+            // Small integers, so that every sum is exact in any order.
             let mut values = |n: usize| -> Vec<f32> { (0..n).map(|_| (rng.next() % 31) as f32 - 15.0).collect() };
             let (a, b, c) = (values(16 * 16), values(16 * 8), values(16 * 8));
             let halves: Vec<u16> = a.iter().chain(&b).map(|&x| encode(x)).collect();
@@ -112,7 +112,7 @@ fn matrix_loads() {
     for (kernel, transposed) in [("instruction_ldmatrix", false), ("instruction_ldmatrix_transposed", true)] {
         let input = bytes(&matrices, u16::to_le_bytes);
         let Some(got) = output(kernel, (1, 32), &input, 4 * 32 * 4, 0, 1) else { return };
-        // Lane l holds of row l/4 the columns 2(l%4) and the next.
+        // Of row l/4, lane l holds columns 2(l%4) and the next.
         let held = |m: usize, lane: usize, e: usize| {
             let (row, column) = (lane / 4, lane % 4 * 2 + e);
             if transposed { element(m, column, row) } else { element(m, row, column) }
@@ -154,7 +154,7 @@ fn warp_instructions() {
     }
 }
 
-/// Equal bits, or both not a number.
+/// Equal bits, or both NaN.
 fn same(got: u16, want: u16, infinity: u16) -> bool {
     got == want || (got & 0x7fff > infinity && want & 0x7fff > infinity)
 }
@@ -162,14 +162,14 @@ fn same(got: u16, want: u16, infinity: u16) -> bool {
 #[test]
 fn conversions() {
     let mut rng = Random(0x9e37_79b9_7f4a_7c15);
-    // Every value of both types, the middles between neighbours and a little beside them, and any bits.
+    // Every value of both types, midpoints between neighbours and values close to them, and random bits.
     let widened = (0..=u16::MAX).flat_map(|b| [bf16::from_bits(b).to_f32(), f16::from_bits(b).to_f32()]);
     let beside = |x: f32, by: i64| f32::from_bits((x.to_bits() as i64 + by).clamp(0, u32::MAX as i64) as u32);
     let mut values: Vec<f32> = widened
         .flat_map(|x| [0, 0x0fff, 0x1000, 0x1001, 0x7fff, 0x8000, 0x8001, 1, -1].map(|by| beside(x, by)))
         .collect();
     values.extend((0..1 << 18).map(|_| f32::from_bits(rng.next() as u32)));
-    // f16's subnormals: 2^-24 times whole numbers and halves.
+    // f16's subnormals: quarter multiples of 2^-24.
     values.extend((0..4 * 1024).flat_map(|i| [1.0f32, -1.0].map(|sign| sign * i as f32 * 0.25f32 * 2f32.powi(-24))));
     for Half { name, encode, decode, infinity } in HALVES {
         let pairs = values.len() / 2;
@@ -226,7 +226,7 @@ fn asynchronous_copies_fill_with_zeros() {
     let mut rng = Random(0x9e37_79b9_7f4a_7c15);
     for bytes in [4, 8, 16] {
         for valid in [0, 1, 31, 32, 50, 64] {
-            // Where a copy is not valid there need be no memory.
+            // If a copy is not valid, its source memory need not exist.
             let input: Vec<u8> = (0..valid * bytes).map(|_| rng.next() as u8).collect();
             let kernel = format!("instruction_cp_async_{bytes}");
             let written = output(&kernel, (1, 32), &input, 64 * bytes, valid * bytes, valid as u64);
@@ -238,7 +238,7 @@ fn asynchronous_copies_fill_with_zeros() {
     }
 }
 
-/// All threads of eight blocks of 64, in the order in which they came.
+/// All threads of eight blocks of 64, in the order in which they ran.
 fn order(seed: u64) -> Option<Vec<u32>> {
     let came = run("instruction_order", (8, 64), &[0; 4], (4 * (1 + 512), Some(0)), 0, seed)?;
     Some(words(&came)[1..].to_vec())

@@ -1,6 +1,6 @@
-//! Every planted fault is caught under every seed, its right twin under none.
+//! Every planted fault is caught with every seed, and its correct variant never.
 //!
-//! The kernels are compiled by the nvcc that the package's build finds; without one these tests say so and pass.
+//! The kernels are compiled by the nvcc that the package's build finds; without it, these tests print a note and pass.
 
 mod common;
 
@@ -13,7 +13,7 @@ const SEEDS: u64 = 20;
 static PTX: LazyLock<Option<[String; 2]>> =
     LazyLock::new(|| Some([common::ptx("planted_memory")?, common::ptx("planted_order")?]));
 
-/// Where a planted kernel runs: words of input and output, blocks, threads, dynamic shared memory.
+/// The launch of a planted kernel: words of input and output, blocks, threads, dynamic shared memory.
 #[derive(Clone, Copy)]
 struct Setting {
     input: usize,
@@ -31,12 +31,12 @@ fn of(threads: u32) -> Setting {
     Setting { output: threads as usize, threads, ..WARP }
 }
 
-/// Whether it ran to its end; else what was found.
+/// Runs it; an error is the reported fault.
 fn run(name: &str, setting: Setting, seed: u64) -> Result<(), String> {
     output(name, setting, seed).map(drop)
 }
 
-/// What it wrote.
+/// Runs it and returns its output.
 fn output(name: &str, setting: Setting, seed: u64) -> Result<Vec<u8>, String> {
     let texts = PTX.as_ref().expect("nvcc");
     let text = texts.iter().find(|text| text.contains(&format!(".entry {name}("))).expect("a kernel of that name");
@@ -46,7 +46,7 @@ fn output(name: &str, setting: Setting, seed: u64) -> Result<Vec<u8>, String> {
     common::run(text, name, Place { blocks, threads, dynamic, count }, &input, output, seed)
 }
 
-/// The fault's report names the kernel and has one of the `words`; the twin has none.
+/// Checks that the fault's report contains one of the `words` and that the correct variant has no fault.
 #[track_caller]
 fn caught(name: &str, setting: Setting, words: &[&str]) {
     if PTX.is_none() {

@@ -1,4 +1,4 @@
-//! A block: its warps, its shared memory, and what a thread of the host keeps from block to block.
+//! A block: its warps, its shared memory, and what a host thread keeps between blocks.
 
 use super::lanes::{V32, V64, lanes};
 use super::warp::{Group, Stop, Warp};
@@ -7,18 +7,18 @@ use crate::checker::Word;
 use crate::lower::Space;
 use crate::memory::{self, Extent};
 
-/// What a register holds before anything has written it, and not what the block before left there: no number in f32, none in
-/// the upper half of a pair, and far out of bounds as an index.
+/// What a register holds before its first write, instead of what the previous block left there: NaN in f32 and in the upper
+/// half of a pair, and far out of bounds as an index.
 const UNWRITTEN: u32 = 0xffff_dead;
 
-/// What one thread of the host keeps from block to block.
+/// What one host thread keeps between blocks.
 #[derive(Default)]
 pub struct Worker {
     pub(super) warps: Vec<Warp>,
     pub(super) shared: Vec<u128>,
     pub(super) shared_bytes: u32,
     pub(super) windows: Vec<(u32, u32)>,
-    /// The allocation that each instruction touched last.
+    /// The allocation that each instruction accessed last.
     pub(super) extents: Vec<Extent>,
     pub hits: Vec<u64>,
     pub lanes: Vec<u64>,
@@ -26,15 +26,15 @@ pub struct Worker {
     pub(super) constants64: Vec<V64>,
     pub(super) ctaid: [u32; 3],
     pub(super) profile: bool,
-    /// Matrix products are cut off, not rounded.
+    /// Matrix products are truncated, not rounded.
     pub(super) cuts_off: bool,
     pub(super) random: Option<Random>,
     pub(super) shadow: Option<Vec<Word>>,
-    /// Sectors of global memory, or wavefronts of shared memory, of each instruction.
+    /// Sectors of global memory, or wavefronts of shared memory, per instruction.
     pub transactions: Vec<u64>,
     /// Wavefronts of copies to shared memory.
     pub copied: Vec<u64>,
-    /// How few transactions would do.
+    /// The minimum number of transactions.
     pub ideal: Vec<u64>,
 }
 
@@ -59,14 +59,14 @@ pub(super) struct Context<'a> {
     pub(super) random: Option<&'a mut Random>,
     pub(super) shadow: Option<&'a mut [Word]>,
     pub(super) block: u32,
-    /// How often the block has met.
+    /// Barriers passed by the block so far.
     pub(super) epoch: u32,
     /// Numbers of the launch, and of the block's shared memory.
     pub(super) runs: [u32; 2],
 }
 
 impl Worker {
-    /// With counts of transactions, a seed for schedules, and checks of memory.
+    /// Optionally with transaction counts, a seed for schedules, and memory checks.
     pub fn new(profile: bool, seed: Option<u64>, check: bool) -> Self {
         Worker {
             profile,
@@ -221,7 +221,7 @@ impl Worker {
     }
 }
 
-/// All warps of the block wait, if at one and the same barrier.
+/// All warps of the block wait; checks that they are at the same barrier.
 fn meet(warps: &[Warp], context: &Context) -> Result<(), Fault> {
     let Some(first) = warps.iter().find(|warp| warp.waiting) else { return Ok(()) };
     if let Some(gone) = warps.iter().find(|warp| warp.live == 0) {

@@ -1,4 +1,4 @@
-//! `cp.async`: asked for by an instruction, done when its group is waited for.
+//! `cp.async`: issued by an instruction, done when its group is waited for.
 
 use super::Fault;
 use super::block::Context;
@@ -21,7 +21,7 @@ pub(super) fn copy_async(
     let sizes = files.r(i.c);
     let bytes = i.count as u32;
     check(warp, context, &mut to, files.mask, Space::Shared, bytes, at)?;
-    // Bytes that are not taken are not read: their address need not exist.
+    // Bytes that are not copied are not read: their address need not exist.
     let mut reading = 0;
     for l in lanes(files.mask) {
         let size = sizes.0[l];

@@ -1,4 +1,4 @@
-//! Values that lanes exchange.
+//! Exchange of values between lanes.
 
 use super::Fault;
 use super::block::Context;

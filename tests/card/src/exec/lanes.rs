@@ -44,7 +44,7 @@ pub(super) fn blend64(target: &mut V64, value: &V64, mask: u32) {
     }
 }
 
-/// Registers and constants as the instruction names them.
+/// Registers and constants as named by the instruction.
 #[derive(Clone, Copy)]
 pub(super) struct Files {
     pub(super) r: *mut V32,
@@ -237,7 +237,7 @@ impl Files {
         self.set_d(i.d, &t);
     }
 
-    /// An address of each lane; of lanes that are not active, that of one that is.
+    /// One address per lane; inactive lanes get that of an active one.
     #[inline(always)]
     pub(super) fn addresses(&self, register: u32, wide: bool, offset: u32) -> [u64; 32] {
         let offset = offset as i32 as i64 as u64;

@@ -46,8 +46,8 @@ pub(super) fn widen(bits: u32, bf16: bool) -> [f32; 2] {
     }
 }
 
-/// `mma.m16n8k16`: lane 4 g + t holds of A rows g and g + 8, columns 2 t and 2 t + 1 and those plus 8; of B the same as
-/// rows, in column g; of C and D rows g and g + 8, columns 2 t and 2 t + 1.
+/// `mma.m16n8k16`: lane 4 g + t holds, of A, rows g and g + 8, columns 2 t and 2 t + 1 and those plus 8; of B, the same indices
+/// as rows, in column g; of C and D, rows g and g + 8, columns 2 t and 2 t + 1.
 #[inline(always)]
 pub(super) fn multiply(files: &Files, list: &[u32], bf16: bool, cuts_off: bool) {
     let mut a = [[0f32; 16]; 16];
@@ -90,7 +90,7 @@ pub(super) fn multiply(files: &Files, list: &[u32], bf16: bool, cuts_off: bool) 
     }
 }
 
-/// The sum `x y + z`, whose nearest number is `near`, cut off towards zero: one below in magnitude where that was rounded up.
+/// The sum `x y + z` truncated towards zero, given the nearest number `near`: one step smaller if that was rounded up.
 fn cut_off(x: f32, y: f32, z: f32, near: f32) -> f32 {
     // The product of 16-bit numbers is exact in f64, and so is the sign of the difference.
     let exact = x as f64 * y as f64 + z as f64;

@@ -10,7 +10,7 @@ use crate::memory::{self, Extent};
 use crate::ops::Op;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-/// Checks the lanes' addresses; gives what to add to each for a pointer.
+/// Checks the lanes' addresses; returns the offset that turns each into a host pointer.
 #[inline(always)]
 pub(super) fn check(
     warp: &Warp,
@@ -59,7 +59,7 @@ pub(super) fn check(
     if low < extent.start || end > extent.end {
         *extent = memory::extent(low).unwrap_or(Extent::NONE);
         if low < extent.start || end > extent.end {
-            // Perhaps in several allocations.
+            // The lanes may access several allocations.
             for l in lanes(mask) {
                 if !memory::holds(addresses[l], bytes as usize) {
                     return Err(context.bad_address(warp, at, space, addresses, mask, bytes));
@@ -73,7 +73,7 @@ pub(super) fn check(
     Ok(0)
 }
 
-/// Turns addresses of shared memory, each variable's in a window of its own, into bytes of the block's memory.
+/// Turns addresses of shared memory, where each variable has its own window, into byte offsets in the block's memory.
 #[inline(always)]
 fn locate(
     warp: &Warp,
@@ -108,7 +108,7 @@ fn outside(warp: &Warp, context: &Context, address: u64, mask: u32, lane: usize,
     context.fault(warp, at, &format!("lane {lane}: {bytes} bytes: {what} (byte {offset} of an array of {length})"))
 }
 
-/// Tells the checker of each lane's words.
+/// Reports each lane's words to the checker.
 #[cold]
 pub(super) fn watch(
     warp: &Warp,
@@ -189,7 +189,7 @@ pub(super) fn profile(context: &mut Context, addresses: &[u64; 32], mask: u32, s
         context.ideal[at] += (pieces.len() as u64 * bytes as u64).div_ceil(32);
         return;
     }
-    // 8 or 16 bytes a lane go by halves or quarters of the warp.
+    // 8 or 16 bytes per lane are transferred by halves or quarters of the warp.
     let at_once = (128 / bytes.max(4)) as usize;
     for part in 0..32 / at_once {
         let mut words: Vec<u64> = lanes(mask)

@@ -1,5 +1,5 @@
-//! Runs kernels, a warp at a time. Lanes that part are groups with a program counter each; the group that is furthest
-//! behind runs, until it meets another. An instruction that names lanes waits for them.
+//! Runs kernels, one warp at a time. Divergent lanes form groups with a program counter each; the group that is furthest behind
+//! runs until it meets another. An instruction that names lanes waits for them.
 
 mod block;
 mod copies;
@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 /// Generic addresses of shared memory have this bit.
 pub const SHARED: u64 = 1 << 56;
 
-/// What went wrong, for a person.
+/// A description of what went wrong.
 pub type Fault = String;
 
 pub struct Launch<'a> {
@@ -28,7 +28,7 @@ pub struct Launch<'a> {
     pub block: [u32; 3],
     pub dynamic: u32,
     pub parameters: &'a [u8],
-    /// Its number in the order of works.
+    /// Its number in the order of the device's work.
     pub run: u32,
     pub order: &'a Order,
 }
@@ -47,7 +47,7 @@ impl Random {
 pub fn run(launch: &Launch, workers: &mut [Worker]) -> Result<(), Fault> {
     let blocks = launch.grid.iter().map(|&extent| extent as u64).product::<u64>();
     let next = AtomicU64::new(0);
-    // Blocks in another order: steps that have no factor in common with their number.
+    // Visits blocks in another order: a stride coprime to their number.
     let mut stride = (1, 0);
     if let Some(random) = &mut workers[0].random {
         let steps = [1, 7, 31, 101, 499, 1009, 10007].map(|step: u64| step);

@@ -1,4 +1,4 @@
-//! A warp: its registers, the groups into which its lanes part, and the loop over instructions.
+//! A warp: its registers, the groups into which its lanes diverge, and the loop over instructions.
 
 use super::Fault;
 use super::block::Context;
@@ -16,7 +16,7 @@ use crate::ops::*;
 pub(super) struct Group {
     pub(super) pc: u32,
     pub(super) mask: u32,
-    /// Lanes that it waits for.
+    /// Lanes that the group waits for.
     pub(super) wait: u32,
 }
 
@@ -25,7 +25,7 @@ pub(super) struct Copy {
     pub(super) lane: u8,
     pub(super) bytes: u8,
     pub(super) taken: u8,
-    /// The commit that takes it.
+    /// The commit that includes it.
     pub(super) commit: u32,
     pub(super) from: u64,
     pub(super) to: u32,
@@ -42,17 +42,17 @@ pub(super) struct Warp {
     pub(super) commits: [u32; 32],
     pub(super) tid: [V32; 3],
     pub(super) number: u32,
-    /// Lanes that it begins with.
+    /// The lanes it starts with.
     pub(super) full: u32,
-    /// Where it waits at a barrier.
+    /// The barrier at which it waits.
     pub(super) barrier: u32,
-    /// Instructions of this block so far.
+    /// Instructions executed in this block so far.
     pub(super) steps: u64,
-    /// How many times all lanes have met.
+    /// How many times all lanes have synchronised.
     pub(super) epoch: u32,
 }
 
-/// Instructions of one warp in one block from which on it is said not to end.
+/// Instruction limit of one warp in one block, beyond which it counts as an endless loop.
 const ENDLESS: u64 = 1 << 26;
 
 pub(super) enum Stop {
@@ -117,7 +117,7 @@ impl Warp {
         Ok(Some((group, limit)))
     }
 
-    /// Runs until a barrier, its end, or so many instructions.
+    /// Runs until a barrier, the end, or an instruction limit.
     pub(super) fn run(&mut self, context: &mut Context, quantum: u32) -> Result<Stop, Fault> {
         #[cfg(target_arch = "x86_64")]
         if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
@@ -184,7 +184,7 @@ impl Warp {
                     constants64: context.constants64,
                     mask: active,
                 };
-                // Every lane of the warp takes part, all at this very instruction.
+                // Every lane of the warp takes part, all at this same instruction.
                 macro_rules! aligned {
                     () => {
                         if self.full & !active != 0 {
@@ -200,7 +200,7 @@ impl Warp {
                         }
                     };
                 }
-                // The lanes that the mask of each names take part.
+                // Only the lanes named by each lane's mask take part.
                 macro_rules! named {
                     ($register:expr, $masks:ident) => {
                         let $masks = files.r($register);
@@ -274,7 +274,7 @@ impl Warp {
                             }
                             Op::WarpBarrier => {
                                 named!(i.a, masks);
-                                // Lanes of a part are ordered among themselves alone: the checker counts whole warps.
+                                // A partial barrier orders only its own lanes, but the checker counts only whole warps.
                                 if masks.0[active.trailing_zeros() as usize] == self.full {
                                     self.epoch += 1;
                                 }

@@ -27,7 +27,7 @@ impl<'a> Lowering<'a> {
                 _ => return Err(format!("unknown instruction {}", operation.name)),
             }
         }
-        // A parameter of a function that is inlined is a register.
+        // A parameter of an inlined function is a register.
         if let Operand::Address(base, _) = address
             && let Some(Symbol::Register(class, index)) = self.symbol(base)
             && i.space == Space::Parameter

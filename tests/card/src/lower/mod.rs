@@ -8,10 +8,10 @@ use crate::parse::{Function, Module, Operand, Operation, Statement};
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-/// Bytes of static shared memory that a kernel may have.
+/// Static shared memory that a kernel may have, in bytes.
 const STATIC_SHARED: u32 = 48 << 10;
 
-/// In an operand: the index is a constant's.
+/// In an operand: the index refers to a constant.
 pub const CONSTANT: u32 = 1 << 31;
 
 /// Flags of an instruction.
@@ -34,12 +34,12 @@ pub enum Space {
 pub struct Instruction {
     pub op: Op,
     pub space: Space,
-    /// Bytes of an element.
+    /// Bytes per element.
     pub width: u8,
     /// Elements of a vector, or bytes of a copy.
     pub count: u8,
     pub flags: u8,
-    /// 0, or twice the predicate plus one for a negation, plus one.
+    /// 0 for none; otherwise twice the predicate's index, plus one if negated, plus one.
     pub guard: u32,
     pub d: u32,
     pub a: u32,
@@ -59,15 +59,15 @@ enum Class {
 pub struct Kernel {
     pub name: String,
     pub code: Vec<Instruction>,
-    /// PTX line, and file and line of the source, of each instruction.
+    /// For each instruction, its PTX line, and the source file and line.
     pub places: Vec<(u32, (u16, u32))>,
     pub files: HashMap<u16, String>,
     pub lists: Vec<u32>,
     pub constants32: Vec<u32>,
     pub constants64: Vec<u64>,
-    /// How many registers of each kind.
+    /// Number of registers of each class.
     pub registers: [u32; 3],
-    /// Bytes of its static shared memory, and base and bytes of each variable there.
+    /// Bytes of static shared memory, and the base and bytes of each variable in it.
     pub shared: u32,
     pub windows: Vec<(u32, u32)>,
     /// Offset and bytes of each parameter.
@@ -115,13 +115,13 @@ struct Lowering<'a> {
 struct Body<'a> {
     labels: HashMap<&'a str, u32>,
     branches: Vec<(usize, &'a str)>,
-    /// Branches to the end, where it is inlined.
+    /// Branches to the end, if the body is inlined.
     returns: Vec<usize>,
     inlined: bool,
 }
 
-/// Each shared variable has a window of addresses of its own, so that none is reached past the end of another. The first
-/// is left free, the second is the launch's dynamic memory.
+/// Each shared variable has its own window of addresses, so that running past the end of one cannot reach another. The first
+/// window is left free, the second is the launch's dynamic memory.
 pub const WINDOW_BITS: u32 = 20;
 
 pub fn lower<'a>(module: &'a Module<'a>, name: &str) -> Result<Kernel, String> {
@@ -180,7 +180,7 @@ fn class_of(name: &str) -> Class {
 }
 
 impl<'a> Lowering<'a> {
-    /// A window for a shared variable: its first address.
+    /// Creates a window for a shared variable; returns its first address.
     fn window(&mut self, align: u32, bytes: u32) -> u32 {
         let kernel = &mut self.kernel;
         let base = kernel.shared.next_multiple_of(align.max(1));
@@ -266,7 +266,7 @@ impl<'a> Lowering<'a> {
         }
     }
 
-    /// A register's class and index; `_` is a fresh one of the given class.
+    /// A register's class and index; `_` gives a fresh one of the given class.
     pub(super) fn target(&mut self, operand: &Operand, class: Class) -> Result<u32, String> {
         match operand {
             Operand::Word("_", _) => Ok(self.fresh(class, 1)),

@@ -1,4 +1,4 @@
-//! Each instruction but loads, stores and calls.
+//! Every instruction except loads, stores and calls.
 
 use super::*;
 use crate::parse::bytes_of;

@@ -1,4 +1,4 @@
-//! Kernels of these tests: compiled by the nvcc that the package's build finds, run by the executor.
+//! The kernels of these tests: compiled by the nvcc that the package's build finds, run by the executor.
 #![allow(dead_code)] // each test program uses a part of this
 
 use card::checker::{self, Kind};
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-/// The stream that all here is in.
+/// The stream used for everything here.
 const STREAM: usize = 1;
 
 fn nvcc() -> Option<PathBuf> {
@@ -21,12 +21,12 @@ fn nvcc() -> Option<PathBuf> {
     folders.map(|folder| folder.join("nvcc")).find(|path| path.is_file())
 }
 
-/// The PTX of `tests/NAME.cu`; `None`, and a word of it, where there is no nvcc.
+/// The PTX of `tests/NAME.cu`; `None`, with a message, if there is no nvcc.
 pub fn ptx(name: &str) -> Option<String> {
     Some(String::from_utf8(compile(name, "--ptx")?).expect("a text"))
 }
 
-/// `tests/NAME.cu` as this option of nvcc's makes it.
+/// `tests/NAME.cu` compiled with the nvcc option `kind`.
 pub fn compile(name: &str, kind: &str) -> Option<Vec<u8>> {
     let Some(nvcc) = nvcc() else {
         eprintln!("LEFT OUT: no nvcc is found for {name}.cu; `make cuda` fetches one");
@@ -43,7 +43,7 @@ pub fn compile(name: &str, kind: &str) -> Option<Vec<u8>> {
     Some(std::fs::read(made).expect("what it made"))
 }
 
-/// Where a kernel runs, and the number that it takes behind the addresses of its input and output.
+/// The launch of a kernel, and the number it takes after the addresses of its input and output.
 #[derive(Clone, Copy)]
 pub struct Place {
     pub blocks: u32,
@@ -65,8 +65,8 @@ fn allocate(bytes: usize) -> u64 {
     memory::allocate(bytes, &Arc::default()).expect("memory")
 }
 
-/// Runs a kernel of the PTX on `input` and an output of so many bytes, which begins as `written` where that is given.
-/// The output, or what was found.
+/// Runs a kernel of the PTX on `input` and an output of so many bytes, initially filled with the given byte if any. Returns the
+/// output, or the fault.
 pub fn run(
     ptx: &str,
     name: &str,
