@@ -287,32 +287,28 @@ fn write_many(folder: &Path, count: u32) {
 #[test]
 fn a_signal_in_the_final_test_is_answered_and_the_test_continued() {
     let home = TempDir::new().unwrap();
-    write_many(&home.path().join("images"), 160_000);
+    write_many(&home.path().join("images"), 40_000);
     let data = "--data mnist --data-dir images --batch 16 --limit 0 --epochs 1 --channels 32 --threads 1";
     let whole = train(home.path(), "whole", data);
-    let mut cases = 0;
-    for name in ["INT", "TERM", "HUP"] {
-        // On a busy machine the signal may arrive after the test; then try again with a shorter wait.
-        let mut tries = [100, 30, 10, 0].into_iter().map(|wait| {
-            let _ = fs::remove_dir_all(home.path().join(name));
-            let child = begin(home.path(), &tiny(name, data));
-            wait_for(&home.path().join(name).join("state.safetensors"));
-            std::thread::sleep(Duration::from_millis(wait));
-            let asked = Instant::now();
-            signal(&child, name);
-            let ran = finish(child, name);
-            assert!(asked.elapsed() < Duration::from_secs(2), "{name} was answered after {:?}", asked.elapsed());
-            ran
-        });
-        let ran = tries.find(|ran| ran.code != Some(0)).expect("a signal during the test");
+    // Under nohup the program ignores HUP, as it should.
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
+    let names = if ignored.is_some_and(|mask| mask & 1 == 1) { &["INT", "TERM"][..] } else { &["INT", "TERM", "HUP"] };
+    for &name in names {
+        let child = begin(home.path(), &tiny(name, data));
+        wait_for(&home.path().join(name).join("state.safetensors"));
+        std::thread::sleep(Duration::from_millis(100));
+        assert!(!home.path().join(name).join("result.json").exists(), "the test was too short");
+        let asked = Instant::now();
+        signal(&child, name);
+        let ran = finish(child, name);
+        assert!(asked.elapsed() < Duration::from_secs(2), "{name} was answered after {:?}", asked.elapsed());
         assert!(ran.code == Some(130) && ran.err.contains(&format!("adali train --resume {name}")), "{ran}");
         assert!(!home.path().join(name).join("result.json").exists());
         adali(home.path(), &format!("train --quiet --resume {name}")).done();
         assert_same(&whole, &home.path().join(name), name);
-        cases += 1;
     }
-    assert_eq!(result(&whole)["test_samples"], 160_000);
-    assert_eq!(cases, 3);
+    assert_eq!(result(&whole)["test_samples"], 40_000);
 }
 
 #[test]
