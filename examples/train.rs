@@ -30,7 +30,7 @@ const NETWORK: &str = "
     norm = \"batch\"
 
     [[layers]]
-    type = \"max-pool\"
+    type = \"max_pool\"
     kernel = 2
 
     [[layers]]

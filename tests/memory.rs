@@ -270,7 +270,7 @@ fn nothing_is_packed_or_copied_in_vain() {
         assert!(packed(&both) > 2 * plan.stages.len(), "a training step does");
         for pair in both.windows(2).filter(|pair| pair[0].0.starts_with("conv_weight_grad_")) {
             let splits = pair[0].1.grid[0];
-            assert_eq!(pair[1].0 == "reduce_weight_grad", splits > 1, "{pair:?}");
+            assert_eq!(pair[1].0 == "reduce_sums", splits > 1, "{pair:?}");
             *if splits > 1 { &mut summed } else { &mut direct } += 1;
         }
     }

@@ -170,7 +170,9 @@ impl<B: Backend> Trainer<B> {
 
     /// The network in a few words.
     pub fn title(&self) -> String {
-        format!("{} spiking layers, T = {}, {}", self.tracker.layers.len(), self.config.network.steps, self.surrogate())
+        let layers = self.tracker.layers.len();
+        let plural = if layers == 1 { "" } else { "s" };
+        format!("{layers} spiking layer{plural}, T = {}, {}", self.config.network.steps, self.surrogate())
     }
 
     /// The surrogate in a few words.
