@@ -2,7 +2,7 @@
 #![no_main]
 
 use adali::bench::report::Report;
-use adali::train::metrics::EpochMetrics;
+use adali::metrics::EpochMetrics;
 use adali::train::run::RunResult;
 use libfuzzer_sys::fuzz_target;
 
