@@ -5,6 +5,7 @@ use std::process::Command;
 
 /// A command that finds the software GPU (`tests/card`) in place of NVIDIA's driver, unless `ADALI_TEST_DEVICE` asks for the
 /// real one; the order of its work is derived from `seed`.
+#[cfg(kernels)]
 pub fn with_card(mut command: Command, home: &Path, seed: u64) -> Command {
     if std::env::var_os("ADALI_TEST_DEVICE").is_none() {
         let folder = home.join("card");
