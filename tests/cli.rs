@@ -20,7 +20,7 @@ mod process;
 #[cfg(target_os = "linux")]
 mod process_memory;
 mod resume;
-#[allow(dead_code)] // a part of it
+#[allow(dead_code)] // these tests use only part of it
 #[path = "oracle/rng.rs"]
 mod rng;
 mod runs;

@@ -7,11 +7,11 @@ mod kernels;
 mod launch;
 mod memory;
 mod networks;
-#[allow(dead_code, unused_imports)] // a part of it
+#[allow(dead_code, unused_imports)] // these tests use only part of it
 mod oracle;
-#[allow(dead_code, unused_imports)] // a part of it
+#[allow(dead_code, unused_imports)] // these tests use only part of it
 mod process;
 mod promises;
-#[allow(dead_code, unused_imports)] // a part of it
+#[allow(dead_code, unused_imports)] // these tests use only part of it
 mod support;
 mod trainings;

@@ -9,7 +9,7 @@
 #
 #   LIMIT=240                 seconds for all steps; those that begin later are left out [default: 230, second: 290]
 #   EPOCHS=64                 epochs of Fashion-MNIST [default: 2]
-#   SMALL=1 SLOW=20           small extents and so many times the patience: for a card made of software
+#   SMALL=1 SLOW=20           small extents and so many times the patience: for the software GPU
 #   CUDA_VISIBLE_DEVICES=1    another card
 set -uo pipefail
 part=${1:-} out=${2:-}
