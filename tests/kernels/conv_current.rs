@@ -281,5 +281,5 @@ fn current_moments_naive_match() {
             }
         }
     }
-    assert_eq!(cases, 4 * 4 * 4 * 2);
+    assert_eq!(cases, 4 * 4 * 4 * ORDERS);
 }

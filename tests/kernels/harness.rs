@@ -52,9 +52,12 @@ pub struct Device {
     driver: Cuda,
 }
 
+/// Orders of threads and blocks in which each case runs.
+pub const ORDERS: usize = 6;
+
 /// Devices whose threads and blocks run in different orders; each case must give the same result on all of them.
 pub fn schedules(rng: &mut Rng) -> impl Iterator<Item = Device> {
-    let seeds = [rng.next_u64(), rng.next_u64()];
+    let seeds: [u64; ORDERS] = std::array::from_fn(|_| rng.next_u64());
     seeds.into_iter().map(Device::new)
 }
 

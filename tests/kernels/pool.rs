@@ -32,15 +32,15 @@ fn launch(outputs: usize) -> Launch {
     Launch { grid: [outputs.div_ceil(64) as u32, 2, 1], threads: 64, shared: 0 }
 }
 
-/// Every pool of every extent, with spikes to pool and seeds of two schedules.
-fn each_case(kind: PoolKind, rng: &mut Rng, mut test: impl FnMut(&str, &Pool, &Tensor, [u64; 2])) {
+/// Every pool of every extent, with spikes to pool and the seeds of its orders.
+fn each_case(kind: PoolKind, rng: &mut Rng, mut test: impl FnMut(&str, &Pool, &Tensor, [u64; ORDERS])) {
     for channels in [3, 33, 64] {
         for steps in [1, 2, 3, 4, 7, 8, 16] {
             for pool in pools(kind, channels) {
                 let rate = rng.uniform(0.05, 0.95);
                 let span = Span { batch: 3, steps };
                 let spikes = Tensor::new(span, pool.input, || f32::from(rng.uniform(0.0, 1.0) < rate));
-                test(&format!("{pool:?} T={steps}"), &pool, &spikes, [rng.next_u64(), rng.next_u64()]);
+                test(&format!("{pool:?} T={steps}"), &pool, &spikes, std::array::from_fn(|_| rng.next_u64()));
             }
         }
     }
@@ -76,7 +76,7 @@ fn max_pool_forward_matches() {
             cases += 1;
         }
     });
-    assert_eq!(cases, 3 * 7 * 6 * 2);
+    assert_eq!(cases, 3 * 7 * 6 * ORDERS);
 }
 
 #[test]
@@ -103,5 +103,5 @@ fn avg_pool_forward_matches() {
             }
         }
     });
-    assert_eq!(cases, 3 * 7 * 6 * 3 * 2);
+    assert_eq!(cases, 3 * 7 * 6 * 3 * ORDERS);
 }
