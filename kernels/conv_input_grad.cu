@@ -2,7 +2,7 @@
 //
 //   dL/dS[t] = sum over taps and filters of W dL/dI[t]
 //
-// dL/dI of this layer [T][N][P][Q][K] -> dL/dS [T][N][H][W][C], 16-bit, or, in the `lif` kernels, dL/dI of the layer
+// dL/dI of this layer [T][N][P][Q][K] -> dL/dS [T][N][H][W][C], 16-bit, written or added, or, in the `lif` kernels, dL/dI of the layer
 // below: one thread ends up with all steps of a neuron (conv.cuh) and runs them backward from AdaLi's spike and window
 // bits, so dL/dS never reaches memory. A 2x2 pool over even extents may lie between the two layers: its gradient goes
 // to the first spike of each window, or else to its first pixel (max), or in quarters (avg), and the four neurons of a
@@ -29,7 +29,7 @@ struct ConvInputGrad {
     Neuron neuron;
     uint32_t below_h, below_w, below_words;  // of the convolution's input image; a linear layer has one pixel
     uint32_t carry;                          // bytes of dynamic shared memory before G_V, passed between chunks of time
-    uint32_t padding;
+    uint32_t add;                            // whether dL/dS is added to `out`; not by the `lif` kernels
 };
 
 // Words of scratch memory per thread: all its sums, two per word.
@@ -63,7 +63,14 @@ DEVICE void conv_input_grad(const ConvInputGrad& p) {
                     const uint4 eight = transpose_quad(pairs);
                     if (at.valid && t0 + t < p.shape.steps) {
                         const size_t first = (((t0 + t) * places + place) * p.shape.out_words + word) * 32;
-                        *reinterpret_cast<uint4*>(static_cast<uint16_t*>(p.out) + first + 8 * (LANE % 4)) = eight;
+                        uint16_t* out = static_cast<uint16_t*>(p.out) + first + 8 * (LANE % 4);
+                        if (!p.add) {
+                            *reinterpret_cast<uint4*>(out) = eight;
+                        } else {
+                            float x[8];
+                            V::unpack8(eight, x);
+                            put8<V>(out, x, true);
+                        }
                     }
                 }
             }

@@ -8,7 +8,7 @@
 // Values [images][H][W][C] (padded to 32, padding written too), spikes [images][H][W][C/32], weights f32 masters
 // [K][R][S][C]; steps are simply more images. A linear layer is a kernel that covers its whole input.
 //
-// `current_moments_naive_f32` then computes the pieces that batch_norm.cu reads, [pieces][2][K] and [pieces]: for each
+// `current_moments` computes the pieces that batch_norm.cu reads, [pieces][2][K] and [pieces]: for each
 // channel of `rows_per_piece` rows the mean and the sum of squared distances from it, in f64 until stored, and the
 // number of rows. One block per piece, one thread per channel. Reads the currents twice.
 #include "value.cuh"
@@ -23,11 +23,11 @@ struct ConvNaive {
     uint32_t taps_h, taps_w, stride_h, stride_w, padding_h, padding_w;
     uint32_t spikes;  // whether the source is spikes
     float dropout;
-    uint32_t padding;
+    uint32_t add;  // whether the input's gradient is added to `out`
 };
 
-struct MomentsNaive {
-    const float* currents;  // [rows][pitch]
+struct CurrentMoments {
+    const void* currents;  // [rows][pitch]
     float* moments;
     uint32_t* counts;
     uint32_t rows, pitch;  // channels with padding
@@ -101,7 +101,8 @@ DEVICE void conv_input_grad_naive(const ConvNaive& p) {
                 }
             }
         }
-        V::store(static_cast<typename V::Stored*>(p.out) + i, sum);
+        auto* out = static_cast<typename V::Stored*>(p.out) + i;
+        V::store(out, p.add ? V::load(out) + sum : sum);
     }
 }
 
@@ -131,16 +132,18 @@ KERNEL_EACH_VALUE(conv_input_grad_naive, ConvNaive, 256, 1, conv_input_grad_naiv
 KERNEL_EACH_VALUE(conv_weight_grad_naive, ConvNaive, 256, 1, conv_weight_grad_naive)
 
 // The grid is rows / rows_per_piece blocks, rounded up.
-KERNEL(current_moments_naive_f32, MomentsNaive, 256, 1) {
+template <class V>
+DEVICE void current_moments(const CurrentMoments& p) {
+    using Stored = typename V::Stored;
     const uint32_t piece = blockIdx.x, first = piece * p.rows_per_piece;
     const uint32_t count = min(p.rows_per_piece, p.rows - first);
     for (uint32_t c = threadIdx.x; c < p.pitch; c += blockDim.x) {
-        const float* currents = p.currents + static_cast<size_t>(first) * p.pitch + c;
+        const Stored* currents = static_cast<const Stored*>(p.currents) + static_cast<size_t>(first) * p.pitch + c;
         double sum = 0.0, squares = 0.0;
-        for (uint32_t row = 0; row < count; row++) sum += currents[static_cast<size_t>(row) * p.pitch];
+        for (uint32_t row = 0; row < count; row++) sum += V::load(currents + static_cast<size_t>(row) * p.pitch);
         const float mean = static_cast<float>(sum / count);
         for (uint32_t row = 0; row < count; row++) {
-            const double distance = static_cast<double>(currents[static_cast<size_t>(row) * p.pitch]) - mean;
+            const double distance = static_cast<double>(V::load(currents + static_cast<size_t>(row) * p.pitch)) - mean;
             squares = fma(distance, distance, squares);
         }
         p.moments[static_cast<size_t>(2 * piece) * p.pitch + c] = mean;
@@ -148,3 +151,5 @@ KERNEL(current_moments_naive_f32, MomentsNaive, 256, 1) {
     }
     if (threadIdx.x == 0) p.counts[piece] = count;
 }
+
+KERNEL_EACH_VALUE(current_moments, CurrentMoments, 256, 1, current_moments)

@@ -5,7 +5,8 @@
 //
 // y are the currents, g = dL/dI of the normalised current by the reverse-time LIF of neuron.cuh, kept in f32. There are
 // two variants, one kernel each: with window bits, nothing is recomputed; otherwise the membranes are recomputed from
-// the currents and held in dynamic shared memory [T][8][thread]. currents, out [T or 1][places][C] (1: g is summed over
+// the currents and held in dynamic shared memory [T][8][thread]. `norm_reduce` and `norm_apply` are for a norm whose
+// output is not the neurons' input alone: g is the gradient as given, [T][places][C]. currents, out [T or 1][places][C] (1: g is summed over
 // the steps), gradient [T][N][H'][W'][C], spikes and inside [T][places][C/32], sums [grid.x][2][C]. Threads as in
 // places.cuh. Memory traffic, per neuron-step and pass: 2 + 2 bytes and 2 bits in; apply 2 bytes out.
 //
@@ -57,7 +58,7 @@ DEVICE void slopes(const NormLifBackward& p, uint32_t channel, const float (&h)[
 // What the forward pass left of a thread's neurons: either all of it in the bits …
 template <class V>
 struct FromBits {
-    static constexpr bool BITS = true;
+    static constexpr bool AHEAD = true, NEURONS = true;
 
     const NormLifBackward& p;
     float left[8], right[8];
@@ -85,7 +86,7 @@ struct FromBits {
 // … or the membranes, recomputed; LONG: too many for shared memory.
 template <class V, bool LONG>
 struct FromCurrents {
-    static constexpr bool BITS = false;
+    static constexpr bool AHEAD = false, NEURONS = true;
 
     const NormLifBackward& p;
     float* membranes;
@@ -135,12 +136,22 @@ struct FromCurrents {
     }
 };
 
+// No neurons: g is the gradient as it is.
+template <class V>
+struct FromGradient {
+    static constexpr bool AHEAD = true, NEURONS = false;
+
+    DEVICE FromGradient(const NormLifBackward&, const Quad&) {}
+    DEVICE void begin(const Quad&, size_t) {}
+    DEVICE void fetch(size_t) {}
+};
+
 // Passes every step's g and y to `sink`, from the last step to the first, and signals the end of a place.
 template <class V, class State, bool POOLED, class Sink>
 DEVICE void steps_back(const NormLifBackward& p, const Quad& quad, Sink& sink) {
     using Stored = typename V::Stored;
     // The next step's operands are loaded while this step is computed, if there are registers for them.
-    constexpr bool AHEAD = !POOLED && State::BITS && sizeof(Stored) == 2;
+    constexpr bool AHEAD = !POOLED && State::AHEAD && sizeof(Stored) == 2;
     const auto* currents = static_cast<const Stored*>(p.currents);
     const auto* gradient = static_cast<const Stored*>(p.gradient);
     State state(p, quad);
@@ -163,13 +174,18 @@ DEVICE void steps_back(const NormLifBackward& p, const Quad& quad, Sink& sink) {
             if constexpr (POOLED) unpool8<V>(p.pool, p.places, quad, covering, t, gradient, p.spikes, g_s);
             if constexpr (!AHEAD) fetch(t);
             const typename V::Eight current = next_current, of_spikes = next_gradient;
-            uint32_t spikes;
-            state.read(quad, t, h, g, spikes);
+            uint32_t spikes = 0;
+            if constexpr (State::NEURONS) state.read(quad, t, h, g, spikes);
             if (AHEAD && t > 0) fetch(t - 1);
             if constexpr (!POOLED) V::unpack8(of_spikes, g_s);
 #pragma unroll
             for (int i = 0; i < 8; i++) {
-                g[i] = step_back(p.neuron, p.neuron.hard, p.neuron.detach, h[i], spikes >> i & 1, g[i], g_s[i], g_v[i]);
+                const bool spike = spikes >> i & 1;
+                if constexpr (State::NEURONS) {
+                    g[i] = step_back(p.neuron, p.neuron.hard, p.neuron.detach, h[i], spike, g[i], g_s[i], g_v[i]);
+                } else {
+                    g[i] = g_s[i];
+                }
             }
             V::unpack8(current, y);
             sink.step((t * words + word) * 32 + 8 * quad.lane, g, y);
@@ -180,7 +196,9 @@ DEVICE void steps_back(const NormLifBackward& p, const Quad& quad, Sink& sink) {
 
 template <class V, class State, class Sink>
 DEVICE void steps_back(const NormLifBackward& p, const Quad& quad, Sink& sink) {
-    if (p.pool.kind != NO_POOL) return steps_back<V, State, true>(p, quad, sink);
+    if constexpr (State::NEURONS) {
+        if (p.pool.kind != NO_POOL) return steps_back<V, State, true>(p, quad, sink);
+    }
     steps_back<V, State, false>(p, quad, sink);
 }
 
@@ -277,6 +295,8 @@ DEVICE void norm_lif_apply(const NormLifBackward& p) {
     KERNEL(norm_lif_reduce_currents_long_##suffix, NormLifBackward, PLACE_THREADS, 1) {                              \
         norm_lif_reduce<V, FromCurrents<V, true>>(p);                                                                \
     }                                                                                                                \
+    KERNEL(norm_reduce_##suffix, NormLifBackward, PLACE_THREADS, 2) { norm_lif_reduce<V, FromGradient<V>>(p); }      \
+    KERNEL(norm_apply_##suffix, NormLifBackward, PLACE_THREADS, 2) { norm_lif_apply<V, FromGradient<V>>(p); }        \
     KERNEL(norm_lif_apply_bits_##suffix, NormLifBackward, PLACE_THREADS, 2) { norm_lif_apply<V, FromBits<V>>(p); }   \
     KERNEL(norm_lif_apply_currents_##suffix, NormLifBackward, PLACE_THREADS, 1) {                                    \
         norm_lif_apply<V, FromCurrents<V, false>>(p);                                                                \

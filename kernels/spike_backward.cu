@@ -23,7 +23,7 @@ struct SpikeBackward {
     Neuron neuron;
     SlopeConstants slope;
     uint32_t windows_per_channel, current_steps;
-    uint32_t padding;
+    uint32_t add;  // whether the gradient is added to `out`
 };
 
 enum ResetKind : bool { soft, hard };
@@ -89,10 +89,10 @@ DEVICE void steps_back(const SpikeBackward& p, const Quad& quad) {
                     g_i[i] = step_back(p.neuron, through, g, g_s[i], g_v[i]);
                     sum[i] += g_i[i];
                 }
-                if (p.current_steps != 1) V::store8(out + (t * words + word) * 32 + 8 * quad.lane, g_i);
+                if (p.current_steps != 1) put8<V>(out + (t * words + word) * 32 + 8 * quad.lane, g_i, p.add);
             }
         }
-        if (p.current_steps == 1) V::store8(out + word * 32 + 8 * quad.lane, sum);
+        if (p.current_steps == 1) put8<V>(out + word * 32 + 8 * quad.lane, sum, p.add);
     }
 }
 

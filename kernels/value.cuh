@@ -23,6 +23,7 @@ struct F32 {
         reinterpret_cast<float4*>(at)[0] = float4{x[0], x[1], x[2], x[3]};
         reinterpret_cast<float4*>(at)[1] = float4{x[4], x[5], x[6], x[7]};
     }
+    static DEVICE void round8(float (&)[8]) {}
 };
 
 // Two 16-bit values share a register, the first in the low half.
@@ -45,6 +46,15 @@ struct Half {
     static DEVICE void store8(uint16_t* at, const float (&x)[8]) {
         *reinterpret_cast<uint4*>(at) =
             uint4{V::pack(x[0], x[1]), V::pack(x[2], x[3]), V::pack(x[4], x[5]), V::pack(x[6], x[7])};
+    }
+    // As after storing.
+    static DEVICE void round8(float (&x)[8]) {
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const uint32_t pair = V::pack(x[2 * i], x[2 * i + 1]);
+            x[2 * i] = V::low(pair);
+            x[2 * i + 1] = V::high(pair);
+        }
     }
 };
 
@@ -73,6 +83,18 @@ struct F16 : Half<F16> {
     static DEVICE float high(uint32_t pair) { return unpack_f16(pair >> 16); }
     static DEVICE void mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) { mma_f16(c, a, b0, b1); }
 };
+
+// Writes eight values, or adds them to what is there.
+template <class V>
+DEVICE void put8(typename V::Stored* at, float (&x)[8], bool add) {
+    if (add) {
+        float before[8];
+        V::load8(at, before);
+#pragma unroll
+        for (int i = 0; i < 8; i++) x[i] += before[i];
+    }
+    V::store8(at, x);
+}
 
 // Defines one kernel per type: `name_bf16` and so on, all calling `body<V>(p)`.
 #define KERNEL_EACH_HALF(name, Params, THREADS, BLOCKS, body)       \

@@ -1,7 +1,9 @@
 // Weight norm (scaled weight standardisation) and its gradients, one block per filter.
 //
-//   u = (W - mean) i,  i = 1/sqrt(sum (W - mean)^2 + 1e-4),  effective = gain[k] s u
-//   backward, G the effective weight's gradient:  dgain[k] = s sum G u,  dW = gain s i (G - mean(G) - u sum(G u))
+//   u = (W - mean) i,  i = 1/sqrt(f sum (W - mean)^2 + 1e-4),  effective = gain[k] s u
+//   backward, G the effective weight's gradient:  dgain[k] = s sum G u,  dW = gain s i (G - mean(G) - f u sum(G u))
+//
+// The factor f is 1, or n / (n - 1) for the variance of a sample of n = fan_in weights.
 //
 // weight, effective, gradient [K][R][S][C] f32: a filter is contiguous; gain [K padded to 32]. Sums in f64 and a fixed
 // order, because weights that differ little from their mean would lose their digits. A filter is read three times, all
@@ -14,6 +16,7 @@ struct WeightNorm {
     float* effective;
     uint32_t fan_in;
     float scale;
+    double factor;
 };
 
 struct WeightNormBackward {
@@ -22,6 +25,7 @@ struct WeightNormBackward {
     float* gain_gradient;  // [K padded to 32], padding zero
     uint32_t fan_in;
     float scale;
+    double factor;
 };
 
 constexpr uint32_t FILTER_THREADS = 256, FILTER_WARPS = FILTER_THREADS / 32;
@@ -42,7 +46,7 @@ KERNEL(weight_norm_forward, WeightNorm, FILTER_THREADS, 4) {
         squares[0] += d * d;
     }
     block_sums(squares, scratch);
-    const double inverse = 1.0 / sqrt(squares[0] + WEIGHT_EPSILON);
+    const double inverse = 1.0 / sqrt(p.factor * squares[0] + WEIGHT_EPSILON);
     const double stretch = static_cast<double>(p.gain[blockIdx.x] * p.scale) * inverse;
 #pragma unroll 4
     for (uint32_t i = threadIdx.x; i < p.fan_in; i += FILTER_THREADS) {
@@ -70,12 +74,12 @@ KERNEL(weight_norm_backward, WeightNormBackward, FILTER_THREADS, 4) {
         products[1] += gradient[i] * d;
     }
     block_sums(products, scratch);
-    const double inverse = 1.0 / sqrt(products[0] + WEIGHT_EPSILON), product = products[1] * inverse;
+    const double inverse = 1.0 / sqrt(p.factor * products[0] + WEIGHT_EPSILON), product = products[1] * inverse;
     const double stretch = static_cast<double>(p.gain[blockIdx.x] * p.scale) * inverse;
 #pragma unroll 4
     for (uint32_t i = threadIdx.x; i < p.fan_in; i += FILTER_THREADS) {
         const double u = (weight[i] - mean) * inverse;
-        gradient[i] = static_cast<float>(stretch * (gradient[i] - mean_gradient - u * product));
+        gradient[i] = static_cast<float>(stretch * (gradient[i] - mean_gradient - u * (p.factor * product)));
     }
     if (threadIdx.x == 0) p.gain_gradient[blockIdx.x] = static_cast<float>(p.scale * product);
     const uint32_t padding = gridDim.x + threadIdx.x;

@@ -9,23 +9,53 @@ use adali::data::events::integrate::FramesBy;
 use adali::data::events::options::Sensor;
 use adali::data::sampling::Augmentation;
 use adali::data::{DataSource, Integration};
-use adali::network::spec::{InputMode, LayerSpec, NetworkSpec, Norm, Synapse};
+use adali::network::spec::{
+    Combination, Combine, Init, InputMode, LayerSpec, Links, NetworkSpec, Norm, Shortcut, Synapse, Take, Variance,
+};
 use adali::neuron::{NeuronModel, NeuronSpec, ResetKind};
 use adali::surrogate::{Schedule, Surrogate, SurrogateKind};
 use adali::train::Config;
 use adali::train::config::{DataSpec, TrainingSpec, parse_checked};
 use adali::train::optimizer::{Optimizer, RateSchedule};
 use adali::train::schema::{
-    AUGMENTATION, BOUNDS, CONFIGURATION, DATA, Document, EVENTS, Key, Kind, LAYERS, LOSS, NETWORK, NEURON, PLAN,
-    Presence, SURROGATE, TRAINING,
+    AUGMENTATION, BOUNDS, COMBINE, CONFIGURATION, DATA, Document, EVENTS, Key, Kind, LAYERS, LOSS, NETWORK, NEURON,
+    PLAN, Presence, SHORTCUTS, SURROGATE, TRAINING,
 };
 use std::fmt::Write;
 use toml::{Table, Value};
 
 /// A configuration with every key. No `..`: a field that is added must be added here.
 fn everything() -> Config {
-    let synapse = Synapse { bias: Some(true), norm: Norm::Batch, norm_gain: 1.0, weight_scale: 2.5 };
+    let synapse = Synapse {
+        bias: Some(true),
+        norm: Norm::Batch,
+        norm_gain: 1.0,
+        weight_scale: 2.5,
+        weight_variance: Variance::Sample,
+        init: Init::FanOut,
+    };
     let extent = Extent::square(2);
+    let shortcut = Shortcut {
+        from: "a".into(),
+        take: Take::Currents,
+        scale: 0.5,
+        pool: Some(extent),
+        kernel: Some(extent),
+        stride: extent,
+        padding: extent,
+        synapse,
+        gain: Some(0.5),
+    };
+    let links = Links {
+        name: Some("b".into()),
+        from: Some("a".into()),
+        shortcuts: vec![shortcut],
+        scale: 0.5,
+        gain: Some(0.5),
+        sum_norm: Norm::Batch,
+        sum_scale: 0.5,
+        combine: Some(Combine { from: "a".into(), with: Combination::Add }),
+    };
     Config {
         seed: 1,
         data: DataSpec {
@@ -88,10 +118,18 @@ fn everything() -> Config {
             },
             surrogate: Surrogate { kind: SurrogateKind::Sigmoid, sharpness: Some(3.3) },
             layers: vec![
-                LayerSpec::Conv { channels: 2, kernel: extent, stride: extent, padding: extent, synapse },
-                LayerSpec::Linear { features: 2, synapse },
+                LayerSpec::Conv {
+                    channels: 2,
+                    kernel: extent,
+                    stride: extent,
+                    padding: extent,
+                    synapse,
+                    links: links.clone(),
+                },
+                LayerSpec::Linear { features: 2, synapse, links },
                 LayerSpec::MaxPool { kernel: extent, stride: Some(extent), padding: extent },
                 LayerSpec::AvgPool { kernel: extent, stride: Some(extent) },
+                LayerSpec::GlobalAvgPool,
                 LayerSpec::Dropout { probability: 0.1 },
                 LayerSpec::Readout { classes: 2, spiking: true, vote: 2, synapse },
             ],
@@ -115,7 +153,9 @@ fn tables() -> Vec<(String, &'static [Key])> {
     ];
     let layers = LAYERS.iter().map(|(kind, keys)| (format!("`type = \"{kind}\"`"), *keys));
     let titled = titled.map(|(title, keys)| (title.to_string(), keys));
-    titled.into_iter().chain(layers).chain([("A plan".to_string(), PLAN)]).collect()
+    let links = [("`shortcuts` of a layer", SHORTCUTS), ("`combine` of a layer", COMBINE)];
+    let links = links.map(|(title, keys)| (title.to_string(), keys));
+    titled.into_iter().chain(layers).chain(links).chain([("A plan".to_string(), PLAN)]).collect()
 }
 
 fn names(keys: &[Key]) -> Vec<&str> {
@@ -131,6 +171,9 @@ fn assert_same_keys(keys: &[Key], table: &Table, place: &str) {
     for key in keys {
         if let Kind::Keys(below) = key.kind {
             assert_same_keys(below, table[key.name].as_table().unwrap(), key.name);
+        }
+        if let Kind::Tables(below) = key.kind {
+            assert_same_keys(below, table[key.name][0].as_table().unwrap(), key.name);
         }
     }
 }

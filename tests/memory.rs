@@ -266,8 +266,8 @@ fn nothing_is_packed_or_copied_in_vain() {
         };
         let packed = |all: &[(String, Launch)]| all.iter().filter(|(kernel, _)| kernel == "pack_weight_bf16").count();
         let (evaluation, both) = (launches(false), launches(true));
-        assert_eq!(packed(&evaluation), plan.stages.len(), "an evaluation needs no weights of gradients");
-        assert!(packed(&both) > 2 * plan.stages.len(), "a training step does");
+        assert_eq!(packed(&evaluation), plan.populations.len(), "an evaluation needs no weights of gradients");
+        assert!(packed(&both) > 2 * plan.populations.len(), "a training step does");
         for pair in both.windows(2).filter(|pair| pair[0].0.starts_with("conv_weight_grad_")) {
             let splits = pair[0].1.grid[0];
             assert_eq!(pair[1].0 == "reduce_sums", splits > 1, "{pair:?}");

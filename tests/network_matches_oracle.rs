@@ -212,7 +212,7 @@ impl Genes {
         let [c, h, w] = self.input;
         let plan = Plan::new(&spec, Volume { h, w, c }).expect("a possible network");
         // Over few values, a batch norm's results are mostly rounding errors.
-        let fewest = plan.stages.iter().map(|stage| batch * steps * stage.conv.output.pixels()).min();
+        let fewest = plan.populations.iter().map(|population| batch * steps * population.volume.pixels()).min();
         let batch_statistics = fewest >= Some(16) && rng.below(3) > 0;
         let (capacity, per_channel) = (batch + room, rng.below(2) == 0);
         Case { capacity, per_channel, batch_statistics, ..Case::new(spec, self.input, batch) }
@@ -256,9 +256,10 @@ fn bits(case: &Case, drawn: &Drawn) -> Vec<u64> {
     for parameter in model.parameters() {
         add(&parameter.read(&Cpu, Part::Gradient).expect("a gradient"));
     }
-    for norm in model.stage_parameters().filter_map(|(_, stage)| stage.norm.as_ref()) {
-        add(&norm.running_mean);
-        add(&norm.running_variance);
+    for norm in model.populations().flat_map(|(_, parameters)| parameters.batch_norms()) {
+        let running = norm.running.as_ref().expect("a batch norm has running statistics");
+        add(&running.mean);
+        add(&running.variance);
     }
     bits.push(gradient_norm(&mut model).to_bits());
     model.collect_counts().expect("counts");

@@ -79,7 +79,7 @@ fn histograms_count_the_membranes() {
                     // Collected counts are not counted again.
                     model.collect_counts().expect("counts");
                     assert_eq!(model.histograms(stage).expect("counts"), counted);
-                    model.set_stage_histograms(stage, &Histograms::empty(count)).expect("counts");
+                    model.set_histograms_of(stage, &Histograms::empty(count)).expect("counts");
                     model.collect_counts().expect("counts");
                     assert_eq!(model.histograms(stage).expect("counts"), Histograms::empty(count), "nothing is left");
                 }
@@ -111,11 +111,11 @@ fn running_statistics_follow_the_batches() {
             }
             let evaluate = Pass { membranes: true, ..Pass::evaluate() };
             run_model(&mut model, &case, &drawn, evaluate);
-            let (_, stage) = model.stage_parameters().next().expect("a stage");
-            let own = stage.norm.as_ref().expect("a norm");
+            let (_, parameters) = model.populations().next().expect("a population");
+            let own = parameters.batch_norms().next().and_then(|norm| norm.running.as_ref()).expect("a norm");
             for c in 0..17 {
-                assert!((f64::from(own.running_mean[c]) - mean[c]).abs() < 1e-5);
-                assert!((f64::from(own.running_variance[c]) - var[c]).abs() < 1e-5 * var[c].max(1.0));
+                assert!((f64::from(own.mean[c]) - mean[c]).abs() < 1e-5);
+                assert!((f64::from(own.variance[c]) - var[c]).abs() < 1e-5 * var[c].max(1.0));
                 compared += 1;
             }
             // Membranes of the first step, which no reset has changed yet.
@@ -189,7 +189,7 @@ fn optimisers_match() {
                     for (parameter, m) in model.parameters().zip(&mirrors) {
                         assert_near(&format!("{rule:?} {}", parameter.name), &read(parameter, Part::Value), &m.value);
                         let moment = if matches!(rule, UpdateRule::Sgd { .. }) { &m.velocity } else { &m.adam.mean };
-                        assert_near("first moment", &read(parameter, Part::First), moment);
+                        assert_near("first moment", &read(parameter, Part::Moment1), moment);
                         compared += 1;
                     }
                 }
@@ -212,7 +212,7 @@ fn updates_of_gradients_that_are_not_finite_are_left_out() {
             let drawn = draw(&case, &mut rng);
             let mut model = drawn.model(&case);
             let everything = |model: &Model<Cpu>| -> Vec<Vec<f64>> {
-                let parts = [Part::Value, Part::First, Part::Second];
+                let parts = [Part::Value, Part::Moment1, Part::Moment2];
                 model.parameters().flat_map(|p| parts.map(|part| read(p, part))).collect()
             };
             let update = Update { rule, decay: 0.03, clip: 1.0 };
@@ -224,7 +224,8 @@ fn updates_of_gradients_that_are_not_finite_are_left_out() {
                 let step = Step { rate: 0.05, count: number, ..Step::evaluate(&samples, &labels) };
                 model.write_batch(&mut drawn.set(&case), &step).expect("a batch");
                 if is_bad {
-                    let (_, stage) = model.stage_parameters_mut().nth(rng.below(3)).expect("a stage");
+                    let (_, parameters) = model.populations_mut().nth(rng.below(3)).expect("a population");
+                    let stage = parameters.synapses_mut().next().expect("synapses");
                     let mut gradient = stage.weight.read(&Cpu, Part::Gradient).expect("a gradient");
                     let at = rng.below(gradient.len());
                     gradient[at] = bad;

@@ -15,7 +15,7 @@ mod storage;
 use crate::data::sampling::CounterRng;
 use anyhow::Result;
 pub use operands::*;
-pub use operations::{BoundsTuning, ConvBackward, ConvForward, NeuronLayers, Rates, Training};
+pub use operations::{BoundsTuning, Branches, ConvBackward, ConvForward, NeuronLayers, Rates, Training};
 pub use storage::Storage;
 
 /// Random-number streams besides those of the data; see [`crate::data::sampling::stream`].
@@ -37,7 +37,7 @@ pub fn dropout_mask(seed: u64, stage: usize) -> u64 {
 }
 
 /// Hardware that can train a network.
-pub trait Backend: Rates + ConvForward + ConvBackward + NeuronLayers + Training + BoundsTuning {
+pub trait Backend: Rates + ConvForward + ConvBackward + NeuronLayers + Branches + Training + BoundsTuning {
     /// Runs `operations`, or replays `graph` if it was made from them: they must be the same operations on the same memory.
     fn repeat(&self, graph: &mut Option<Self::Graph>, operations: &mut dyn FnMut() -> Result<()>) -> Result<()>;
 

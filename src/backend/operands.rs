@@ -151,33 +151,47 @@ pub struct NormBackward<'a, B: Storage> {
     pub batch: bool,
     pub gain_grad: &'a mut B::Floats,
     pub bias_grad: &'a mut B::Floats,
-    /// The part of the norm's backward pass that is still to be applied.
-    pub gradient: &'a mut NormGradient<B::Floats>,
     /// Of a bias before the norm.
     pub current_bias_grad: Option<&'a mut B::Floats>,
 }
 
-/// A batch norm's backward pass as an affine map, per channel: gradient of a current =
-/// `of_gradient x gradient of its normalised value + of_current x current + constant`.
-pub struct NormGradient<F> {
-    pub of_gradient: F,
-    pub of_current: F,
-    pub constant: F,
+/// A weight norm of a layer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct WeightNorm {
+    /// `s`.
+    pub scale: f32,
+    /// Whether the variance is the sum of squares over one less than the fan-in, not over the fan-in.
+    pub sample_variance: bool,
 }
 
-/// The gradient of a convolution's output, to which a batch norm's backward pass is still to be applied.
-pub struct CurrentGradient<'a, B: Storage> {
-    pub gradient: &'a B::Floats,
-    /// The currents, and what is still to be applied.
-    pub norm: Option<(&'a B::Floats, &'a NormGradient<B::Floats>)>,
-}
-
-impl<B: Storage> Clone for CurrentGradient<'_, B> {
-    fn clone(&self) -> Self {
-        *self
+impl WeightNorm {
+    /// What a filter's sum of squares is multiplied by to be `var fan_in`.
+    pub fn factor(&self, fan_in: usize) -> f64 {
+        if self.sample_variance { fan_in as f64 / (fan_in as f64 - 1.0).max(1.0) } else { 1.0 }
     }
 }
-impl<B: Storage> Copy for CurrentGradient<'_, B> {}
+
+/// Whether a result replaces what is there or is added to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Put {
+    Write,
+    Add,
+}
+
+impl From<Put> for u32 {
+    /// Whether it is added, as kernels take it.
+    fn from(put: Put) -> Self {
+        (put == Put::Add).into()
+    }
+}
+
+/// One of the projections that a population sums: values of 1 or all steps, each channel's times `affine.scale` plus
+/// `affine.shift`.
+pub struct Summand<'a, B: Storage> {
+    pub input: Input<'a, B>,
+    pub steps: usize,
+    pub affine: Affine<'a, B>,
+}
 
 /// Which loss, and over which logits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -336,7 +350,7 @@ pub struct Update {
 pub struct Trained<'a, B: Storage> {
     pub value: &'a mut B::Floats,
     pub gradient: &'a B::Floats,
-    pub first: &'a mut B::Floats,
+    pub moment1: &'a mut B::Floats,
     /// Empty for SGD.
-    pub second: &'a mut B::Floats,
+    pub moment2: &'a mut B::Floats,
 }

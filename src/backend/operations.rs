@@ -2,8 +2,8 @@
 
 use super::shape::{Conv, Pool, Span, Volume};
 use super::{
-    Affine, BatchNorm, Below, CurrentGradient, Input, LossSpec, Neurons, NormBackward, NormState, Saved, SpikeOutput,
-    Storage, Trained, Update, Weights,
+    Affine, BatchNorm, Below, Input, LossSpec, Neurons, NormBackward, NormState, Put, Saved, SpikeOutput, Storage,
+    Summand, Trained, Update, WeightNorm, Weights,
 };
 use crate::autotune::Tuning;
 use crate::data::sampling::Augmentation;
@@ -82,7 +82,7 @@ pub trait ConvBackward: Storage {
         conv: &Conv,
         span: Span,
         input: Input<Self>,
-        gradient: CurrentGradient<Self>,
+        gradient: &Self::Floats,
         weight_grad: &mut Self::Floats,
     ) -> Result<()>;
 
@@ -91,8 +91,9 @@ pub trait ConvBackward: Storage {
         &self,
         conv: &Conv,
         span: Span,
-        gradient: CurrentGradient<Self>,
+        gradient: &Self::Floats,
         weights: Weights<Self>,
+        put: Put,
         input_grad: &mut Self::Floats,
     ) -> Result<()>;
 
@@ -103,7 +104,7 @@ pub trait ConvBackward: Storage {
         &self,
         _conv: &Conv,
         _span: Span,
-        _gradient: CurrentGradient<Self>,
+        _gradient: &Self::Floats,
         _weights: Weights<Self>,
         _below: Below<Self>,
         _out: &mut Self::Floats,
@@ -132,8 +133,19 @@ pub trait NeuronLayers: Storage {
     /// Pool of spikes to spikes (an OR).
     fn max_pool_forward(&self, pool: &Pool, span: Span, spikes: &Self::Bits, pooled: &mut Self::Bits) -> Result<()>;
 
-    /// Pool of spikes to dense means.
-    fn avg_pool_forward(&self, pool: &Pool, span: Span, spikes: &Self::Bits, pooled: &mut Self::Floats) -> Result<()>;
+    /// Pool of spikes or dense values to dense means.
+    fn avg_pool_forward(&self, pool: &Pool, span: Span, input: Input<Self>, pooled: &mut Self::Floats) -> Result<()>;
+
+    /// Gradient of what an average pool reads. If neurons' spikes are all that it reads, [`NeuronLayers::spike_backward`]
+    /// includes this.
+    fn avg_pool_backward(
+        &self,
+        pool: &Pool,
+        span: Span,
+        pooled_grad: &Self::Floats,
+        put: Put,
+        input_grad: &mut Self::Floats,
+    ) -> Result<()>;
 
     /// Clears the spikes that the batch's mask after stage `stage` drops; the mask is the same at every step.
     fn dropout_spikes(
@@ -159,7 +171,7 @@ pub trait NeuronLayers: Storage {
     ) -> Result<()>;
 
     /// Un-pools the gradient of the (pooled) spikes and runs the neurons backward in time: gradient of the neurons' input,
-    /// summed over steps if `current_steps` is 1, and that of a bias.
+    /// summed over steps if `current_steps` is 1, and that of a bias (if the gradient is not added to another).
     fn spike_backward(
         &self,
         volume: Volume,
@@ -169,12 +181,12 @@ pub trait NeuronLayers: Storage {
         pool: Option<&Pool>,
         spikes_grad: &Self::Floats,
         current_steps: usize,
+        put: Put,
         out: &mut Self::Floats,
         bias_grad: Option<&mut Self::Floats>,
     ) -> Result<()>;
 
-    /// Like [`NeuronLayers::spike_backward`], with a batch norm before the neurons: also yields the norm's gradients, and
-    /// the part of its backward pass that the convolution's backward operations still have to apply to `out`.
+    /// [`NeuronLayers::spike_backward`] followed by the [`NeuronLayers::norm_backward`] of a batch norm before the neurons.
     fn norm_spike_backward(
         &self,
         volume: Volume,
@@ -187,8 +199,117 @@ pub trait NeuronLayers: Storage {
         out: &mut Self::Floats,
     ) -> Result<()>;
 
+    /// A batch norm's backward pass: from the gradient of its output, of all steps, to that of its currents, and the
+    /// gradients of its gain and bias and of a bias before it.
+    fn norm_backward(
+        &self,
+        volume: Volume,
+        span: Span,
+        gradient: &Self::Floats,
+        norm: NormBackward<Self>,
+        out: &mut Self::Floats,
+    ) -> Result<()>;
+
     /// A bias's gradient if no neurons follow, from the gradient itself.
     fn bias_grad(&self, volume: Volume, span: Span, gradient: &Self::Floats, out: &mut Self::Floats) -> Result<()>;
+}
+
+/// Where networks branch: sums of several projections, and combined spikes. All tensors have the same extents.
+pub trait Branches: Storage {
+    /// The sum of several projections, and the neurons that receive it; `sum` also keeps it, with as many steps as the
+    /// summand that has the most. Kept in 16 bits, the neurons receive the rounded sum.
+    fn sum_lif_forward(
+        &self,
+        volume: Volume,
+        span: Span,
+        summands: &[Summand<Self>],
+        sum: Option<&mut Self::Floats>,
+        neurons: &Neurons<Self>,
+        out: SpikeOutput<Self>,
+    ) -> Result<()>;
+
+    /// The sum alone, of `span.steps` steps.
+    fn sum_currents(
+        &self,
+        volume: Volume,
+        span: Span,
+        summands: &[Summand<Self>],
+        sum: &mut Self::Floats,
+    ) -> Result<()>;
+
+    /// Statistics and affine map of a batch norm over stored currents; see [`ConvForward::conv_batch_norm`].
+    fn batch_norm_statistics(
+        &self,
+        volume: Volume,
+        span: Span,
+        currents: &Self::Floats,
+        steps: usize,
+        norm: BatchNorm<Self>,
+        update: bool,
+        state: &mut NormState<Self::Floats>,
+    ) -> Result<()>;
+
+    /// Passes a gradient of `span.steps` steps on to what was multiplied by `scale`, per channel; summed over the steps if
+    /// `steps` is 1.
+    fn pass_gradient(
+        &self,
+        volume: Volume,
+        span: Span,
+        gradient: &Self::Floats,
+        scale: &Self::Floats,
+        steps: usize,
+        put: Put,
+        to: &mut Self::Floats,
+    ) -> Result<()>;
+
+    /// A learned factor times a constant one, for every channel.
+    fn gain_forward(&self, gain: &Self::Floats, scale: f32, channels: usize, out: &mut Self::Floats) -> Result<()>;
+
+    /// The learned factor's gradient, from the sum's and the currents it multiplies, of 1 or all steps.
+    fn gain_backward(
+        &self,
+        volume: Volume,
+        span: Span,
+        gradient: &Self::Floats,
+        currents: &Self::Floats,
+        current_steps: usize,
+        scale: f32,
+        gain_grad: &mut Self::Floats,
+    ) -> Result<()>;
+
+    /// `own` and `other`, or, with `inverted`, `other` and not `own`.
+    fn and_spikes(
+        &self,
+        volume: Volume,
+        span: Span,
+        own: &Self::Bits,
+        inverted: bool,
+        other: &Self::Bits,
+        out: &mut Self::Bits,
+    ) -> Result<()>;
+
+    /// Passes a gradient on where `mask` is set, or, with `inverted`, where it is not, times `scale`.
+    fn mask_gradient(
+        &self,
+        volume: Volume,
+        span: Span,
+        gradient: &Self::Floats,
+        mask: &Self::Bits,
+        inverted: bool,
+        scale: f32,
+        put: Put,
+        to: &mut Self::Floats,
+    ) -> Result<()>;
+
+    /// Spikes plus another layer's output.
+    fn add_spikes(
+        &self,
+        volume: Volume,
+        span: Span,
+        own: &Self::Bits,
+        other: Input<Self>,
+        out: &mut Self::Floats,
+    ) -> Result<()>;
 }
 
 /// Operations around the layers: input, weight norm, readout, loss, optimiser.
@@ -208,7 +329,7 @@ pub trait Training: Storage {
         conv: &Conv,
         weight: &Self::Floats,
         gain: &Self::Floats,
-        scale: f32,
+        norm: WeightNorm,
         effective: &mut Self::Floats,
     ) -> Result<()>;
 
@@ -219,7 +340,7 @@ pub trait Training: Storage {
         conv: &Conv,
         weight: &Self::Floats,
         gain: &Self::Floats,
-        scale: f32,
+        norm: WeightNorm,
         weight_grad: &mut Self::Floats,
         gain_grad: &mut Self::Floats,
     ) -> Result<()>;

@@ -8,11 +8,11 @@ mod synapses;
 mod training;
 
 use super::operation::Operation;
-use super::reference::{Host, Place, back, fire, over_channel};
+use super::reference::{Host, Place, back, fire, over_channel_of_both};
 use super::shape::Part;
 use super::tensors::{Activity, BIAS, Layer, usual_neuron};
+use crate::backend::Backend;
 use crate::backend::shape::{PoolKind, Span, Volume};
-use crate::backend::{Backend, NormGradient};
 use crate::data::sampling::CounterRng;
 use crate::neuron::Neuron;
 use crate::surrogate::SurrogateKind;
@@ -188,36 +188,38 @@ impl<B: Backend> Look<'_, B> {
         Ok(())
     }
 
-    /// A device leaves the norm to the following convolutions or applies it at once.
     fn norm_backward(&self, neurons: &Activity<B>, kind: SurrogateKind) -> Result<usize> {
         let channels = neurons.volume.c;
         let read = |floats| self.backend.read_vector(floats, channels);
-        let NormGradient { of_gradient, of_current, constant } = &neurons.norm_grad;
-        let norm = [read(of_gradient)?, read(of_current)?, read(constant)?];
         let [gain_grad, bias_grad] = [read(&neurons.gain_grad)?, read(&neurons.bias_grad)?];
         // The norm's own mean is 0 and its variance 1.
         let scale = neurons.affine()[0];
         let count = (self.span.batch * self.span.steps * neurons.volume.pixels()) as f32;
-        for c in 0..channels {
-            let expected = [scale, -scale * gain_grad[c] / count, -scale * bias_grad[c] / count];
-            let found = norm.each_ref().map(|values| values[c]);
-            let close = |(a, b): (&f32, &f32)| (a - b).abs() <= STEPS as f32 * b.abs() + f32::MIN_POSITIVE;
-            ensure!(found.iter().zip(&expected).all(close), "channel {c}'s norm is {found:?}, not {expected:?}");
-        }
-        let Ok(compared) = self.backward(neurons, kind, usual_neuron(), None) else {
-            return Ok(3 * channels + self.backward(neurons, kind, usual_neuron(), Some(&norm))?);
-        };
+        let of = |values: &[f32]| values.iter().map(|value| -scale * value / count).collect::<Vec<f32>>();
+        let norm = [vec![scale; channels], of(&gain_grad), of(&bias_grad)];
+        let compared = self.backward(neurons, kind, usual_neuron(), Some(&norm))?;
+        // The result's sum follows from the bias's gradient, that of its products with the currents from the gain's.
         let gradient = self.floats(&neurons.currents_grad, neurons.volume)?;
+        let currents = self.floats(&neurons.currents, neurons.volume)?;
         let channel = self.below(channels);
-        let sum = over_channel(&gradient, channel, |g| g);
-        let off = (f64::from(bias_grad[channel]) - sum.value).abs();
-        ensure!(
-            off <= (STEPS + self.backend.rounding()) * sum.magnitude,
-            "the bias's gradient of channel {channel} is {}, not {}",
-            bias_grad[channel],
-            sum.value
-        );
-        Ok(3 * channels + compared + 1)
+        let [_, of_current, constant] = norm.each_ref().map(|values| f64::from(values[channel]));
+        let sum = |f: &dyn Fn(f64, f64) -> f64| over_channel_of_both(&gradient, &currents, channel, f);
+        let (of_bias, of_gain) = (sum(&|g, _| g), sum(&|g, y| g * y));
+        let (y, squares) = (sum(&|_, y| y), sum(&|_, y| y * y));
+        let scale = f64::from(scale);
+        let expected = [
+            scale * f64::from(bias_grad[channel]) + of_current * y.value + constant * f64::from(count),
+            scale * f64::from(gain_grad[channel]) + of_current * squares.value + constant * y.value,
+        ];
+        for (what, expected, found) in [("bias", expected[0], of_bias), ("gain", expected[1], of_gain)] {
+            let off = (found.value - expected).abs();
+            ensure!(
+                off <= (STEPS + 2.0 * self.backend.rounding()) * found.magnitude,
+                "the gradient of the {what} of channel {channel} does not fit the result: {} instead of {expected}",
+                found.value
+            );
+        }
+        Ok(compared + 2)
     }
 
     fn pool(&self, layer: &Layer<B>, operation: Operation) -> Result<usize> {

@@ -48,10 +48,17 @@ impl Sum {
 
 /// `f` summed over a channel.
 pub fn over_channel(values: &Host<f32>, channel: usize, f: impl Fn(f64) -> f64) -> Sum {
-    let pixels = values.volume.pixels();
+    over_channel_of_both(values, values, channel, |x, _| f(x))
+}
+
+/// The same of two tensors' values.
+pub fn over_channel_of_both(a: &Host<f32>, b: &Host<f32>, channel: usize, f: impl Fn(f64, f64) -> f64) -> Sum {
+    let pixels = a.volume.pixels();
     let mut sum = Sum::default();
-    for image in values.values.chunks_exact(values.volume.values()) {
-        image[channel * pixels..][..pixels].iter().for_each(|&x| sum.add(f(x.into())));
+    let of_channel = |image: usize, values: &Host<f32>| image * values.volume.values() + channel * pixels;
+    for image in 0..a.values.len() / a.volume.values() {
+        let (a, b) = (&a.values[of_channel(image, a)..][..pixels], &b.values[of_channel(image, b)..][..pixels]);
+        a.iter().zip(b).for_each(|(&x, &y)| sum.add(f(x.into(), y.into())));
     }
     sum
 }

@@ -5,7 +5,7 @@ mod training;
 
 use super::shape::{LayerShape, Part};
 use crate::backend::shape::{Conv, Extent, InputKind, Span, Volume};
-use crate::backend::{Affine, Backend, Input, Neurons, NormGradient, NormState, SpikeOutput, Weights};
+use crate::backend::{Affine, Backend, Input, Neurons, NormState, SpikeOutput, Weights};
 use crate::data::sampling::{Augmentation, CounterRng};
 use crate::neuron::{Neuron, NeuronSpec};
 use crate::surrogate::{Bounds, Surrogate, SurrogateKind};
@@ -41,7 +41,6 @@ pub struct Activity<B: Backend> {
     /// Gradients of the norm.
     pub gain_grad: B::Floats,
     pub bias_grad: B::Floats,
-    pub norm_grad: NormGradient<B::Floats>,
     pub counts: B::Counts,
     /// Measured share of neuron-steps that spike.
     pub rate: f64,
@@ -69,7 +68,6 @@ impl<B: Backend> Activity<B> {
             currents_grad: backend.activations(span, volume)?,
             gain_grad: vector(0.0)?,
             bias_grad: vector(0.0)?,
-            norm_grad: NormGradient { of_gradient: vector(0.0)?, of_current: vector(0.0)?, constant: vector(0.0)? },
             counts: backend.counts(1)?,
             rate: 0.0,
         };

@@ -121,13 +121,13 @@ fn collect<'a, B: Backend>(model: &'a Model<B>, labels: &[u16], loss: f64, grads
     tensors.push("logits", &[batch, classes], || Ok(logits));
     tensors.push("logits_per_step", &[steps, batch, classes], || Ok(per_step));
     tensors.push("loss", &[1], move || Ok([loss as f32]));
-    for (i, stage) in model.spiking_stages() {
-        let output = stage.conv.output;
+    for (i, population) in model.spiking() {
+        let output = population.volume;
         let shape = [steps, batch, output.c, output.h, output.w];
         let spikes = move || Ok(model.read_spikes(i)?.unwrap_or_default());
-        tensors.push(format!("spikes.{}", stage.index), &shape, spikes);
+        tensors.push(format!("spikes.{}", population.index), &shape, spikes);
         let membrane = move || Ok(model.read_membrane(i)?.unwrap_or_default());
-        tensors.push(format!("membrane.{}", stage.index), &shape, membrane);
+        tensors.push(format!("membrane.{}", population.index), &shape, membrane);
     }
     if grads {
         for parameter in model.parameters() {

@@ -6,7 +6,8 @@ use crate::data::sampling::{Augmentation, epoch_order};
 use crate::network::Plan;
 use crate::network::model::Pass;
 use crate::network::parameters::Part;
-use crate::network::spec::{NetworkSpec, Norm};
+use crate::network::population::{keeps_currents, keeps_sum};
+use crate::network::spec::NetworkSpec;
 use crate::train::Trainer;
 use crate::train::evaluate::Scores;
 use anyhow::Result;
@@ -71,9 +72,10 @@ fn watch_neurons<B: Backend>(trainer: &mut Trainer<B>, stop: &AtomicBool) -> Res
     let Trainer { model, set, labels, training, validation, .. } = trainer;
     let from = if validation.is_empty() { training } else { validation };
     let indices = &from[..from.len().min(SAMPLES)];
-    let stages: Vec<(usize, String, usize)> =
-        model.spiking_stages().map(|(i, stage)| (i, stage.name(), stage.conv.output.values())).collect();
-    let mut spikes: Vec<Vec<u32>> = stages.iter().map(|&(.., neurons)| vec![0; neurons]).collect();
+    let spiking = model.spiking();
+    let populations: Vec<(usize, String, usize)> =
+        spiking.map(|(i, population)| (i, population.label(), population.volume.values())).collect();
+    let mut spikes: Vec<Vec<u32>> = populations.iter().map(|&(.., neurons)| vec![0; neurons]).collect();
     for batch in indices.chunks(model.capacity()) {
         if stop.load(Ordering::Relaxed) {
             return Ok(None);
@@ -83,15 +85,15 @@ fn watch_neurons<B: Backend>(trainer: &mut Trainer<B>, stop: &AtomicBool) -> Res
         model.gather(set, &Augmentation::default())?;
         model.forward(Pass::evaluate())?;
         model.release_batch(set)?;
-        for (&(stage, _, neurons), counts) in stages.iter().zip(&mut spikes) {
-            let fired = model.read_spikes(stage)?.expect("the stage spikes");
+        for (&(population, _, neurons), counts) in populations.iter().zip(&mut spikes) {
+            let fired = model.read_spikes(population)?.expect("the population spikes");
             for sample in fired.chunks_exact(neurons) {
                 counts.iter_mut().zip(sample).for_each(|(count, &spike)| *count += u32::from(spike != 0));
             }
         }
     }
     let most = (indices.len() * model.plan().steps) as u32;
-    let layers = stages.into_iter().zip(spikes).map(|((_, name, neurons), counts)| {
+    let layers = populations.into_iter().zip(spikes).map(|((_, name, neurons), counts)| {
         let share = |wanted: u32| counts.iter().filter(|&&count| count == wanted).count() as f64 / neurons as f64;
         LayerProbe { name, neurons, dead: share(0), saturated: share(most) }
     });
@@ -124,12 +126,15 @@ fn gradient_norms<B: Backend>(
         model.release_batch(set)?;
         // Gradients are scaled on their way through 16 bits.
         let scale = f64::from(before.loss_scale);
-        for (i, (stage, parameters)) in model.stage_parameters().enumerate() {
-            let gradient = parameters.weight.read(model.backend(), Part::Gradient)?;
+        for (i, weight) in model.parameters().filter(|parameter| parameter.is_weight()).enumerate() {
+            let gradient = weight.read(model.backend(), Part::Gradient)?;
             let norm = gradient.iter().map(|&g| f64::from(g) * f64::from(g)).sum::<f64>().sqrt() / scale;
             match sums.get_mut(i) {
                 Some(sum) => sum.norm += norm,
-                None => sums.push(GradientProbe { name: stage.name(), norm }),
+                None => {
+                    let name = weight.name.trim_end_matches(".weight").to_string();
+                    sums.push(GradientProbe { name, norm });
+                }
             }
         }
         batches += 1;
@@ -143,14 +148,15 @@ fn gradient_norms<B: Backend>(
 /// neuron and step. With a batch norm the currents are kept for any surrogate, for the norm's own backward pass.
 pub fn saved_bytes<B: Backend>(backend: &B, spec: &NetworkSpec, plan: &Plan, batch: usize) -> Result<f64> {
     let span = Span { batch, steps: plan.steps };
-    let bits_suffice = bits_suffice(&spec.neuron.neuron()?, &spec.surrogate);
+    let suffice = bits_suffice(&spec.neuron.neuron()?, &spec.surrogate);
     let (mut bytes, mut values) = (0, 0);
-    for (i, stage) in plan.stages.iter().enumerate().filter(|(_, stage)| stage.spiking) {
-        let volume = stage.conv.output;
-        bytes += backend.bits_size(span, volume) * (1 + usize::from(bits_suffice));
-        if !bits_suffice || stage.synapse.norm == Norm::Batch {
-            bytes += backend.floats_size(Span { batch, steps: plan.current_steps(i) }, volume);
-        }
+    for population in plan.populations.iter().filter(|population| population.spiking) {
+        let volume = population.volume;
+        let floats = |steps: usize| backend.floats_size(Span { batch, steps }, volume);
+        bytes += backend.bits_size(span, volume) * (1 + usize::from(suffice));
+        bytes += usize::from(keeps_sum(population, suffice)) * floats(population.current_steps);
+        let kept = population.projections.iter().filter(|projection| keeps_currents(population, projection, suffice));
+        bytes += kept.map(|projection| floats(projection.steps)).sum::<usize>();
         values += batch * plan.steps * volume.values();
     }
     Ok(bytes as f64 / values.max(1) as f64)

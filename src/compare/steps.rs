@@ -178,8 +178,8 @@ impl<B: Backend> Stepped<B> {
     fn firing_rate(&self) -> Result<f64> {
         let model = &self.trainer.model;
         let (mut spikes, mut all) = (0u64, 0u64);
-        for (stage, _) in model.spiking_stages() {
-            let fired = model.read_spikes(stage)?.unwrap_or_default();
+        for (population, _) in model.spiking() {
+            let fired = model.read_spikes(population)?.unwrap_or_default();
             spikes += fired.iter().map(|&spike| u64::from(spike != 0)).sum::<u64>();
             all += fired.len() as u64;
         }

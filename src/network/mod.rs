@@ -1,12 +1,13 @@
 //! Networks: layers as configured, their shapes, presets, and the model that runs them on a backend.
 
-mod layer;
+pub mod lifetimes;
 pub mod model;
 pub mod parameters;
+pub mod plan;
+pub mod population;
 pub mod presets;
-pub mod shapes;
 pub mod spec;
 
 pub use model::Model;
-pub use shapes::{Plan, Stage, Volume};
+pub use plan::{Plan, Population, Volume};
 pub use spec::{InputMode, LayerSpec, NetworkSpec, Norm};

@@ -5,13 +5,14 @@ pub mod memory;
 mod predict;
 
 use crate::backend::shape::{Span, Volume};
-use crate::backend::{Backend, Input, LossSpec, Normalisation, Step, Totals, Trained, Update};
+use crate::backend::{Backend, LossSpec, Normalisation, Step, Totals, Trained, Update};
 use crate::data::SampleShape;
 use crate::data::sampling::Augmentation;
-pub use crate::network::layer::Pass;
-use crate::network::layer::{Layer, StageState};
-use crate::network::parameters::{Parameter, StageParameters};
-use crate::network::shapes::{Plan, Stage};
+use crate::network::lifetimes::Lifetimes;
+use crate::network::parameters::{Parameter, PopulationParameters};
+use crate::network::plan::{Plan, Population};
+pub use crate::network::population::Pass;
+use crate::network::population::{Layer, PopulationState};
 use crate::network::spec::NetworkSpec;
 use crate::neuron::Neuron;
 use crate::surrogate::Surrogate;
@@ -24,13 +25,13 @@ pub struct Model<B: Backend> {
     plan: Plan,
     neuron: Neuron,
     surrogate: Surrogate,
-    stages: Vec<StageState<B>>,
+    populations: Vec<PopulationState<B>>,
     input: B::Floats,
     logits: B::Floats,
     logits_grad: B::Floats,
-    /// Gradient of a stage's currents, and that of the stage's output; the two swap roles.
-    current_grad: B::Floats,
-    output_grad: B::Floats,
+    /// Gradients of activations and currents, in the places that `lifetimes` gives them.
+    gradients: Vec<B::Floats>,
+    lifetimes: Lifetimes,
     batch: B::Batch,
     optimizer: B::Optimizer,
     tally: B::Tally,
@@ -59,25 +60,26 @@ impl<B: Backend> Model<B> {
     fn build(backend: B, spec: &NetworkSpec, plan: Plan, capacity: usize, seed: u64) -> Result<Self> {
         let span = Span { batch: capacity, steps: plan.steps };
         let neuron = spec.neuron.neuron()?;
-        let mut stages = Vec::with_capacity(plan.stages.len());
-        for (i, stage) in plan.stages.iter().enumerate() {
-            let of_currents = Span { batch: capacity, steps: plan.current_steps(i) };
-            stages.push(StageState::new(&backend, stage, span, of_currents, &neuron, &spec.surrogate, seed)?);
-        }
+        let populations = plan.populations.iter();
+        let mut populations = populations
+            .map(|population| PopulationState::new(&backend, population, span, &neuron, &spec.surrogate, seed))
+            .collect::<Result<Vec<_>>>()?;
+        let lifetimes = Lifetimes::new(&plan);
         let (largest_span, largest) = Self::largest(&backend, &plan, capacity);
+        let gradients = (0..lifetimes.slots).map(|_| backend.activations(largest_span, largest));
         let classes = Volume { h: 1, w: 1, c: plan.classes };
-        let input_span = Span { batch: capacity, steps: plan.current_steps(0) };
-        let trained = stages.iter_mut().flat_map(StageState::trained);
+        let input_span = Span { batch: capacity, steps: plan.input_steps };
+        let trained = populations.iter_mut().flat_map(PopulationState::trained);
         Ok(Self {
             optimizer: backend.optimizer(&trained.collect::<Vec<_>>())?,
-            batch: backend.batch(capacity, plan.stages.len())?,
+            batch: backend.batch(capacity, plan.populations.len())?,
             tally: backend.tally()?,
             input: backend.samples(input_span, plan.input)?,
             logits: backend.readouts(span, classes)?,
             logits_grad: backend.readouts(span, classes)?,
-            output_grad: backend.activations(largest_span, largest)?,
-            current_grad: backend.activations(largest_span, largest)?,
-            stages,
+            gradients: gradients.collect::<Result<_>>()?,
+            lifetimes,
+            populations,
             neuron,
             surrogate: spec.surrogate,
             plan,
@@ -89,13 +91,17 @@ impl<B: Backend> Model<B> {
         })
     }
 
-    /// The largest of the stages' outputs and currents.
+    /// The largest of the populations' outputs and currents.
     pub(super) fn largest(backend: &B, plan: &Plan, capacity: usize) -> (Span, Volume) {
-        let of = |(i, stage): (usize, &Stage)| {
-            let outputs = (Span { batch: capacity, steps: plan.steps }, stage.output());
-            [outputs, (Span { batch: capacity, steps: plan.current_steps(i) }, stage.conv.output)]
+        let of = |population: &Population| {
+            let whole = |steps: usize| Span { batch: capacity, steps };
+            let pools = population.projections.iter().filter_map(|projection| projection.pool);
+            let mut all: Vec<_> = pools.map(|pool| (whole(plan.steps), pool.output)).collect();
+            let steps = if population.is_single() { population.current_steps } else { plan.steps };
+            all.extend([(whole(plan.steps), population.output()), (whole(steps), population.volume)]);
+            all
         };
-        let all = plan.stages.iter().enumerate().flat_map(of);
+        let all = plan.populations.iter().flat_map(of);
         all.max_by_key(|&(span, volume)| backend.floats_size(span, volume)).expect("a network has a readout")
     }
 
@@ -109,7 +115,7 @@ impl<B: Backend> Model<B> {
     ) -> Result<Option<(usize, usize)>> {
         let Some(backend) = backend.rehearsal() else { return Ok(None) };
         let mut model = Self::build(backend, spec, plan.clone(), capacity, 0)?;
-        let (input, frames) = (plan.input, plan.current_steps(0));
+        let (input, frames) = (plan.input, plan.input_steps);
         let shape = SampleShape { frames, height: input.h, width: input.w, channels: input.c };
         let constant = vec![1.0; input.c];
         let normalisation = Normalisation { full_scale: 1.0, mean: constant.clone(), deviation: constant };
@@ -150,9 +156,9 @@ impl<B: Backend> Model<B> {
         &self.surrogate
     }
 
-    /// The stages that have neurons, with their index among all stages.
-    pub fn spiking_stages(&self) -> impl Iterator<Item = (usize, &Stage)> {
-        self.plan.stages.iter().enumerate().filter(|(_, stage)| stage.spiking)
+    /// The populations that have neurons, with their index among all.
+    pub fn spiking(&self) -> impl Iterator<Item = (usize, &Population)> {
+        self.plan.populations.iter().enumerate().filter(|(_, population)| population.spiking)
     }
 
     /// The sums over the steps since they were last set.
@@ -216,20 +222,18 @@ impl<B: Backend> Model<B> {
     /// Runs the gathered batch up to its logits.
     pub fn forward(&mut self, pass: Pass) -> Result<()> {
         let span = self.span();
-        for i in 0..self.stages.len() {
-            let (below, rest) = self.stages.split_at_mut(i);
-            let input = below.last().map_or(Input::Dense(&self.input), StageState::output);
-            let layer = layer(&self.backend, &self.plan, self.neuron, self.surrogate, span.batch, i);
-            layer.forward(&mut rest[0], input, pass, &self.batch)?;
+        for i in 0..self.populations.len() {
+            let (below, rest) = self.populations.split_at_mut(i);
+            let layer = Layer::new(&self.backend, &self.plan, self.neuron, self.surrogate, span.batch, i);
+            layer.forward(&mut rest[0], below, &self.input, pass, &self.batch)?;
         }
-        let readout = self.stages.last().expect("a network has a readout");
-        let steps = self.plan.current_steps(self.stages.len() - 1);
-        match (&readout.neurons.spikes, &readout.currents) {
-            (Some(spikes), _) => {
-                self.backend.vote_spikes(self.plan.classes, self.plan.vote, span, spikes, &mut self.logits)
-            }
+        let readout = self.populations.last().expect("a network has a readout");
+        let steps = self.plan.populations[self.populations.len() - 1].current_steps;
+        let (classes, vote) = (self.plan.classes, self.plan.vote);
+        match (&readout.neurons.spikes, readout.readout()) {
+            (Some(spikes), _) => self.backend.vote_spikes(classes, vote, span, spikes, &mut self.logits),
             (None, Some(currents)) => {
-                self.backend.vote_currents(self.plan.classes, self.plan.vote, span, currents, steps, &mut self.logits)
+                self.backend.vote_currents(classes, vote, span, currents, steps, &mut self.logits)
             }
             (None, None) => unreachable!("a readout keeps its spikes or its currents"),
         }
@@ -245,68 +249,58 @@ impl<B: Backend> Model<B> {
     /// Computes the gradients of every parameter, after a forward pass with `backward` and a loss with `grad`.
     pub fn backward(&mut self, pass: Pass) -> Result<()> {
         let span = self.span();
-        let last = self.stages.len() - 1;
-        let (classes, vote) = (self.plan.classes, self.plan.vote);
-        let (steps, outputs_grad) = match self.plan.stages[last].spiking {
-            true => (span.steps, &mut self.output_grad),
-            false => (self.plan.current_steps(last), &mut self.current_grad),
-        };
-        self.backend.vote_backward(classes, vote, span, &self.logits_grad, &self.tally, steps, outputs_grad)?;
-        // Whether `current_grad` is already that of stage `i`.
-        let mut through = !self.plan.stages[last].spiking;
+        let Self { backend, plan, populations, gradients: slots, lifetimes, .. } = self;
+        let layer = |i| Layer::new(&*backend, &*plan, self.neuron, self.surrogate, span.batch, i);
+        let last = populations.len() - 1;
+        let readout = &plan.populations[last];
+        let steps = if readout.spiking { span.steps } else { readout.current_steps };
+        let outputs_grad = &mut slots[lifetimes.populations[last].output];
+        backend.vote_backward(plan.classes, plan.vote, span, &self.logits_grad, &self.tally, steps, outputs_grad)?;
+        // The population whose neurons were run backward by its reader.
+        let mut through = None;
         for i in (0..=last).rev() {
-            let (below, rest) = self.stages.split_at_mut(i);
-            let state = &mut rest[0];
-            let layer = |i| layer(&self.backend, &self.plan, self.neuron, self.surrogate, span.batch, i);
-            if !through {
-                layer(i).neurons_backward(state, pass.batch_statistics, &self.output_grad, &mut self.current_grad)?;
+            let (below, rest) = populations.split_at_mut(i);
+            let (state, gradients) = (&mut rest[0], &lifetimes.populations[i]);
+            if through == Some(i) {
+                slots.swap(gradients.output, gradients.sum.slot);
+            } else if plan.populations[i].spiking {
+                layer(i).neurons_backward(state, below, slots, gradients, pass, &self.batch)?;
             }
-            let input = below.last().map_or(Input::Dense(&self.input), StageState::output);
-            layer(i).synapses_backward(state, input, &self.current_grad)?;
-            let Some(lower) = i.checked_sub(1) else { break };
-            let dropout = self.plan.stages[lower].dropout.filter(|_| pass.dropout);
-            let between = (&layer(lower), &mut below[lower]);
-            let (current_grad, output_grad) = (&self.current_grad, &mut self.output_grad);
-            through =
-                dropout.is_none() && layer(i).input_backward_through(state, current_grad, between, output_grad)?;
-            if through {
-                std::mem::swap(&mut self.current_grad, &mut self.output_grad);
-                continue;
-            }
-            layer(i).input_backward(state, current_grad, output_grad)?;
-            if let Some(probability) = dropout {
-                let volume = self.plan.stages[lower].output();
-                self.backend.dropout_floats(volume, span, probability, &self.batch, lower, output_grad)?;
-            }
+            let fuse = |source: usize| {
+                let drops = plan.populations[source].dropout.is_some() && pass.dropout;
+                let possible = source + 1 == i && lifetimes.populations[source].one_reader && !drops;
+                (possible && !plan.populations[source].has_batch_norm()).then(|| layer(source))
+            };
+            through = layer(i).projections_backward(state, below, &self.input, slots, gradients, pass, fuse)?;
         }
         Ok(())
     }
 
     /// Moves every parameter along its gradient.
     pub fn update(&mut self, update: &Update) -> Result<()> {
-        let Self { backend, stages, batch, optimizer, tally, .. } = self;
-        let mut parameters: Vec<Trained<B>> = stages.iter_mut().flat_map(StageState::trained).collect();
+        let Self { backend, populations, batch, optimizer, tally, .. } = self;
+        let mut parameters: Vec<Trained<B>> = populations.iter_mut().flat_map(PopulationState::trained).collect();
         backend.update(update, batch, optimizer, &mut parameters, tally)
     }
 
     /// All trained parameters, in order.
     pub fn parameters(&self) -> impl Iterator<Item = &Parameter<B>> {
-        self.stages.iter().flat_map(|state| state.synapses.parameters.trained())
+        self.populations.iter().flat_map(|state| state.parameters.trained())
     }
 
-    /// Parameters and running statistics of each stage.
-    pub fn stage_parameters(&self) -> impl Iterator<Item = (&Stage, &StageParameters<B>)> {
-        self.plan.stages.iter().zip(self.stages.iter().map(|state| &state.synapses.parameters))
+    /// Every population with its parameters and running statistics.
+    pub fn populations(&self) -> impl Iterator<Item = (&Population, &PopulationParameters<B>)> {
+        self.plan.populations.iter().zip(self.populations.iter().map(|state| &state.parameters))
     }
 
-    /// Like [`Model::stage_parameters`], but mutable.
-    pub fn stage_parameters_mut(&mut self) -> impl Iterator<Item = (&Stage, &mut StageParameters<B>)> {
-        self.plan.stages.iter().zip(self.stages.iter_mut().map(|state| &mut state.synapses.parameters))
+    /// Like [`Model::populations`], but mutable.
+    pub fn populations_mut(&mut self) -> impl Iterator<Item = (&Population, &mut PopulationParameters<B>)> {
+        self.plan.populations.iter().zip(self.populations.iter_mut().map(|state| &mut state.parameters))
     }
 
     /// The gathered batch, `[N, C, H, W]`, or `[T, N, C, H, W]` for frames.
     pub fn read_input(&self) -> Result<Vec<f32>> {
-        let span = Span { batch: self.size, steps: self.plan.current_steps(0) };
+        let span = Span { batch: self.size, steps: self.plan.input_steps };
         self.backend.read_samples(&self.input, span, self.plan.input)
     }
 
@@ -315,10 +309,10 @@ impl<B: Backend> Model<B> {
         self.backend.read_activations(&self.logits, self.span(), Volume { h: 1, w: 1, c: self.plan.classes })
     }
 
-    /// A stage's spikes before any pool, `[T, N, C, H, W]`, if it has neurons.
-    pub fn read_spikes(&self, stage: usize) -> Result<Option<Vec<u8>>> {
-        let volume = self.plan.stages[stage].conv.output;
-        self.stages[stage]
+    /// A population's spikes before any combination or pool, `[T, N, C, H, W]`, if it has neurons.
+    pub fn read_spikes(&self, population: usize) -> Result<Option<Vec<u8>>> {
+        let volume = self.plan.populations[population].volume;
+        self.populations[population]
             .neurons
             .spikes
             .as_ref()
@@ -326,24 +320,10 @@ impl<B: Backend> Model<B> {
             .transpose()
     }
 
-    /// A stage's `H` before the reset, `[T, N, C, H, W]`, after a pass with `membranes`.
-    pub fn read_membrane(&self, stage: usize) -> Result<Option<Vec<f32>>> {
-        let volume = self.plan.stages[stage].conv.output;
-        let membrane = self.stages[stage].neurons.membrane.as_ref();
+    /// A population's `H` before the reset, `[T, N, C, H, W]`, after a pass with `membranes`.
+    pub fn read_membrane(&self, population: usize) -> Result<Option<Vec<f32>>> {
+        let volume = self.plan.populations[population].volume;
+        let membrane = self.populations[population].neurons.membrane.as_ref();
         membrane.map(|floats| self.backend.read_activations(floats, self.span(), volume)).transpose()
     }
-}
-
-/// The operations of stage `i`.
-fn layer<'a, B: Backend>(
-    backend: &'a B,
-    plan: &'a Plan,
-    neuron: Neuron,
-    surrogate: Surrogate,
-    batch: usize,
-    i: usize,
-) -> Layer<'a, B> {
-    let span = Span { batch, steps: plan.steps };
-    let of_currents = Span { batch, steps: plan.current_steps(i) };
-    Layer { backend, index: i, stage: &plan.stages[i], neuron, surrogate, span, of_currents }
 }

@@ -1,11 +1,11 @@
-//! A stage's trained values, with their names and initial values.
+//! A population's trained values, with their names and initial values.
 
 use crate::backend::shape::Conv;
 use crate::backend::{Backend, Trained, stream};
 use crate::data::sampling::CounterRng;
 use crate::host::zeros;
-use crate::network::shapes::Stage;
-use crate::network::spec::Norm;
+use crate::network::plan::{Convolution, Population, Projection};
+use crate::network::spec::{Init, Norm};
 use anyhow::Result;
 
 /// A trained tensor with its gradient and the optimiser's moments, all in the same order.
@@ -14,12 +14,14 @@ pub struct Parameter<B: Backend> {
     pub name: String,
     /// Extents in files.
     pub shape: Vec<usize>,
+    /// Whether a convolution multiplies by it as it is; a weight norm rescales its weights.
+    pub is_multiplied: bool,
     /// A weight's convolution, which knows its layout.
     conv: Option<Conv>,
     pub value: B::Floats,
     pub gradient: B::Floats,
-    pub first: B::Floats,
-    pub second: B::Floats,
+    pub moment1: B::Floats,
+    pub moment2: B::Floats,
 }
 
 /// Which of a parameter's four tensors.
@@ -28,9 +30,9 @@ pub enum Part {
     Value,
     Gradient,
     /// Momentum, or Adam's first moment.
-    First,
+    Moment1,
     /// Adam's second moment.
-    Second,
+    Moment2,
 }
 
 impl<B: Backend> Parameter<B> {
@@ -43,8 +45,9 @@ impl<B: Backend> Parameter<B> {
         Ok(Self {
             value: make(values)?,
             gradient: make(&zeros)?,
-            first: make(&zeros)?,
-            second: make(&zeros)?,
+            moment1: make(&zeros)?,
+            moment2: make(&zeros)?,
+            is_multiplied: conv.is_some(),
             name,
             shape,
             conv,
@@ -61,8 +64,8 @@ impl<B: Backend> Parameter<B> {
         let floats = match part {
             Part::Value => &self.value,
             Part::Gradient => &self.gradient,
-            Part::First => &self.first,
-            Part::Second => &self.second,
+            Part::Moment1 => &self.moment1,
+            Part::Moment2 => &self.moment2,
         };
         match &self.conv {
             Some(conv) => backend.read_weight(conv, floats),
@@ -81,8 +84,8 @@ impl<B: Backend> Parameter<B> {
         let floats = match part {
             Part::Value => &mut self.value,
             Part::Gradient => &mut self.gradient,
-            Part::First => &mut self.first,
-            Part::Second => &mut self.second,
+            Part::Moment1 => &mut self.moment1,
+            Part::Moment2 => &mut self.moment2,
         };
         match &self.conv {
             Some(conv) => backend.write_weight(conv, floats, values),
@@ -92,66 +95,182 @@ impl<B: Backend> Parameter<B> {
 
     /// In the form that the optimiser takes.
     pub fn as_trained(&mut self) -> Trained<'_, B> {
-        let Self { value, gradient, first, second, .. } = self;
-        Trained { value, gradient, first, second }
+        let Self { value, gradient, moment1, moment2, .. } = self;
+        Trained { value, gradient, moment1, moment2 }
     }
 }
 
-/// The parameters of a stage.
-pub struct StageParameters<B: Backend> {
+/// The parameters of a population.
+pub struct PopulationParameters<B: Backend> {
+    pub projections: Vec<ProjectionParameters<B>>,
+    /// Of the sum.
+    pub sum_norm: Option<NormParameters<B>>,
+}
+
+/// The parameters of a projection.
+pub struct ProjectionParameters<B: Backend> {
+    pub synapses: Option<SynapseParameters<B>>,
+    /// A learned factor.
+    pub gain: Option<Parameter<B>>,
+}
+
+/// The parameters of a convolution or linear layer.
+pub struct SynapseParameters<B: Backend> {
     pub weight: Parameter<B>,
     pub bias: Option<Parameter<B>>,
     pub norm: Option<NormParameters<B>>,
 }
 
-/// The parameters of a batch or weight norm; the running statistics are a batch norm's.
+/// The parameters of a batch or weight norm.
 pub struct NormParameters<B: Backend> {
+    /// Before the names of its tensors.
+    pub name: String,
     pub gain: Parameter<B>,
     pub bias: Parameter<B>,
-    pub running_mean: B::Floats,
-    pub running_variance: B::Floats,
+    /// A batch norm's.
+    pub running: Option<Running<B>>,
 }
 
-impl<B: Backend> StageParameters<B> {
-    /// Initial values as in PyTorch's layers: weight and bias uniform in `±1/sqrt(fan_in)` (Kaiming uniform with `a =
-    /// sqrt(5)`), the norm's gain as configured and its bias 0.
-    pub fn new(backend: &B, stage: &Stage, seed: u64) -> Result<Self> {
-        let (conv, synapse, name) = (stage.conv, &stage.synapse, stage.name());
+/// A batch norm's running statistics.
+pub struct Running<B: Backend> {
+    pub mean: B::Floats,
+    pub variance: B::Floats,
+}
+
+impl<B: Backend> NormParameters<B> {
+    /// A norm over `channels` that begins with this gain and a bias of 0.
+    fn new(backend: &B, name: String, channels: usize, gain: f32, running: bool) -> Result<Self> {
+        let vector = |part: &str, value: f32| {
+            Parameter::new(backend, format!("{name}.{part}"), vec![channels], None, &vec![value; channels])
+        };
+        let (gain, bias) = (vector("weight", gain)?, vector("bias", 0.0)?);
+        let statistic = |value: f32| backend.vector(&vec![value; channels]);
+        let running =
+            running.then(|| Ok::<_, anyhow::Error>(Running { mean: statistic(0.0)?, variance: statistic(1.0)? }));
+        Ok(Self { gain, bias, running: running.transpose()?, name })
+    }
+
+    /// Number of channels.
+    pub fn channels(&self) -> usize {
+        self.gain.count()
+    }
+}
+
+impl<B: Backend> SynapseParameters<B> {
+    /// First values as [`Init`] says.
+    fn new(backend: &B, convolution: &Convolution, seed: u64) -> Result<Self> {
+        let Convolution { conv, synapse, name, .. } = convolution;
         let filters = conv.output.c;
-        let rng = CounterRng::new(seed, stream::WEIGHTS).fork(stage.index as u64);
+        let rng = CounterRng::new(seed, stream::WEIGHTS).fork(convolution.seed);
         let bound = 1.0 / (conv.fan_in() as f64).sqrt();
-        let draw = |case: u64, count: usize| -> Result<Vec<f32>> {
+        let fan_out = (conv.kernel.h * conv.kernel.w * filters) as f64;
+        let draw = |case: u64, count: usize, init: Init| -> Result<Vec<f32>> {
             let (mut rng, mut values) = (rng.fork(case), zeros(count)?);
-            values.iter_mut().for_each(|value| *value = ((2.0 * rng.uniform() - 1.0) * bound) as f32);
+            values.iter_mut().for_each(|x| {
+                let value = match init {
+                    Init::Pytorch => (2.0 * rng.uniform() - 1.0) * bound,
+                    Init::FanOut => rng.normal_pair()[0] * (2.0 / fan_out).sqrt(),
+                    Init::FanIn => rng.normal_pair()[0] * bound,
+                    Init::Zeros => 0.0,
+                };
+                *x = value as f32;
+            });
             Ok(values)
         };
-        let vector =
-            |part: &str, values: &[f32]| Parameter::new(backend, format!("{name}.{part}"), vec![filters], None, values);
-        let weight = draw(0, filters * conv.fan_in())?;
+        let weight = draw(0, filters * conv.fan_in(), synapse.init)?;
+        let of_bias = if synapse.init == Init::Zeros { Init::Zeros } else { Init::Pytorch };
+        let bias = |values: &[f32]| Parameter::new(backend, format!("{name}.bias"), vec![filters], None, values);
+        let norm =
+            |running: bool| NormParameters::new(backend, format!("{name}.norm"), filters, synapse.norm_gain, running);
+        let weight =
+            Parameter::new(backend, format!("{name}.weight"), convolution.weight_shape(), Some(*conv), &weight)?;
         Ok(Self {
-            weight: Parameter::new(backend, format!("{name}.weight"), stage.weight_shape(), Some(conv), &weight)?,
-            bias: if synapse.has_bias() { Some(vector("bias", &draw(1, filters)?)?) } else { None },
+            weight: Parameter { is_multiplied: synapse.norm != Norm::Weight, ..weight },
+            bias: if synapse.has_bias() { Some(bias(&draw(1, filters, of_bias)?)?) } else { None },
             norm: match synapse.norm {
                 Norm::None => None,
-                Norm::Batch | Norm::Weight => Some(NormParameters {
-                    gain: vector("norm.weight", &vec![synapse.norm_gain; filters])?,
-                    bias: vector("norm.bias", &vec![0.0; filters])?,
-                    running_mean: backend.vector(&vec![0.0; filters])?,
-                    running_variance: backend.vector(&vec![1.0; filters])?,
-                }),
+                norm_kind => Some(norm(norm_kind == Norm::Batch)?),
             },
         })
     }
 
-    /// Its trained parameters in order.
-    pub fn trained(&self) -> impl Iterator<Item = &Parameter<B>> {
-        let norm = self.norm.iter().flat_map(|norm| [&norm.gain, &norm.bias]);
-        std::iter::once(&self.weight).chain(&self.bias).chain(norm)
+    /// The bias that the convolution adds: its own, or that of a weight norm.
+    pub fn bias(&self) -> Option<&Parameter<B>> {
+        let of_norm = self.norm.as_ref().filter(|norm| norm.running.is_none()).map(|norm| &norm.bias);
+        self.bias.as_ref().or(of_norm)
     }
 
-    /// Like [`StageParameters::trained`], but mutable.
+    /// Like [`SynapseParameters::bias`], but mutable.
+    pub fn bias_mut(&mut self) -> Option<&mut Parameter<B>> {
+        let of_norm = self.norm.as_mut().filter(|norm| norm.running.is_none()).map(|norm| &mut norm.bias);
+        self.bias.as_mut().or(of_norm)
+    }
+}
+
+impl<B: Backend> PopulationParameters<B> {
+    /// With their first values.
+    pub fn new(backend: &B, population: &Population, seed: u64) -> Result<Self> {
+        let label = population.label();
+        let gain = |name: &str, value| Parameter::new(backend, format!("{name}.gain"), vec![1], None, &[value]);
+        let projection = |projection: &Projection| {
+            let convolution = projection.convolution.as_ref();
+            let name = convolution.map_or(label.as_str(), |convolution| &convolution.name);
+            Ok(ProjectionParameters {
+                synapses: convolution.map(|c| SynapseParameters::new(backend, c, seed)).transpose()?,
+                gain: projection.gain.map(|value| gain(name, value)).transpose()?,
+            })
+        };
+        let sum_norm = population.sum_norm == Norm::Batch;
+        let sum_norm =
+            sum_norm.then(|| NormParameters::new(backend, format!("{label}.sum_norm"), population.volume.c, 1.0, true));
+        Ok(Self {
+            projections: population.projections.iter().map(projection).collect::<Result<_>>()?,
+            sum_norm: sum_norm.transpose()?,
+        })
+    }
+
+    /// All that is trained, in order.
+    pub fn trained(&self) -> impl Iterator<Item = &Parameter<B>> {
+        let projections = self.projections.iter().flat_map(|projection| {
+            let synapses = projection.synapses.iter().flat_map(|s| {
+                let norm = s.norm.iter().flat_map(|n| [&n.gain, &n.bias]);
+                std::iter::once(&s.weight).chain(&s.bias).chain(norm)
+            });
+            synapses.chain(&projection.gain)
+        });
+        projections.chain(self.sum_norm.iter().flat_map(|n| [&n.gain, &n.bias]))
+    }
+
+    /// Like [`PopulationParameters::trained`], but mutable.
     pub fn trained_mut(&mut self) -> impl Iterator<Item = &mut Parameter<B>> {
-        let norm = self.norm.iter_mut().flat_map(|norm| [&mut norm.gain, &mut norm.bias]);
-        std::iter::once(&mut self.weight).chain(&mut self.bias).chain(norm)
+        let projections = self.projections.iter_mut().flat_map(|projection| {
+            let synapses = projection.synapses.iter_mut().flat_map(|s| {
+                let norm = s.norm.iter_mut().flat_map(|n| [&mut n.gain, &mut n.bias]);
+                std::iter::once(&mut s.weight).chain(&mut s.bias).chain(norm)
+            });
+            synapses.chain(&mut projection.gain)
+        });
+        projections.chain(self.sum_norm.iter_mut().flat_map(|n| [&mut n.gain, &mut n.bias]))
+    }
+
+    /// Every convolution's parameters, in order.
+    pub fn synapses(&self) -> impl Iterator<Item = &SynapseParameters<B>> {
+        self.projections.iter().filter_map(|projection| projection.synapses.as_ref())
+    }
+
+    /// Like [`PopulationParameters::synapses`], but mutable.
+    pub fn synapses_mut(&mut self) -> impl Iterator<Item = &mut SynapseParameters<B>> {
+        self.projections.iter_mut().filter_map(|projection| projection.synapses.as_mut())
+    }
+
+    /// The batch norms, in order.
+    pub fn batch_norms(&self) -> impl Iterator<Item = &NormParameters<B>> {
+        self.synapses().filter_map(|s| s.norm.as_ref()).chain(&self.sum_norm).filter(|norm| norm.running.is_some())
+    }
+
+    /// Like [`PopulationParameters::batch_norms`], but mutable.
+    pub fn batch_norms_mut(&mut self) -> impl Iterator<Item = &mut NormParameters<B>> {
+        let synapses = self.projections.iter_mut().filter_map(|projection| projection.synapses.as_mut());
+        synapses.filter_map(|s| s.norm.as_mut()).chain(&mut self.sum_norm).filter(|norm| norm.running.is_some())
     }
 }

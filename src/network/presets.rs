@@ -1,7 +1,7 @@
 //! Networks by name.
 
 use crate::backend::shape::{Extent, Volume};
-use crate::network::spec::{InputMode, LayerSpec, NetworkSpec, Norm, Synapse};
+use crate::network::spec::{InputMode, LayerSpec, Links, NetworkSpec, Norm, Synapse};
 use crate::neuron::{NeuronModel, NeuronSpec, ResetKind};
 use crate::surrogate::{Surrogate, SurrogateKind};
 use serde::{Deserialize, Serialize};
@@ -46,7 +46,7 @@ impl Preset {
                 for _ in 0..2 {
                     layers.extend([conv3(width(128), Norm::Batch), max_pool2()]);
                 }
-                layers.push(LayerSpec::Linear { features: 2048, synapse: no_bias() });
+                layers.push(LayerSpec::Linear { features: 2048, synapse: no_bias(), links: Links::default() });
                 layers.push(LayerSpec::Readout { classes, spiking: true, vote: 1, synapse: no_bias() });
                 network(4, InputMode::Direct, neuron, layers)
             }
@@ -62,6 +62,7 @@ impl Preset {
                             stride: one,
                             padding: one,
                             synapse: with_bias,
+                            links: Links::default(),
                         });
                     }
                     layers.push(avg_pool(Extent::square(2)));
@@ -80,7 +81,7 @@ impl Preset {
                     layers.extend([conv3(width(128), Norm::Batch), max_pool2()]);
                 }
                 layers.push(LayerSpec::Dropout { probability: 0.5 });
-                layers.push(LayerSpec::Linear { features: 512, synapse: Synapse::default() });
+                layers.push(LayerSpec::Linear { features: 512, synapse: Synapse::default(), links: Links::default() });
                 layers.push(LayerSpec::Dropout { probability: 0.5 });
                 layers.push(LayerSpec::Readout { classes, spiking: true, vote: 10, synapse: Synapse::default() });
                 network(16, InputMode::Frames, NeuronSpec { detach_reset: true, ..hard }, layers)
@@ -96,7 +97,8 @@ fn network(steps: usize, input: InputMode, neuron: NeuronSpec, layers: Vec<Layer
 /// A 3x3 convolution that keeps the extent.
 fn conv3(channels: usize, norm: Norm) -> LayerSpec {
     let (kernel, one) = (Extent::square(3), Extent::square(1));
-    LayerSpec::Conv { channels, kernel, stride: one, padding: one, synapse: Synapse::with_norm(norm) }
+    let (synapse, links) = (Synapse::with_norm(norm), Links::default());
+    LayerSpec::Conv { channels, kernel, stride: one, padding: one, synapse, links }
 }
 
 fn max_pool2() -> LayerSpec {
@@ -131,7 +133,7 @@ mod tests {
                 let mut network = preset.network(input, 11, None);
                 network.set_conv_norm(norm);
                 let plan = Plan::new(&network, input).unwrap_or_else(|error| panic!("{preset:?}, {norm:?}: {error}"));
-                let convolutions: Vec<_> = plan.stages.iter().filter(|stage| !stage.linear).collect();
+                let convolutions: Vec<_> = plan.convolutions().filter(|convolution| !convolution.linear).collect();
                 assert!(!convolutions.is_empty() && convolutions.iter().all(|stage| stage.synapse.norm == norm));
                 // Without a norm nothing else moves a convolution's output.
                 assert!(norm != Norm::None || convolutions.iter().all(|stage| stage.synapse.has_bias()), "{preset:?}");

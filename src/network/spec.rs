@@ -45,6 +45,136 @@ pub enum Norm {
     None,
 }
 
+/// How a layer is connected to others than its neighbours.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Links {
+    /// A name by which other layers refer to this one and to the pools and dropouts that follow it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The layer whose output it reads, instead of the one above.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// What is added to its currents; at most two.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shortcuts: Vec<Shortcut>,
+    /// Factor of its own currents among the summands.
+    #[serde(default = "unit", skip_serializing_if = "is_unit")]
+    pub scale: f32,
+    /// The first value of a learned factor of its own currents, in addition to `scale`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gain: Option<f32>,
+    /// A norm of the sum, before the neurons.
+    #[serde(default = "no_norm", skip_serializing_if = "is_no_norm")]
+    pub sum_norm: Norm,
+    /// Factor of the sum before the neurons.
+    #[serde(default = "unit", skip_serializing_if = "is_unit")]
+    pub sum_scale: f32,
+    /// The output of another layer that is combined with its spikes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub combine: Option<Combine>,
+}
+
+impl Default for Links {
+    fn default() -> Self {
+        Self {
+            name: None,
+            from: None,
+            shortcuts: Vec::new(),
+            scale: 1.0,
+            gain: None,
+            sum_norm: Norm::None,
+            sum_scale: 1.0,
+            combine: None,
+        }
+    }
+}
+
+/// One more summand of a layer's currents: another layer's spikes or currents, as they are or through a convolution.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Shortcut {
+    /// The name of the layer it comes from.
+    pub from: String,
+    #[serde(default)]
+    pub take: Take,
+    /// Factor of the summand.
+    #[serde(default = "unit", skip_serializing_if = "is_unit")]
+    pub scale: f32,
+    /// An average pool of this extent and stride before the convolution.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<Extent>,
+    /// The convolution's kernel; without it, there is no convolution.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel: Option<Extent>,
+    #[serde(default = "one")]
+    pub stride: Extent,
+    #[serde(default = "zero")]
+    pub padding: Extent,
+    /// Of the convolution.
+    #[serde(flatten)]
+    pub synapse: Synapse,
+    /// The first value of a learned factor of the convolution's output.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gain: Option<f32>,
+}
+
+/// What a shortcut takes from a layer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Take {
+    /// Its output: the spikes, after any pool and dropout.
+    #[default]
+    Spikes,
+    /// The sum of its currents, before `sum_norm`, `sum_scale` and the neurons.
+    Currents,
+}
+
+/// Another layer's output, combined with a layer's spikes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Combine {
+    /// The name of the other layer.
+    pub from: String,
+    pub with: Combination,
+}
+
+/// How two layers' outputs become one (Fang et al., "Deep residual learning in spiking neural networks", 2021).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Combination {
+    /// The sum: small counts, stored as dense values.
+    Add,
+    /// Spikes where both spike.
+    And,
+    /// Spikes of the other where this layer is silent.
+    Iand,
+}
+
+/// Which variance of a filter the weight norm divides by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Variance {
+    /// The mean of squares, as in scaled weight standardisation.
+    #[default]
+    Population,
+    /// The sum of squares over one less than the fan-in, as `torch.var`.
+    Sample,
+}
+
+/// First values of a weight; a bias is always drawn as PyTorch does, or 0 with `zeros`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Init {
+    /// As PyTorch's layers: uniform in `±1/sqrt(fan_in)`.
+    #[default]
+    Pytorch,
+    /// Normal with standard deviation `sqrt(2/fan_out)`, where `fan_out` is kernel extent times filters.
+    FanOut,
+    /// Normal with standard deviation `1/sqrt(fan_in)`.
+    FanIn,
+    /// All 0, the bias as well.
+    Zeros,
+}
+
 /// One layer. `conv` and `linear` layers are followed by neurons; pools and dropouts act on their spikes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
@@ -59,12 +189,16 @@ pub enum LayerSpec {
         padding: Extent,
         #[serde(flatten)]
         synapse: Synapse,
+        #[serde(flatten)]
+        links: Links,
     },
     /// Fully connected over the flattened input (in C, H, W order), norm, neurons.
     Linear {
         features: usize,
         #[serde(flatten)]
         synapse: Synapse,
+        #[serde(flatten)]
+        links: Links,
     },
     /// Maximum of spikes: a bitwise OR. Directly after `conv` or `linear`.
     MaxPool {
@@ -82,6 +216,8 @@ pub enum LayerSpec {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         stride: Option<Extent>,
     },
+    /// Mean of all pixels. Directly after `conv` or `linear`.
+    GlobalAvgPool,
     /// Zeroes a share of the values, the same ones at every step, and scales the others by `1/(1-p)`.
     Dropout {
         /// The share zeroed, in `[0, 1)`.
@@ -115,6 +251,10 @@ pub struct Synapse {
     /// `s` of the weight norm.
     #[serde(default = "weight_scale")]
     pub weight_scale: f32,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub weight_variance: Variance,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub init: Init,
 }
 
 /// The weight norm's scale `s` \[ours: the value of the first trials\].
@@ -122,7 +262,14 @@ pub const WEIGHT_SCALE: f32 = 2.5;
 
 impl Default for Synapse {
     fn default() -> Self {
-        Self { bias: None, norm: Norm::None, norm_gain: 1.0, weight_scale: WEIGHT_SCALE }
+        Self {
+            bias: None,
+            norm: Norm::None,
+            norm_gain: 1.0,
+            weight_scale: WEIGHT_SCALE,
+            weight_variance: Variance::default(),
+            init: Init::default(),
+        }
     }
 }
 
@@ -152,6 +299,15 @@ fn no_norm() -> Norm {
 }
 fn unit() -> f32 {
     1.0
+}
+fn is_unit(value: &f32) -> bool {
+    *value == 1.0
+}
+fn is_no_norm(norm: &Norm) -> bool {
+    *norm == Norm::None
+}
+fn is_default<V: Default + PartialEq>(value: &V) -> bool {
+    *value == V::default()
 }
 fn weight_scale() -> f32 {
     WEIGHT_SCALE

@@ -9,8 +9,8 @@ use anyhow::{Result, bail};
 /// The membrane potentials of one spiking layer in the epoch that has just ended.
 #[derive(Clone, Debug, Default)]
 pub struct LayerTrack {
-    /// Index of its stage.
-    pub stage: usize,
+    /// Index of its population.
+    pub population: usize,
     /// Counts over all channels.
     pub histogram: Histogram,
     /// Problems that the last counts revealed.
@@ -36,13 +36,13 @@ impl BoundsTracker {
         let fixed = BoundsSpec { schedule: Schedule::Constant, left: widths, right: widths, ..BoundsSpec::default() };
         let spec = spec.unwrap_or(fixed);
         model.set_histograms(spec.per_channel)?;
-        let stages: Vec<usize> = model.spiking_stages().map(|(i, _)| i).collect();
-        for &stage in &stages {
+        let populations: Vec<usize> = model.spiking().map(|(i, _)| i).collect();
+        for &population in &populations {
             let first = spec.with_gain(spec.scheduled(None, 1.0, epochs as f64), 1.0, epochs as f64);
-            let first = vec![first; model.bounds(stage)?.len()];
-            model.set_bounds(stage, &first, &first)?;
+            let first = vec![first; model.bounds(population)?.len()];
+            model.set_bounds(population, &first, &first)?;
         }
-        let layers = stages.into_iter().map(|stage| LayerTrack { stage, ..LayerTrack::default() });
+        let layers = populations.into_iter().map(|population| LayerTrack { population, ..LayerTrack::default() });
         Ok(Self { spec, moves, epochs: epochs as f64, layers: layers.collect() })
     }
 
@@ -82,15 +82,15 @@ impl BoundsTracker {
     pub fn start<B: Backend>(&self, model: &mut Model<B>) -> Result<()> {
         model.collect_counts()?;
         for layer in &self.layers {
-            let potentials: u64 = model.histograms(layer.stage)?.epoch.iter().map(|h| h.non_finite).sum();
+            let potentials: u64 = model.histograms(layer.population)?.epoch.iter().map(|h| h.non_finite).sum();
             if potentials > 0 {
-                bail!("{}", not_finite(model, layer.stage, potentials, "before the first step"));
+                bail!("{}", not_finite(model, layer.population, potentials, "before the first step"));
             }
         }
         model.tune_bounds(&self.tuning(true), true)?;
         for layer in &self.layers {
-            let count = model.bounds(layer.stage)?.len();
-            model.set_stage_histograms(layer.stage, &Histograms::empty(count))?;
+            let count = model.bounds(layer.population)?.len();
+            model.set_histograms_of(layer.population, &Histograms::empty(count))?;
         }
         Ok(())
     }
@@ -108,22 +108,22 @@ impl BoundsTracker {
     /// Takes the epoch's histograms and flags from the model and starts new ones there.
     pub fn end_epoch<B: Backend>(&mut self, model: &mut Model<B>) -> Result<()> {
         for layer in &mut self.layers {
-            let mut histograms = model.histograms(layer.stage)?;
+            let mut histograms = model.histograms(layer.population)?;
             layer.histogram = Histogram::default();
             for histogram in &mut histograms.epoch {
                 layer.histogram.merge(&std::mem::take(histogram));
             }
             layer.flags = histograms.flags.clone();
-            model.set_stage_histograms(layer.stage, &histograms)?;
+            model.set_histograms_of(layer.population, &histograms)?;
         }
         Ok(())
     }
 }
 
-/// The message that membrane potentials of a stage are not finite, and what to do.
-pub fn not_finite<B: Backend>(model: &Model<B>, stage: usize, potentials: u64, when: &str) -> String {
+/// The message that membrane potentials of a population are not finite, and what to do.
+pub fn not_finite<B: Backend>(model: &Model<B>, population: usize, potentials: u64, when: &str) -> String {
     format!(
         "{}: {potentials} membrane potentials are not finite {when}; lower the learning rate, clip gradients, or check the data and the weights it started from",
-        model.plan().stages[stage].name()
+        model.plan().populations[population].label()
     )
 }

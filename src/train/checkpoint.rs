@@ -6,7 +6,6 @@ use crate::files::write_whole_with;
 use crate::metrics::Best;
 use crate::network::Model;
 use crate::network::parameters::Part;
-use crate::network::spec::Norm;
 use crate::surrogate::Bounds;
 use crate::tensors::{TensorFile, Tensors};
 use crate::train::bounds::BoundsTracker;
@@ -72,19 +71,19 @@ fn push_finite<'a>(
 /// Adds the parameters, running statistics and bounds.
 fn push_model<'a, B: Backend>(tensors: &mut Tensors<'a>, model: &'a Model<B>) -> Result<()> {
     let backend = model.backend();
-    for (i, (stage, parameters)) in model.stage_parameters().enumerate() {
+    for (i, (population, parameters)) in model.populations().enumerate() {
         for p in parameters.trained() {
             push_finite(tensors, p.name.clone(), &p.shape, || p.read(backend, Part::Value));
         }
-        let filters = stage.conv.output.c;
-        if let Some(norm) = parameters.norm.as_ref().filter(|_| stage.has_running_statistics()) {
-            for (part, floats) in [("running_mean", &norm.running_mean), ("running_var", &norm.running_variance)] {
-                let name = format!("{}.norm.{part}", stage.name());
-                push_finite(tensors, name, &[filters], move || backend.read_vector(floats, filters));
+        for norm in parameters.batch_norms() {
+            let (Some(running), channels) = (&norm.running, norm.channels()) else { continue };
+            for (part, floats) in [("running_mean", &running.mean), ("running_var", &running.variance)] {
+                let name = format!("{}.{part}", norm.name);
+                push_finite(tensors, name, &[channels], move || backend.read_vector(floats, channels));
             }
         }
-        if stage.spiking {
-            push_bounds(tensors, format!("{}.bounds", stage.name()), &model.bounds(i)?);
+        if population.spiking {
+            push_bounds(tensors, format!("{}.bounds", population.label()), &model.bounds(i)?);
         }
     }
     Ok(())
@@ -102,11 +101,11 @@ pub fn load_model<B: Backend>(checkpoint: &Checkpoint, model: &mut Model<B>) -> 
     let backend = model.backend().clone();
     let largest = backend.largest_weight();
     let mut bounds = Vec::new();
-    for (i, (stage, parameters)) in model.stage_parameters_mut().enumerate() {
+    for (i, (population, parameters)) in model.populations_mut().enumerate() {
         for p in parameters.trained_mut() {
             let values = file.floats(&p.name, &p.shape)?;
             // A weight norm rescales its weights.
-            let most = if p.is_weight() && stage.synapse.norm != Norm::Weight { largest } else { f32::MAX };
+            let most = if p.is_multiplied { largest } else { f32::MAX };
             if let Some(value) = values.iter().find(|value| value.abs() > most) {
                 bail_input!(
                     "{}: {} holds {value}, and {} takes weights up to {most}; use --precision f32",
@@ -117,21 +116,22 @@ pub fn load_model<B: Backend>(checkpoint: &Checkpoint, model: &mut Model<B>) -> 
             }
             p.write(&backend, Part::Value, &values)?;
         }
-        let filters = stage.conv.output.c;
-        if let Some(norm) = parameters.norm.as_mut().filter(|_| stage.has_running_statistics()) {
-            let get = |part: &str| file.floats(&format!("{}.norm.{part}", stage.name()), &[filters]);
-            backend.write_vector(&mut norm.running_mean, &get("running_mean")?)?;
-            let variance = get("running_var")?;
+        for norm in parameters.batch_norms_mut() {
+            let get = |part: &str| file.floats(&format!("{}.{part}", norm.name), &[norm.channels()]);
+            let (mean, variance) = (get("running_mean")?, get("running_var")?);
             if variance.iter().any(|&v| v < 0.0) {
-                bail_input!("{}: {}.norm.running_var holds a variance below 0", file.name, stage.name());
+                bail_input!("{}: {}.running_var holds a variance below 0", file.name, norm.name);
             }
-            backend.write_vector(&mut norm.running_variance, &variance)?;
+            let Some(running) = &mut norm.running else { continue };
+            backend.write_vector(&mut running.mean, &mean)?;
+            backend.write_vector(&mut running.variance, &variance)?;
         }
-        if stage.spiking {
-            bounds.push((i, load_bounds(file, &format!("{}.bounds", stage.name()), &[1, filters])?));
+        if population.spiking {
+            let name = format!("{}.bounds", population.label());
+            bounds.push((i, load_bounds(file, &name, &[1, population.volume.c])?));
         }
     }
-    bounds.into_iter().try_for_each(|(stage, bounds)| model.set_bounds(stage, &bounds, &bounds))
+    bounds.into_iter().try_for_each(|(i, bounds)| model.set_bounds(i, &bounds, &bounds))
 }
 
 /// Bounds of a layer: as many rows as `counts` allows, one for the layer or one per channel.
@@ -197,14 +197,14 @@ pub fn save_state<B: Backend>(
     let mut tensors = Tensors::default();
     push_moving(&mut tensors, model)?;
     for layer in &tracker.layers {
-        let name = model.plan().stages[layer.stage].name();
-        let Histograms { recent, epoch, flags } = model.histograms(layer.stage)?;
+        let name = model.plan().populations[layer.population].label();
+        let Histograms { recent, epoch, flags } = model.histograms(layer.population)?;
         for (what, histograms) in [("epoch", epoch), ("recent", recent)] {
             let counts: Vec<i64> = histograms.iter().flat_map(histogram_values).collect();
             tensors.push(format!("{name}.histogram.{what}"), &[histograms.len(), BINS + 2], || Ok(counts));
         }
         if tracker.starts() {
-            push_bounds(&mut tensors, format!("{name}.start"), &model.start_bounds(layer.stage)?);
+            push_bounds(&mut tensors, format!("{name}.start"), &model.start_bounds(layer.population)?);
         }
         tensors.describe(format!("{name}.flags"), serde_json::to_string(&flags)?);
     }
@@ -226,7 +226,7 @@ fn push_moving<'a, B: Backend>(tensors: &mut Tensors<'a>, model: &'a Model<B>) -
     Ok(())
 }
 
-const MOMENTS: [(&str, Part); 2] = [("first_moment", Part::First), ("second_moment", Part::Second)];
+const MOMENTS: [(&str, Part); 2] = [("first_moment", Part::Moment1), ("second_moment", Part::Moment2)];
 
 /// Opens a `state.safetensors` and returns the position of its training.
 pub fn open_state(path: &Path) -> Result<(Checkpoint, Progress)> {
@@ -240,7 +240,7 @@ pub fn load_state<B: Backend>(checkpoint: &Checkpoint, model: &mut Model<B>, tra
     load_model(checkpoint, model)?;
     let file = &checkpoint.0;
     let backend = model.backend().clone();
-    for (_, parameters) in model.stage_parameters_mut() {
+    for (_, parameters) in model.populations_mut() {
         for p in parameters.trained_mut() {
             for (suffix, part) in MOMENTS {
                 let values = file.floats(&format!("{}.{suffix}", p.name), &p.shape)?;
@@ -249,15 +249,15 @@ pub fn load_state<B: Backend>(checkpoint: &Checkpoint, model: &mut Model<B>, tra
         }
     }
     for layer in &tracker.layers {
-        let name = model.plan().stages[layer.stage].name();
-        let bounds = model.bounds(layer.stage)?;
+        let name = model.plan().populations[layer.population].label();
+        let bounds = model.bounds(layer.population)?;
         let read = |what: &str| load_histograms(file, &format!("{name}.histogram.{what}"), bounds.len());
         let (epoch, recent) = (read("epoch")?, read("recent")?);
         let flags = checkpoint.json(&format!("{name}.flags"))?;
-        model.set_stage_histograms(layer.stage, &Histograms { recent, epoch, flags })?;
+        model.set_histograms_of(layer.population, &Histograms { recent, epoch, flags })?;
         if tracker.starts() {
             let start = load_bounds(file, &format!("{name}.start"), &[bounds.len()])?;
-            model.set_bounds(layer.stage, &bounds, &start)?;
+            model.set_bounds(layer.population, &bounds, &start)?;
         }
     }
     Ok(())

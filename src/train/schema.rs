@@ -7,7 +7,7 @@ use crate::data::DataSource;
 use crate::data::events::integrate::FramesBy;
 use crate::data::events::options::Sensor;
 use crate::input_error;
-use crate::network::spec::{InputMode, Norm};
+use crate::network::spec::{Combination, Init, InputMode, Norm, Take, Variance};
 use crate::neuron::{NeuronModel, ResetKind};
 use crate::surrogate::{Schedule, SurrogateKind};
 use crate::train::optimizer::{Optimizer, RateSchedule};
@@ -34,6 +34,8 @@ pub enum Kind {
     /// Whole numbers.
     Seeds,
     Keys(&'static [Key]),
+    /// Tables with these keys.
+    Tables(&'static [Key]),
     /// Tables, whose key `type` determines the other keys.
     Layers,
     /// Tables with a name and the configuration keys that differ.
@@ -210,6 +212,44 @@ const NORM: Key = key("norm", Kind::Word(words::<Norm>), "none", "What is done t
 const NORM_GAIN: Key =
     key("norm_gain", Kind::Number, "1.0", "First value of the norm's gain; the threshold here is tdBN.");
 const WEIGHT_SCALE: Key = key("weight_scale", Kind::Number, "2.5", "Scale of the weight norm.");
+const WEIGHT_VARIANCE: Key =
+    key("weight_variance", Kind::Word(words::<Variance>), "population", "Variance that the weight norm divides by.");
+const INIT: Key = key("init", Kind::Word(words::<Init>), "pytorch", "First values of the weight.");
+const STRIDE: Key = key("stride", Kind::Extent, "1", "Stride.");
+const LAYER_NAME: Key = key("name", Kind::Text, "none", "Name by which later layers refer to this one.");
+const FROM: Key = key("from", Kind::Text, "the layer above", "Name of the layer whose output it reads.");
+const SHORTCUT_LIST: Key =
+    key("shortcuts", Kind::Tables(SHORTCUTS), "none", "Up to two summands that are added to its currents.");
+const SCALE: Key = key("scale", Kind::Number, "1.0", "Factor of this summand.");
+const GAIN: Key = key("gain", Kind::Number, "none", "First value of a learned factor of the convolution's output.");
+const SUM_NORM: Key = key("sum_norm", Kind::Word(words::<Norm>), "none", "Norm of the sum: `batch` or `none`.");
+const SUM_SCALE: Key = key("sum_scale", Kind::Number, "1.0", "Factor of the sum before the neurons.");
+const COMBINE_WITH: Key =
+    key("combine", Kind::Keys(COMBINE), "none", "Another layer's output that is combined with its spikes.");
+
+/// A shortcut, in a layer's list `shortcuts`.
+pub const SHORTCUTS: &[Key] = &[
+    required("from", Kind::Text, "Name of the layer it comes from."),
+    key("take", Kind::Word(words::<Take>), "spikes", "What it takes from there: its output, or its summed currents."),
+    SCALE,
+    key("pool", Kind::Extent, "none", "Average pool of this extent and stride before the convolution."),
+    key("kernel", Kind::Extent, "none", "Kernel of a convolution; without it, values are added as they are."),
+    STRIDE,
+    PADDING,
+    BIAS,
+    NORM,
+    NORM_GAIN,
+    WEIGHT_SCALE,
+    WEIGHT_VARIANCE,
+    INIT,
+    GAIN,
+];
+
+/// A layer's table `combine`.
+pub const COMBINE: &[Key] = &[
+    required("from", Kind::Text, "Name of the other layer."),
+    required("with", Kind::Word(words::<Combination>), "Sum, both, or the other where this layer is silent."),
+];
 
 /// The types of layers and their keys, without `type` itself.
 pub const LAYERS: &[(&str, &[Key])] = &[
@@ -218,17 +258,47 @@ pub const LAYERS: &[(&str, &[Key])] = &[
         &[
             required("channels", COUNT, "Filters."),
             KERNEL,
-            key("stride", Kind::Extent, "1", "Stride."),
+            STRIDE,
             PADDING,
             BIAS,
             NORM,
             NORM_GAIN,
             WEIGHT_SCALE,
+            WEIGHT_VARIANCE,
+            INIT,
+            LAYER_NAME,
+            FROM,
+            SHORTCUT_LIST,
+            SCALE,
+            GAIN,
+            SUM_NORM,
+            SUM_SCALE,
+            COMBINE_WITH,
         ],
     ),
-    ("linear", &[required("features", COUNT, "Outputs."), BIAS, NORM, NORM_GAIN, WEIGHT_SCALE]),
+    (
+        "linear",
+        &[
+            required("features", COUNT, "Outputs."),
+            BIAS,
+            NORM,
+            NORM_GAIN,
+            WEIGHT_SCALE,
+            WEIGHT_VARIANCE,
+            INIT,
+            LAYER_NAME,
+            FROM,
+            SHORTCUT_LIST,
+            SCALE,
+            GAIN,
+            SUM_NORM,
+            SUM_SCALE,
+            COMBINE_WITH,
+        ],
+    ),
     ("max_pool", &[KERNEL, POOL_STRIDE, PADDING]),
     ("avg_pool", &[KERNEL, POOL_STRIDE]),
+    ("global_avg_pool", &[]),
     ("dropout", &[required("probability", Kind::Number, "Share of the values set to 0, below 1.")]),
     (
         "readout",
@@ -240,6 +310,8 @@ pub const LAYERS: &[(&str, &[Key])] = &[
             NORM,
             NORM_GAIN,
             WEIGHT_SCALE,
+            WEIGHT_VARIANCE,
+            INIT,
         ],
     ),
 ];
@@ -381,7 +453,7 @@ impl Checker<'_> {
                 let (keys, path) = (&[keys][..], format!("{path}."));
                 return self.known(table, &Part { keys, path: &path, span }, demand);
             }
-            Kind::Layers | Kind::Configurations => {
+            Kind::Tables(_) | Kind::Layers | Kind::Configurations => {
                 let Some(tables) = given.as_array() else { return wrong(given) };
                 for (index, table) in tables.iter().enumerate() {
                     let path = format!("{path}[{index}]");
@@ -391,6 +463,10 @@ impl Checker<'_> {
                     };
                     match kind {
                         Kind::Layers => self.layer(keys, &path, table.span())?,
+                        Kind::Tables(of) => {
+                            let path = format!("{path}.");
+                            self.known(keys, &Part { keys: &[of], path: &path, span: table.span() }, Demand::Required)?;
+                        }
                         _ => self.configuration(keys, &path, table.span())?,
                     }
                 }
@@ -449,6 +525,7 @@ impl Kind {
             Self::Extent => "a whole number from 0, or two of them: [height, width]".into(),
             Self::Seeds => "a list of whole numbers from 0; write seeds = [0, 1, 2]".into(),
             Self::Keys(_) => "a table".into(),
+            Self::Tables(_) => "a list of tables".into(),
             Self::Layers => "a list of layers; write [[layers]] above the keys of each".into(),
             Self::Configurations => "a list of configurations; write [[configurations]] above the keys of each".into(),
         }

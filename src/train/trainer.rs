@@ -346,8 +346,8 @@ impl<B: Backend> Trainer<B> {
             format!("at step {} of epoch {} (step {count} in all)", before % steps + 1, before / steps + 1)
         };
         if let Some(fault) = totals.fault {
-            let stage = self.tracker.layers[fault.layer].stage;
-            bail!("{}", not_finite(&self.model, stage, fault.potentials, &when(fault.step)));
+            let population = self.tracker.layers[fault.layer].population;
+            bail!("{}", not_finite(&self.model, population, fault.potentials, &when(fault.step)));
         }
         let count = self.progress.epoch as u64 * steps + self.progress.step;
         if !totals.loss.is_finite() {

@@ -5,7 +5,7 @@ use super::harness::*;
 use crate::launch::cuts_off;
 use crate::oracle::Rng;
 use adali::backend::cpu::Cpu;
-use adali::backend::gpu::params::{ConvCurrent, ConvNaive, MomentsNaive};
+use adali::backend::gpu::params::{ConvCurrent, ConvNaive, CurrentMoments};
 use adali::backend::gpu::tile::{self, Epilogue, Source, Unroll};
 use adali::backend::gpu::{Buffer, Launch};
 use adali::backend::shape::{Conv, InputKind, Span};
@@ -223,7 +223,7 @@ fn conv_current_naive_matches() {
 }
 
 #[test]
-fn current_moments_naive_match() {
+fn current_moments_match() {
     let mut rng = Rng::fresh("current_moments_naive");
     let mut cases = 0;
     for rows in [1, 6, 65, 301usize] {
@@ -252,7 +252,7 @@ fn current_moments_naive_match() {
                 for device in schedules(&mut rng) {
                     let buffer = device.put(&currents);
                     let (of_pieces, counts) = (device.empty(pieces * 2 * pitch * 4), device.empty(pieces * 4));
-                    let params = MomentsNaive {
+                    let params = CurrentMoments {
                         currents: buffer.address(),
                         moments: of_pieces.address(),
                         counts: counts.address(),
@@ -262,7 +262,7 @@ fn current_moments_naive_match() {
                         padding: 0,
                     };
                     let launch = Launch { grid: [pieces as u32, 1, 1], threads, shared: 0 };
-                    device.run("current_moments_naive_f32", launch, &params);
+                    device.run("current_moments_f32", launch, &params);
                     let (of_pieces, counts): (Vec<f32>, Vec<u32>) = (device.get(&of_pieces), device.get(&counts));
                     for (i, piece) in of_pieces.chunks_exact(2 * pitch).enumerate() {
                         let part = &currents[i * rows_per_piece * pitch..];

@@ -9,7 +9,7 @@ use adali::backend::gpu::Buffer;
 use adali::backend::gpu::params::{ConvInputGrad, ConvNaive};
 use adali::backend::gpu::tile::{self, Epilogue, Source, Unroll};
 use adali::backend::shape::{Conv, InputKind, Span, Volume};
-use adali::backend::{ConvBackward, CurrentGradient, Storage, bits_suffice};
+use adali::backend::{ConvBackward, Put, Storage, bits_suffice};
 use adali::neuron::{Neuron, ResetKind};
 use adali::surrogate::SurrogateKind;
 
@@ -17,9 +17,8 @@ use adali::surrogate::SurrogateKind;
 fn on_cpu(weight: &Weight, span: Span, gradient: &Tensor) -> Tensor {
     let conv = &weight.conv;
     let (weights, gradient) = (weight.on_cpu(), gradient.cpu_floats());
-    let gradient = CurrentGradient { gradient: &gradient, norm: None };
     let mut input_grad = Cpu.activations(span, conv.input).unwrap();
-    Cpu.conv_input_grad(conv, span, gradient, cpu_weights(&weights), &mut input_grad).unwrap();
+    Cpu.conv_input_grad(conv, span, &gradient, cpu_weights(&weights), Put::Write, &mut input_grad).unwrap();
     Tensor::from_cpu_floats(span, conv.input, &input_grad)
 }
 
@@ -200,7 +199,7 @@ fn check_fused(conv: Conv, span: Span, value: Value, between: Between, neuron: N
                 below_w: conv.input.w as u32,
                 below_words: words(conv.input.c) as u32,
                 carry: plan.carry,
-                padding: 0,
+                add: 0,
             };
             device.run(&kernel, plan.launch, &params);
         }

@@ -9,7 +9,7 @@ use adali::backend::gpu::params::{ConvNaive, ConvWeightGrad, ReduceSums};
 use adali::backend::gpu::tile::{self, Card, Source};
 use adali::backend::gpu::{Buffer, Launch};
 use adali::backend::shape::{Conv, InputKind, Span};
-use adali::backend::{ConvBackward, CurrentGradient, Input, Storage};
+use adali::backend::{ConvBackward, Input, Storage};
 
 /// The CPU backend's gradient of the weight, in the device's order.
 fn on_cpu(conv: &Conv, span: Span, x: &Tensor, gradient: &Tensor, dropout: f32) -> Vec<f32> {
@@ -17,8 +17,7 @@ fn on_cpu(conv: &Conv, span: Span, x: &Tensor, gradient: &Tensor, dropout: f32) 
     let spikes = conv.reads == InputKind::Spikes;
     let input = if spikes { Input::Spikes { bits: &bits, scale: dropout } } else { Input::Dense(&floats) };
     let mut weight_grad = Cpu.weight(conv, &vec![0.0; conv.output.c * conv.fan_in()]).unwrap();
-    let of_currents = CurrentGradient { gradient: &of_currents, norm: None };
-    Cpu.conv_weight_grad(conv, span, input, of_currents, &mut weight_grad).unwrap();
+    Cpu.conv_weight_grad(conv, span, input, &of_currents, &mut weight_grad).unwrap();
     let values = Cpu.read_weight(conv, &weight_grad).unwrap();
     in_device_order(conv, &values)
 }

@@ -6,7 +6,7 @@ use adali::backend::cpu::Cpu;
 use adali::backend::gpu::params::PoolForward;
 use adali::backend::gpu::{Buffer, Launch};
 use adali::backend::shape::{Extent, Pool, PoolKind, Span, Volume, output_extent};
-use adali::backend::{NeuronLayers, Storage};
+use adali::backend::{Input, NeuronLayers, Storage};
 
 /// Pools of 5x7 images: adjacent, overlapping, with gaps, beyond the border, over the whole image.
 fn pools(kind: PoolKind, channels: usize) -> Vec<Pool> {
@@ -49,7 +49,7 @@ fn each_case(kind: PoolKind, rng: &mut Rng, mut test: impl FnMut(&str, &Pool, &T
 fn params(pool: &Pool, spikes: &Tensor, from: &impl Buffer, to: &impl Buffer) -> PoolForward {
     let Span { batch, steps } = spikes.span;
     PoolForward {
-        spikes: from.address(),
+        input: from.address(),
         pooled: to.address(),
         pool: pool.into(),
         images: (steps * batch) as u32,
@@ -85,7 +85,8 @@ fn avg_pool_forward_matches() {
     let mut cases = 0;
     each_case(PoolKind::Avg, &mut rng, |what, pool, spikes, schedules| {
         let mut want = Cpu.activations(spikes.span, pool.output).unwrap();
-        Cpu.avg_pool_forward(pool, spikes.span, &spikes.cpu_bits(), &mut want).unwrap();
+        Cpu.avg_pool_forward(pool, spikes.span, Input::Spikes { bits: &spikes.cpu_bits(), scale: 1.0 }, &mut want)
+            .unwrap();
         let want = Tensor::from_cpu_floats(spikes.span, pool.output, &want);
 
         for seed in schedules {

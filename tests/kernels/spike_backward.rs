@@ -9,7 +9,7 @@ use adali::backend::gpu::tile::Card;
 use adali::backend::gpu::{Buffer, Gpu, Precision};
 use adali::backend::shape::{Conv, Extent, InputKind, Pool, PoolKind, Span, Volume, output_extent};
 use adali::backend::{
-    Affine, Backend, Input, NeuronLayers, Neurons, Saved, SpikeOutput, Storage, Weights, bits_suffice,
+    Affine, Backend, Input, NeuronLayers, Neurons, Put, Saved, SpikeOutput, Storage, Weights, bits_suffice,
 };
 use adali::neuron::{Neuron, NeuronModel, NeuronSpec, ResetKind};
 use adali::surrogate::{Bounds, SurrogateKind};
@@ -187,7 +187,7 @@ fn on_cpu(neurons: &Neurons<Cpu>, layer: &Layer, saved: Saved<Cpu>, steps: usize
     let of_currents = Span { steps, ..span };
     let mut out = Cpu.activations(of_currents, volume).unwrap();
     let (gradient, pool) = (layer.gradient.cpu_floats(), layer.pool.as_ref());
-    Cpu.spike_backward(volume, span, neurons, saved, pool, &gradient, steps, &mut out, None).unwrap();
+    Cpu.spike_backward(volume, span, neurons, saved, pool, &gradient, steps, Put::Write, &mut out, None).unwrap();
     Tensor::from_cpu_floats(of_currents, volume, &out)
 }
 
@@ -217,7 +217,7 @@ pub fn on_gpu(seed: u64, value: Value, layer: &Layer, bits: bool) -> Tensor {
         slope: constants_of_slope,
         windows_per_channel: (layer.bounds.len() > 1).into(),
         current_steps: layer.current_steps as u32,
-        padding: 0,
+        add: 0,
     };
     let reset = if neuron.reset == ResetKind::Hard { "hard" } else { "soft" };
     let detach = if neuron.detach { "detached" } else { "attached" };
@@ -326,6 +326,8 @@ fn gradient_of<B: Backend>(backend: &B, neuron: Neuron, bounds: Bounds, currents
     backend.norm_lif_forward(volume, span, &entered, 1, affine, &neurons, out).unwrap();
     let saved = Saved::Currents { currents: &entered, steps: 1, affine, spikes: &spikes };
     let mut gradient = backend.activations(span, volume).unwrap();
-    backend.spike_backward(volume, span, &neurons, saved, None, &of_spikes, 1, &mut gradient, None).unwrap();
+    backend
+        .spike_backward(volume, span, &neurons, saved, None, &of_spikes, 1, Put::Write, &mut gradient, None)
+        .unwrap();
     backend.read_activations(&gradient, span, volume).unwrap()
 }

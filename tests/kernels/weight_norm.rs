@@ -54,15 +54,16 @@ fn weight_norms_match() {
                     };
                     let (file, gain) = (draw(k * conv.fan_in(), mean, spread), draw(k, 1.0, 0.2));
                     let gradient = draw(file.len(), 0.1, 1.0);
-                    let scale = 2.5;
+                    let norm = adali::backend::WeightNorm { scale: 2.5, sample_variance: cases % 2 == 1 };
+                    let factor = norm.factor(conv.fan_in());
 
                     let weight = Cpu.weight(&conv, &file).expect("a weight");
                     let cpu_gain = Cpu.vector(&gain).unwrap();
                     let mut effective = weight.clone();
-                    Cpu.weight_norm_forward(&conv, &weight, &cpu_gain, scale, &mut effective).unwrap();
+                    Cpu.weight_norm_forward(&conv, &weight, &cpu_gain, norm, &mut effective).unwrap();
                     let mut weight_grad = Cpu.weight(&conv, &gradient).expect("a gradient");
                     let mut gain_grad = Cpu.vector(&gain).unwrap();
-                    Cpu.weight_norm_backward(&conv, &weight, &cpu_gain, scale, &mut weight_grad, &mut gain_grad)
+                    Cpu.weight_norm_backward(&conv, &weight, &cpu_gain, norm, &mut weight_grad, &mut gain_grad)
                         .unwrap();
 
                     let device = Device::new(cases as u64);
@@ -74,7 +75,8 @@ fn weight_norms_match() {
                         gain: gpu_gain.address(),
                         effective: gpu_effective.address(),
                         fan_in: conv.fan_in() as u32,
-                        scale,
+                        scale: norm.scale,
+                        factor,
                     };
                     device.run("weight_norm_forward", Launch::over(k, 1, 256), &params);
                     let gpu_gradient = device.put(&to_gpu(&conv, &gradient));
@@ -85,7 +87,8 @@ fn weight_norms_match() {
                         gradient: gpu_gradient.address(),
                         gain_gradient: gain_gradient.address(),
                         fan_in: conv.fan_in() as u32,
-                        scale,
+                        scale: norm.scale,
+                        factor,
                     };
                     device.run("weight_norm_backward", Launch::over(k, 1, 256), &params);
 

@@ -42,7 +42,7 @@ fn train<B: Backend>(backend: B, case: &Case, bytes: &[u8], rule: UpdateRule) ->
     let mut set = backend.set(bytes.to_vec().into(), shape, &normalisation, case.batch).expect("memory");
     let mut model = Model::new(backend.clone(), &case.spec, case.plan(), case.batch, 7).expect("a model");
     let bounds = [BOUNDS];
-    for stage in 0..case.plan().stages.len() {
+    for stage in 0..case.plan().populations.len() {
         model.set_bounds(stage, &bounds, &bounds).expect("bounds");
     }
     let totals = Totals { loss_scale: backend.first_loss_scale(), ..Totals::default() };
@@ -62,7 +62,7 @@ fn train<B: Backend>(backend: B, case: &Case, bytes: &[u8], rule: UpdateRule) ->
         if step == 1 {
             model.gather(&set, &augmentation).expect("a batch");
             model.forward(Pass { update_running: false, backward: false, membranes: true, ..pass }).expect("a pass");
-            let stages = 0..case.plan().stages.len();
+            let stages = 0..case.plan().populations.len();
             trained.membranes = stages.filter_map(|stage| model.read_membrane(stage).expect("membranes")).collect();
         }
         let before = model.totals().expect("sums");
@@ -79,7 +79,8 @@ fn train<B: Backend>(backend: B, case: &Case, bytes: &[u8], rule: UpdateRule) ->
         trained.losses.push((totals.loss - before.loss) / case.batch as f64);
         assert_eq!(totals.samples, step * case.batch as u64);
         if step == 1 {
-            let spikes = (0..case.plan().stages.len()).filter_map(|stage| model.read_spikes(stage).expect("spikes"));
+            let spikes =
+                (0..case.plan().populations.len()).filter_map(|stage| model.read_spikes(stage).expect("spikes"));
             trained.spikes = spikes.collect();
             assert_eq!((totals.updates, totals.skipped), (1, 0), "a gradient is not finite");
             for parameter in model.parameters() {
@@ -239,8 +240,10 @@ fn compare(precision: Precision, losses: f64, gradients: f64, flips: f64) {
             assert!(parted || apart <= losses, "{what}: {:?}, not {:?}", got.losses, want.losses);
             if flipped == 0 {
                 let first = first_alike(&case, precision, &got, &want);
-                let names: Vec<_> =
-                    case.plan().stages[first..].iter().map(|stage| format!("{}.", stage.name())).collect();
+                let names: Vec<_> = case.plan().populations[first..]
+                    .iter()
+                    .map(|population| format!("{}.", population.label()))
+                    .collect();
                 let parameters = got.parameters.iter().zip(&want.parameters);
                 for (got, want) in parameters.filter(|(got, _)| names.iter().any(|name| got.0.starts_with(name))) {
                     let mut apart = [distance(&got.1, &want.1), distance(&got.2, &want.2)];

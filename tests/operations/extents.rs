@@ -6,9 +6,7 @@ use crate::support::loops::{Sliding, convolve, pool, to_bits, to_floats};
 use adali::backend::cpu::Cpu;
 use adali::backend::cpu::layout::pitch;
 use adali::backend::shape::{Conv, Extent, InputKind, Pool, PoolKind, Span, Volume};
-use adali::backend::{
-    ConvBackward, ConvForward, CurrentGradient, Input, NeuronLayers, Neurons, Saved, Storage, Weights,
-};
+use adali::backend::{ConvBackward, ConvForward, Input, NeuronLayers, Neurons, Put, Saved, Storage, Weights};
 use adali::neuron::{Neuron, ResetKind};
 use adali::surrogate::{Bounds, Surrogate, SurrogateKind};
 
@@ -79,16 +77,18 @@ fn check_convolution(conv: &Conv, sliding: &Sliding, rng: &mut Rng) {
     assert_all_near(&format!("currents of {conv:?}"), &got, &y);
 
     let above = to_floats(span, conv.output, pitch(conv.output.c), &above);
-    let gradient: CurrentGradient<Cpu> = CurrentGradient { gradient: &above, norm: None };
     let mut weight_grad = vec![f32::NAN; value.len()];
-    Cpu.conv_weight_grad(conv, span, input(), gradient, &mut weight_grad).expect("a gradient");
+    Cpu.conv_weight_grad(conv, span, input(), &above, &mut weight_grad).expect("a gradient");
     let got = Cpu.read_weight(conv, &weight_grad).expect("a gradient");
     assert_all_near(&format!("weight gradient of {conv:?}"), &got, &of_weight);
     if conv.reads != InputKind::Image {
         let mut input_grad = vec![f32::NAN; images * conv.input.pixels() * pitch(conv.input.c)];
-        Cpu.conv_input_grad(conv, span, gradient, weights(), &mut input_grad).expect("a gradient");
-        let got = Cpu.read_activations(&input_grad, span, conv.input).expect("a gradient");
-        assert_all_near(&format!("input gradient of {conv:?}"), &got, &of_x);
+        Cpu.conv_input_grad(conv, span, &above, weights(), Put::Write, &mut input_grad).expect("a gradient");
+        let read = |floats: &Vec<f32>| Cpu.read_activations(floats, span, conv.input).expect("a gradient");
+        assert_all_near(&format!("input gradient of {conv:?}"), &read(&input_grad), &of_x);
+        Cpu.conv_input_grad(conv, span, &above, weights(), Put::Add, &mut input_grad).expect("a gradient");
+        let twice: Vec<f64> = of_x.iter().map(|x| 2.0 * x).collect();
+        assert_all_near(&format!("input gradient of {conv:?}, added"), &read(&input_grad), &twice);
     }
 }
 
@@ -124,7 +124,7 @@ fn check_pool(shape: &Pool, rng: &mut Rng) {
         assert_eq!(pooled, to_bits(span, shape.output, &y), "{what}");
     } else {
         let mut pooled = vec![f32::NAN; images * shape.output.pixels() * pitch(shape.input.c)];
-        Cpu.avg_pool_forward(shape, span, &spikes, &mut pooled).expect("a pool");
+        Cpu.avg_pool_forward(shape, span, Input::Spikes { bits: &spikes, scale: 1.0 }, &mut pooled).expect("a pool");
         assert_all_near(&what, &Cpu.read_activations(&pooled, span, shape.output).expect("means"), &y);
     }
     let (reset, v_reset) = (ResetKind::Soft, 0.0);
@@ -137,6 +137,7 @@ fn check_pool(shape: &Pool, rng: &mut Rng) {
     let above = to_floats(span, shape.output, pitch(shape.input.c), &above);
     let mut out = vec![f32::NAN; images * shape.input.pixels() * pitch(shape.input.c)];
     let (volume, steps) = (shape.input, span.steps);
-    Cpu.spike_backward(volume, span, &neurons, saved, Some(shape), &above, steps, &mut out, None).expect("a gradient");
+    Cpu.spike_backward(volume, span, &neurons, saved, Some(shape), &above, steps, Put::Write, &mut out, None)
+        .expect("a gradient");
     assert_all_near(&what, &Cpu.read_activations(&out, span, shape.input).expect("a gradient"), &of_x);
 }

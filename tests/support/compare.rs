@@ -9,7 +9,7 @@ use adali::backend::{LossSums, Step, Update, UpdateRule};
 use adali::data::Augmentation;
 use adali::network::Model;
 use adali::network::model::Pass;
-use adali::network::parameters::{Parameter, Part, StageParameters};
+use adali::network::parameters::{Parameter, Part, SynapseParameters};
 
 /// For membranes, logits and the loss, in units of the largest of them (or 1; a membrane that falls far and comes back carries
 /// the rounding errors made on the way) times a batch norm's amplification of rounding errors.
@@ -160,7 +160,8 @@ pub fn check(case: &Case, rng: &mut Rng) -> Outcome {
         assert!((sure..=possible).contains(&sums.correct), "{} hits, not {sure} to {possible}: {case:?}", sums.correct);
     }
     let (mut squares, mut missed) = (0.0, Vec::new());
-    for ((_, stage), &layer) in model.stage_parameters().zip(&drawn.stages) {
+    let synapses = model.populations().flat_map(|(_, parameters)| parameters.synapses());
+    for (stage, &layer) in synapses.zip(&drawn.stages) {
         let (trace, params) = (&drawn.forward.layers[layer], &drawn.params.layers[layer]);
         let (of_stage, missed_here) = compare_stage(stage, case, trace, params, &gradients[layer], &mut outcome);
         squares += of_stage;
@@ -243,7 +244,7 @@ fn largest(values: &[f64]) -> f64 {
 /// Compares a stage's gradients and running statistics, and returns the sum of the gradients' squares and what exceeds the
 /// tolerances.
 fn compare_stage(
-    stage: &StageParameters<Cpu>,
+    stage: &SynapseParameters<Cpu>,
     case: &Case,
     trace: &LayerTrace,
     params: &LayerParams,
@@ -278,10 +279,10 @@ fn compare_stage(
     assert_eq!(stage.norm.is_some(), !wanted.norm_weight.is_empty(), "a norm: {case:?}");
     if let Some(norm) = &stage.norm {
         squares += compare(2, &norm.gain, &wanted.norm_weight) + compare(3, &norm.bias, &wanted.norm_bias);
-        if let Some(batch) = &affine.batch {
+        if let (Some(batch), Some(running)) = (&affine.batch, &norm.running) {
             let channels = batch.mean.len();
-            values("running mean", case, 1.0, &norm.running_mean[..channels], &batch.running_mean);
-            values("running variance", case, 1.0, &norm.running_variance[..channels], &batch.running_var);
+            values("running mean", case, 1.0, &running.mean[..channels], &batch.running_mean);
+            values("running variance", case, 1.0, &running.variance[..channels], &batch.running_var);
         }
     }
     (squares, missed)

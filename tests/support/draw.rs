@@ -88,11 +88,11 @@ pub struct Drawn {
 pub fn draw(case: &Case, rng: &mut Rng) -> Drawn {
     let plan = case.plan();
     let bounds: Vec<Vec<Bounds>> = plan
-        .stages
+        .populations
         .iter()
         .map(|stage| match case.spec.surrogate.kind {
             SurrogateKind::Adali => {
-                let count = if case.per_channel { stage.conv.output.c } else { 1 };
+                let count = if case.per_channel { stage.volume.c } else { 1 };
                 let mut one = || Bounds::new(rng.uniform(0.3, 1.5), rng.uniform(0.3, 1.5), rng.uniform(0.3, 0.7));
                 (0..count).map(|_| one()).collect()
             }
@@ -125,8 +125,8 @@ fn oracle_network(case: &Case, bounds: &[Vec<Bounds>]) -> (Network, Vec<usize>) 
     let (mut layers, mut stages, mut vote) = (Vec::<Layer>::new(), Vec::new(), 1);
     for layer in &spec.layers {
         let neurons = |stages: &[usize]| Some((oracle_neuron(spec), oracle_slopes(spec, &bounds[stages.len()])));
-        let next = match *layer {
-            LayerSpec::Conv { channels, kernel, stride, padding, synapse } => Layer::Conv {
+        let next = match layer.clone() {
+            LayerSpec::Conv { channels, kernel, stride, padding, synapse, .. } => Layer::Conv {
                 out: channels,
                 kernel_h: kernel.h,
                 kernel_w: kernel.w,
@@ -136,7 +136,7 @@ fn oracle_network(case: &Case, bounds: &[Vec<Bounds>]) -> (Network, Vec<usize>) 
                 norm: oracle_norm(case, &synapse),
                 spiking: neurons(&stages),
             },
-            LayerSpec::Linear { features, synapse } => Layer::Linear {
+            LayerSpec::Linear { features, synapse, .. } => Layer::Linear {
                 out: features,
                 bias: bias(&synapse),
                 norm: oracle_norm(case, &synapse),
@@ -156,6 +156,7 @@ fn oracle_network(case: &Case, bounds: &[Vec<Bounds>]) -> (Network, Vec<usize>) 
             LayerSpec::AvgPool { kernel, stride } => {
                 Layer::AvgPool { kernel: square(kernel), stride: square(stride.unwrap_or(kernel)) }
             }
+            LayerSpec::GlobalAvgPool => Layer::AvgPool { kernel: shape[3], stride: shape[3] },
             LayerSpec::Dropout { probability } => match case.dropout {
                 Some(seed) => {
                     let mask = mask(dropout_mask(seed, stages.len() - 1), probability, shape);
@@ -348,7 +349,8 @@ impl Drawn {
     /// The model with these parameters, bounds and batch.
     pub fn model(&self, case: &Case) -> Model<Cpu> {
         let mut model = Model::new(Cpu, &case.spec, case.plan(), case.capacity, 1).expect("a model");
-        for ((_, stage), &layer) in model.stage_parameters_mut().zip(&self.stages) {
+        let synapses = model.populations_mut().flat_map(|(_, parameters)| parameters.synapses_mut());
+        for (stage, &layer) in synapses.zip(&self.stages) {
             let params = &self.params.layers[layer];
             write(&mut stage.weight, &params.weight.data);
             if let Some(bias) = &mut stage.bias {
@@ -357,9 +359,9 @@ impl Drawn {
             if let Some(norm) = &mut stage.norm {
                 write(&mut norm.gain, &params.norm_weight);
                 write(&mut norm.bias, &params.norm_bias);
-                if !params.running_mean.is_empty() {
-                    norm.running_mean = padded(&params.running_mean);
-                    norm.running_variance = padded(&params.running_var);
+                if let Some(running) = &mut norm.running {
+                    running.mean = padded(&params.running_mean);
+                    running.variance = padded(&params.running_var);
                 }
             }
         }

@@ -2,7 +2,7 @@
 
 use crate::oracle::Rng;
 use adali::backend::shape::Extent;
-use adali::network::spec::{LayerSpec, Synapse};
+use adali::network::spec::{LayerSpec, Links, Synapse};
 use adali::network::{InputMode, NetworkSpec, Norm};
 use adali::neuron::{NeuronModel, NeuronSpec, ResetKind};
 use adali::surrogate::{Surrogate, SurrogateKind};
@@ -15,12 +15,12 @@ pub fn conv(channels: usize, kernel: usize, stride: usize, padding: usize, norm:
 /// A convolution with everything specified.
 pub fn conv_of(channels: usize, [h, w]: [usize; 2], stride: usize, padding: usize, synapse: Synapse) -> LayerSpec {
     let (stride, padding) = (Extent::square(stride), Extent::square(padding));
-    LayerSpec::Conv { channels, kernel: Extent { h, w }, stride, padding, synapse }
+    LayerSpec::Conv { channels, kernel: Extent { h, w }, stride, padding, synapse, links: Links::default() }
 }
 
 /// A hidden linear layer.
 pub fn linear(features: usize, norm: Norm) -> LayerSpec {
-    LayerSpec::Linear { features, synapse: Synapse::with_norm(norm) }
+    LayerSpec::Linear { features, synapse: Synapse::with_norm(norm), links: Links::default() }
 }
 
 /// A max-pool.

@@ -81,10 +81,11 @@ fn a_weight_that_is_not_finite_is_found_with_its_layer_and_step() {
             let config = config(network(2, "direct", norm, &second(norm)), bounds);
             let mut trainer = trainer(precision, &config, 24);
             let backend = trainer.model.backend().clone();
-            let (_, parameters) = trainer.model.stage_parameters_mut().nth(layer).unwrap();
-            let mut weight = parameters.weight.read(&backend, Part::Value).unwrap();
+            let (_, parameters) = trainer.model.populations_mut().nth(layer).unwrap();
+            let synapses = parameters.synapses_mut().next().unwrap();
+            let mut weight = synapses.weight.read(&backend, Part::Value).unwrap();
             weight[3] = f32::NAN;
-            parameters.weight.write(&backend, Part::Value, &weight).unwrap();
+            synapses.weight.write(&backend, Part::Value, &weight).unwrap();
             let text = failed(&mut trainer);
             assert!(text.starts_with(name) && text.contains("not finite") && text.contains(when), "{text}");
             cases += 1;

@@ -145,24 +145,23 @@ pub fn parameter_bits<B: Backend>(trainer: &Trainer<B>, part: Part) -> Vec<u32> 
 /// The complete state of a training, as named bits.
 pub fn state<B: Backend>(trainer: &Trainer<B>) -> Vec<(String, Vec<u32>)> {
     let model = &trainer.model;
-    let parts = [Part::Value, Part::Gradient, Part::First, Part::Second];
+    let parts = [Part::Value, Part::Gradient, Part::Moment1, Part::Moment2];
     let mut state: Vec<_> = parts.map(|part| (format!("{part:?}"), parameter_bits(trainer, part))).into();
-    for (stage, parameters) in model.stage_parameters() {
-        if let Some(norm) = parameters.norm.as_ref().filter(|_| stage.has_running_statistics()) {
-            for (what, floats) in [("mean", &norm.running_mean), ("variance", &norm.running_variance)] {
-                let values = model.backend().read_vector(floats, stage.conv.output.c).unwrap();
-                state.push((format!("{}, running {what}", stage.name()), bits(values)));
-            }
+    for norm in model.populations().flat_map(|(_, parameters)| parameters.batch_norms()) {
+        let running = norm.running.as_ref().unwrap();
+        for (what, floats) in [("mean", &running.mean), ("variance", &running.variance)] {
+            let values = model.backend().read_vector(floats, norm.channels()).unwrap();
+            state.push((format!("{}, running {what}", norm.name), bits(values)));
         }
     }
     for layer in &trainer.tracker.layers {
-        let name = model.plan().stages[layer.stage].name();
-        let start = trainer.tracker.starts().then(|| ("start", model.start_bounds(layer.stage)));
-        for (what, bounds) in [("bounds", model.bounds(layer.stage))].into_iter().chain(start) {
+        let name = model.plan().populations[layer.population].label();
+        let start = trainer.tracker.starts().then(|| ("start", model.start_bounds(layer.population)));
+        for (what, bounds) in [("bounds", model.bounds(layer.population))].into_iter().chain(start) {
             let values = bounds.unwrap().iter().flat_map(|b| [b.left, b.right, b.alpha, b.beta]).collect();
             state.push((format!("{name}, {what}"), bits(values)));
         }
-        let histograms = model.histograms(layer.stage).unwrap();
+        let histograms = model.histograms(layer.population).unwrap();
         let counts = |histograms: &[adali::histogram::Histogram]| {
             let each = histograms.iter().flat_map(|h| h.bins.iter().copied().chain([h.underflow, h.overflow]));
             each.map(|count| count as u32).collect::<Vec<_>>()

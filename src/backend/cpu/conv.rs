@@ -3,11 +3,12 @@
 use super::events::{Events, add_rows, push_bits};
 use super::layout::{input_pitch, pitch, words};
 use super::norm::moments;
-use super::operands::{CpuInput, Gradient, Weight};
+use super::operands::{CpuInput, Weight};
 use super::product::{PANEL, Product, Start};
 use super::simd::{each_lanes, simd, split};
 use super::source::{Source, pad_input, padded_width};
 use super::threads::{Scratch, with_scratch};
+use crate::backend::Put;
 use crate::backend::shape::{Conv, InputKind, Span};
 use crate::host::{resize, zeros};
 use anyhow::Result;
@@ -127,7 +128,7 @@ impl Spread {
     }
 
     /// Spreads one image's gradient, with zeros between strides and outside.
-    fn fill(&self, conv: &Conv, gradient: &Gradient, image: usize, spread: &mut Vec<f32>) {
+    fn fill(&self, conv: &Conv, gradient: &[f32], image: usize, spread: &mut Vec<f32>) {
         let pitch = pitch(conv.output.c);
         let len = conv.output.pixels() * pitch;
         spread.clear();
@@ -143,8 +144,8 @@ impl Spread {
                     let y = place(p, conv.stride.h, conv.kernel.h, conv.padding.h, self.height);
                     let x = place(q, conv.stride.w, conv.kernel.w, conv.padding.w, self.width);
                     if let (Some(y), Some(x)) = (y, x) {
-                        gradient
-                            .read(image * len + pixel * pitch, &mut spread[(y * self.width + x) * pitch..][..pitch]);
+                        let from = &gradient[image * len + pixel * pitch..][..pitch];
+                        spread[(y * self.width + x) * pitch..][..pitch].copy_from_slice(from);
                     }
                 }
             },
@@ -170,7 +171,7 @@ pub fn pack_transposed(conv: &Conv, weight: &[f32], packed: &mut Vec<f32>) -> Re
 }
 
 /// Gradient of the input.
-pub fn input_grad(conv: &Conv, span: Span, gradient: &Gradient, weight: &Weight, out: &mut [f32]) {
+pub fn input_grad(conv: &Conv, span: Span, gradient: &[f32], weight: &Weight, put: Put, out: &mut [f32]) {
     let (filters, channels) = (pitch(conv.output.c), pitch(conv.input.c));
     let image_in = conv.input.pixels() * channels;
     let spread = Spread::new(conv);
@@ -190,7 +191,7 @@ pub fn input_grad(conv: &Conv, span: Span, gradient: &Gradient, weight: &Weight,
                 b: weight.transposed,
                 b_row: PANEL,
                 b_panel: runs.len() * conv.kernel.w * filters * PANEL,
-                start: Start::Zero,
+                start: Start::of(put),
                 out,
                 pitch: channels,
             }
@@ -220,7 +221,7 @@ pub fn partials_len(conv: &Conv, batch: usize) -> usize {
 
 /// Gradient of the weight. Each task sums one group of samples for one block of input channels; the groups are then
 /// added in order.
-pub fn weight_grad(conv: &Conv, span: Span, input: &CpuInput, gradient: &Gradient, out: &mut [f32]) -> Result<()> {
+pub fn weight_grad(conv: &Conv, span: Span, input: &CpuInput, gradient: &[f32], out: &mut [f32]) -> Result<()> {
     let filters = pitch(conv.output.c);
     let taps = conv.kernel.h * conv.kernel.w;
     let (block, blocks, groups) = pieces(conv, span.batch);
@@ -265,7 +266,7 @@ fn add_event_grad(
     bits: &[u32],
     word: usize,
     image: usize,
-    gradient: &Gradient,
+    gradient: &[f32],
     partial: &mut [f32],
 ) {
     let (filters, words) = (pitch(conv.output.c), words(conv.input.c));
@@ -330,13 +331,12 @@ fn add_dense_grad(
     scratch: &mut Scratch,
     values: &[f32],
     image: usize,
-    gradient: &Gradient,
+    gradient: &[f32],
     partial: &mut [f32],
 ) {
     let (pitch_in, filters) = (input_pitch(conv), pitch(conv.output.c));
     let (image_in, image_out) = (conv.input.pixels() * pitch_in, conv.output.pixels() * filters);
     pad_input(conv, &values[image * image_in..][..image_in], &mut scratch.values);
-    gradient.image(image, image_out, filters, &mut scratch.tile);
     let width = padded_width(conv) * pitch_in;
     let rows: Vec<u32> = (0..conv.kernel.h * conv.kernel.w * pitch_in)
         .map(|i| (i / (conv.kernel.w * pitch_in) * width + i % (conv.kernel.w * pitch_in)) as u32)
@@ -347,7 +347,7 @@ fn add_dense_grad(
         runs: &(0..conv.output.h).map(|p| (p * conv.stride.h * width) as u32).collect::<Vec<_>>(),
         run_len: conv.output.w,
         step: conv.stride.w * pitch_in,
-        b: &scratch.tile,
+        b: &gradient[image * image_out..][..image_out],
         b_row: filters,
         b_panel: PANEL,
         start: Start::Out,

@@ -8,6 +8,7 @@ use super::layout::{input_pitch, pitch};
 use super::operands::{CpuInput, Weight};
 use super::product::{PANEL, Product, Start};
 use super::simd::{each_lanes, simd};
+use crate::backend::Put;
 use crate::backend::shape::{Conv, Span, Volume};
 use crate::host::resize;
 use anyhow::Result;
@@ -92,7 +93,7 @@ pub fn pack_transposed(conv: &Conv, weight: &[f32], packed: &mut Vec<f32>) -> Re
 }
 
 /// Gradient of the input.
-pub fn input_grad(conv: &Conv, span: Span, gradient: &[f32], weight: &Weight, out: &mut [f32]) {
+pub fn input_grad(conv: &Conv, span: Span, gradient: &[f32], weight: &Weight, put: Put, out: &mut [f32]) {
     let (rows, filters) = (span.batch * span.steps, pitch(conv.output.c));
     let columns = conv.input.pixels() * pitch(conv.input.c);
     let stretch = stretch(rows);
@@ -106,7 +107,7 @@ pub fn input_grad(conv: &Conv, span: Span, gradient: &[f32], weight: &Weight, ou
             b: weight.transposed,
             b_row: PANEL,
             b_panel: filters * PANEL,
-            start: Start::Zero,
+            start: Start::of(put),
             out,
             pitch: columns,
         }

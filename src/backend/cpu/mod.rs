@@ -4,6 +4,7 @@
 //! samples are formed in pieces whose borders depend on extents alone. No `unsafe`: `pulp` chooses the SIMD width at run
 //! time, and loops over arrays of constant length are vectorised by the compiler.
 
+mod branches;
 mod ceiling;
 mod conv;
 mod conv_lif;

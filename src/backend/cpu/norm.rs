@@ -1,10 +1,10 @@
 //! Batch norm and weight norm.
 
 use super::layout::{input_pitch, pitch};
-use super::simd::lanes;
-use super::simd::simd;
+use super::simd::{lanes, simd};
 use crate::backend::shape::{Conv, Span, Volume};
-use crate::backend::{BatchNorm, NormGradient, NormState};
+use crate::backend::{BatchNorm, NormBackward, NormState, WeightNorm};
+use rayon::prelude::*;
 
 /// Added to the variance, as PyTorch does.
 const BATCH_EPSILON: f32 = 1e-5;
@@ -173,40 +173,56 @@ pub fn channel_sums(sums: &[f32], pieces: usize, out: &mut [f32]) {
     out.iter_mut().zip(first).for_each(|(out, sum)| *out = sum as f32);
 }
 
-/// Gradients of a batch norm's gain and bias from the pieces' sums, and the part of its backward pass still to be applied.
+/// A batch norm's backward pass from the pieces' sums: gradients of its gain, its bias and a bias before it; then `out`,
+/// which holds the gradient of the normalised currents, becomes that of the currents.
 pub fn batch_backward(
     volume: Volume,
     span: Span,
     steps: usize,
-    batch: bool,
     sums: &[f32],
-    state: &NormState<Vec<f32>>,
-    gain_grad: &mut [f32],
-    bias_grad: &mut [f32],
-    gradient: &mut NormGradient<Vec<f32>>,
-    mut current_bias_grad: Option<&mut Vec<f32>>,
+    norm: NormBackward<super::Cpu>,
+    out: &mut [f32],
 ) {
+    let NormBackward { currents, state, batch, gain_grad, bias_grad, mut current_bias_grad, .. } = norm;
     let pitch = pitch(volume.c);
     let [first, second] = totals(&sums[..2 * pitch * span.batch], pitch);
     // A current that stands for T steps takes the mean's share T times.
     let share = if batch { (steps / span.steps) as f64 / (span.batch * steps * volume.pixels()) as f64 } else { 0.0 };
-    gradient.of_gradient.copy_from_slice(&state.scale);
+    let (mut of_current, mut constant) = (vec![0.0; pitch], vec![0.0; pitch]);
     for c in 0..pitch {
         (bias_grad[c], gain_grad[c]) = (first[c] as f32, second[c] as f32);
         let [scale, inverse, mean] = [state.scale[c], state.inv_std[c], state.mean[c]].map(f64::from);
         let slope = scale * second[c] * share * inverse;
-        gradient.of_current[c] = -slope as f32;
+        of_current[c] = -slope as f32;
         // A bias before the norm shifts the batch's mean as well: it changes nothing.
         if let Some(sum) = &mut current_bias_grad {
             sum[c] = if batch { 0.0 } else { (scale * first[c]) as f32 };
         }
-        gradient.constant[c] = (slope * mean - scale * first[c] * share) as f32;
+        constant[c] = (slope * mean - scale * first[c] * share) as f32;
     }
+    let image = span.steps * volume.pixels() * pitch;
+    out.par_chunks_mut(image).zip(currents.par_chunks(image)).take(span.batch).for_each(|(out, currents)| {
+        simd(
+            #[inline(always)]
+            || {
+                for (out, currents) in out.chunks_exact_mut(pitch).zip(currents.chunks_exact(pitch)) {
+                    for first in (0..pitch).step_by(LANES) {
+                        let (of_gradient, of_current) =
+                            (lanes::<LANES>(&state.scale, first), lanes::<LANES>(&of_current, first));
+                        let (constant, y) = (lanes::<LANES>(&constant, first), lanes::<LANES>(currents, first));
+                        for (i, g) in out[first..][..LANES].iter_mut().enumerate() {
+                            *g = of_gradient[i].mul_add(*g, of_current[i].mul_add(y[i], constant[i]));
+                        }
+                    }
+                }
+            },
+        );
+    });
 }
 
 /// Mean of each filter and `1 / sqrt(var fan_in + 1e-4)` (ours: the population variance, as in scaled weight
 /// standardisation). In f64, so that weights that differ little from their mean, or that cancel, keep their digits.
-fn filters(conv: &Conv, weight: &[f32]) -> [Vec<f64>; 2] {
+fn filters(conv: &Conv, weight: &[f32], norm: WeightNorm) -> [Vec<f64>; 2] {
     let pitch = pitch(conv.output.c);
     let mut mean = vec![0.0; pitch];
     real_rows(conv, weight, |row| row.iter().enumerate().for_each(|(k, &w)| mean[k] += w as f64));
@@ -215,7 +231,8 @@ fn filters(conv: &Conv, weight: &[f32]) -> [Vec<f64>; 2] {
     real_rows(conv, weight, |row| {
         row.iter().enumerate().for_each(|(k, &w)| squares[k] += (w as f64 - mean[k]).powi(2))
     });
-    [mean, squares.iter().map(|s| 1.0 / (s + WEIGHT_EPSILON).sqrt()).collect()]
+    let factor = norm.factor(conv.fan_in());
+    [mean, squares.iter().map(|s| 1.0 / (factor * s + WEIGHT_EPSILON).sqrt()).collect()]
 }
 
 /// Calls `f` on every row (one tap and input channel, all filters) that is not padding.
@@ -235,8 +252,8 @@ fn change_real_rows(conv: &Conv, weight: &mut [f32], other: &[f32], mut f: impl 
 }
 
 /// See [`crate::backend::Training::weight_norm_forward`].
-pub fn weight_forward(conv: &Conv, weight: &[f32], gain: &[f32], scale: f32, effective: &mut [f32]) {
-    let [mean, inverse] = filters(conv, weight);
+pub fn weight_forward(conv: &Conv, weight: &[f32], gain: &[f32], norm: WeightNorm, effective: &mut [f32]) {
+    let ([mean, inverse], scale) = (filters(conv, weight, norm), norm.scale);
     change_real_rows(conv, effective, weight, |out, row| {
         for (k, out) in out.iter_mut().enumerate() {
             *out = ((gain[k] * scale) as f64 * inverse[k] * (row[k] as f64 - mean[k])) as f32;
@@ -246,11 +263,18 @@ pub fn weight_forward(conv: &Conv, weight: &[f32], gain: &[f32], scale: f32, eff
 
 /// See [`crate::backend::Training::weight_norm_backward`].
 ///
-/// With `u = (W - mean) i`, `i = 1/sqrt(sum (W - mean)^2 + 1e-4)` and `G` the effective weight's gradient:
-/// `dgain = s sum G u` and `dW = gain s i (G - mean(G) - u sum(G u))`.
-pub fn weight_backward(conv: &Conv, weight: &[f32], gain: &[f32], scale: f32, grad: &mut [f32], gain_grad: &mut [f32]) {
-    let [mean, inverse] = filters(conv, weight);
-    let pitch = pitch(conv.output.c);
+/// With `u = (W - mean) i`, `i = 1/sqrt(f sum (W - mean)^2 + 1e-4)`, `f` the variance's factor and `G` the effective
+/// weight's gradient: `dgain = s sum G u` and `dW = gain s i (G - mean(G) - f u sum(G u))`.
+pub fn weight_backward(
+    conv: &Conv,
+    weight: &[f32],
+    gain: &[f32],
+    norm: WeightNorm,
+    grad: &mut [f32],
+    gain_grad: &mut [f32],
+) {
+    let ([mean, inverse], scale) = (filters(conv, weight, norm), norm.scale);
+    let (pitch, factor) = (pitch(conv.output.c), norm.factor(conv.fan_in()));
     let (mut sums, mut products) = (vec![0.0; pitch], vec![0.0; pitch]);
     change_real_rows(conv, grad, weight, |grad, row| {
         for k in 0..pitch {
@@ -261,6 +285,7 @@ pub fn weight_backward(conv: &Conv, weight: &[f32], gain: &[f32], scale: f32, gr
     for k in 0..pitch {
         gain_grad[k] = (scale as f64 * products[k]) as f32;
         sums[k] /= conv.fan_in() as f64;
+        products[k] *= factor;
     }
     change_real_rows(conv, grad, weight, |grad, row| {
         for k in 0..pitch {

@@ -1,9 +1,10 @@
 //! Pools: which pixels each window covers, OR and mean over them, and where gradients go back.
 
+use super::Cpu;
 use super::layout::{pitch, words};
-use super::simd::lanes;
-use super::simd::simd;
+use super::simd::{lanes, simd};
 use crate::backend::shape::{Pool, PoolKind, Span};
+use crate::backend::{Input, Put};
 use rayon::prelude::*;
 
 /// See [`crate::backend::NeuronLayers::max_pool_forward`].
@@ -18,18 +19,44 @@ pub fn max(pool: &Pool, span: Span, spikes: &[u32], pooled: &mut [u32]) {
 }
 
 /// See [`crate::backend::NeuronLayers::avg_pool_forward`].
-pub fn avg(pool: &Pool, span: Span, spikes: &[u32], pooled: &mut [f32]) {
-    let from = pool.input.pixels() * words(pool.input.c);
-    let to = pool.output.pixels() * pitch(pool.input.c);
+pub fn avg(pool: &Pool, span: Span, input: Input<Cpu>, pooled: &mut [f32]) {
+    let (pixels, pitch) = (pool.input.pixels(), pitch(pool.input.c));
+    let to = pool.output.pixels() * pitch;
     let windows = Windows::new(pool);
-    pooled[..span.batch * span.steps * to].par_chunks_mut(to).zip(spikes.par_chunks(from)).for_each(
-        |(pooled, spikes)| {
-            simd(
-                #[inline(always)]
-                || windows.avg(spikes, pooled, pool.input.c),
-            )
-        },
-    );
+    let images = pooled[..span.batch * span.steps * to].par_chunks_mut(to);
+    match input {
+        Input::Spikes { bits, .. } => {
+            images.zip(bits.par_chunks(pixels * words(pool.input.c))).for_each(|(pooled, spikes)| {
+                simd(
+                    #[inline(always)]
+                    || windows.avg(spikes, pooled, pool.input.c),
+                )
+            });
+        }
+        Input::Dense(values) => images
+            .zip(values.par_chunks(pixels * pitch))
+            .for_each(|(pooled, values)| windows.avg_dense(values, pooled, pitch)),
+    }
+}
+
+/// See [`crate::backend::NeuronLayers::avg_pool_backward`].
+pub fn avg_backward(pool: &Pool, span: Span, gradient: &[f32], put: Put, out: &mut [f32]) {
+    let pitch = pitch(pool.input.c);
+    let (from, to) = (pool.output.pixels() * pitch, pool.input.pixels() * pitch);
+    let windows = Windows::new(pool);
+    let share = 1.0 / windows.places as f32;
+    let images = out[..span.batch * span.steps * to].par_chunks_mut(to).zip(gradient.par_chunks(from));
+    images.for_each(|(out, gradient)| {
+        if put == Put::Write {
+            out.fill(0.0);
+        }
+        for (window, gradient) in windows.pixels.chunks_exact(windows.places).zip(gradient.chunks_exact(pitch)) {
+            for &pixel in window.iter().filter(|&&pixel| pixel != PADDING) {
+                let out = &mut out[pixel as usize * pitch..][..pitch];
+                out.iter_mut().zip(gradient).for_each(|(out, g)| *out = g.mul_add(share, *out));
+            }
+        }
+    });
 }
 
 /// The pixels of every window, looked up once per operation.
@@ -83,6 +110,18 @@ impl Windows {
                         *out += (word >> bit & 1) as f32;
                     }
                 }
+            }
+            out.iter_mut().for_each(|x| *x *= share);
+        }
+    }
+
+    /// The same of dense values, `[H][W][pitch]`.
+    fn avg_dense(&self, values: &[f32], pooled: &mut [f32], pitch: usize) {
+        let share = 1.0 / self.places as f32;
+        for (window, out) in self.pixels.chunks_exact(self.places).zip(pooled.chunks_exact_mut(pitch)) {
+            out.fill(0.0);
+            for &pixel in window.iter().filter(|&&pixel| pixel != PADDING) {
+                out.iter_mut().zip(&values[pixel as usize * pitch..]).for_each(|(out, x)| *out += x);
             }
             out.iter_mut().for_each(|x| *x *= share);
         }

@@ -3,6 +3,7 @@
 //! Every dense convolution, input gradient and weight gradient is this product with other offsets, so nothing is copied into
 //! patches. A block of 6 rows by 16 columns stays in registers (12 vectors of 8).
 
+use crate::backend::Put;
 use pulp::{Arch, Simd, WithSimd};
 
 /// Columns of a panel.
@@ -18,6 +19,16 @@ pub enum Start<'a> {
     Bias(&'a [f32]),
     /// The current content of `out`.
     Out,
+}
+
+impl Start<'_> {
+    /// Of a result that is written or added.
+    pub fn of(put: Put) -> Self {
+        match put {
+            Put::Write => Self::Zero,
+            Put::Add => Self::Out,
+        }
+    }
 }
 
 /// `out[p][k] = start + sum over runs i, j < run_len of x[rows[p] + runs[i] + j step] b(i run_len + j, k)`, where

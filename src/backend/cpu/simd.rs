@@ -1,5 +1,7 @@
 //! Spreads work over SIMD lanes.
 
+use crate::backend::Put;
+
 /// Runs `$body` over all of `0..$pitch` with the constant `$L` being 32 or 16 and `$first` the first channel. Compilers
 /// vectorise steps of 32 best; loops of 16 they unroll first.
 macro_rules! each_lanes {
@@ -36,4 +38,14 @@ pub fn split<V>(values: Option<&mut Vec<V>>, len: usize, batch: usize) -> Vec<Op
 #[inline(always)]
 pub fn lanes<const L: usize>(values: &[f32], start: usize) -> &[f32; L] {
     values[start..].first_chunk().expect("channels are padded to whole lanes")
+}
+
+/// Writes `values` to the start of `out`, or adds them.
+#[inline(always)]
+pub fn put_lanes<const L: usize>(put: Put, out: &mut [f32], values: &[f32; L]) {
+    let out: &mut [f32; L] = out.first_chunk_mut().expect("channels are padded to whole lanes");
+    match put {
+        Put::Write => *out = *values,
+        Put::Add => out.iter_mut().zip(values).for_each(|(out, value)| *out += value),
+    }
 }

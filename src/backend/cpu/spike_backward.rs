@@ -3,12 +3,11 @@
 use super::layout::{pitch, words};
 use super::operands::WindowTable;
 use super::pool::{Upstream, Windows};
-use super::simd::lanes;
-use super::simd::{each_lanes, simd};
+use super::simd::{each_lanes, lanes, put_lanes, simd};
 use super::threads::{Scratch, with_scratch};
 use super::{Cpu, norm};
 use crate::backend::shape::{Pool, Span, Volume};
-use crate::backend::{Neurons, NormState, Saved};
+use crate::backend::{Neurons, NormState, Put, Saved};
 use crate::host::zeros;
 use crate::neuron::{Neuron, ResetKind};
 use crate::surrogate::{Formula, Slope, match_slope};
@@ -36,6 +35,7 @@ struct SpikeBackward<'a> {
     pub windows: Option<Windows>,
     /// 1 if the gradient is summed over the steps, else `steps`.
     pub current_steps: usize,
+    pub put: Put,
 }
 
 /// Slopes of neighbouring channels from their membranes; `fired` is all ones where a neuron spiked, else 0.
@@ -212,11 +212,11 @@ impl SpikeBackward<'_> {
                     sum[i] += g_i[i];
                 }
             } else {
-                out[place * pitch + channel..][..L].copy_from_slice(&g_i);
+                put_lanes(self.put, &mut out[place * pitch + channel..], &g_i);
             }
         }
         if self.current_steps == 1 {
-            out[pixel * pitch + channel..][..L].copy_from_slice(&sum);
+            put_lanes(self.put, &mut out[pixel * pitch + channel..], &sum);
         }
     }
 }
@@ -231,6 +231,7 @@ pub fn neurons_backward(
     pool: Option<&Pool>,
     spikes_grad: &[f32],
     current_steps: usize,
+    put: Put,
     out: &mut [f32],
     norm: Option<(&Vec<f32>, &NormState<Vec<f32>>)>,
 ) -> Result<Vec<f32>> {
@@ -242,6 +243,7 @@ pub fn neurons_backward(
         table: WindowTable::new(neurons, volume.c),
         pool,
         current_steps,
+        put,
         windows: pool.map(Windows::new),
     };
     let (pixels, pitch) = (volume.pixels(), pitch(volume.c));

@@ -7,7 +7,7 @@ use super::{Cpu, input, loss, norm};
 use crate::autotune::{Histogram, Tuning};
 use crate::backend::shape::{Conv, Span, Volume};
 use crate::backend::{
-    BoundsTuning, Fault, Histograms, LossSpec, Normalisation, Step, Totals, Trained, Training, Update,
+    BoundsTuning, Fault, Histograms, LossSpec, Normalisation, Step, Totals, Trained, Training, Update, WeightNorm,
 };
 use crate::data::SampleShape;
 use crate::data::sampling::{Augmentation, Placement, placement};
@@ -72,10 +72,10 @@ impl Training for Cpu {
         conv: &Conv,
         weight: &Vec<f32>,
         gain: &Vec<f32>,
-        scale: f32,
+        norm: WeightNorm,
         effective: &mut Vec<f32>,
     ) -> Result<()> {
-        norm::weight_forward(conv, weight, gain, scale, effective);
+        norm::weight_forward(conv, weight, gain, norm, effective);
         Ok(())
     }
 
@@ -84,11 +84,11 @@ impl Training for Cpu {
         conv: &Conv,
         weight: &Vec<f32>,
         gain: &Vec<f32>,
-        scale: f32,
+        norm: WeightNorm,
         weight_grad: &mut Vec<f32>,
         gain_grad: &mut Vec<f32>,
     ) -> Result<()> {
-        norm::weight_backward(conv, weight, gain, scale, weight_grad, gain_grad);
+        norm::weight_backward(conv, weight, gain, norm, weight_grad, gain_grad);
         Ok(())
     }
 
@@ -168,8 +168,8 @@ impl Training for Cpu {
         let &Update { rule, decay, clip } = update;
         let gradient_scale = if clip > 0.0 && norm > clip { (clip / norm) as f32 } else { 1.0 };
         let update = Move { rule, rate: batch.rate, decay, gradient_scale, count: tally.updates };
-        for Trained { value, gradient, first, second } in parameters {
-            optimizer::update(&update, value, gradient, first, second);
+        for Trained { value, gradient, moment1, moment2 } in parameters {
+            optimizer::update(&update, value, gradient, moment1, moment2);
         }
         Ok(())
     }

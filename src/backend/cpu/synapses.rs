@@ -1,12 +1,11 @@
 //! A layer's synapses: calls the code for linear layers, whose images are one pixel, or that for convolutions.
 
 use super::layout::pitch;
-use super::operands::{CpuInput, Gradient, Weight};
+use super::operands::{CpuInput, Weight};
 use super::{Cpu, Transposed, conv, conv_lif, linear, norm};
 use crate::backend::shape::{Conv, Pool, Span};
 use crate::backend::{
-    Affine, BatchNorm, ConvBackward, ConvForward, CurrentGradient, Input, NeuronLayers, Neurons, NormState,
-    SpikeOutput, Weights,
+    Affine, BatchNorm, ConvBackward, ConvForward, Input, NeuronLayers, Neurons, NormState, Put, SpikeOutput, Weights,
 };
 use crate::host::zeros;
 use anyhow::Result;
@@ -80,16 +79,14 @@ impl ConvBackward for Cpu {
         conv: &Conv,
         span: Span,
         input: Input<Self>,
-        gradient: CurrentGradient<Self>,
+        gradient: &Vec<f32>,
         weight_grad: &mut Vec<f32>,
     ) -> Result<()> {
-        let (input, gradient) = (input.into(), Gradient::from(gradient));
+        let input = input.into();
         if !conv.is_linear() {
-            return conv::weight_grad(conv, span, &input, &gradient, weight_grad);
+            return conv::weight_grad(conv, span, &input, gradient, weight_grad);
         }
-        let pitch = pitch(conv.output.c);
-        let whole = gradient.whole(span.batch * span.steps * pitch, pitch)?;
-        linear::weight_grad(conv, span, &input, &whole, weight_grad);
+        linear::weight_grad(conv, span, &input, gradient, weight_grad);
         Ok(())
     }
 
@@ -97,18 +94,13 @@ impl ConvBackward for Cpu {
         &self,
         conv: &Conv,
         span: Span,
-        gradient: CurrentGradient<Self>,
+        gradient: &Vec<f32>,
         weights: Weights<Self>,
+        put: Put,
         input_grad: &mut Vec<f32>,
     ) -> Result<()> {
-        let gradient = Gradient::from(gradient);
-        if conv.is_linear() {
-            let pitch = pitch(conv.output.c);
-            let whole = gradient.whole(span.batch * span.steps * pitch, pitch)?;
-            linear::input_grad(conv, span, &whole, &weights.get(), input_grad);
-        } else {
-            conv::input_grad(conv, span, &gradient, &weights.get(), input_grad);
-        }
+        let input_grad_of = if conv.is_linear() { linear::input_grad } else { conv::input_grad };
+        input_grad_of(conv, span, gradient, &weights.get(), put, input_grad);
         Ok(())
     }
 }

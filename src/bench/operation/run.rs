@@ -4,8 +4,8 @@ use super::{DROPPED, Operation, Part, WEIGHT_SCALE};
 use crate::autotune::{BoundsMode, BoundsSpec, Tuning};
 use crate::backend::shape::{PoolKind, Span, Volume};
 use crate::backend::{
-    Affine, Backend, BatchNorm, Below, CurrentGradient, Histograms, Input, LossSpec, Neurons, NormBackward, Saved,
-    SpikeOutput, Totals, Trained, Update, Weights, bits_suffice,
+    Affine, Backend, BatchNorm, Below, Histograms, Input, LossSpec, Neurons, NormBackward, Put, Saved, SpikeOutput,
+    Totals, Trained, Update, WeightNorm, Weights, bits_suffice,
 };
 use crate::bench::tensors::{Activity, Layer, Moved, Synapses, Training, usual_neuron};
 use crate::data::sampling::Augmentation;
@@ -15,6 +15,7 @@ use anyhow::Result;
 
 /// Cross-entropy and mean squared error of averaged logits.
 pub const LOSS: LossSpec = LossSpec { mse: 0.5, label_smoothing: 0.1, tet: false };
+const WEIGHT_NORM: WeightNorm = WeightNorm { scale: WEIGHT_SCALE, sample_variance: false };
 /// Weight decay.
 pub const UPDATE_DECAY: f32 = 1e-4;
 
@@ -66,7 +67,8 @@ impl Operation {
             }
             Self::AvgPoolForward => {
                 let pool = layer.shape.pool(PoolKind::Avg);
-                backend.avg_pool_forward(&pool, span, &layer.neurons.spikes, &mut layer.means)?;
+                let input = Input::Spikes { bits: &layer.neurons.spikes, scale: 1.0 };
+                backend.avg_pool_forward(&pool, span, input, &mut layer.means)?;
             }
             Self::BiasGrad => {
                 backend.bias_grad(volume, span, &layer.neurons.gradient, &mut layer.neurons.bias_grad)?;
@@ -86,7 +88,7 @@ impl Operation {
         let Synapses { conv, below, weight, packed, bias, gain, weight_grad, effective, running, .. } = synapses;
         let input = Input::Spikes { bits: &below.spikes, scale: 1.0 };
         let weights = Weights { value: &*weight, packed: &*packed };
-        let gradient = CurrentGradient { gradient: &above.gradient, norm: None };
+        let gradient = &above.gradient;
         match self {
             Self::ConvCurrent => backend.conv_current(conv, span, input, weights, bias, &mut above.currents_grad)?,
             Self::ConvBatchNorm => {
@@ -121,7 +123,9 @@ impl Operation {
                 };
                 backend.conv_lif_forward(conv, span, input, span.steps, weights, bias, affine, &neurons, out, None)?;
             }
-            Self::ConvInputGrad => backend.conv_input_grad(conv, span, gradient, weights, &mut below.currents_grad)?,
+            Self::ConvInputGrad => {
+                backend.conv_input_grad(conv, span, gradient, weights, Put::Write, &mut below.currents_grad)?
+            }
             Self::ConvInputGradLif => {
                 let Activity { volume, bounds, spikes, inside, currents_grad, .. } = below;
                 let neurons =
@@ -139,10 +143,10 @@ impl Operation {
             }
             Self::ConvWeightGrad => backend.conv_weight_grad(conv, span, input, gradient, weight_grad)?,
             Self::PackWeight => backend.pack_weight(conv, weight, packed, true)?,
-            Self::WeightNormForward => backend.weight_norm_forward(conv, weight, gain, WEIGHT_SCALE, effective)?,
+            Self::WeightNormForward => backend.weight_norm_forward(conv, weight, gain, WEIGHT_NORM, effective)?,
             Self::WeightNormBackward => {
                 let gain_grad = &mut synapses.gain_grad;
-                backend.weight_norm_backward(conv, weight, gain, WEIGHT_SCALE, weight_grad, gain_grad)?;
+                backend.weight_norm_backward(conv, weight, gain, WEIGHT_NORM, weight_grad, gain_grad)?;
             }
             _ => unreachable!("no operation of synapses"),
         }
@@ -164,8 +168,8 @@ impl Operation {
                 backend.write_tally(tally, &Totals::default())?;
                 backend.copy(&moved.start, &mut moved.value)?;
                 let zeros = vec![0.0; moved.conv.output.c * moved.conv.fan_in()];
-                backend.write_weight(&moved.conv, &mut moved.first, &zeros)?;
-                backend.write_weight(&moved.conv, &mut moved.second, &zeros)
+                backend.write_weight(&moved.conv, &mut moved.moment1, &zeros)?;
+                backend.write_weight(&moved.conv, &mut moved.moment2, &zeros)
             }
             Self::MembraneHistogram => backend.write_counts(&mut neurons.counts, &Histograms::empty(1)),
             Self::CollectCounts | Self::TuneBounds => {
@@ -199,8 +203,8 @@ impl Operation {
             Self::Loss => backend.loss(&LOSS, classes, span, given_logits, batch, Some(logits_grad), tally),
             Self::Update { rule } => {
                 let update = Update { rule, decay: UPDATE_DECAY, clip: 0.0 };
-                let Moved { value, gradient, first, second, optimizer, .. } = &mut training.moved;
-                backend.update(&update, batch, optimizer, &mut [Trained { value, gradient, first, second }], tally)
+                let Moved { value, gradient, moment1, moment2, optimizer, .. } = &mut training.moved;
+                backend.update(&update, batch, optimizer, &mut [Trained { value, gradient, moment1, moment2 }], tally)
             }
             Self::MembraneHistogram => {
                 let Activity { currents, counts, .. } = neurons;
@@ -225,7 +229,8 @@ impl<B: Backend> Activity<B> {
             true => Saved::Bits { spikes, inside },
             false => Saved::Currents { currents, steps: span.steps, affine, spikes },
         };
-        backend.spike_backward(*volume, *span, &neurons, saved, None, gradient, span.steps, currents_grad, None)
+        let (steps, put) = (span.steps, Put::Write);
+        backend.spike_backward(*volume, *span, &neurons, saved, None, gradient, steps, put, currents_grad, None)
     }
 
     fn norm_backward(&mut self, backend: &B, kind: SurrogateKind) -> Result<()> {
@@ -243,7 +248,6 @@ impl<B: Backend> Activity<B> {
             batch: true,
             gain_grad: &mut self.gain_grad,
             bias_grad: &mut self.bias_grad,
-            gradient: &mut self.norm_grad,
             current_bias_grad: None,
         };
         backend.norm_spike_backward(*volume, *span, &neurons, saved, None, gradient, norm, currents_grad)

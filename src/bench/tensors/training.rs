@@ -51,9 +51,8 @@ pub struct Moved<B: Backend> {
     pub start: B::Floats,
     pub value: B::Floats,
     pub gradient: B::Floats,
-    /// Moments.
-    pub first: B::Floats,
-    pub second: B::Floats,
+    pub moment1: B::Floats,
+    pub moment2: B::Floats,
     pub optimizer: B::Optimizer,
 }
 
@@ -66,10 +65,11 @@ impl<B: Backend> Moved<B> {
             backend.weight(&conv, &values)
         };
         let (start, gradient) = (weight()?, weight()?);
-        let [mut value, mut first, mut second] = [weight()?, weight()?, weight()?];
-        let parameter = Trained { value: &mut value, gradient: &gradient, first: &mut first, second: &mut second };
+        let [mut value, mut moment1, mut moment2] = [weight()?, weight()?, weight()?];
+        let parameter =
+            Trained { value: &mut value, gradient: &gradient, moment1: &mut moment1, moment2: &mut moment2 };
         let optimizer = backend.optimizer(&[parameter])?;
-        Ok(Self { conv, start, value, gradient, first, second, optimizer })
+        Ok(Self { conv, start, value, gradient, moment1, moment2, optimizer })
     }
 }
 

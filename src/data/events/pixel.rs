@@ -73,7 +73,7 @@ impl Sensor {
         let rng = CounterRng::new(seed, stream::THRESHOLDS);
         let threshold = |z: f64| model.contrast * (1.0 + model.mismatch * z).max(LEAST_THRESHOLD);
         let pixels = u64::from(size.width) * u64::from(size.height);
-        let thresholds = (0..pixels).map(|pixel| normal_pair(&mut rng.fork(pixel)).map(threshold)).collect();
+        let thresholds = (0..pixels).map(|pixel| rng.fork(pixel).normal_pair().map(threshold)).collect();
         Self { size, model, thresholds }
     }
 
@@ -172,13 +172,6 @@ impl<'a> Pixel<'a> {
             self.held = Some(stamp + self.model.refractory as f64);
         }
     }
-}
-
-/// Two independent standard normal numbers (Box and Muller).
-fn normal_pair(rng: &mut CounterRng) -> [f64; 2] {
-    let radius = (-2.0 * (1.0 - rng.uniform()).ln()).sqrt();
-    let (sine, cosine) = (std::f64::consts::TAU * rng.uniform()).sin_cos();
-    [radius * cosine, radius * sine]
 }
 
 #[cfg(test)]

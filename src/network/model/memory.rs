@@ -3,9 +3,11 @@
 use crate::backend::shape::{PoolKind, Span, Volume};
 use crate::backend::{Backend, LayerExtents, bits_suffice};
 use crate::bail_input;
+use crate::network::lifetimes::Lifetimes;
 use crate::network::model::Model;
-use crate::network::shapes::{Plan, Stage};
-use crate::network::spec::{NetworkSpec, Norm};
+use crate::network::plan::{Convolution, Plan, Population, Projection};
+use crate::network::population::{keeps_currents, keeps_sum};
+use crate::network::spec::{Combination, NetworkSpec, Norm};
 use anyhow::Result;
 
 /// Memory by kind, in bytes.
@@ -44,31 +46,16 @@ impl Memory {
         let span = Span { batch: capacity, steps: plan.steps };
         let rehearsed = Model::rehearse(backend, spec, plan, capacity)?;
         let mut memory = Self::default();
-        for (i, stage) in plan.stages.iter().enumerate() {
-            memory.add_synapses(backend, stage);
-            let of_currents = Span { batch: capacity, steps: plan.current_steps(i) };
-            let bits = |volume| backend.bits_size(span, volume);
-            let keeps_bits = stage.spiking && bits_suffice(&spec.neuron.neuron()?, &spec.surrogate);
-            memory.spikes += stage.spiking as usize * bits(stage.conv.output);
-            memory.windows += keeps_bits as usize * bits(stage.conv.output);
-            let averages = stage.pool.is_some_and(|pool| pool.kind == PoolKind::Avg);
-            match stage.pool {
-                Some(_) if averages => memory.activations += backend.floats_size(span, stage.output()),
-                Some(_) => memory.spikes += bits(stage.output()),
-                None => {}
-            }
-            if stage.dropout.is_some() && !averages {
-                memory.spikes += bits(stage.output());
-            }
-            if !stage.spiking {
-                memory.currents += backend.readouts_size(of_currents, stage.conv.output);
-            } else if !keeps_bits || stage.synapse.norm == Norm::Batch {
-                memory.currents += backend.floats_size(of_currents, stage.conv.output);
-            }
+        let suffice = bits_suffice(&spec.neuron.neuron()?, &spec.surrogate);
+        for population in &plan.populations {
+            memory.add_parameters(backend, population);
+            memory.add_activations(backend, population, span, population.spiking && suffice);
         }
-        let input = Span { batch: capacity, steps: plan.current_steps(0) };
+        let input = Span { batch: capacity, steps: plan.input_steps };
         let (largest_span, largest) = Model::largest(backend, plan, capacity);
-        memory.activations += 2 * backend.floats_size(largest_span, largest) + backend.samples_size(input, plan.input);
+        let slots = Lifetimes::new(plan).slots;
+        memory.activations +=
+            slots * backend.floats_size(largest_span, largest) + backend.samples_size(input, plan.input);
         let (tables, working) = match rehearsed {
             Some((kept, working)) => (kept.saturating_sub(memory.total()), working),
             None => (Self::tables(backend, plan, capacity), Self::working(backend, plan, capacity)),
@@ -80,20 +67,24 @@ impl Memory {
     fn tables<B: Backend>(backend: &B, plan: &Plan, capacity: usize) -> usize {
         let logits =
             backend.readouts_size(Span { batch: capacity, steps: plan.steps }, Volume { h: 1, w: 1, c: plan.classes });
-        2 * logits + plan.stages.len() * backend.counts_size(1)
+        2 * logits + plan.populations.len() * backend.counts_size(1)
     }
 
     fn working<B: Backend>(backend: &B, plan: &Plan, capacity: usize) -> usize {
-        let extents = |(i, stage): (usize, &Stage)| LayerExtents {
-            conv: stage.conv,
-            pool: stage.pool,
-            batch_norm: stage.synapse.norm == Norm::Batch,
-            spiking: stage.spiking,
-            of_currents: Span { batch: capacity, steps: plan.current_steps(i) },
+        let extents = |(population, projection): (&Population, &Projection)| {
+            let convolution = projection.convolution.as_ref()?;
+            Some(LayerExtents {
+                conv: convolution.conv,
+                pool: population.pool,
+                batch_norm: convolution.synapse.norm == Norm::Batch || population.sum_norm == Norm::Batch,
+                spiking: population.spiking,
+                of_currents: Span { batch: capacity, steps: projection.steps },
+            })
         };
-        let layers: Vec<LayerExtents> = plan.stages.iter().enumerate().map(extents).collect();
+        let each = plan.populations.iter().flat_map(|p| p.projections.iter().map(move |projection| (p, projection)));
+        let layers: Vec<LayerExtents> = each.filter_map(extents).collect();
         let operations = backend.working_size(Span { batch: capacity, steps: plan.steps }, &layers);
-        let tensor = plan.stages.iter().map(|stage| stage.conv.output.c * stage.conv.fan_in()).max().unwrap_or(0);
+        let tensor = plan.convolutions().map(|c| c.conv.output.c * c.conv.fan_in()).max().unwrap_or(0);
         operations.max(if backend.is_host() { size_of::<f32>() * tensor } else { 0 })
     }
 
@@ -102,16 +93,60 @@ impl Memory {
         if backend.is_host() { Self { data, program: PROGRAM, ..self } } else { self }
     }
 
-    fn add_synapses<B: Backend>(&mut self, backend: &B, stage: &Stage) {
-        let (conv, norm) = (&stage.conv, stage.synapse.norm);
-        let (weight, vector) = (backend.weight_size(conv), backend.vector_size(conv.output.c));
-        let normed = usize::from(norm != Norm::None);
-        let trained = weight + vector * (usize::from(stage.synapse.has_bias()) + 2 * normed);
+    fn add_parameters<B: Backend>(&mut self, backend: &B, population: &Population) {
+        let vector = backend.vector_size(population.volume.c);
+        let norm = |kind: Norm| if kind == Norm::None { 0 } else { 2 * vector };
+        // Running statistics, and a batch norm's mean, deviation and affine map.
+        let state = |kind: Norm| if kind == Norm::Batch { 6 * vector } else { 0 };
+        let mut trained = norm(population.sum_norm);
+        // A scale of 1 and a shift of 0.
+        self.weights += 2 * vector + state(population.sum_norm);
+        for projection in &population.projections {
+            trained += usize::from(projection.gain.is_some()) * backend.vector_size(1);
+            self.weights += usize::from(!projection.is_plain()) * vector;
+            let Some(Convolution { conv, synapse, .. }) = &projection.convolution else { continue };
+            let weight = backend.weight_size(conv);
+            trained += weight + vector * usize::from(synapse.has_bias()) + norm(synapse.norm);
+            let effective = if synapse.norm == Norm::Weight { weight } else { 0 };
+            self.weights += effective + backend.packed_size(conv) + state(synapse.norm);
+        }
+        self.weights += trained;
         self.optimizer += 3 * trained;
-        // Running statistics; a scale of 1 and a shift of 0; a batch norm's state and gradient.
-        let vectors = 2 * normed + 2 + if norm == Norm::Batch { 7 } else { 0 };
-        let effective = if norm == Norm::Weight { weight } else { 0 };
-        self.weights += trained + effective + backend.packed_size(conv) + vectors * vector;
+    }
+
+    fn add_activations<B: Backend>(&mut self, backend: &B, population: &Population, span: Span, keeps_bits: bool) {
+        let volume = population.volume;
+        let of_steps = |steps: usize| Span { steps, ..span };
+        let bits = |volume| backend.bits_size(span, volume);
+        let floats = |volume| backend.floats_size(span, volume);
+        self.spikes += usize::from(population.spiking) * bits(volume);
+        self.windows += usize::from(keeps_bits) * bits(volume);
+        match population.combine {
+            None => {}
+            Some((_, Combination::Add)) => self.activations += floats(volume),
+            Some(_) => self.spikes += bits(volume),
+        }
+        match population.pool {
+            None => {}
+            Some(pool) if pool.kind == PoolKind::Avg => self.activations += floats(pool.output),
+            Some(pool) => self.spikes += bits(pool.output),
+        }
+        if population.dropout.is_some() && !population.is_dense() {
+            self.spikes += bits(population.output());
+        }
+        if keeps_sum(population, keeps_bits) {
+            self.currents += backend.floats_size(of_steps(population.current_steps), volume);
+        }
+        for projection in &population.projections {
+            let span = of_steps(projection.steps);
+            self.activations += projection.pool.map_or(0, |pool| backend.floats_size(span, pool.output));
+            if keeps_currents(population, projection, keeps_bits) {
+                self.currents += match population.spiking {
+                    true => backend.floats_size(span, volume),
+                    false => backend.readouts_size(span, volume),
+                };
+            }
+        }
     }
 
     /// The total.

@@ -39,10 +39,9 @@ impl<B: Backend> Trainer<B> {
     /// Gathers the metrics and moves the bounds and the progress to the next epoch.
     pub(super) fn end_epoch(&mut self, epoch: u32, total: u64, before: f64, begin: Instant) -> Result<EpochMetrics> {
         // The reported bounds are those of this epoch.
-        let bounds =
-            self.tracker.layers.iter().map(|layer| {
-                Ok::<_, anyhow::Error>((self.bounds_metrics(layer.stage)?, self.slope_means(layer.stage)?))
-            });
+        let bounds = self.tracker.layers.iter().map(|layer| {
+            Ok::<_, anyhow::Error>((self.bounds_metrics(layer.population)?, self.slope_means(layer.population)?))
+        });
         let bounds: Vec<_> = bounds.collect::<Result<_>>()?;
         if self.tracker.update_every().is_none() {
             self.model.move_batch((epoch + 1).min(self.config.training.epochs).into())?;
@@ -50,7 +49,7 @@ impl<B: Backend> Trainer<B> {
         }
         self.tracker.end_epoch(&mut self.model)?;
         let layers = self.tracker.layers.iter().zip(bounds).map(|(layer, (bounds, slopes))| LayerMetrics {
-            name: self.model.plan().stages[layer.stage].name(),
+            name: self.model.plan().populations[layer.population].label(),
             inside: bounds.map(|b| layer.histogram.share_inside(b.left, b.right)),
             firing_rate: layer.histogram.firing_rate(),
             bounds,
@@ -86,11 +85,11 @@ impl<B: Backend> Trainer<B> {
     }
 
     /// A layer's bounds for reports: means over channels.
-    fn bounds_metrics(&self, stage: usize) -> Result<Option<BoundsMetrics>> {
+    fn bounds_metrics(&self, population: usize) -> Result<Option<BoundsMetrics>> {
         if self.model.surrogate().needs_membrane() {
             return Ok(None);
         }
-        let bounds = self.model.bounds(stage)?;
+        let bounds = self.model.bounds(population)?;
         let mean = |get: fn(&crate::surrogate::Bounds) -> f32| {
             bounds.iter().map(|b| get(b) as f64).sum::<f64>() / bounds.len() as f64
         };
@@ -103,8 +102,8 @@ impl<B: Backend> Trainer<B> {
     }
 
     /// The means of the slope in a layer over the ending epoch, with per-channel bounds if there are any.
-    fn slope_means(&self, stage: usize) -> Result<Option<SlopeMeans>> {
-        let bounds = self.model.bounds(stage)?;
-        Ok(SlopeMeans::over(self.model.surrogate(), &bounds, &self.model.histograms(stage)?.epoch))
+    fn slope_means(&self, population: usize) -> Result<Option<SlopeMeans>> {
+        let bounds = self.model.bounds(population)?;
+        Ok(SlopeMeans::over(self.model.surrogate(), &bounds, &self.model.histograms(population)?.epoch))
     }
 }

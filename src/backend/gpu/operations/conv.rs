@@ -1,7 +1,7 @@
 //! Convolutions: on tensor cores, or in f32 by the naive kernels.
 
 use super::super::memory::{Gpu, Memory};
-use super::super::params::{ConvCurrent, ConvLif, ConvNaive, FoldAffine, MomentsNaive, PackWeight, Unfold};
+use super::super::params::{ConvCurrent, ConvLif, ConvNaive, CurrentMoments, FoldAffine, PackWeight, Unfold};
 use super::super::precision::Precision;
 use super::super::tensors::{Floats, Packed, address, lowered, padded, places};
 use super::super::tile::{self, Epilogue, Source, Unroll};
@@ -202,13 +202,13 @@ impl<D: Driver> Gpu<D> {
         Ok(Moments { partial, counts: self.borrow(4 * pieces as usize)?, pieces })
     }
 
-    /// Moments of currents written by a naive kernel.
-    fn moments(&self, volume: Volume, span: Span, currents: &Floats<D>) -> Result<Moments<D>> {
+    /// Moments of stored currents.
+    pub(super) fn moments(&self, volume: Volume, span: Span, currents: &Floats<D>) -> Result<Moments<D>> {
         const ROWS: usize = 128;
         let (rows, pitch) = (span.batch * span.steps * volume.pixels(), padded(volume.c));
         let launch = Launch::over(rows, ROWS, pitch.min(256) as u32);
         let moments = self.borrow_moments(volume, launch.grid[0])?;
-        let params = MomentsNaive {
+        let params = CurrentMoments {
             currents: currents.memory.address(),
             moments: moments.partial.address(),
             counts: moments.counts.address(),
@@ -217,7 +217,7 @@ impl<D: Driver> Gpu<D> {
             rows_per_piece: ROWS as u32,
             padding: 0,
         };
-        self.run("current_moments_naive_f32", launch, &params)?;
+        self.run_stored("current_moments", launch, &params)?;
         Ok(moments)
     }
 

@@ -8,7 +8,7 @@ use super::super::tile::{self, Epilogue, Source, Unroll};
 use super::super::{Buffer, Driver};
 use super::conv::{as_images, halves};
 use crate::backend::shape::{Conv, Pool, Span};
-use crate::backend::{Below, ConvBackward, CurrentGradient, Input, NeuronLayers, Weights};
+use crate::backend::{Below, ConvBackward, Input, NeuronLayers, Put, Weights};
 use anyhow::Result;
 
 /// Where sums are written first.
@@ -36,7 +36,7 @@ impl<D: Driver> ConvBackward for Gpu<D> {
         conv: &Conv,
         span: Span,
         input: Input<Self>,
-        CurrentGradient { gradient, .. }: CurrentGradient<Self>, // a batch norm's part is already in it
+        gradient: &Floats<D>,
         weight_grad: &mut Floats<D>,
     ) -> Result<()> {
         let operand = self.operand(conv, span, &input)?;
@@ -76,8 +76,9 @@ impl<D: Driver> ConvBackward for Gpu<D> {
         &self,
         conv: &Conv,
         span: Span,
-        CurrentGradient { gradient, .. }: CurrentGradient<Self>,
+        gradient: &Floats<D>,
         Weights { value: weight, packed }: Weights<Self>,
+        put: Put,
         input_grad: &mut Floats<D>,
     ) -> Result<()> {
         if self.precision == Precision::F32 {
@@ -85,6 +86,7 @@ impl<D: Driver> ConvBackward for Gpu<D> {
                 gradient: gradient.memory.address(),
                 weight: weight.memory.address(),
                 out: input_grad.memory.address(),
+                add: put.into(),
                 ..self.naive(conv, span)
             };
             let values = span.batch * span.steps * conv.input.pixels() * padded(conv.input.c);
@@ -100,6 +102,7 @@ impl<D: Driver> ConvBackward for Gpu<D> {
                 out: input_grad.memory.address(),
                 shape: class.shape,
                 tile: plan.tile,
+                add: put.into(),
                 ..ConvInputGrad::default()
             };
             self.run_stored(&format!("conv_input_grad_{}", unroll.name()), plan.launch, &params)?;
@@ -111,7 +114,7 @@ impl<D: Driver> ConvBackward for Gpu<D> {
         &self,
         conv: &Conv,
         span: Span,
-        CurrentGradient { gradient, .. }: CurrentGradient<Self>,
+        gradient: &Floats<D>,
         Weights { packed, .. }: Weights<Self>,
         below: Below<Self>,
         out: &mut Floats<D>,

@@ -1,5 +1,6 @@
 //! The operations: each sets its kernel's parameters and launches it.
 
+mod branches;
 mod ceiling;
 mod conv;
 mod conv_grad;

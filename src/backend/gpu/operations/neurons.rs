@@ -2,17 +2,20 @@
 
 use super::super::memory::{Gpu, Memory};
 use super::super::params::{
-    self, ChannelSums, DropoutSpikes, DropoutValues, Mask, NormLif, NormLifBackward, PoolForward, SpikeBackward,
+    self, AvgPoolBackward, ChannelSums, DropoutSpikes, DropoutValues, Mask, NormLif, NormLifBackward, Places,
+    PoolForward, SpikeBackward,
 };
 use super::super::params::{BatchNorm as BatchNormParams, BatchNormBackward};
 use super::super::precision::Precision;
-use super::super::tensors::{COUNTS, Floats, address, padded, places, words};
+use super::super::tensors::{COUNTS, Counts, Floats, address, padded, places, words};
 use super::super::{Buffer, Driver, Launch};
 use super::conv::Moments;
 use super::conv_grad::address_of;
 use super::step::Batch;
 use crate::backend::shape::{Pool, Span, Volume};
-use crate::backend::{Affine, BatchNorm, NeuronLayers, Neurons, NormBackward, NormState, Saved, SpikeOutput};
+use crate::backend::{
+    Affine, BatchNorm, Input, NeuronLayers, Neurons, NormBackward, NormState, Put, Saved, SpikeOutput,
+};
 use crate::neuron::ResetKind;
 use anyhow::Result;
 
@@ -47,13 +50,24 @@ impl<D: Driver> Gpu<D> {
         self.run("batch_norm_statistics", self.over_channels(norm.channels), &params)
     }
 
+    /// The launch of neurons that also count their potentials, and whether they do so for each channel.
+    pub(super) fn counting(&self, places: Places, counts: Option<&Counts<D>>) -> (Launch, bool) {
+        let mut launch = self.over_places(places);
+        let each = counts.is_some_and(|counts| counts.count > 1);
+        if each {
+            launch.grid[1] = places.words;
+        }
+        launch.shared = COUNTS * if each { 32 } else { u32::from(counts.is_some()) };
+        (launch, each)
+    }
+
     fn over_channels(&self, channels: usize) -> Launch {
         Launch { grid: [padded(channels) as u32 / 8, 1, 1], threads: 512, shared: 0 }
     }
 
-    fn pool(&self, pool: &Pool, span: Span, spikes: &Memory<D>, pooled: &Memory<D>) -> PoolForward {
+    fn pool(&self, pool: &Pool, span: Span, input: &Memory<D>, pooled: &Memory<D>) -> PoolForward {
         PoolForward {
-            spikes: spikes.address(),
+            input: input.address(),
             pooled: pooled.address(),
             pool: pool.into(),
             images: (span.batch * span.steps) as u32,
@@ -66,6 +80,63 @@ impl<D: Driver> Gpu<D> {
         let threads = outputs.next_multiple_of(32).min(256);
         let rows = images.clamp(1, 4 * self.card.multiprocessors).min(65535);
         Launch { grid: [outputs.div_ceil(threads) as u32, rows as u32, 1], threads: threads as u32, shared: 0 }
+    }
+
+    /// A norm's backward pass in two kernels: the first sums over each channel, the second writes.
+    fn through_norm(
+        &self,
+        volume: Volume,
+        span: Span,
+        norm: NormBackward<Self>,
+        params: NormLifBackward,
+        [reduce, apply]: [&str; 2],
+        form: &str,
+        shared: u32,
+        out: &mut Floats<D>,
+    ) -> Result<()> {
+        let NormBackward { currents, current_steps, state, batch, gain_grad, bias_grad, current_bias_grad } = norm;
+        let launch = self.over_places(params.places);
+        let pieces = launch.grid[0];
+        let channels = || self.borrow_floats(padded(volume.c), Precision::F32);
+        let sums = self.borrow(pieces as usize * 2 * padded(volume.c) * 4)?;
+        let (of_gradient, of_current, constant, unwanted) = (channels()?, channels()?, channels()?, channels()?);
+        let sum = current_bias_grad.as_deref().unwrap_or(&unwanted);
+        let params = NormLifBackward {
+            currents: currents.memory.address(),
+            scale: state.scale.memory.address(),
+            shift: state.shift.memory.address(),
+            mean: state.mean.memory.address(),
+            inv_std: state.inv_std.memory.address(),
+            sums: sums.address(),
+            of_gradient: of_gradient.memory.address(),
+            of_current: of_current.memory.address(),
+            constant: constant.memory.address(),
+            out: out.memory.address(),
+            current_steps: current_steps as u32,
+            ..params
+        };
+        // For the sums of a block's threads.
+        let least = 2 * 8 * launch.threads * 4;
+        self.run_stored(&format!("{reduce}{form}"), Launch { shared: shared.max(least), ..launch }, &params)?;
+        let samples = (span.batch * span.steps * volume.pixels()) as f64;
+        let repeats = (span.steps / current_steps) as f64;
+        let of_norm = BatchNormBackward {
+            sums: sums.address(),
+            mean: state.mean.memory.address(),
+            inv_std: state.inv_std.memory.address(),
+            scale: state.scale.memory.address(),
+            gain_grad: gain_grad.memory.address(),
+            bias_grad: bias_grad.memory.address(),
+            of_gradient: of_gradient.memory.address(),
+            of_current: of_current.memory.address(),
+            constant: constant.memory.address(),
+            sum: sum.memory.address(),
+            share: if batch { repeats / samples } else { 0.0 },
+            pieces,
+            channels: volume.c as u32,
+        };
+        self.run("batch_norm_backward", self.over_channels(volume.c), &of_norm)?;
+        self.run_stored(&format!("{apply}{form}"), Launch { shared, ..launch }, &params)
     }
 
     fn mask(probability: f32, batch: &Batch<D>, stage: usize) -> Mask {
@@ -90,12 +161,7 @@ impl<D: Driver> NeuronLayers for Gpu<D> {
     ) -> Result<()> {
         let (windows, windows_per_channel) = Self::windows_for(neurons);
         let places = places(span, volume);
-        let mut launch = self.over_places(places);
-        let each = out.histogram.as_ref().is_some_and(|counts| counts.count > 1);
-        if each {
-            launch.grid[1] = places.words;
-        }
-        launch.shared = COUNTS * if each { 32 } else { u32::from(out.histogram.is_some()) };
+        let (launch, each) = self.counting(places, out.histogram.as_deref());
         let params = NormLif {
             currents: currents.memory.address(),
             scale: affine.scale.memory.address(),
@@ -122,10 +188,33 @@ impl<D: Driver> NeuronLayers for Gpu<D> {
         self.run("max_pool_forward", launch, &self.pool(pool, span, spikes, pooled))
     }
 
-    fn avg_pool_forward(&self, pool: &Pool, span: Span, spikes: &Self::Bits, pooled: &mut Self::Floats) -> Result<()> {
+    fn avg_pool_forward(&self, pool: &Pool, span: Span, input: Input<Self>, pooled: &mut Self::Floats) -> Result<()> {
         let outputs = 4 * pool.output.pixels() * words(pool.input.c);
         let launch = self.over_outputs(outputs, span.batch * span.steps);
-        self.run_stored("avg_pool_forward", launch, &self.pool(pool, span, spikes, &pooled.memory))
+        let (kernel, input) = match input {
+            Input::Spikes { bits, .. } => ("avg_pool_forward", bits),
+            Input::Dense(values) => ("avg_pool_values", &values.memory),
+        };
+        self.run_stored(kernel, launch, &self.pool(pool, span, input, &pooled.memory))
+    }
+
+    fn avg_pool_backward(
+        &self,
+        pool: &Pool,
+        span: Span,
+        pooled_grad: &Floats<D>,
+        put: Put,
+        input_grad: &mut Floats<D>,
+    ) -> Result<()> {
+        let places = places(span, pool.input);
+        let params = AvgPoolBackward {
+            gradient: pooled_grad.memory.address(),
+            out: input_grad.memory.address(),
+            places,
+            pool: pool.into(),
+            add: put.into(),
+        };
+        self.run_stored("avg_pool_backward", self.over_places(places), &params)
     }
 
     fn dropout_spikes(
@@ -176,6 +265,7 @@ impl<D: Driver> NeuronLayers for Gpu<D> {
         pool: Option<&Pool>,
         spikes_grad: &Floats<D>,
         current_steps: usize,
+        put: Put,
         out: &mut Floats<D>,
         bias_grad: Option<&mut Floats<D>>,
     ) -> Result<()> {
@@ -220,7 +310,7 @@ impl<D: Driver> NeuronLayers for Gpu<D> {
             slope,
             windows_per_channel,
             current_steps: current_steps as u32,
-            padding: 0,
+            add: put.into(),
         };
         let reset = if neurons.neuron.reset == ResetKind::Hard { "hard" } else { "soft" };
         let gradient = if neurons.neuron.detach { "detached" } else { "attached" };
@@ -241,8 +331,6 @@ impl<D: Driver> NeuronLayers for Gpu<D> {
         norm: NormBackward<Self>,
         out: &mut Floats<D>,
     ) -> Result<()> {
-        let NormBackward { currents, current_steps, state, batch, gain_grad, bias_grad, gradient, current_bias_grad } =
-            norm;
         let (windows, windows_per_channel) = Self::windows_for(neurons);
         let (slope_kind, _, slope) = params::slope(&neurons.surrogate, neurons.neuron.threshold);
         let places = places(span, volume);
@@ -251,67 +339,43 @@ impl<D: Driver> NeuronLayers for Gpu<D> {
         let step = 8 * launch.threads * 4;
         let membranes = span.steps * step as usize;
         let (spikes, inside, form, shared, long) = match saved {
-            Saved::Bits { spikes, inside } => (spikes, inside.address(), "bits", 0, None),
+            Saved::Bits { spikes, inside } => (spikes, inside.address(), "_bits", 0, None),
             Saved::Currents { spikes, .. } if membranes <= self.card.shared => {
-                (spikes, 0, "currents", membranes as u32, None)
+                (spikes, 0, "_currents", membranes as u32, None)
             }
             Saved::Currents { spikes, .. } => {
                 let blocks = (launch.grid[0] * launch.grid[1]) as usize;
-                (spikes, 0, "currents_long", 0, Some(self.borrow(blocks * membranes)?))
+                (spikes, 0, "_currents_long", 0, Some(self.borrow(blocks * membranes)?))
             }
         };
-        let pieces = launch.grid[0];
-        let sums = self.borrow(pieces as usize * 2 * padded(volume.c) * 4)?;
-        let unwanted = self.borrow_floats(padded(volume.c), Precision::F32)?;
-        let sum = current_bias_grad.as_deref().unwrap_or(&unwanted);
         let params = NormLifBackward {
-            currents: currents.memory.address(),
             gradient: spikes_grad.memory.address(),
             spikes: spikes.address(),
             inside,
             windows,
-            scale: state.scale.memory.address(),
-            shift: state.shift.memory.address(),
             membranes: address(long.as_ref()),
-            mean: state.mean.memory.address(),
-            inv_std: state.inv_std.memory.address(),
-            sums: sums.address(),
-            of_gradient: gradient.of_gradient.memory.address(),
-            of_current: gradient.of_current.memory.address(),
-            constant: gradient.constant.memory.address(),
-            out: out.memory.address(),
             places,
             pool: pool.map(Into::into).unwrap_or_default(),
             neuron: neurons.neuron.into(),
             slope,
             slope_kind,
             windows_per_channel,
-            current_steps: current_steps as u32,
+            ..NormLifBackward::default()
         };
-        self.run_stored(
-            &format!("norm_lif_reduce_{form}"),
-            Launch { shared: shared.max(2 * step), ..launch },
-            &params,
-        )?;
-        let samples = (span.batch * span.steps * volume.pixels()) as f64;
-        let repeats = (span.steps / current_steps) as f64;
-        let of_norm = BatchNormBackward {
-            sums: sums.address(),
-            mean: state.mean.memory.address(),
-            inv_std: state.inv_std.memory.address(),
-            scale: state.scale.memory.address(),
-            gain_grad: gain_grad.memory.address(),
-            bias_grad: bias_grad.memory.address(),
-            of_gradient: gradient.of_gradient.memory.address(),
-            of_current: gradient.of_current.memory.address(),
-            constant: gradient.constant.memory.address(),
-            sum: sum.memory.address(),
-            share: if batch { repeats / samples } else { 0.0 },
-            pieces,
-            channels: volume.c as u32,
-        };
-        self.run("batch_norm_backward", self.over_channels(volume.c), &of_norm)?;
-        self.run_stored(&format!("norm_lif_apply_{form}"), Launch { shared, ..launch }, &params)
+        self.through_norm(volume, span, norm, params, ["norm_lif_reduce", "norm_lif_apply"], form, shared, out)
+    }
+
+    fn norm_backward(
+        &self,
+        volume: Volume,
+        span: Span,
+        gradient: &Floats<D>,
+        norm: NormBackward<Self>,
+        out: &mut Floats<D>,
+    ) -> Result<()> {
+        let (gradient, places) = (gradient.memory.address(), places(span, volume));
+        let params = NormLifBackward { gradient, places, ..NormLifBackward::default() };
+        self.through_norm(volume, span, norm, params, ["norm_reduce", "norm_apply"], "", 0, out)
     }
 
     fn bias_grad(&self, volume: Volume, span: Span, values: &Floats<D>, out: &mut Floats<D>) -> Result<()> {

@@ -64,8 +64,8 @@ impl<D: Driver> Gpu<D> {
         let tensor = |parameter: &Trained<Self>| TrainedTensor {
             value: parameter.value.memory.address(),
             gradient: parameter.gradient.memory.address(),
-            first: parameter.first.memory.address(),
-            second: parameter.second.memory.address(),
+            first: parameter.moment1.memory.address(),
+            second: parameter.moment2.memory.address(),
             length: length(parameter) as u32,
             padding: 0,
         };
@@ -120,7 +120,7 @@ impl<D: Driver> Training for Gpu<D> {
         conv: &Conv,
         weight: &Floats<D>,
         gain: &Floats<D>,
-        scale: f32,
+        norm: crate::backend::WeightNorm,
         effective: &mut Floats<D>,
     ) -> Result<()> {
         let params = WeightNorm {
@@ -128,7 +128,8 @@ impl<D: Driver> Training for Gpu<D> {
             gain: gain.memory.address(),
             effective: effective.memory.address(),
             fan_in: conv.fan_in() as u32,
-            scale,
+            scale: norm.scale,
+            factor: norm.factor(conv.fan_in()),
         };
         self.run("weight_norm_forward", Launch::over(conv.output.c, 1, 256), &params)
     }
@@ -138,7 +139,7 @@ impl<D: Driver> Training for Gpu<D> {
         conv: &Conv,
         weight: &Floats<D>,
         gain: &Floats<D>,
-        scale: f32,
+        norm: crate::backend::WeightNorm,
         weight_grad: &mut Floats<D>,
         gain_grad: &mut Floats<D>,
     ) -> Result<()> {
@@ -148,7 +149,8 @@ impl<D: Driver> Training for Gpu<D> {
             gradient: weight_grad.memory.address(),
             gain_gradient: gain_grad.memory.address(),
             fan_in: conv.fan_in() as u32,
-            scale,
+            scale: norm.scale,
+            factor: norm.factor(conv.fan_in()),
         };
         self.run("weight_norm_backward", Launch::over(conv.output.c, 1, 256), &params)
     }

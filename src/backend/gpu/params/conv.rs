@@ -75,7 +75,7 @@ params! {
         below_w: u32,
         below_words: u32,
         carry: u32,
-        padding: u32,
+        add: u32,
     }
 
     /// `conv_weight_grad`
@@ -124,11 +124,11 @@ params! {
         padding_w: u32,
         spikes: u32,
         dropout: f32,
-        padding: u32,
+        add: u32,
     }
 
-    /// `current_moments_naive_f32`
-    struct MomentsNaive {
+    /// `current_moments`
+    struct CurrentMoments {
         currents: u64,
         moments: u64,
         counts: u64,

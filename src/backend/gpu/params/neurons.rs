@@ -1,6 +1,6 @@
 //! Neurons, their norms, histograms and bounds, pools and dropout.
 
-use super::{Field, Mask, NeuronConstants, Params, Places, Pool, SlopeConstants};
+use super::{Field, Mask, NeuronConstants, Params, Places, Pool, SlopeConstants, Summand};
 use crate::autotune::{BoundsSpec, Flag};
 use bytemuck::{Pod, Zeroable};
 
@@ -24,7 +24,86 @@ params! {
         padding: u32,
     }
 
-    /// `norm_lif_reduce`, `norm_lif_apply`
+    /// `sum_currents`
+    struct SumCurrents {
+        summands: [Summand; 3],
+        sum: u64,
+        places: Places,
+        count: u32,
+        steps: u32,
+        padding: u32,
+    }
+
+    /// `sum_lif_forward`
+    struct SumLif {
+        input: SumCurrents,
+        windows: u64,
+        spikes: u64,
+        inside: u64,
+        membranes: u64,
+        histogram: u64,
+        places: Places,
+        channels: u32,
+        windows_per_channel: u32,
+        histogram_per_channel: u32,
+        neuron: NeuronConstants,
+    }
+
+    /// `pass_gradient`
+    struct PassGradient {
+        gradient: u64,
+        scale: u64,
+        to: u64,
+        places: Places,
+        steps: u32,
+        add: u32,
+        padding: u32,
+    }
+
+    /// `mask_gradient`
+    struct MaskGradient {
+        gradient: u64,
+        mask: u64,
+        to: u64,
+        places: Places,
+        inverted: u32,
+        add: u32,
+        scale: f32,
+    }
+
+    /// `and_spikes`
+    struct AndSpikes {
+        own: u64,
+        other: u64,
+        out: u64,
+        words: u64,
+        inverted: u32,
+        padding: u32,
+    }
+
+    /// `gain_forward`
+    struct GainForward {
+        gain: u64,
+        out: u64,
+        channels: u32,
+        scale: f32,
+    }
+
+    /// `gain_backward`, `gain_sum`
+    struct GainBackward {
+        gradient: u64,
+        currents: u64,
+        partial: u64,
+        gain_gradient: u64,
+        places: Places,
+        channels: u32,
+        current_steps: u32,
+        pieces: u32,
+        scale: f32,
+        padding: u32,
+    }
+
+    /// `norm_lif_reduce`, `norm_lif_apply`, `norm_reduce`, `norm_apply`
     struct NormLifBackward {
         currents: u64,
         gradient: u64,
@@ -118,7 +197,7 @@ params! {
         slope: SlopeConstants,
         windows_per_channel: u32,
         current_steps: u32,
-        padding: u32,
+        add: u32,
     }
 
     /// `membrane_histogram`
@@ -188,9 +267,18 @@ params! {
         padding: u32,
     }
 
-    /// `max_pool_forward`, `avg_pool_forward`
+    /// `avg_pool_backward`
+    struct AvgPoolBackward {
+        gradient: u64,
+        out: u64,
+        places: Places,
+        pool: Pool,
+        add: u32,
+    }
+
+    /// `max_pool_forward`, `avg_pool_forward`, `avg_pool_values`
     struct PoolForward {
-        spikes: u64,
+        input: u64,
         pooled: u64,
         pool: Pool,
         images: u32,

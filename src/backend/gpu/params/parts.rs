@@ -34,6 +34,16 @@ params! {
         padding: u32,
     }
 
+    /// One of several currents that are added; see `kernels/norm_lif.cu`.
+    struct Summand {
+        values: u64,
+        spikes: u64,
+        scale: u64,
+        shift: u64,
+        steps: u32,
+        of_spike: f32,
+    }
+
     /// The neuron of `kernels/neuron.cuh`.
     struct NeuronConstants {
         leak: f32,

@@ -173,6 +173,7 @@ params! {
         effective: u64,
         fan_in: u32,
         scale: f32,
+        factor: f64,
     }
 
     /// `weight_norm_backward`
@@ -183,6 +184,7 @@ params! {
         gain_gradient: u64,
         fan_in: u32,
         scale: f32,
+        factor: f64,
     }
 }
 
