@@ -130,7 +130,7 @@ DEVICE void avg_pool_backward(const AvgPoolBackward& p) {
         const size_t word = static_cast<size_t>(place) * p.places.words + quad.word;
         for (uint32_t t = 0; t < p.places.steps; t++) {
             float g[8];
-            unpool8<V>(p.pool, p.places, quad, covering, t, static_cast<const Stored*>(p.gradient), nullptr, g);
+            unpool8<V, true>(p.pool, p.places, quad, covering, t, static_cast<const Stored*>(p.gradient), nullptr, g);
             put8<V>(static_cast<Stored*>(p.out) + (t * words + word) * 32 + 8 * quad.lane, g, p.add);
         }
     }

@@ -49,14 +49,14 @@ DEVICE uint32_t route(const Pool& pool, const Covering& at, uint32_t row, uint32
 }
 
 // Gradient of a quad lane's eight channels at step `t` and one place, summed over the windows. `gradient` is
-// [T][N][H'][W'][C], `spikes` [T][places][C/32].
-template <class V>
+// [T][N][H'][W'][C], `spikes` [T][places][C/32], for a max-pool.
+template <class V, bool AVERAGE = false>
 DEVICE void unpool8(const Pool& pool, const Places& places, const Quad& quad, const Covering& at, uint32_t t,
                     const typename V::Stored* gradient, const uint32_t* spikes, float (&sum)[8]) {
     const uint32_t pixels = pool.input_h * pool.input_w, image = t * (places.places / pixels) + at.image;
     const size_t windows = static_cast<size_t>(image) * pool.output_h * pool.output_w;
     gradient += (windows * places.words + quad.word) * 32 + 8 * quad.lane;
-    spikes += static_cast<size_t>(image) * pixels * places.words + quad.word;
+    if (!AVERAGE) spikes += static_cast<size_t>(image) * pixels * places.words + quad.word;
     const float share = 1.0f / static_cast<float>(pool.kernel_h * pool.kernel_w);
 #pragma unroll
     for (int i = 0; i < 8; i++) sum[i] = 0.0f;
@@ -64,7 +64,7 @@ DEVICE void unpool8(const Pool& pool, const Places& places, const Quad& quad, co
         for (uint32_t column = at.left; column < at.right; column++) {
             float g[8];
             V::load8(gradient + static_cast<size_t>(row * pool.output_w + column) * places.words * 32, g);
-            if (pool.kind == AVG_POOL) {
+            if (AVERAGE || pool.kind == AVG_POOL) {
 #pragma unroll
                 for (int i = 0; i < 8; i++) sum[i] = fmaf(g[i], share, sum[i]);
             } else {

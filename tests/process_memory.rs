@@ -70,6 +70,8 @@ fn what_is_planned_is_what_the_process_takes() {
             Preset::Csnn => ([1, 1, 28, 28], 10, 8),
             Preset::Vgg11 => ([1, 3, 32, 32], 10, 8),
             Preset::DvsGestureNet => ([16, 2, 32, 32], 11, 4),
+            Preset::Vggsnn => ([10, 2, 32, 32], 10, 4),
+            _ => ([1, 3, 32, 32], 10, 4),
         };
         let name = preset.to_possible_value().unwrap().get_name().to_string();
         write_frames(&home.path().join("frames"), extents, classes, [2 * batch + batch.max(2 * classes), 2 * classes]);
@@ -96,7 +98,7 @@ fn what_is_planned_is_what_the_process_takes() {
         assert!(program < planned / 2.0, "{name}: {ran}");
         cases += 1;
     }
-    assert_eq!(cases, 5);
+    assert_eq!(cases, Preset::value_variants().len());
 }
 
 /// The program under `ulimit -v`, in kilobytes.

@@ -170,7 +170,7 @@ impl<B: Backend> SynapseParameters<B> {
                 let value = match init {
                     Init::Pytorch => (2.0 * rng.uniform() - 1.0) * bound,
                     Init::FanOut => rng.normal_pair()[0] * (2.0 / fan_out).sqrt(),
-                    Init::FanIn => rng.normal_pair()[0] * bound,
+                    Init::FanIn => rng.normal_pair()[0] / conv.fan_in() as f64,
                     Init::Zeros => 0.0,
                 };
                 *x = value as f32;

@@ -1,5 +1,7 @@
 //! Networks by name.
 
+mod residual;
+
 use crate::backend::shape::{Extent, Volume};
 use crate::network::spec::{InputMode, LayerSpec, Links, NetworkSpec, Norm, Synapse};
 use crate::neuron::{NeuronModel, NeuronSpec, ResetKind};
@@ -20,13 +22,31 @@ pub enum Preset {
     Vgg11,
     /// SpikingJelly's network for DVS128 Gesture: five convolutions, two fully connected layers, voting.
     DvsGestureNet,
+    /// VGG of event-based studies: eight convolutions with average pools, T = 10.
+    Vggsnn,
+    /// ResNet-18 for small images, as the AdaLi authors use it for CIFAR-10: IF neurons, spikes added to currents.
+    Resnet18Cifar,
+    /// ResNet-18 with norms before the neurons, as the AdaLi authors use it for CIFAR-100: IF neurons.
+    Resnet18Preact,
+    /// ResNet-19 of studies on CIFAR: three stages of 128 to 512 channels and two fully connected layers.
+    Resnet19,
+    /// SEW-ResNet-18: each block adds its spikes to those before it; hard, detached resets, IF neurons.
+    SewResnet18,
+    /// SEW-ResNet-34.
+    SewResnet34,
+    /// MS-ResNet-18: each block adds its currents to those before it.
+    MsResnet18,
+    /// MS-ResNet-34.
+    MsResnet34,
 }
 
 impl Preset {
     /// The network for samples of extent `input` in `classes` classes.
     ///
     /// `channels` replaces the width of the convolutions of `digits` (32), `conv2` (32), `csnn` (128) and
-    /// `dvs-gesture-net` (128).
+    /// `dvs-gesture-net` (128), and that of the first stage of the others (64; `resnet19` 128), whose further stages are
+    /// multiples of it. ResNets begin with a 7x7 convolution of stride 2 for inputs of at least 64x64 pixels, else with a
+    /// 3x3 one of stride 1.
     pub fn network(self, input: Volume, classes: usize, channels: Option<usize>) -> NetworkSpec {
         let width = |usual: usize| channels.unwrap_or(usual);
         let lif = NeuronSpec::default();
@@ -86,6 +106,23 @@ impl Preset {
                 layers.push(LayerSpec::Readout { classes, spiking: true, vote: 10, synapse: Synapse::default() });
                 network(16, InputMode::Frames, NeuronSpec { detach_reset: true, ..hard }, layers)
             }
+            Self::Vggsnn => {
+                let base = width(64);
+                let mut layers = Vec::new();
+                for block in [&[1, 2][..], &[4, 4], &[8, 8], &[8, 8]] {
+                    layers.extend(block.iter().map(|&multiple| conv3(multiple * base, Norm::Batch)));
+                    layers.push(avg_pool(Extent::square(2)));
+                }
+                layers.push(readout(classes, true));
+                network(10, InputMode::Frames, lif, layers)
+            }
+            Self::Resnet18Cifar => residual::basic(classes, width(64), &[2, 2, 2, 2], residual::Stem::of(input)),
+            Self::Resnet18Preact => residual::preact(classes, width(64), &[2, 2, 2, 2], residual::Stem::of(input)),
+            Self::Resnet19 => residual::resnet19(classes, width(128), residual::Stem::of(input)),
+            Self::SewResnet18 => residual::sew(classes, width(64), &[2, 2, 2, 2], residual::Stem::of(input)),
+            Self::SewResnet34 => residual::sew(classes, width(64), &[3, 4, 6, 3], residual::Stem::of(input)),
+            Self::MsResnet18 => residual::ms(classes, width(64), &[2, 2, 2, 2], residual::Stem::of(input)),
+            Self::MsResnet34 => residual::ms(classes, width(64), &[3, 4, 6, 3], residual::Stem::of(input)),
         }
     }
 }

@@ -169,7 +169,7 @@ pub enum Init {
     Pytorch,
     /// Normal with standard deviation `sqrt(2/fan_out)`, where `fan_out` is kernel extent times filters.
     FanOut,
-    /// Normal with standard deviation `1/sqrt(fan_in)`.
+    /// Normal with standard deviation `1/fan_in`.
     FanIn,
     /// All 0, the bias as well.
     Zeros,
@@ -322,14 +322,18 @@ impl NetworkSpec {
         }
     }
 
-    /// Sets the norm of every `conv` layer; with weight norm, which has a bias itself, an explicit `bias = true` is dropped.
+    /// Sets the norm of every `conv` layer and of the convolutions of shortcuts; a norm of a sum stays. With weight norm, which has a bias itself, an explicit `bias = true` is dropped.
     pub fn set_conv_norm(&mut self, norm: Norm) {
+        let set = |synapse: &mut Synapse| {
+            synapse.norm = norm;
+            if norm == Norm::Weight {
+                synapse.bias = synapse.bias.filter(|&bias| !bias);
+            }
+        };
         for layer in &mut self.layers {
-            if let LayerSpec::Conv { synapse, .. } = layer {
-                synapse.norm = norm;
-                if norm == Norm::Weight {
-                    synapse.bias = synapse.bias.filter(|&bias| !bias);
-                }
+            if let LayerSpec::Conv { synapse, links, .. } = layer {
+                set(synapse);
+                links.shortcuts.iter_mut().filter(|s| s.kernel.is_some()).for_each(|s| set(&mut s.synapse));
             }
         }
     }

@@ -2,6 +2,7 @@
 
 mod batch_norm;
 mod benched;
+mod branches;
 mod ceiling;
 mod channel_sums;
 mod conv_current;

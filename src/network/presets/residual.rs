@@ -1,0 +1,228 @@
+//! Residual networks: stages of blocks, each of two 3x3 convolutions and a shortcut around them.
+
+use super::network;
+use crate::backend::shape::{Extent, Volume};
+use crate::network::spec::{
+    Combination, Combine, Init, InputMode, LayerSpec, Links, NetworkSpec, Norm, Shortcut, Synapse, Take,
+};
+use crate::neuron::{NeuronModel, NeuronSpec, ResetKind};
+
+/// The first convolution, which depends on the images.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Stem {
+    /// 3x3.
+    Small,
+    /// 7x7 with stride 2.
+    Large,
+}
+
+impl Stem {
+    /// The usual one for images of this extent.
+    pub fn of(input: Volume) -> Self {
+        if input.h.min(input.w) < 64 { Self::Small } else { Self::Large }
+    }
+
+    fn conv(self, channels: usize, synapse: Synapse, links: Links) -> LayerSpec {
+        match self {
+            Self::Small => conv(channels, 3, 1, synapse, links),
+            Self::Large => conv(channels, 7, 2, synapse, links),
+        }
+    }
+}
+
+/// A convolution that keeps the extent but for its stride.
+fn conv(channels: usize, kernel: usize, stride: usize, synapse: Synapse, links: Links) -> LayerSpec {
+    let (kernel, stride, padding) = (Extent::square(kernel), Extent::square(stride), Extent::square(kernel / 2));
+    LayerSpec::Conv { channels, kernel, stride, padding, synapse, links }
+}
+
+fn named(name: &str) -> Links {
+    Links { name: Some(name.into()), ..Links::default() }
+}
+
+fn added(from: &str) -> Shortcut {
+    let (stride, padding) = (Extent::square(1), Extent::square(0));
+    Shortcut {
+        from: from.into(),
+        take: Take::Spikes,
+        scale: 1.0,
+        pool: None,
+        kernel: None,
+        stride,
+        padding,
+        synapse: Synapse::default(),
+        gain: None,
+    }
+}
+
+/// The same through a 1x1 convolution.
+fn projected(from: &str, stride: usize, synapse: Synapse) -> Shortcut {
+    Shortcut { kernel: Some(Extent::square(1)), stride: Extent::square(stride), synapse, ..added(from) }
+}
+
+/// One block of a stage: its name, the name of what it reads, its channels and stride, and whether its extents differ from
+/// those of what it reads.
+struct Block {
+    name: String,
+    below: String,
+    channels: usize,
+    stride: usize,
+    changes: bool,
+}
+
+/// The blocks of all stages, after a layer named `stem` of `channels`; `first` is the stride of the first stage.
+fn blocks(stages: &[usize], channels: usize, first: usize) -> impl Iterator<Item = Block> {
+    let all = stages.iter().enumerate().flat_map(|(stage, &count)| (0..count).map(move |block| (stage, block)));
+    let mut below = ("stem".to_string(), channels);
+    all.map(move |(stage, block)| {
+        let name = format!("stage{}.{}", stage + 1, block + 1);
+        let channels = channels << stage;
+        let stride = match (stage, block) {
+            (0, 0) => first,
+            (_, 0) => 2,
+            _ => 1,
+        };
+        let changes = stride != 1 || below.1 != channels;
+        let (below, _) = std::mem::replace(&mut below, (name.clone(), channels));
+        Block { name, below, channels, stride, changes }
+    })
+}
+
+fn finish(classes: usize, synapse: Synapse) -> [LayerSpec; 2] {
+    [LayerSpec::GlobalAvgPool, LayerSpec::Readout { classes, spiking: false, vote: 1, synapse }]
+}
+
+const IF: NeuronSpec = NeuronSpec {
+    model: NeuronModel::If,
+    tau: 2.0,
+    decay_input: true,
+    threshold: 1.0,
+    reset: ResetKind::Soft,
+    v_reset: 0.0,
+    detach_reset: false,
+};
+
+fn norm_of(init: Init) -> Synapse {
+    Synapse { init, ..Synapse::with_norm(Norm::Batch) }
+}
+
+fn bias() -> Synapse {
+    Synapse { bias: Some(true), ..Synapse::default() }
+}
+
+/// conv, norm, neurons, conv, norm, plus the block's input as it is or through a 1x1 convolution and norm, neurons.
+fn spikes_to_currents(layers: &mut Vec<LayerSpec>, block: &Block, synapse: Synapse) {
+    let Block { name, below, channels, stride, changes } = block;
+    let from = Links { from: Some(below.clone()), ..Links::default() };
+    layers.push(conv(*channels, 3, *stride, synapse, from));
+    let shortcut = if *changes { projected(below, *stride, synapse) } else { added(below) };
+    layers.push(conv(*channels, 3, 1, synapse, Links { shortcuts: vec![shortcut], ..named(name) }));
+}
+
+/// The AdaLi authors' network for CIFAR-10.
+pub fn basic(classes: usize, channels: usize, stages: &[usize], stem: Stem) -> NetworkSpec {
+    let synapse = norm_of(Init::FanOut);
+    let mut layers = vec![stem.conv(channels, synapse, named("stem"))];
+    blocks(stages, channels, 1).for_each(|block| spikes_to_currents(&mut layers, &block, synapse));
+    layers.extend(finish(classes, Synapse { init: Init::FanIn, ..bias() }));
+    network(4, InputMode::Direct, IF, layers)
+}
+
+/// The AdaLi authors' network for CIFAR-100: neurons and norms come first in a block, and shortcuts leave after them.
+pub fn preact(classes: usize, channels: usize, stages: &[usize], stem: Stem) -> NetworkSpec {
+    let biased = Synapse { bias: Some(true), init: Init::FanOut, ..Synapse::with_norm(Norm::Batch) };
+    let plain = Synapse { norm: Norm::None, ..biased };
+    let first = Synapse { bias: Some(false), ..biased };
+    let mut layers = vec![stem.conv(channels, first, named("stem"))];
+    for Block { name, below, channels, stride, changes } in blocks(stages, channels, 1) {
+        layers.push(conv(channels, 3, stride, biased, Links::default()));
+        let shortcut = if changes { projected(&below, stride, plain) } else { added(&below) };
+        let links = Links { shortcuts: vec![shortcut], sum_norm: Norm::Batch, ..named(&name) };
+        layers.push(conv(channels, 3, 1, plain, links));
+    }
+    layers.extend(finish(classes, bias()));
+    network(4, InputMode::Direct, IF, layers)
+}
+
+/// Three stages and two fully connected layers (Zheng et al., "Going deeper with directly-trained larger spiking neural
+/// networks", 2021).
+pub fn resnet19(classes: usize, channels: usize, stem: Stem) -> NetworkSpec {
+    let synapse = norm_of(Init::Pytorch);
+    let mut layers = vec![stem.conv(channels, synapse, named("stem"))];
+    blocks(&[3, 3, 2], channels, 1).for_each(|block| spikes_to_currents(&mut layers, &block, synapse));
+    layers.push(LayerSpec::GlobalAvgPool);
+    layers.push(LayerSpec::Linear { features: 256, synapse: bias(), links: Links::default() });
+    layers.push(LayerSpec::Readout { classes, spiking: false, vote: 1, synapse: bias() });
+    network(4, InputMode::Direct, NeuronSpec::default(), layers)
+}
+
+/// Each block adds its spikes to its input's (Fang et al., "Deep residual learning in spiking neural networks", 2021).
+pub fn sew(classes: usize, channels: usize, stages: &[usize], stem: Stem) -> NetworkSpec {
+    let synapse = norm_of(Init::Pytorch);
+    let mut layers = vec![stem.conv(channels, synapse, named("stem"))];
+    if stem == Stem::Large {
+        let (kernel, stride) = (Extent::square(3), Some(Extent::square(2)));
+        layers.push(LayerSpec::MaxPool { kernel, stride, padding: Extent::square(1) });
+    }
+    for Block { name, below, channels, stride, changes } in blocks(stages, channels, 1) {
+        let mut other = below.clone();
+        if changes {
+            other = format!("{name}.shortcut");
+            let links = Links { from: Some(below.clone()), ..named(&other) };
+            layers.push(conv(channels, 1, stride, synapse, links));
+        }
+        layers.push(conv(channels, 3, stride, synapse, Links { from: Some(below), ..Links::default() }));
+        let combine = Some(Combine { from: other, with: Combination::Add });
+        layers.push(conv(channels, 3, 1, synapse, Links { combine, ..named(&name) }));
+    }
+    layers.extend(finish(classes, bias()));
+    let neuron = NeuronSpec { reset: ResetKind::Hard, detach_reset: true, ..IF };
+    network(4, InputMode::Direct, neuron, layers)
+}
+
+/// Each block adds its currents to its input's (Hu et al., "Advancing spiking neural networks towards deep residual
+/// learning", 2021). Norms at the end of a block begin with a gain of 0.
+pub fn ms(classes: usize, channels: usize, stages: &[usize], stem: Stem) -> NetworkSpec {
+    let synapse = norm_of(Init::Pytorch);
+    let mut layers = vec![stem.conv(channels, synapse, named("stem"))];
+    let first = if stem == Stem::Large { 2 } else { 1 };
+    for Block { name, below, channels, stride, changes } in blocks(stages, channels, first) {
+        layers.push(conv(channels, 3, stride, synapse, Links { from: Some(below.clone()), ..Links::default() }));
+        let shortcut = if changes { projected(&below, stride, synapse) } else { added(&below) };
+        let shortcuts = vec![Shortcut { take: Take::Currents, ..shortcut }];
+        let last = Synapse { norm_gain: 0.0, ..synapse };
+        layers.push(conv(channels, 3, 1, last, Links { shortcuts, ..named(&name) }));
+    }
+    layers.extend(finish(classes, bias()));
+    network(4, InputMode::Direct, NeuronSpec::default(), layers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::network::Plan;
+    use crate::network::presets::Preset;
+
+    /// Counts of the reference implementations: PyTorch's ResNets have the same convolutions.
+    #[test]
+    fn parameters_are_those_of_the_references() {
+        let (cifar, imagenet) = (Volume { h: 32, w: 32, c: 3 }, Volume { h: 224, w: 224, c: 3 });
+        let counts = [
+            (Preset::Resnet18Cifar, cifar, 10, 11_173_962),
+            (Preset::SewResnet18, imagenet, 1000, 11_689_512),
+            (Preset::SewResnet34, imagenet, 1000, 21_797_672),
+        ];
+        for (preset, input, classes, want) in counts {
+            let plan = Plan::new(&preset.network(input, classes, None), input).expect("a network");
+            assert_eq!(plan.parameters(), want, "{preset:?}");
+        }
+    }
+
+    #[test]
+    fn a_weight_norm_drops_the_biases() {
+        let input = Volume { h: 32, w: 32, c: 3 };
+        let mut network = Preset::Resnet18Preact.network(input, 10, Some(16));
+        network.set_conv_norm(Norm::Weight);
+        Plan::new(&network, input).expect("a network");
+    }
+}
