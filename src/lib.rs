@@ -47,6 +47,8 @@
 //! | time operations | [`mod@bench`] |
 //! | look up the mathematics | [`neuron`], [`surrogate`], [`autotune`], [`slope_means`] |
 //!
+//! Without its default feature `cli`, the library does not need the crates of the command line.
+//!
 //! Errors are [`anyhow::Error`]; one that contains an [`error::InputError`] means that an input was at fault.
 //!
 //! Imports point one way: `cli → compare → train → network → backend`.
@@ -57,6 +59,7 @@
 pub mod autotune;
 pub mod backend;
 pub mod bench;
+#[cfg(feature = "cli")]
 pub mod cli;
 pub mod compare;
 pub mod data;

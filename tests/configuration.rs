@@ -181,7 +181,7 @@ fn words_and_defaults_are_those_of_the_structs() {
     for (title, keys) in tables() {
         for key in keys {
             let Kind::Word(words) = key.kind else { continue };
-            let word = |word: &String| {
+            let word = |word: &&str| {
                 let given = format!("{} = {word:?}", key.name);
                 let text = everything().to_toml();
                 let lines = text.lines().map(|line| match line.starts_with(&format!("{} = ", key.name)) {

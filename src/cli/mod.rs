@@ -228,6 +228,9 @@ fn note(line: impl std::fmt::Display) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::card::NamedCard;
+    use crate::surrogate::SurrogateKind;
+    use clap::ValueEnum;
 
     /// Every option with a value states its default; a flag is off by default.
     #[test]
@@ -243,6 +246,14 @@ mod tests {
             }
         }
         assert!(cases > 150, "{cases}");
+    }
+
+    #[test]
+    fn names_are_those_of_the_library() {
+        assert_eq!(SurrogateKind::value_variants(), SurrogateKind::all());
+        for card in NamedCard::value_variants() {
+            assert_eq!(card.to_possible_value().unwrap().get_name(), card.name());
+        }
     }
 
     /// Text that clap would wrap in the middle of a table is unreadable.

@@ -24,7 +24,8 @@ fn adali() -> Surrogate {
 }
 
 /// How a sample reaches the first layer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "kebab-case")]
 pub enum InputMode {
     /// An image is the same current at every step, so the first layer is computed once, not `T` times.
@@ -34,11 +35,12 @@ pub enum InputMode {
 }
 
 /// What is done to the output of a convolution or linear layer before its neurons.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "kebab-case")]
 pub enum Norm {
     /// Batch normalisation, statistics over `T, N, H, W` per channel.
-    #[value(help = "Batch normalisation, over time, samples and pixels of a channel")]
+    #[cfg_attr(feature = "cli", value(help = "Batch normalisation, over time, samples and pixels of a channel"))]
     Batch,
     /// Scaled weight standardisation per filter: acts on the weights alone.
     Weight,

@@ -12,7 +12,8 @@ use crate::neuron::{NeuronModel, ResetKind};
 use crate::surrogate::{Schedule, SurrogateKind};
 use crate::train::optimizer::{Optimizer, RateSchedule};
 use anyhow::Result;
-use clap::ValueEnum;
+use serde::Deserialize;
+use serde::de::IntoDeserializer;
 use std::borrow::Cow;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -28,7 +29,7 @@ pub enum Kind {
     Switch,
     Text,
     /// One of these words.
-    Word(fn() -> Vec<String>),
+    Word(fn() -> &'static [&'static str]),
     /// A whole number, or two: height and width.
     Extent,
     /// Whole numbers.
@@ -79,8 +80,25 @@ const fn required(name: &'static str, kind: Kind, about: &'static str) -> Key {
     Key { name, kind, presence: Presence::Required, about }
 }
 
-fn words<V: ValueEnum>() -> Vec<String> {
-    V::value_variants().iter().filter_map(|v| v.to_possible_value()).map(|v| v.get_name().to_string()).collect()
+/// The words that an enum is read from.
+pub(super) fn words<E: Deserialize<'static>>() -> &'static [&'static str] {
+    let read = E::deserialize(IntoDeserializer::<Expected>::into_deserializer(""));
+    read.err().map_or(&[], |Expected(words)| words)
+}
+
+/// What serde expected in place of a word that it does not know.
+#[derive(Debug, thiserror::Error)]
+#[error("expected one of {0:?}")]
+struct Expected(&'static [&'static str]);
+
+impl serde::de::Error for Expected {
+    fn custom<T>(_: T) -> Self {
+        Self(&[])
+    }
+
+    fn unknown_variant(_: &str, words: &'static [&'static str]) -> Self {
+        Self(words)
+    }
 }
 
 /// The tables of a configuration.
@@ -370,7 +388,7 @@ impl Checker<'_> {
             Kind::Numbers(count) => all(given, Some(count), &number),
             Kind::Switch => given.is_bool(),
             Kind::Text => given.is_str(),
-            Kind::Word(words) => given.as_str().is_some_and(|word| words().iter().any(|known| known == word)),
+            Kind::Word(words) => given.as_str().is_some_and(|word| words().contains(&word)),
             Kind::Extent => {
                 let extent = |value: &DeValue| whole(value, i64::MAX as u64);
                 extent(given) || all(given, Some(2), &extent)
