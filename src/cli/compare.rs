@@ -11,23 +11,21 @@ use crate::bail_input;
 use crate::compare::operations::{SHAPES, operation_costs};
 use crate::compare::plan::{PlanFile, REACH};
 use crate::compare::record::{KIND, RunRecord, Status, plan_file};
-use crate::compare::run::Spectator;
 use crate::compare::summary::summaries;
 use crate::compare::{Comparison, Configuration, Plan, report};
 use crate::data::Dataset;
 use crate::files::output::Output;
 use crate::files::place::Place;
-use crate::metrics::EpochMetrics;
 use crate::surrogate::SurrogateKind;
 use crate::terminal::shell_word;
 use crate::train::checkpoint::Progress;
 use crate::train::config::DataSpec;
-use crate::train::session::{Scored, Watch};
-use crate::train::{Config, Outcome};
+use crate::train::{Config, Observer, Outcome, Scored};
 use anyhow::{Result, bail};
 use clap::{Arg, Args};
 use indicatif::ProgressBar;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 const COMPARE: &str = "Comparison";
@@ -155,11 +153,7 @@ fn compare<B: Backend>(backend: &B, arguments: &CompareArguments) -> Result<End>
     }
     let mut show = Show::new(&comparison, quiet);
     let load = |config: &Config| load_data(&config.data);
-    let mut outcome = comparison.run(backend, &load, &mut show, stop);
-    if matches!(outcome, Ok(Outcome::Finished)) {
-        show.measure();
-        outcome = comparison.measure(backend, &load, stop);
-    }
+    let outcome = run_all(&mut comparison, backend, &load, &mut show, stop);
     show.bar.finish_and_clear();
     if outcome? == Outcome::Interrupted {
         let folder = shell_word(comparison.folder());
@@ -195,6 +189,25 @@ fn compare<B: Backend>(backend: &B, arguments: &CompareArguments) -> Result<End>
         ),
         failed => bail!("{failed} of {} runs failed; {folder}/compare.md says why", comparison.runs.len()),
     }
+}
+
+/// Trains the unfinished runs, and times the steps of all configurations.
+fn run_all<B: Backend>(
+    comparison: &mut Comparison,
+    backend: &B,
+    load: &dyn Fn(&Config) -> Result<Dataset>,
+    show: &mut Show,
+    stop: &AtomicBool,
+) -> Result<Outcome> {
+    for i in comparison.unfinished(backend)? {
+        show.begin(&comparison.runs[i], i, comparison.configuration(i).training.epochs);
+        if comparison.train(i, backend, load, show, stop)? == Outcome::Interrupted {
+            return Ok(Outcome::Interrupted);
+        }
+        show.end(&comparison.runs[i])?;
+    }
+    show.measure();
+    comparison.measure(backend, load, stop)
 }
 
 impl CompareArguments {
@@ -338,7 +351,7 @@ impl Show {
     }
 }
 
-impl Watch for Show {
+impl<B: Backend> Observer<B> for Show {
     fn step(&mut self, done: u64, total: u64, epoch: u32, progress: &Progress) {
         let of_run = (f64::from(epoch - 1) + done as f64 / total as f64) / f64::from(self.epochs);
         let share = (self.index as f64 + of_run) / self.runs as f64;
@@ -361,13 +374,10 @@ impl Watch for Show {
         let share = self.index as f64 / self.runs as f64;
         self.bar.set_message(line(&self.head, share, &[format!("{what} {done}/{total}")], room()));
     }
-
-    fn epoch(&mut self, _: &EpochMetrics, _: bool) -> Result<()> {
-        Ok(())
-    }
 }
 
-impl Spectator for Show {
+impl Show {
+    /// Before run `index`, which trains for this many epochs.
     fn begin(&mut self, record: &RunRecord, index: usize, epochs: u32) {
         (self.index, self.epochs) = (index, epochs);
         let share = index as f64 / self.runs as f64;
@@ -377,6 +387,7 @@ impl Spectator for Show {
         self.bar.set_message(line(&self.head, share, &[], room()));
     }
 
+    /// When a run has finished or failed.
     fn end(&mut self, record: &RunRecord) -> Result<()> {
         if self.quiet {
             return Ok(());

@@ -14,4 +14,4 @@ pub mod trainer;
 
 pub use config::Config;
 pub use session::Session;
-pub use trainer::{Observer, Outcome, Trainer};
+pub use trainer::{Observer, Outcome, Scored, Trainer};
