@@ -33,3 +33,4 @@ mod process {
 mod process_memory;
 mod resume;
 mod runs;
+mod simulated_events;

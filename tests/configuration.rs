@@ -225,7 +225,7 @@ fn document() -> String {
 fn the_docs_list_every_key() {
     let docs = include_str!("../docs/configuration.md");
     let (_, listed) = docs.split_once("<!-- from the code -->\n").expect("the mark before the tables");
-    let (listed, _) = listed.split_once("<!-- to here -->").expect("the mark behind the tables");
+    let (listed, _) = listed.split_once("<!-- to here -->").expect("the mark after the tables");
     let document = document();
     assert!(listed.trim() == document.trim(), "put these tables into docs/configuration.md:\n{document}");
 }

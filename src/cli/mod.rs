@@ -15,7 +15,7 @@ mod train;
 mod train_options;
 
 use crate::error::{Interrupted, exit_code};
-use crate::terminal;
+use crate::terminal::{self, shell_word};
 use anyhow::{Context, Result};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::io::{ErrorKind, IsTerminal, Write};
@@ -203,6 +203,12 @@ fn say(text: impl std::fmt::Display) -> Result<()> {
         }
         written => written.context("cannot write to standard output"),
     }
+}
+
+/// The command line as given, quoted where a shell needs it.
+fn command_line() -> String {
+    let words = std::env::args_os().skip(1).map(shell_word);
+    std::iter::once("adali".to_string()).chain(words).collect::<Vec<_>>().join(" ")
 }
 
 /// The error of a closed terminal.

@@ -104,7 +104,7 @@ pub fn structures() -> Vec<(&'static str, Vec<LayerSpec>)> {
         let layers = vec![conv(channels, 3, 2, 1, none), conv(next, 3, 1, 0, none), linear(channels, none), readout(3)];
         all.push(("channels", layers));
         let layers = vec![conv(channels, 2, 2, 0, none), avg_pool(2, 1), conv(next, 2, 1, 0, none), readout(3)];
-        all.push(("channels behind a mean", layers));
+        all.push(("channels after a mean", layers));
     }
     all
 }
