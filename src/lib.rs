@@ -47,9 +47,13 @@
 //! | time operations | [`mod@bench`] |
 //! | look up the mathematics | [`neuron`], [`surrogate`], [`autotune`], [`slope_means`] |
 //!
+//! Without its default feature `cli`, the library does not need the crates of the command line.
+//!
 //! Errors are [`anyhow::Error`]; one that contains an [`error::InputError`] means that an input was at fault.
 //!
 //! Imports point one way: `cli → compare → train → network → backend`.
+//!
+//! Modules that these docs leave out are the program's and its tests'; they may change at any time.
 //!
 //! In these docs, **\[paper\]** marks what the article's abstract states, **\[authors\]** what its authors' public code
 //! does, and **\[ours\]** what this project chose.
@@ -57,21 +61,29 @@
 pub mod autotune;
 pub mod backend;
 pub mod bench;
+#[cfg(feature = "cli")]
+#[doc(hidden)]
 pub mod cli;
 pub mod compare;
 pub mod data;
 pub mod error;
+#[doc(hidden)]
 pub mod files;
 pub mod histogram;
+#[doc(hidden)]
 pub mod host;
+#[doc(hidden)]
 pub mod kernels;
 pub mod metrics;
 pub mod network;
 pub mod neuron;
+#[doc(hidden)]
 pub mod report;
 pub mod slope_means;
 pub mod surrogate;
+#[doc(hidden)]
 pub mod tensors;
+#[doc(hidden)]
 pub mod terminal;
 pub mod train;
 

@@ -15,25 +15,30 @@
 use serde::{Deserialize, Serialize};
 
 /// Whether the membrane leaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "kebab-case")]
 pub enum NeuronModel {
-    /// Leaky integrate-and-fire: `lambda = 1 - 1/tau`.
-    #[value(help = "Leaky integrate-and-fire")]
+    /// Leaky integrate-and-fire.
+    ///
+    /// `lambda = 1 - 1/tau`.
     Lif,
-    /// Integrate-and-fire: `lambda = kappa = 1`.
-    #[value(help = "Integrate-and-fire, without a leak")]
+    /// Integrate-and-fire, without a leak.
+    ///
+    /// `lambda = kappa = 1`.
     If,
 }
 
 /// What a spike does to the membrane.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "kebab-case")]
 pub enum ResetKind {
     /// The threshold is subtracted.
     Soft,
-    /// The membrane is set to `v_reset`.
-    #[value(help = "The membrane is set to a value, 0 unless a file says another")]
+    /// The membrane is set to a value, 0 unless a file says another.
+    ///
+    /// The value is `v_reset`.
     Hard,
 }
 

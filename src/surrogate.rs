@@ -4,37 +4,43 @@
 //! slope `g(H) = g_z(z) / theta` with `z = (H - theta) / theta` [ours: scaled by theta, so that a bound means
 //! the same at any threshold].
 
-use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 /// Which slope stands in for the derivative of a spike.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "kebab-case")]
 pub enum SurrogateKind {
+    /// alpha/L left of the threshold, beta/R right of it, 0 outside of the bounds.
+    ///
     /// `alpha/L` on `[-L, 0)`, `beta/R` on `[0, R]`, 0 elsewhere \[authors\].
-    #[value(help = "alpha/L left of the threshold, beta/R right of it, 0 outside of the bounds")]
     Adali,
+    /// Derivative of the logistic function, k = 4.
+    ///
     /// `k s(kz)(1 - s(kz))` with the logistic function `s`.
-    #[value(help = "Derivative of the logistic function, k = 4")]
     Sigmoid,
+    /// Derivative of the arctangent, k = 2.
+    ///
     /// `(k/2) / (1 + (pi k z / 2)^2)`.
-    #[value(help = "Derivative of the arctangent, k = 2")]
     Arctan,
+    /// A triangle around the threshold, k = 1.
+    ///
     /// `max(0, k - k^2 |z|)`.
-    #[value(help = "A triangle around the threshold, k = 1")]
     Triangle,
+    /// Derivative of the softsign x/(1 + |x|), k = 2.
+    ///
     /// `(k/2) / (1 + k|z|)^2`.
-    #[value(help = "Derivative of the softsign x/(1 + |x|), k = 2")]
     Softsign,
+    /// AdaLi with both bounds and weights fixed at 0.5.
+    ///
     /// AdaLi fixed at `L = R = alpha = beta = 0.5`: the rectangle of STBP.
-    #[value(help = "AdaLi with both bounds and weights fixed at 0.5")]
     Rectangle,
 }
 
 impl SurrogateKind {
     /// Every kind, adali first.
     pub fn all() -> &'static [Self] {
-        Self::value_variants()
+        &[Self::Adali, Self::Sigmoid, Self::Arctan, Self::Triangle, Self::Softsign, Self::Rectangle]
     }
 
     /// Its name on the command line.
@@ -250,20 +256,23 @@ pub struct Window {
 }
 
 /// How a bound moves from its first value `W0` to its last `W1` over the epochs `e = 1 … E`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "kebab-case")]
 pub enum Schedule {
-    /// `W0 (W1/W0)^(ln e / ln E)` \[authors\].
-    #[value(help = "W0 (W1/W0)^(ln e / ln E) in epoch e of E")]
+    /// W0 (W1/W0)^(ln e / ln E) in epoch e of E.
+    ///
+    /// Source: \[authors\].
     Log,
-    /// `W0 + (W1 - W0)(e - 1)/(E - 1)` \[authors\].
-    #[value(help = "W0 + (W1 - W0)(e - 1)/(E - 1)")]
+    /// W0 + (W1 - W0)(e - 1)/(E - 1).
+    ///
+    /// Source: \[authors\].
     Linear,
-    /// `W0 + (W1 - W0)(sqrt e - 1)/(sqrt E - 1)` \[ours: the authors' form misses the endpoint\].
-    #[value(help = "W0 + (W1 - W0)(sqrt e - 1)/(sqrt E - 1)")]
+    /// W0 + (W1 - W0)(sqrt e - 1)/(sqrt E - 1).
+    ///
+    /// Source: \[ours: the authors' form misses the endpoint\].
     Sqrt,
-    /// `W0`.
-    #[value(help = "W0")]
+    /// W0.
     Constant,
 }
 

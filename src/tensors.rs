@@ -1,15 +1,19 @@
 //! Safetensors files, written and read with every offset checked, one tensor at a time.
 
+mod write;
+
+pub use write::Tensors;
+
 use crate::files::open_limited;
 use crate::host::zeros;
 use crate::{bail_input, input_error};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use bytemuck::Pod;
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
 /// A safetensors file whose header has been checked against its length.
@@ -221,71 +225,12 @@ impl Element for i64 {
 /// All our metadata is under one key as JSON: a map with several keys would be written in random order.
 const METADATA_KEY: &str = "adali";
 
-/// Named tensors and descriptions to be written to a file. A tensor's values are requested when it is written and then
-/// dropped, so that only one is in memory at a time.
-#[derive(Default)]
-pub struct Tensors<'a> {
-    entries: Vec<Entry<'a>>,
-    descriptions: BTreeMap<String, String>,
-}
-
-/// Writes a tensor's values.
-type Values<'a> = Box<dyn FnOnce(&mut dyn Write) -> Result<()> + 'a>;
-
-struct Entry<'a> {
-    name: String,
-    shape: Vec<usize>,
-    dtype: Dtype,
-    write: Values<'a>,
-}
-
-impl<'a> Tensors<'a> {
-    /// Adds a tensor whose values `read` will return.
-    pub fn push<V: Element, R: AsRef<[V]>>(
-        &mut self,
-        name: impl Into<String>,
-        shape: &[usize],
-        read: impl FnOnce() -> Result<R> + 'a,
-    ) {
-        let (name, count) = (name.into(), shape.iter().product::<usize>());
-        let described = name.clone();
-        let write = move |out: &mut dyn Write| {
-            let values = read()?;
-            let values = values.as_ref();
-            ensure!(values.len() == count, "{described} has {} values where {count} were announced", values.len());
-            Ok(out.write_all(bytemuck::cast_slice(values))?)
-        };
-        self.entries.push(Entry { name, shape: shape.to_vec(), dtype: V::DTYPE, write: Box::new(write) });
-    }
-
-    /// Adds a line of metadata.
-    pub fn describe(&mut self, key: impl Into<String>, value: impl Into<String>) {
-        self.descriptions.insert(key.into(), value.into());
-    }
-
-    /// Writes the file with the order and bytes of `safetensors::serialize`: the same for the same content.
-    pub fn write(mut self, out: &mut dyn Write) -> Result<()> {
-        self.entries.sort_by(|a, b| b.dtype.cmp(&a.dtype).then_with(|| a.name.cmp(&b.name)));
-        let mut end = 0;
-        let infos = self.entries.iter().map(|Entry { name, shape, dtype, .. }| {
-            let begin = end;
-            end += shape.iter().product::<usize>() * dtype.bitsize() / 8;
-            (name.clone(), TensorInfo { dtype: *dtype, shape: shape.clone(), data_offsets: (begin, end) })
-        });
-        let metadata = HashMap::from([(METADATA_KEY.to_string(), serde_json::to_string(&self.descriptions)?)]);
-        let mut header = serde_json::to_vec(&Metadata::new(Some(metadata), infos.collect())?)?;
-        header.resize(header.len().next_multiple_of(8), b' ');
-        out.write_all(&(header.len() as u64).to_le_bytes())?;
-        out.write_all(&header)?;
-        self.entries.into_iter().try_for_each(|entry| (entry.write)(out))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::error::InputError;
     use safetensors::tensor::TensorView;
+    use std::collections::HashMap;
     use std::fs;
 
     /// Files that claim a terabyte but hold nothing after their first bytes: none is read beyond its header.

@@ -1,6 +1,6 @@
 //! The program on the software GPU (`tests/card`): what it does with `--device cuda`, from the command line on.
 
-use crate::process::driver::with_card;
+use crate::process::card::with_card;
 use crate::process::tensors::Tensors;
 use crate::process::{Ran, adali, bytes, command, run};
 use serde_json::Value;

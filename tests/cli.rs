@@ -16,11 +16,21 @@ mod hostile_checkpoints;
 mod messages;
 #[cfg(target_os = "linux")]
 mod mutated_files;
-mod process;
+mod process {
+    #[cfg(kernels)]
+    pub mod card;
+    pub mod driver;
+    mod folders;
+    mod program;
+    mod random;
+    pub mod tensors;
+
+    pub use folders::*;
+    pub use program::*;
+    pub use random::Random;
+}
 #[cfg(target_os = "linux")]
 mod process_memory;
 mod resume;
-#[allow(dead_code)] // these tests use only part of it
-#[path = "oracle/rng.rs"]
-mod rng;
 mod runs;
+mod simulated_events;

@@ -1,7 +1,7 @@
 //! The commands as a user runs them: `train`, `eval`, `inspect`, `info`, with good and bad input.
 
 #[cfg(kernels)]
-use crate::process::driver::with_card;
+use crate::process::card::with_card;
 use crate::process::tensors::Tensors;
 use crate::process::{
     adali, assert_same, bytes, command, metrics, result, run, snapshot, tiny, train, write_images, write_network,

@@ -224,7 +224,7 @@ fn words_and_defaults_are_those_of_the_structs() {
     for (title, keys) in tables() {
         for key in keys {
             let Kind::Word(words) = key.kind else { continue };
-            let word = |word: &String| {
+            let word = |word: &&str| {
                 let given = format!("{} = {word:?}", key.name);
                 let text = everything().to_toml();
                 let lines = text.lines().map(|line| match line.starts_with(&format!("{} = ", key.name)) {
@@ -268,7 +268,7 @@ fn document() -> String {
 fn the_docs_list_every_key() {
     let docs = include_str!("../docs/configuration.md");
     let (_, listed) = docs.split_once("<!-- from the code -->\n").expect("the mark before the tables");
-    let (listed, _) = listed.split_once("<!-- to here -->").expect("the mark behind the tables");
+    let (listed, _) = listed.split_once("<!-- to here -->").expect("the mark after the tables");
     let document = document();
     assert!(listed.trim() == document.trim(), "put these tables into docs/configuration.md:\n{document}");
 }

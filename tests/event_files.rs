@@ -1,7 +1,6 @@
 //! Event recordings: files that other programs wrote or read (`tests/events`), and hostile ones.
 
-use crate::process::adali;
-use crate::rng::Rng;
+use crate::process::{Random, adali};
 use adali::data::events::Event;
 use adali::data::events::format::Format;
 use adali::data::events::options::ReadOptions;
@@ -124,7 +123,7 @@ fn survives(format: Format, bytes: Vec<u8>, what: &str) {
 
 #[test]
 fn hostile_recordings_are_refused_or_read() {
-    let mut rng = Rng::fresh("hostile recordings");
+    let mut rng = Random::new("hostile recordings");
     let mut cases = 0;
     for (name, format) in FILES {
         let good = fs::read(folder().join(name)).unwrap();

@@ -7,11 +7,20 @@ mod kernels;
 mod launch;
 mod memory;
 mod networks;
-#[allow(dead_code, unused_imports)] // these tests use only part of it
-mod oracle;
-#[allow(dead_code, unused_imports)] // these tests use only part of it
-mod process;
+mod oracle {
+    mod rng;
+    pub use rng::Rng;
+}
+mod process {
+    pub mod card;
+    mod program;
+    pub use program::*;
+}
 mod promises;
-#[allow(dead_code, unused_imports)] // these tests use only part of it
-mod support;
+mod support {
+    pub mod layers;
+    mod sized;
+    pub mod structures;
+    pub use sized::Case;
+}
 mod trainings;

@@ -2,7 +2,7 @@
 //! every launch is valid on a card, and a batch that is too large is refused with one that fits.
 
 use crate::oracle::Rng;
-use crate::process::driver::with_card;
+use crate::process::card::with_card;
 use crate::process::{command, run};
 use adali::autotune::{BoundsMode, BoundsSpec, Tuning};
 use adali::backend::gpu::cuda::Cuda;
@@ -294,7 +294,7 @@ fn a_batch_that_is_too_large_is_refused_with_one_that_fits() {
         let new = |limit, batch| Model::new(gpu(SMALL, precision, limit), &spec, plan.clone(), batch, 0);
         let (least, most) = (total(1), total(24));
         // At the edge, with nothing left, and at random.
-        let somewhere = (0..6).map(|_| rng.uniform(least as f64, most as f64) as usize);
+        let somewhere = rng.uniform_vec(6, least as f64, most as f64).into_iter().map(|size| size as usize);
         for limit in [total(5), total(5) - 1, total(24)].into_iter().chain(somewhere) {
             let error = new(limit, 64).err().expect("64 are too many");
             assert!(error.is::<InputError>() && exit_code(&error) == 2, "{error:#}");

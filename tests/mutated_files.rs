@@ -6,8 +6,7 @@ mod mutations;
 #[path = "mutated/readers.rs"]
 mod readers;
 
-use crate::process::bytes;
-use crate::rng::Rng;
+use crate::process::{Random, bytes};
 use adali::error::exit_code;
 use mutations::mutated;
 use readers::{FORMATS, OTHERS, Reader};
@@ -99,7 +98,7 @@ fn reads_mutated_files() {
     let mut count = |is_read| *(if is_read { &mut read } else { &mut refused }) += 1;
     for case in 0..CASES {
         let which = case % files.len();
-        replace(&files[which], &mutated(&mut Rng::new(case as u64), &seeds, which));
+        replace(&files[which], &mutated(&mut Random::seeded(case as u64), &seeds, which));
         count(is_read(&mut reader, &files[which], &format!("case {case} of {name}, {}", files[which].display())));
         replace(&files[which], &seeds[which]);
     }

@@ -4,9 +4,10 @@
 use crate::oracle::Rng;
 use crate::support::compare::{gradient_norm, pass};
 use crate::support::layers::{
-    avg_pool, conv, conv_of, dropout, linear, max_pool, network, random_input, random_neuron, readout, spiking_readout,
+    avg_pool, conv, conv_of, dropout, linear, max_pool, network, random_neuron, readout, spiking_readout,
 };
-use crate::support::structures::{CHANNELS, RESETS, structures, vary};
+use crate::support::lists::{CHANNELS, random_input, structures};
+use crate::support::structures::{RESETS, vary};
 use crate::support::{Case, Drawn, Outcome, check, draw, run_model};
 use adali::backend::LossSpec;
 use adali::backend::cpu::Cpu;

@@ -6,7 +6,8 @@ mod extents;
 
 use crate::oracle::{AdamW, AdamWState, Rng, Sgd, norm};
 use crate::support::compare::{pass, run_model_at};
-use crate::support::layers::{conv, linear, max_pool, network, random_input, readout};
+use crate::support::layers::{conv, linear, max_pool, network, readout};
+use crate::support::lists::random_input;
 use crate::support::structures::vary;
 use crate::support::{Case, draw, run_model};
 use adali::autotune::{BINS, Histogram, RANGE};

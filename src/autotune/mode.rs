@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 /// How the bounds are set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "kebab-case")]
 pub enum BoundsMode {
     /// From the schedule alone.
@@ -12,17 +13,21 @@ pub enum BoundsMode {
     AutoInit,
     /// Set from the histogram before the first step and updated from it afterwards.
     AutoTrack,
+    /// From the schedule, with alpha = R/(L+R) and beta = L/(L+R).
+    ///
     /// From the schedule, with `alpha = R/(L+R)` and `beta = L/(L+R)`.
-    #[value(help = "From the schedule, with alpha = R/(L+R) and beta = L/(L+R)")]
     AutoMass,
+    /// Like auto-track, with one width W for both sides, such that P(|z| <= W) equals the target.
+    ///
     /// As auto-track, with one `W` for both sides: `P(|z| <= W) = p`.
-    #[value(help = "Like auto-track, with one width W for both sides, such that P(|z| <= W) equals the target")]
     AutoSymmetric,
+    /// As auto-symmetric, with W = sqrt(3) times the target, in standard deviations.
+    ///
     /// As auto-symmetric, with `W = sqrt(3) p` standard deviations: the quantile's width, were potentials spread evenly.
-    #[value(help = "As auto-symmetric, with W = sqrt(3) times the target, in standard deviations")]
     AutoStd,
+    /// As auto-track, with the geometric mean of both bounds for both sides.
+    ///
     /// As auto-track, with one `W = sqrt(L* R*)` for both sides.
-    #[value(help = "As auto-track, with the geometric mean of both bounds for both sides")]
     AutoBalanced,
 }
 

@@ -4,10 +4,10 @@ use super::measure::Ceilings;
 use crate::backend::gpu::Precision;
 use crate::backend::gpu::tile::Card;
 use crate::kernels::{Multiprocessor, REPORT, Resources};
-use clap::ValueEnum;
 
 /// A card by its data sheet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum NamedCard {
     /// A100 SXM, 80 GB.
     A100,
@@ -21,8 +21,13 @@ pub enum NamedCard {
 
 impl NamedCard {
     /// As on the command line.
-    pub fn name(self) -> String {
-        self.to_possible_value().map_or_else(String::new, |value| value.get_name().into())
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::A100 => "a100",
+            Self::Rtx4090 => "rtx4090",
+            Self::H100 => "h100",
+            Self::H200 => "h200",
+        }
     }
 
     /// Compute capability, multiprocessors, memory bandwidth in bytes/s, and floating-point operations per second in 16 bits on

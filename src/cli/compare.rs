@@ -1,34 +1,30 @@
 //! `adali compare`
 
+mod cost;
+mod show;
+
 use super::data::{DataOptions, load_data};
 use super::options::on_device;
-use super::progress::{line, message_bar, room, time_left};
 use super::train::{TrainArguments, used};
 use super::train_options::NOT_WITH_RESUME;
-use super::{End, is_quiet, note, say, signals};
+use super::{End, command_line, is_quiet, note, say, signals};
 use crate::backend::Backend;
 use crate::bail_input;
-use crate::compare::operations::{SHAPES, operation_costs};
 use crate::compare::plan::{PlanFile, REACH};
-use crate::compare::record::{KIND, RunRecord, Status, plan_file};
-use crate::compare::run::Spectator;
+use crate::compare::record::{KIND, Status, plan_file};
 use crate::compare::summary::summaries;
 use crate::compare::{Comparison, Configuration, Plan, report};
 use crate::data::Dataset;
-use crate::files::output::Output;
 use crate::files::place::Place;
-use crate::metrics::EpochMetrics;
 use crate::surrogate::SurrogateKind;
 use crate::terminal::shell_word;
-use crate::train::checkpoint::Progress;
 use crate::train::config::DataSpec;
-use crate::train::session::{Scored, Watch};
 use crate::train::{Config, Outcome};
 use anyhow::{Result, bail};
 use clap::{Arg, Args};
-use indicatif::ProgressBar;
+use show::Show;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::sync::atomic::AtomicBool;
 
 const COMPARE: &str = "Comparison";
 const SEEDS: usize = 3;
@@ -111,7 +107,7 @@ pub struct CompareArguments {
 
 pub fn run(arguments: CompareArguments) -> Result<End> {
     on_device!(arguments.train.device, |backend| match arguments.cost {
-        true => costs(&backend, &arguments),
+        true => cost::costs(&backend, &arguments),
         false => compare(&backend, &arguments),
     })
 }
@@ -155,11 +151,7 @@ fn compare<B: Backend>(backend: &B, arguments: &CompareArguments) -> Result<End>
     }
     let mut show = Show::new(&comparison, quiet);
     let load = |config: &Config| load_data(&config.data);
-    let mut outcome = comparison.run(backend, &load, &mut show, stop);
-    if matches!(outcome, Ok(Outcome::Finished)) {
-        show.measure();
-        outcome = comparison.measure(backend, &load, stop);
-    }
+    let outcome = run_all(&mut comparison, backend, &load, &mut show, stop);
     show.bar.finish_and_clear();
     if outcome? == Outcome::Interrupted {
         let folder = shell_word(comparison.folder());
@@ -195,6 +187,25 @@ fn compare<B: Backend>(backend: &B, arguments: &CompareArguments) -> Result<End>
         ),
         failed => bail!("{failed} of {} runs failed; {folder}/compare.md says why", comparison.runs.len()),
     }
+}
+
+/// Trains the unfinished runs, and times the steps of all configurations.
+fn run_all<B: Backend>(
+    comparison: &mut Comparison,
+    backend: &B,
+    load: &dyn Fn(&Config) -> Result<Dataset>,
+    show: &mut Show,
+    stop: &AtomicBool,
+) -> Result<Outcome> {
+    for i in comparison.unfinished(backend)? {
+        show.begin(&comparison.runs[i], i, comparison.configuration(i).training.epochs);
+        if comparison.train(i, backend, load, show, stop)? == Outcome::Interrupted {
+            return Ok(Outcome::Interrupted);
+        }
+        show.end(&comparison.runs[i])?;
+    }
+    show.measure();
+    comparison.measure(backend, load, stop)
 }
 
 impl CompareArguments {
@@ -289,12 +300,6 @@ fn check(plan: &Plan) -> Result<Vec<String>> {
     Ok(samples)
 }
 
-/// The command line as given, quoted where a shell needs it.
-pub(super) fn command_line() -> String {
-    let words = std::env::args_os().skip(1).map(shell_word);
-    std::iter::once("adali".to_string()).chain(words).collect::<Vec<_>>().join(" ")
-}
-
 fn introduce(comparison: &Comparison, samples: &[String], device: &str) -> Result<()> {
     let plan = &comparison.plan;
     let names: Vec<&str> = plan.configurations.iter().map(|c| c.name.as_str()).collect();
@@ -306,137 +311,4 @@ fn introduce(comparison: &Comparison, samples: &[String], device: &str) -> Resul
     }
     say(format!("seeds    {}", seeds.join(", ")))?;
     say(format!("runs     {} in {}", comparison.runs.len(), comparison.folder().display()))
-}
-
-/// Shows a comparison: one bar for everything, one line per run.
-struct Show {
-    bar: ProgressBar,
-    quiet: bool,
-    runs: usize,
-    /// Width of the longest name.
-    width: usize,
-    /// Index of the current run.
-    index: usize,
-    epochs: u32,
-    /// When the first run of this process began, and the share that was done before.
-    begun: Option<(Instant, f64)>,
-    /// Name of the current run.
-    head: String,
-}
-
-impl Show {
-    fn new(comparison: &Comparison, quiet: bool) -> Self {
-        let (bar, runs) = (message_bar(), comparison.runs.len());
-        let width = comparison.plan.configurations.iter().map(|c| c.name.chars().count()).max().unwrap_or(0);
-        Self { bar, quiet, runs, width, index: 0, head: String::new(), epochs: 1, begun: None }
-    }
-
-    /// Called when all runs have ended.
-    fn measure(&self) {
-        self.bar.set_message(line("all runs", 1.0, &["timing steps".into()], room()));
-        self.bar.tick();
-    }
-}
-
-impl Watch for Show {
-    fn step(&mut self, done: u64, total: u64, epoch: u32, progress: &Progress) {
-        let of_run = (f64::from(epoch - 1) + done as f64 / total as f64) / f64::from(self.epochs);
-        let share = (self.index as f64 + of_run) / self.runs as f64;
-        let totals = &progress.totals;
-        let accuracy = 100.0 * totals.correct as f64 / totals.samples.max(1) as f64;
-        let (begin, before) = self.begun.unwrap_or((Instant::now(), 0.0));
-        let fields = [
-            format!("epoch {epoch}/{}", self.epochs),
-            format!("{accuracy:.2} %"),
-            time_left(begin, (share - before) / (1.0 - before)),
-        ];
-        self.bar.set_message(line(&self.head, share, &fields, room()));
-    }
-
-    fn scored(&mut self, done: usize, total: usize, what: Scored) {
-        let what = match what {
-            Scored::HeldOut(epoch) => format!("epoch {epoch}/{}  held out", self.epochs),
-            Scored::Test => "test".into(),
-        };
-        let share = self.index as f64 / self.runs as f64;
-        self.bar.set_message(line(&self.head, share, &[format!("{what} {done}/{total}")], room()));
-    }
-
-    fn epoch(&mut self, _: &EpochMetrics, _: bool) -> Result<()> {
-        Ok(())
-    }
-}
-
-impl Spectator for Show {
-    fn begin(&mut self, record: &RunRecord, index: usize, epochs: u32) {
-        (self.index, self.epochs) = (index, epochs);
-        let share = index as f64 / self.runs as f64;
-        self.begun.get_or_insert_with(|| (Instant::now(), share));
-        let (runs, name) = (self.runs, &record.configuration);
-        self.head = format!("run {}/{runs}  {name}  seed {}", index + 1, record.seed);
-        self.bar.set_message(line(&self.head, share, &[], room()));
-    }
-
-    fn end(&mut self, record: &RunRecord) -> Result<()> {
-        if self.quiet {
-            return Ok(());
-        }
-        let came_to = match (&record.result, &record.probe, &record.error) {
-            (Some(result), Some(probe), _) => format!(
-                "test accuracy {:6.2} % (epoch {}), {:6.2} % (last epoch)",
-                100.0 * result.test_accuracy,
-                result.epoch,
-                100.0 * probe.test.accuracy
-            ),
-            (_, _, error) => format!("failed: {}", error.as_deref().unwrap_or("")),
-        };
-        let (name, seed, width) = (&record.configuration, record.seed, self.width);
-        self.bar.suspend(|| say(format!("{name:<width$}  seed {seed}  {came_to}")))
-    }
-}
-
-/// `adali compare --cost`
-fn costs<B: Backend>(backend: &B, arguments: &CompareArguments) -> Result<End> {
-    let rate = arguments.firing_rate;
-    if !(rate > 0.0 && rate < 1.0) {
-        bail_input!("--firing-rate {rate} must be a share above 0 and below 1");
-    }
-    let output = |folder: &PathBuf| {
-        std::fs::create_dir_all(folder).map_err(|e| crate::input_error!("cannot make {}: {e}", folder.display()))?;
-        Output::new("--out", &folder.join("cost.json"), arguments.train.force, &[])
-    };
-    let out = arguments.train.out.as_ref().map(output).transpose()?;
-    let quiet = is_quiet() || arguments.train.json;
-    if !quiet {
-        say(format!("device   {}", arguments.train.device.describe(backend)))?;
-    }
-    let stop = signals::watch()?;
-    let mut all = Vec::new();
-    for shape in SHAPES {
-        let Some(costs) = operation_costs(backend, shape, rate, stop)? else { break };
-        if !quiet {
-            say(format!("\n{}", report::operation_tables(&costs)))?;
-        }
-        all.push(costs);
-    }
-    let measured = all.len();
-    let json = serde_json::json!({
-        "command": command_line(),
-        "version": env!("CARGO_PKG_VERSION"),
-        "machine": report::machine(),
-        "device": backend.describe(),
-        "shapes": all,
-    });
-    if let Some(out) = &out {
-        out.write((serde_json::to_string_pretty(&json)? + "\n").as_bytes())?;
-    }
-    if arguments.train.json {
-        say(&json)?;
-    }
-    if measured < SHAPES.len() {
-        let kept = out.map_or(String::new(), |out| format!("; {} has what was measured", out.path().display()));
-        note(format_args!("interrupted after {measured} of {} shapes{kept}", SHAPES.len()));
-        return Ok(End::Interrupted);
-    }
-    Ok(End::Done)
 }

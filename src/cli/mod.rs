@@ -15,7 +15,7 @@ mod train;
 mod train_options;
 
 use crate::error::{Interrupted, exit_code};
-use crate::terminal;
+use crate::terminal::{self, shell_word};
 use anyhow::{Context, Result};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::io::{ErrorKind, IsTerminal, Write};
@@ -205,6 +205,12 @@ fn say(text: impl std::fmt::Display) -> Result<()> {
     }
 }
 
+/// The command line as given, quoted where a shell needs it.
+fn command_line() -> String {
+    let words = std::env::args_os().skip(1).map(shell_word);
+    std::iter::once("adali".to_string()).chain(words).collect::<Vec<_>>().join(" ")
+}
+
 /// The error of a closed terminal.
 const EIO: i32 = 5;
 
@@ -228,6 +234,9 @@ fn note(line: impl std::fmt::Display) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::card::NamedCard;
+    use crate::surrogate::SurrogateKind;
+    use clap::ValueEnum;
 
     /// Every option with a value states its default; a flag is off by default.
     #[test]
@@ -243,6 +252,14 @@ mod tests {
             }
         }
         assert!(cases > 150, "{cases}");
+    }
+
+    #[test]
+    fn names_are_those_of_the_library() {
+        assert_eq!(SurrogateKind::value_variants(), SurrogateKind::all());
+        for card in NamedCard::value_variants() {
+            assert_eq!(card.to_possible_value().unwrap().get_name(), card.name());
+        }
     }
 
     /// Text that clap would wrap in the middle of a table is unreadable.

@@ -2,8 +2,8 @@
 
 use super::is_quiet;
 use crate::metrics::EpochMetrics;
+use crate::train::Scored;
 use crate::train::checkpoint::Progress;
-use crate::train::session::Scored;
 use console::Term;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
 use std::io::Result;

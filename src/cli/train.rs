@@ -14,8 +14,7 @@ use crate::metrics::EpochMetrics;
 use crate::terminal::shell_word;
 use crate::train::checkpoint::{Progress, open_state};
 use crate::train::run::{self, Run};
-use crate::train::session::{Scored, Watch};
-use crate::train::{Config, Outcome, Session, Trainer};
+use crate::train::{Config, Observer, Outcome, Scored, Session, Trainer};
 use anyhow::{Result, anyhow};
 
 pub fn run(arguments: TrainArguments) -> Result<End> {
@@ -181,7 +180,7 @@ struct Watcher {
     total: u32,
 }
 
-impl Watch for Watcher {
+impl<B: Backend> Observer<B> for Watcher {
     fn step(&mut self, done: u64, total: u64, epoch: u32, progress: &Progress) {
         self.bar.step(done, total, epoch, progress);
     }
@@ -190,7 +189,7 @@ impl Watch for Watcher {
         self.bar.scored(done, total, what);
     }
 
-    fn epoch(&mut self, metrics: &EpochMetrics, improved: bool) -> Result<()> {
+    fn saved(&mut self, metrics: &EpochMetrics, improved: bool) -> Result<()> {
         if self.silent {
             return Ok(());
         }

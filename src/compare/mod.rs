@@ -1,17 +1,17 @@
 //! The same network on the same batches with several configurations and seeds: what each achieves and what it costs.
 //!
-//! [`plan`] states what is compared, [`run`] trains it, [`record`] stores it, [`probe`] examines trained networks, [`steps`]
+//! [`plan`] states what is compared, `run` trains it, [`record`] stores it, `probe` examines trained networks, `steps`
 //! times training steps, [`operations`] single operations, [`summary`] computes means over seeds, [`report`] writes everything
 //! down.
 
 pub mod operations;
 pub mod plan;
-pub mod plots;
-pub mod probe;
+mod plots;
+mod probe;
 pub mod record;
 pub mod report;
-pub mod run;
-pub mod steps;
+mod run;
+mod steps;
 pub mod summary;
 pub mod train_step;
 

@@ -134,6 +134,12 @@ impl Comparison {
         self.place.note()
     }
 
+    /// The configuration of run `i`, with its seed.
+    pub fn configuration(&self, i: usize) -> Config {
+        let configurations = &self.plan.configurations;
+        Config { seed: self.runs[i].seed, ..configurations[i % configurations.len()].config.clone() }
+    }
+
     /// The runs of a configuration, by seed.
     pub fn runs_of<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a RunRecord> {
         self.runs.iter().filter(move |record| record.configuration == name)
@@ -147,8 +153,7 @@ impl Comparison {
         }
         files.check()?;
         let config = Config::read(&files.config())?;
-        let chosen = &self.plan.configurations[i % self.plan.configurations.len()];
-        if !config.same_training(&Config { seed: self.runs[i].seed, ..chosen.config.clone() }) {
+        if !config.same_training(&self.configuration(i)) {
             bail_input!(
                 "{} is not what {} says of this run; put the files of one comparison back",
                 files.config().display(),

@@ -2,61 +2,47 @@
 
 use crate::backend::Backend;
 use crate::compare::probe::probe;
-use crate::compare::record::{Comparison, RunRecord, Status};
+use crate::compare::record::{Comparison, Status};
 use crate::compare::report;
 use crate::compare::steps::step_costs;
 use crate::data::Dataset;
 use crate::error::Interrupted;
 use crate::files::write_whole;
 use crate::train::run::Run;
-use crate::train::session::Watch;
-use crate::train::{Config, Outcome, Session, Trainer};
+use crate::train::{Config, Observer, Outcome, Session, Trainer};
 use anyhow::Result;
 use std::sync::atomic::AtomicBool;
 
-/// Receives the progress of a comparison.
-pub trait Spectator: Watch {
-    /// Before run `index`, from 0, which trains for this many epochs.
-    fn begin(&mut self, record: &RunRecord, index: usize, epochs: u32);
-    /// When a run has finished or failed and is in the report.
-    fn end(&mut self, record: &RunRecord) -> Result<()>;
-}
-
 impl Comparison {
-    /// Trains the unfinished runs, or until `stop`; the report is written after every run. A run that fails is recorded,
-    /// and the others go on. `load` reads a configuration's data set.
-    pub fn run<B: Backend>(
-        &mut self,
-        backend: &B,
-        load: &dyn Fn(&Config) -> Result<Dataset>,
-        spectator: &mut dyn Spectator,
-        stop: &AtomicBool,
-    ) -> Result<Outcome> {
+    /// The runs that are still to be trained, on this device; the report is written.
+    pub fn unfinished<B: Backend>(&mut self, backend: &B) -> Result<Vec<usize>> {
         self.device = backend.describe();
         report::save(self)?;
-        for i in 0..self.runs.len() {
-            if self.runs[i].status == Status::Finished {
-                continue;
+        Ok((0..self.runs.len()).filter(|&i| self.runs[i].status != Status::Finished).collect())
+    }
+
+    /// Trains a run, or until `stop`, and writes the report. If the run fails, that is recorded and no error.
+    /// `load` reads a configuration's data set.
+    pub fn train<B: Backend>(
+        &mut self,
+        run: usize,
+        backend: &B,
+        load: &dyn Fn(&Config) -> Result<Dataset>,
+        observer: &mut dyn Observer<B>,
+        stop: &AtomicBool,
+    ) -> Result<Outcome> {
+        let outcome = self.train_session(run, backend, load, observer, stop);
+        match &outcome {
+            Ok(Outcome::Finished) => self.read(run)?,
+            Ok(Outcome::Interrupted) => {}
+            Err(error) if error.is::<Interrupted>() => return Ok(Outcome::Interrupted),
+            Err(error) => {
+                let record = &mut self.runs[run];
+                (record.status, record.error) = (Status::Failed, Some(format!("{error:#}")));
             }
-            let chosen = &self.plan.configurations[i % self.plan.configurations.len()];
-            let config = Config { seed: self.runs[i].seed, ..chosen.config.clone() };
-            spectator.begin(&self.runs[i], i, config.training.epochs);
-            match self.train(backend, config, i, load, spectator, stop) {
-                Ok(Outcome::Interrupted) => {
-                    report::save(self)?;
-                    return Ok(Outcome::Interrupted);
-                }
-                Ok(Outcome::Finished) => self.read(i)?,
-                Err(error) if error.is::<Interrupted>() => return Ok(Outcome::Interrupted),
-                Err(error) => {
-                    let record = &mut self.runs[i];
-                    (record.status, record.error) = (Status::Failed, Some(format!("{error:#}")));
-                }
-            }
-            report::save(self)?;
-            spectator.end(&self.runs[i])?;
         }
-        Ok(Outcome::Finished)
+        report::save(self)?;
+        Ok(outcome.unwrap_or(Outcome::Finished))
     }
 
     /// Times training steps of all configurations and adds them to the report.
@@ -76,30 +62,30 @@ impl Comparison {
         Ok(Outcome::Finished)
     }
 
-    fn train<B: Backend>(
+    fn train_session<B: Backend>(
         &self,
+        run: usize,
         backend: &B,
-        config: Config,
-        i: usize,
         load: &dyn Fn(&Config) -> Result<Dataset>,
-        watch: &mut dyn Spectator,
+        observer: &mut dyn Observer<B>,
         stop: &AtomicBool,
     ) -> Result<Outcome> {
+        let config = self.configuration(run);
         let mut data = load(&config)?;
         let trainer = Trainer::new(backend.clone(), config, &mut data)?;
-        let run = Run::within(&self.place, &self.runs[i].folder)?;
-        let mut session = match run.files().config().exists() {
-            true => Session::resume(trainer, run, data.test, &data.source)?,
-            false => Session::begin(trainer, run, data.test)?,
+        let folder = Run::within(&self.place, &self.runs[run].folder)?;
+        let mut session = match folder.files().config().exists() {
+            true => Session::resume(trainer, folder, data.test, &data.source)?,
+            false => Session::begin(trainer, folder, data.test)?,
         };
-        if session.train(watch, stop)? == Outcome::Interrupted {
+        if session.train(observer, stop)? == Outcome::Interrupted {
             return Ok(Outcome::Interrupted);
         }
-        let Some(test) = session.test_as_it_is(watch, stop)? else { return Ok(Outcome::Interrupted) };
+        let Some(test) = session.test_as_it_is(observer, stop)? else { return Ok(Outcome::Interrupted) };
         let Some(probe) = probe(&mut session.trainer, test, stop)? else { return Ok(Outcome::Interrupted) };
         // The result comes last: with it, the run is finished.
         write_whole(&session.run.files().probe(), (serde_json::to_string_pretty(&probe)? + "\n").as_bytes())?;
-        Ok(if session.finish(watch, stop)?.is_some() { Outcome::Finished } else { Outcome::Interrupted })
+        Ok(if session.finish(observer, stop)?.is_some() { Outcome::Finished } else { Outcome::Interrupted })
     }
 }
 

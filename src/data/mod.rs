@@ -138,7 +138,8 @@ impl LoadWatch for () {
 }
 
 /// A data set that adali can read, as named on the command line and in `config.toml`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, clap::ValueEnum, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "kebab-case")]
 pub enum DataSource {
     /// 1797 handwritten digits of 8x8, built in.

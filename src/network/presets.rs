@@ -9,7 +9,8 @@ use crate::surrogate::{Surrogate, SurrogateKind};
 use serde::{Deserialize, Serialize};
 
 /// A network by name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "kebab-case")]
 pub enum Preset {
     /// Two convolutions for the built-in 8x8 digits.

@@ -24,7 +24,8 @@ fn adali() -> Surrogate {
 }
 
 /// How a sample reaches the first layer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "kebab-case")]
 pub enum InputMode {
     /// An image is the same current at every step, so the first layer is computed once, not `T` times.
@@ -34,11 +35,12 @@ pub enum InputMode {
 }
 
 /// What is done to the output of a convolution or linear layer before its neurons.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "kebab-case")]
 pub enum Norm {
     /// Batch normalisation, statistics over `T, N, H, W` per channel.
-    #[value(help = "Batch normalisation, over time, samples and pixels of a channel")]
+    #[cfg_attr(feature = "cli", value(help = "Batch normalisation, over time, samples and pixels of a channel"))]
     Batch,
     /// Scaled weight standardisation per filter: acts on the weights alone.
     Weight,
@@ -118,7 +120,8 @@ pub struct Shortcut {
 }
 
 /// What a shortcut takes from a layer.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "kebab-case")]
 pub enum Take {
     /// Its output: the spikes, after any pool and dropout.
@@ -138,7 +141,8 @@ pub struct Combine {
 }
 
 /// How two layers' outputs become one (Fang et al., "Deep residual learning in spiking neural networks", 2021).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "kebab-case")]
 pub enum Combination {
     /// The sum: small counts, stored as dense values.
@@ -150,7 +154,8 @@ pub enum Combination {
 }
 
 /// Which variance of a filter the weight norm divides by.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "kebab-case")]
 pub enum Variance {
     /// The mean of squares, as in scaled weight standardisation.
@@ -161,7 +166,8 @@ pub enum Variance {
 }
 
 /// First values of a weight; a bias is always drawn as PyTorch does, or 0 with `zeros`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "kebab-case")]
 pub enum Init {
     /// As PyTorch's layers: uniform in `±1/sqrt(fan_in)`.

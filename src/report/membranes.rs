@@ -242,8 +242,8 @@ fn top_of(density: &[f64]) -> (f64, Option<usize>) {
     let kept = (0..MOST_CUT).max_by(|a, b| fall(a).total_cmp(&fall(b))).map_or(0, |k| k + 1);
     let (peaks, reference) = (&order[..kept], density[order[kept]]);
     // A narrow distribution has only flanks next to the peak and is shown whole.
-    let beside = |column: &usize| peaks.iter().all(|peak| peak.abs_diff(*column) > 1);
-    let rest: f64 = order[kept..].iter().filter(|&c| beside(c)).map(|&c| density[c] * COLUMN_WIDTH).sum();
+    let apart = |column: &usize| peaks.iter().all(|peak| peak.abs_diff(*column) > 1);
+    let rest: f64 = order[kept..].iter().filter(|&c| apart(c)).map(|&c| density[c] * COLUMN_WIDTH).sum();
     if highest > CUT_ABOVE * reference && rest >= CUT_REST {
         return (1.25 * reference, Some(order[0]));
     }

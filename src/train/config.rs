@@ -387,7 +387,7 @@ mod tests {
         let rates: Vec<f64> = (0..40).map(|step| spec.rate(step, 40, 4)).collect();
         assert!(rates[..4].windows(2).all(|w| w[0] < w[1]) && rates[3] < 1.0);
         assert_eq!(rates[4], 1.0);
-        assert!((rates[22] - 0.5).abs() < 1e-12, "half way behind the warm-up");
+        assert!((rates[22] - 0.5).abs() < 1e-12, "half way after the warm-up");
         assert!(rates[39] > 0.0 && rates[39] < 0.01);
     }
 }

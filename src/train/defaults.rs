@@ -11,9 +11,8 @@ use crate::network::spec::{InputMode, NetworkSpec};
 use crate::train::Config;
 use crate::train::config::{DataSpec, TrainingSpec, parse_checked};
 use crate::train::optimizer::Optimizer;
-use crate::train::schema::Document;
+use crate::train::schema::{Document, words};
 use anyhow::{Context, Result};
-use clap::ValueEnum;
 use std::path::Path;
 
 /// Weight of the mean squared error in the loss for event recordings \[authors: their mix\].
@@ -79,11 +78,9 @@ pub fn preset_network(preset: Preset, data: &Dataset, channels: Option<usize>) -
 
 /// The network in a file named in place of a preset.
 pub fn network_file(name: &str) -> Result<NetworkSpec> {
-    let presets: Vec<_> = Preset::value_variants().iter().filter_map(|p| p.to_possible_value()).collect();
-    let presets: Vec<_> = presets.iter().map(|value| value.get_name()).collect();
     let path = Path::new(name);
     if !path.exists() {
-        bail_input!("--network {name} is neither a preset ({}) nor a file", presets.join(", "));
+        bail_input!("--network {name} is neither a preset ({}) nor a file", words::<Preset>().join(", "));
     }
     let text = read_text(path, MOST_SETTINGS).with_context(|| format!("--network {name}"))?;
     parse_checked(Document::Network, &text, name)

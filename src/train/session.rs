@@ -8,40 +8,11 @@ use crate::metrics::median;
 use crate::train::checkpoint::{self, Progress, load_model, open_model, open_state};
 use crate::train::evaluate::Scores;
 use crate::train::run::{Run, RunResult, identity, identity_in, signed};
-use crate::train::{Observer, Outcome, Trainer};
+use crate::train::{Observer, Outcome, Scored, Trainer};
 use crate::{bail_input, input_error};
 use anyhow::Result;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
-
-/// Receives the progress of a training; saving is not its task.
-pub trait Watch {
-    /// After every step; `done` of `total` in this epoch.
-    fn step(&mut self, done: u64, total: u64, epoch: u32, progress: &Progress);
-    /// While samples are scored without training on them.
-    fn scored(&mut self, done: usize, total: usize, what: Scored);
-    /// After every epoch, once everything is saved.
-    fn epoch(&mut self, metrics: &EpochMetrics, improved: bool) -> Result<()>;
-}
-
-/// Ignores everything.
-impl Watch for () {
-    fn step(&mut self, _: u64, _: u64, _: u32, _: &Progress) {}
-
-    fn scored(&mut self, _: usize, _: usize, _: Scored) {}
-
-    fn epoch(&mut self, _: &EpochMetrics, _: bool) -> Result<()> {
-        Ok(())
-    }
-}
-
-/// Samples that are scored without training on them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scored {
-    /// After this epoch.
-    HeldOut(u32),
-    Test,
-}
 
 /// A training and its run folder.
 pub struct Session<B: Backend> {
@@ -98,16 +69,16 @@ impl<B: Backend> Session<B> {
     }
 
     /// Trains to the end or until `stop`; every epoch is saved.
-    pub fn train(&mut self, watch: &mut dyn Watch, stop: &AtomicBool) -> Result<Outcome> {
+    pub fn train(&mut self, observer: &mut dyn Observer<B>, stop: &AtomicBool) -> Result<Outcome> {
         let Self { trainer, run, epochs, identity, .. } = self;
         let config = signed(&trainer.config, identity);
-        trainer.run(&mut Keeper { run, epochs, watch, config, identity }, stop)
+        trainer.run(&mut Keeper { run, epochs, observer, config, identity }, stop)
     }
 
     /// Scores of the current network on the test samples; `None` once `stop` is set.
-    pub fn test_as_it_is(&mut self, watch: &mut dyn Watch, stop: &AtomicBool) -> Result<Option<Scores>> {
+    pub fn test_as_it_is(&mut self, observer: &mut dyn Observer<B>, stop: &AtomicBool) -> Result<Option<Scores>> {
         let mut waiting = |done: usize, of: usize| {
-            watch.scored(done, of, Scored::Test);
+            observer.scored(done, of, Scored::Test);
             if done < of && stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
         self.trainer.evaluate(self.test.clone(), &mut waiting)
@@ -115,7 +86,7 @@ impl<B: Backend> Session<B> {
 
     /// Tests the network of the chosen epoch and writes `result.json`; `None` once `stop` is set; a resume then runs the
     /// test.
-    pub fn finish(mut self, watch: &mut dyn Watch, stop: &AtomicBool) -> Result<Option<RunResult>> {
+    pub fn finish(mut self, observer: &mut dyn Observer<B>, stop: &AtomicBool) -> Result<Option<RunResult>> {
         let files = self.run.files();
         let chosen = open_model(&files.model())?;
         let epoch = chosen
@@ -123,7 +94,7 @@ impl<B: Backend> Session<B> {
             .parse()
             .map_err(|_| input_error!("{} has no epoch", files.model().display()))?;
         load_model(&chosen, &mut self.trainer.model)?;
-        let Some(test) = self.test_as_it_is(watch, stop)? else { return Ok(None) };
+        let Some(test) = self.test_as_it_is(observer, stop)? else { return Ok(None) };
         let Self { trainer, run, identity, .. } = self;
         let result = RunResult {
             test_accuracy: test.accuracy,
@@ -145,41 +116,44 @@ impl<B: Backend> Session<B> {
 }
 
 /// Saves a training as it goes.
-struct Keeper<'a> {
+struct Keeper<'a, B> {
     run: &'a Run,
     epochs: &'a mut Vec<EpochMetrics>,
-    watch: &'a mut dyn Watch,
+    observer: &'a mut dyn Observer<B>,
     /// With the run's identity.
     config: String,
     identity: &'a str,
 }
 
-impl<B: Backend> Observer<B> for Keeper<'_> {
+impl<B: Backend> Observer<B> for Keeper<'_, B> {
     fn step(&mut self, done: u64, total: u64, epoch: u32, progress: &Progress) {
-        self.watch.step(done, total, epoch, progress);
+        self.observer.step(done, total, epoch, progress);
     }
 
-    fn scored(&mut self, done: usize, total: usize, epoch: u32) {
-        self.watch.scored(done, total, Scored::HeldOut(epoch));
+    fn scored(&mut self, done: usize, total: usize, what: Scored) {
+        self.observer.scored(done, total, what);
     }
 
     fn improved(&mut self, trainer: &Trainer<B>, epoch: u32) -> Result<()> {
-        checkpoint::save_model(&self.run.files().model(), &trainer.model, &self.config, epoch)
+        checkpoint::save_model(&self.run.files().model(), &trainer.model, &self.config, epoch)?;
+        self.observer.improved(trainer, epoch)
     }
 
-    fn epoch(&mut self, trainer: &Trainer<B>, metrics: &EpochMetrics, _: bool) -> Result<()> {
+    fn epoch(&mut self, trainer: &Trainer<B>, metrics: &EpochMetrics, improved: bool) -> Result<()> {
         self.epochs.push(metrics.clone());
-        self.run.files().save_epoch(trainer, self.epochs, self.identity)
+        self.run.files().save_epoch(trainer, self.epochs, self.identity)?;
+        self.observer.epoch(trainer, metrics, improved)
     }
 
     fn checkpoint(&mut self, trainer: &Trainer<B>) -> Result<()> {
         let state = self.run.files().state();
         checkpoint::save_state(&state, &trainer.model, &trainer.tracker, &trainer.progress, &self.config)?;
-        self.run.commit()
+        self.run.commit()?;
+        self.observer.checkpoint(trainer)
     }
 
     fn saved(&mut self, metrics: &EpochMetrics, improved: bool) -> Result<()> {
-        self.watch.epoch(metrics, improved)
+        self.observer.saved(metrics, improved)
     }
 }
 

@@ -1,11 +1,13 @@
 //! The training loop.
 
 mod epoch;
+mod observer;
+
+pub use observer::{Observer, Scored};
 
 use crate::backend::{Backend, Normalisation, Step, Totals, Update};
 use crate::data::sampling::{CounterRng, epoch_order};
 use crate::data::{Dataset, SampleShape, Samples, Values};
-use crate::metrics::EpochMetrics;
 use crate::network::Model;
 use crate::network::model::Pass;
 use crate::network::model::memory::Memory;
@@ -25,41 +27,6 @@ use std::time::Instant;
 const START_BATCHES: usize = 4;
 /// Counts of the membrane potentials per epoch, unless configured.
 const COUNTS_PER_EPOCH: u64 = 8;
-
-/// Receives the events of a training: a progress bar, a run folder.
-pub trait Observer<B: Backend> {
-    /// After every step; `done` of `total` in this epoch.
-    fn step(&mut self, done: u64, total: u64, epoch: u32, progress: &Progress);
-    /// While samples are scored without training on them: held-out ones in training.
-    fn scored(&mut self, _done: usize, _total: usize, _epoch: u32) {}
-    /// The network is the best so far on the held-out samples, or nothing is held out.
-    fn improved(&mut self, trainer: &Trainer<B>, epoch: u32) -> Result<()>;
-    /// After every epoch.
-    fn epoch(&mut self, trainer: &Trainer<B>, metrics: &EpochMetrics, improved: bool) -> Result<()>;
-    /// A checkpoint is due: after every epoch, after a configured number of steps, or when the training stops early.
-    fn checkpoint(&mut self, trainer: &Trainer<B>) -> Result<()>;
-    /// After every epoch, once everything is saved.
-    fn saved(&mut self, _metrics: &EpochMetrics, _improved: bool) -> Result<()> {
-        Ok(())
-    }
-}
-
-/// Does nothing: nothing is shown or saved, and the last network is kept.
-impl<B: Backend> Observer<B> for () {
-    fn step(&mut self, _: u64, _: u64, _: u32, _: &Progress) {}
-
-    fn improved(&mut self, _: &Trainer<B>, _: u32) -> Result<()> {
-        Ok(())
-    }
-
-    fn epoch(&mut self, _: &Trainer<B>, _: &EpochMetrics, _: bool) -> Result<()> {
-        Ok(())
-    }
-
-    fn checkpoint(&mut self, _: &Trainer<B>) -> Result<()> {
-        Ok(())
-    }
-}
 
 /// How a training ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -232,7 +199,7 @@ impl<B: Backend> Trainer<B> {
             self.catch_up()?;
             self.progress.seconds += waited.elapsed().as_secs_f64();
             let mut waiting = |done: usize, of: usize| {
-                observer.scored(done, of, epoch);
+                observer.scored(done, of, Scored::HeldOut(epoch));
                 // After the last batch there is nothing left to stop.
                 if done < of && stop.load(Ordering::Relaxed) {
                     ControlFlow::Break(())

@@ -1,6 +1,6 @@
 //! Damage: flipped bits, wrong numbers, truncation, splices of two files, repeated and lost parts.
 
-use crate::rng::Rng;
+use crate::process::Random;
 
 /// Typical wrong values in headers.
 const NUMBERS: [u64; 12] =
@@ -9,7 +9,7 @@ const NUMBERS: [u64; 12] =
 const WORDS: [&str; 10] = ["", "-1", "0", "1e999", "nan", "99999999999999999999", "4294967296", "\"", "[", "\u{1b}"];
 
 /// File `which` of `seeds`, changed in one to four ways.
-pub fn mutated(rng: &mut Rng, seeds: &[Vec<u8>], which: usize) -> Vec<u8> {
+pub fn mutated(rng: &mut Random, seeds: &[Vec<u8>], which: usize) -> Vec<u8> {
     let mut bytes = seeds[which].clone();
     for _ in 0..1 + rng.below(4) {
         if bytes.is_empty() {

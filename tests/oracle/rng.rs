@@ -17,7 +17,7 @@ impl Rng {
             Err(_) => std::time::UNIX_EPOCH.elapsed().map_or(1, |since| since.subsec_nanos() as u64 ^ since.as_secs()),
         };
         println!("{test}: ORACLE_SEED={seed}");
-        Self(seed)
+        Self::new(seed)
     }
 
     /// The next 64 random bits.

@@ -156,8 +156,12 @@ pub fn check(case: &Case, rng: &mut Rng) -> Outcome {
         compare_forward(&model, case, &drawn, &mut outcome);
         let mean = sums.loss / case.batch as f64;
         assert!((mean - loss).abs() <= VALUE_TOLERANCE * loss.abs().max(1.0), "loss {mean}, not {loss}: {case:?}");
-        let [sure, possible] = hits(&drawn);
-        assert!((sure..=possible).contains(&sums.correct), "{} hits, not {sure} to {possible}: {case:?}", sums.correct);
+        let [sure, possible] = correct(&drawn);
+        assert!(
+            (sure..=possible).contains(&sums.correct),
+            "{} correct, not {sure} to {possible}: {case:?}",
+            sums.correct
+        );
     }
     let (mut squares, mut missed) = (0.0, Vec::new());
     let synapses = model.populations().flat_map(|(_, parameters)| parameters.synapses());
@@ -195,7 +199,7 @@ fn exactly(got: &[f32], want: &Tensor) -> bool {
 }
 
 /// How many samples have the label's logit as the largest: certainly, and if rounding breaks ties (votes often tie).
-fn hits(drawn: &Drawn) -> [u64; 2] {
+fn correct(drawn: &Drawn) -> [u64; 2] {
     let logits = &drawn.forward.logits;
     let rows = logits.data.chunks(logits.shape[1]).zip(&drawn.labels);
     let leads = rows.map(|(row, &label)| {

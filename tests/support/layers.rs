@@ -55,11 +55,6 @@ pub fn network(steps: usize, layers: Vec<LayerSpec>) -> NetworkSpec {
     NetworkSpec { steps, input: InputMode::Frames, neuron: NeuronSpec::default(), surrogate, layers }
 }
 
-/// Direct or frames.
-pub fn random_input(rng: &mut Rng) -> InputMode {
-    if rng.below(2) == 0 { InputMode::Direct } else { InputMode::Frames }
-}
-
 /// A neuron with the given reset and all other constants random.
 pub fn random_neuron(reset: ResetKind, detach_reset: bool, rng: &mut Rng) -> NeuronSpec {
     let sign = if rng.below(2) == 0 { 1.0 } else { -1.0 };

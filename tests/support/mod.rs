@@ -4,6 +4,7 @@
 pub mod compare;
 pub mod draw;
 pub mod layers;
+pub mod lists;
 pub mod loops;
 pub mod structures;
 

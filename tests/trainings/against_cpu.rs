@@ -1,7 +1,7 @@
 //! In f32 against the CPU: every bounds mode, every surrogate, norms and inputs.
 
 use super::training::{Seen, config, digits, gpu, network, second, train};
-use crate::process::Random;
+use crate::oracle::Rng;
 use adali::autotune::{BoundsMode, BoundsSpec};
 use adali::backend::cpu::Cpu;
 use adali::backend::gpu::Precision;
@@ -89,7 +89,7 @@ impl Apart {
 
 /// The outcome of a test's cases.
 struct Cases {
-    random: Random,
+    random: Rng,
     count: usize,
     rounding: usize,
     worst: Apart,
@@ -97,11 +97,11 @@ struct Cases {
 
 impl Cases {
     fn new(test: &str) -> Self {
-        Self { random: Random::new(test), count: 0, rounding: 0, worst: Apart::default() }
+        Self { random: Rng::fresh(test), count: 0, rounding: 0, worst: Apart::default() }
     }
 
     fn case(&mut self, name: &str, mut config: Config, frames: usize) {
-        config.seed = self.random.below(1 << 62);
+        config.seed = self.random.next_u64() >> 2;
         let apart = compare(name, config, frames);
         self.worst = self.worst.largest(apart);
         self.rounding += usize::from(apart.is_rounding());

@@ -1,7 +1,7 @@
 //! Trainings that are stopped or killed, then resumed: the result is the same.
 
 use super::training::{Seen, assert_same, config, digits, gpu, network, run, second, train};
-use crate::process::driver::with_card;
+use crate::process::card::with_card;
 use crate::process::{bytes, command, finish, run as ended};
 use adali::autotune::{BoundsMode, BoundsSpec};
 use adali::backend::gpu::Precision;

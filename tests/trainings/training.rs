@@ -95,10 +95,6 @@ impl<B: Backend> Observer<B> for Watcher<'_> {
         }
     }
 
-    fn improved(&mut self, _: &Trainer<B>, _: u32) -> Result<()> {
-        Ok(())
-    }
-
     fn epoch(&mut self, _: &Trainer<B>, metrics: &EpochMetrics, _: bool) -> Result<()> {
         let timeless = EpochMetrics { seconds: 0.0, images_per_second: 0.0, ..metrics.clone() };
         self.0.epochs.push(timeless);

@@ -16,7 +16,6 @@ use super::options::{ReadOptions, Sensor};
 use super::source::Source;
 use super::{Event, EventReader, SensorSize};
 use anyhow::Result;
-use clap::ValueEnum;
 
 /// A recording in AEDAT 2.0.
 pub(super) struct Aedat2 {
@@ -98,12 +97,12 @@ fn sensor_of(class: &str) -> Option<Sensor> {
     match class.as_str() {
         "dvs128" | "tmpdiff128" => Some(Sensor::Dvs128),
         "davis192pixelparade" => Some(Sensor::Davis208),
-        _ => Sensor::value_variants().iter().copied().find(|s| *s != Sensor::Dvs128 && class.starts_with(s.name())),
+        _ => Sensor::ALL.into_iter().find(|s| *s != Sensor::Dvs128 && class.starts_with(s.name())),
     }
 }
 
 fn all_sensors() -> String {
-    Sensor::value_variants().iter().map(|sensor| sensor.name()).collect::<Vec<_>>().join(", ")
+    Sensor::ALL.iter().map(|sensor| sensor.name()).collect::<Vec<_>>().join(", ")
 }
 
 /// Checks that the first addresses of a file are a DVS128's and cannot be a DAVIS's.
@@ -128,7 +127,7 @@ fn only_dvs128(source: &mut Source) -> Result<()> {
         let SensorSize { width, height } = sensor.size();
         **sensor != Sensor::Dvs128 && width > x && height > y
     };
-    let fit: Vec<_> = Sensor::value_variants().iter().filter(holds).map(|sensor| sensor.name()).collect();
+    let fit: Vec<_> = Sensor::ALL.iter().filter(holds).map(|sensor| sensor.name()).collect();
     let why = match (dvs128 == pixels, davis == pixels) {
         (true, _) => "its addresses may be a DVS128's or a DAVIS's".to_string(),
         (false, true) => format!("its addresses are those of a DAVIS of at least {}x{} pixels", x + 1, y + 1),

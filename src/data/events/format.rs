@@ -1,7 +1,8 @@
 //! The formats of recordings.
 
 /// A file format.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum Format {
     /// N-MNIST's .bin.
     NMnist,

@@ -18,7 +18,8 @@ use serde::{Deserialize, Serialize};
 pub const MAX_FRAMES: usize = 4096;
 
 /// What the frames of a recording have in common.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "kebab-case")]
 pub enum FramesBy {
     /// Equal numbers of events.

@@ -5,7 +5,8 @@ use super::columns::Columns;
 use serde::{Deserialize, Serialize};
 
 /// The chip of an AEDAT 2.0 recording, which decides what its addresses mean.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, clap::ValueEnum, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "kebab-case")]
 pub enum Sensor {
     /// 128x128.
@@ -23,6 +24,10 @@ pub enum Sensor {
 }
 
 impl Sensor {
+    /// Every sensor.
+    pub(super) const ALL: [Self; 6] =
+        [Self::Dvs128, Self::Davis128, Self::Davis208, Self::Davis240, Self::Davis346, Self::Davis640];
+
     /// The name on the command line and in `config.toml`.
     pub fn name(self) -> &'static str {
         match self {
@@ -55,17 +60,18 @@ impl std::fmt::Display for Sensor {
 }
 
 /// How to read a recording where its file leaves a choice; nothing given, the file decides.
-#[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "cli", derive(clap::Args))]
 pub struct ReadOptions {
     /// The sensor of an AEDAT 2.0 recording [default: the one that its header names].
-    #[arg(long, value_enum, value_name = "CHIP")]
+    #[cfg_attr(feature = "cli", arg(long, value_enum, value_name = "CHIP"))]
     pub sensor: Option<Sensor>,
     /// The stream of events to read, by the file's own number, where there are several [default: the first].
-    #[arg(long, value_name = "N")]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "N"))]
     pub stream: Option<u32>,
     /// The columns of a text or of an array without names, such as t_s,x,y,p; t_s, t_ms, t_us and t_ns give the unit, _
     /// is any other column [default: as a header line or the values tell].
-    #[arg(long, value_name = "NAMES")]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "NAMES"))]
     pub columns: Option<Columns>,
 }
 
@@ -77,6 +83,7 @@ mod tests {
     #[test]
     fn a_sensor_has_one_name() {
         for sensor in Sensor::value_variants() {
+            assert!(Sensor::ALL.contains(sensor));
             assert_eq!(sensor.to_possible_value().unwrap().get_name(), sensor.name());
             assert_eq!(serde_json::to_value(sensor).unwrap(), sensor.name());
         }

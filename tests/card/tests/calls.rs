@@ -1,7 +1,6 @@
 //! What the driver's calls report: each fault is reported with every seed, and the correct variant never.
 
-mod common;
-
+use crate::common;
 use card::device::{Function, card_add};
 use card::driver::*;
 use std::ffi::{CStr, c_void};

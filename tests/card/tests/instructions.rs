@@ -1,8 +1,6 @@
 //! Instructions against the PTX manual, whose results are computed here.
 
-mod common;
-
-use common::Place;
+use crate::common::{self, Place};
 use half::{bf16, f16};
 use std::sync::LazyLock;
 

@@ -2,9 +2,7 @@
 //!
 //! The kernels are compiled by the nvcc that the package's build finds; without it, these tests print a note and pass.
 
-mod common;
-
-use common::Place;
+use crate::common::{self, Place};
 use std::sync::LazyLock;
 
 const SEEDS: u64 = 20;

@@ -1,5 +1,4 @@
 //! The kernels of these tests: compiled by the nvcc that the package's build finds, run by the executor.
-#![allow(dead_code)] // each test program uses a part of this
 
 use card::checker::{self, Kind};
 use card::exec::{self, Launch, Worker};

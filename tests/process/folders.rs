@@ -1,91 +1,20 @@
-//! The program as a process, and the files it leaves behind.
+//! Short commands, their results, and the files that they leave behind.
 
+use super::program::{Ran, bytes, command, run};
+use super::tensors::Tensors;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-
-pub mod driver;
-pub mod tensors;
-
-/// Upper limit for any command of these tests; one that takes longer hangs.
-const PATIENCE: Duration = Duration::from_secs(100);
-
-/// The result of a command.
-pub struct Ran {
-    pub code: Option<i32>,
-    pub out: String,
-    pub err: String,
-    what: String,
-}
-
-/// The program in the folder `cwd`, with its arguments separated by blanks.
-pub fn command(cwd: &Path, arguments: &str) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_adali"));
-    command.current_dir(cwd).args(arguments.split_whitespace());
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).env_remove("RUST_BACKTRACE");
-    command
-}
-
-/// Runs a command to its end.
-pub fn run(mut command: Command) -> Ran {
-    let what = format!("{command:?}");
-    finish(command.spawn().unwrap(), &what)
-}
-
-/// Waits for a process while reading its output: a full pipe would block it.
-pub fn finish(mut child: Child, what: &str) -> Ran {
-    fn read(pipe: Option<impl Read + Send + 'static>) -> std::thread::JoinHandle<String> {
-        std::thread::spawn(move || {
-            let mut bytes = Vec::new();
-            pipe.map(|mut pipe| pipe.read_to_end(&mut bytes));
-            String::from_utf8_lossy(&bytes).into_owned()
-        })
-    }
-    let (out, err) = (read(child.stdout.take()), read(child.stderr.take()));
-    let begin = Instant::now();
-    while child.try_wait().unwrap().is_none() {
-        if begin.elapsed() > PATIENCE {
-            child.kill().unwrap();
-            panic!("{what} hangs");
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    let [out, err] = [out, err].map(|reader| reader.join().unwrap());
-    let ran = Ran { code: child.wait().unwrap().code(), out, err, what: what.to_string() };
-    assert!(!ran.err.contains("panicked") && !ran.err.contains("memory allocation"), "{ran}");
-    ran
-}
+use std::process::{Child, Command};
 
 /// Runs the program.
 pub fn adali(cwd: &Path, arguments: &str) -> Ran {
     run(command(cwd, arguments))
 }
 
-impl std::fmt::Display for Ran {
-    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-        write!(f, "{}\nexit code {:?}\nstdout: {}\nstderr: {}", self.what, self.code, self.out, self.err)
-    }
-}
-
 impl Ran {
-    /// Checks that it succeeded with nothing on standard error.
-    pub fn done(self) -> Self {
-        assert!(self.code == Some(0) && self.err.is_empty(), "{self}");
-        self
-    }
-
-    /// Checks that it failed with this code and one line that names all of `parts`.
-    pub fn failed(self, code: i32, parts: &[&str]) -> Self {
-        assert_eq!(self.code, Some(code), "{self}");
-        assert!(self.err.starts_with("error: ") && self.err.lines().count() == 1, "not one line: {self}");
-        assert!(parts.iter().all(|part| self.err.contains(part)), "one of {parts:?} is missing: {self}");
-        self
-    }
-
     /// Checks that clap, whose messages have several lines, refused an argument and named one of its words.
     pub fn misused(self, argument: &str) -> Self {
         let named = argument.split(' ').any(|word| self.err.contains(word));
@@ -119,10 +48,6 @@ pub fn tiny(out: &str, more: &str) -> String {
 pub fn train(cwd: &Path, out: &str, more: &str) -> PathBuf {
     adali(cwd, &tiny(out, more)).done();
     cwd.join(out)
-}
-
-pub fn bytes(path: impl AsRef<Path>) -> Vec<u8> {
-    fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.as_ref().display()))
 }
 
 /// Every file below a folder with its bytes, and every folder (with `/` after its name).
@@ -170,7 +95,7 @@ pub fn assert_same(a: &Path, b: &Path, what: &str) {
         assert!(bytes(a.join(file)) == bytes(b.join(file)), "{what}: {file} differs");
     }
     assert_eq!(metrics(a), metrics(b), "{what}: metrics.jsonl differs");
-    let [x, y] = [a, b].map(|run| tensors::Tensors::read(&run.join("state.safetensors")).without_times());
+    let [x, y] = [a, b].map(|run| Tensors::read(&run.join("state.safetensors")).without_times());
     assert!(x == y, "{what}: state.safetensors differs in more than times");
     for key in ["test_accuracy", "test_loss", "test_samples", "epoch", "epochs", "validation_accuracy", "parameters"] {
         assert_eq!(result(a)[key], result(b)[key], "{what}: {key}");
@@ -199,29 +124,6 @@ pub fn first_line(child: &mut Child) -> String {
         line.push(byte[0]);
     }
     String::from_utf8(line).unwrap()
-}
-
-/// Numbers from a printed seed (SplitMix64).
-pub struct Random(u64);
-
-impl Random {
-    /// From `ADALI_TEST_SEED`, or random.
-    pub fn new(what: &str) -> Self {
-        let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
-        let seed = std::env::var_os("ADALI_TEST_SEED").map_or_else(now, |text| {
-            text.to_str().and_then(|text| text.parse().ok()).expect("ADALI_TEST_SEED is a number")
-        });
-        eprintln!("{what}: ADALI_TEST_SEED={seed}");
-        Self(seed)
-    }
-
-    /// In `0 .. below`.
-    pub fn below(&mut self, below: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % below
-    }
 }
 
 /// A data set in MNIST's format: 64 and 20 images of 8x8 in 10 classes.

@@ -1,0 +1,6 @@
+//! The tests of the software GPU.
+
+mod calls;
+mod common;
+mod instructions;
+mod planted;
