@@ -215,3 +215,87 @@ impl Walk {
 fn changes(population: &Population, projection: &Projection) -> bool {
     projection.has_batch_norm() || !projection.is_plain() || projection.steps != population.current_steps
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::network::plan::Volume;
+    use crate::network::presets::Preset;
+
+    fn lifetimes(preset: Preset) -> (Plan, Lifetimes) {
+        let input = Volume { h: 32, w: 32, c: 3 };
+        let plan = Plan::new(&preset.network(input, 10, Some(8)), input).expect("a network");
+        let lifetimes = Lifetimes::new(&plan);
+        (plan, lifetimes)
+    }
+
+    #[test]
+    fn a_chain_needs_two_buffers_and_a_block_four() {
+        let counts = [
+            (Preset::Csnn, 2),
+            (Preset::Vggsnn, 2),
+            // The gradient that is handed on, that of the block's inner output, that of the sum, and a norm's.
+            (Preset::Resnet18Cifar, 4),
+            (Preset::MsResnet18, 4),
+        ];
+        for (preset, want) in counts {
+            assert_eq!(lifetimes(preset).1.slots, want, "{preset:?}");
+        }
+    }
+
+    /// Where spikes are added as they are, their gradient stays where the sum's is, and the block's first convolution adds to
+    /// it.
+    #[test]
+    fn a_gradient_is_handed_on_where_spikes_are_added_as_they_are() {
+        let (plan, lifetimes) = lifetimes(Preset::Resnet18Cifar);
+        let mut handed = 0;
+        for (population, gradients) in plan.populations.iter().zip(&lifetimes.populations) {
+            let each = population.projections.iter().zip(&gradients.projections);
+            for (projection, through) in each.filter(|(projection, _)| projection.convolution.is_none()) {
+                assert_eq!(through.source, Route::Handed);
+                let Source::Output(source) = projection.source else { unreachable!("spikes are added") };
+                assert_eq!(lifetimes.populations[source].output, gradients.sum.slot);
+                handed += 1;
+            }
+        }
+        assert_eq!(handed, 5);
+    }
+
+    /// No buffer is written while it holds a gradient that is still to be read.
+    #[test]
+    fn no_gradient_is_overwritten() {
+        for preset in [Preset::Resnet18Preact, Preset::SewResnet18, Preset::MsResnet34, Preset::Resnet19] {
+            let (plan, lifetimes) = lifetimes(preset);
+            // By buffer, the population whose output or sum it holds.
+            let mut held = vec![None; lifetimes.slots];
+            let last = plan.populations.len() - 1;
+            for (i, gradients) in lifetimes.populations.iter().enumerate().rev() {
+                assert!(i == last || held[gradients.output] == Some(Source::Output(i)), "{preset:?} {i}");
+                held[gradients.output] = None;
+                let added = gradients.sum.put == Put::Add;
+                assert_eq!(held[gradients.sum.slot], added.then_some(Source::Currents(i)), "{preset:?} {i}");
+                held[gradients.sum.slot] = Some(Source::Currents(i));
+                if let Some((other, _)) = plan.populations[i].combine {
+                    assert_eq!(gradients.other, Route::Handed, "these presets only add spikes");
+                    held[gradients.spikes] = Some(Source::Output(other));
+                }
+                for (projection, through) in plan.populations[i].projections.iter().zip(&gradients.projections) {
+                    let free = through.currents == gradients.sum.slot || held[through.currents].is_none();
+                    assert!(free, "{preset:?} {i}");
+                    if let Route::To(to) = through.source {
+                        let want = (to.put == Put::Add).then_some(projection.source);
+                        assert_eq!(held[to.slot], want, "{preset:?} {i}");
+                        held[to.slot] = Some(projection.source);
+                    }
+                }
+                held[gradients.sum.slot] = None;
+                for (projection, through) in plan.populations[i].projections.iter().zip(&gradients.projections) {
+                    if through.source == Route::Handed {
+                        held[gradients.sum.slot] = Some(projection.source);
+                    }
+                }
+            }
+            assert!(held.iter().all(Option::is_none), "{preset:?}: {held:?}");
+        }
+    }
+}

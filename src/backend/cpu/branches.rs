@@ -2,9 +2,9 @@
 
 use super::layout::{pitch, words};
 use super::lif::{Lif, each_image, rows_per_tile};
-use super::norm;
+use super::simd::{each_lanes, lanes, put_lanes, simd, split};
 use super::threads::{Scratch, with_scratch};
-use super::{Cpu, simd::split};
+use super::{Cpu, norm};
 use crate::backend::shape::{Span, Volume};
 use crate::backend::{Affine, BatchNorm, Branches, Input, Neurons, NormState, Put, SpikeOutput, Summand};
 use crate::host::zeros;
@@ -23,12 +23,17 @@ struct Tile<'a> {
 
 impl Tile<'_> {
     fn fill(&mut self, summands: &[Summand<Cpu>]) {
-        for (k, summand) in summands.iter().enumerate() {
-            let put = if k == 0 { Put::Write } else { Put::Add };
-            self.add(summand, put);
-        }
+        simd(
+            #[inline(always)]
+            || {
+                for (k, summand) in summands.iter().enumerate() {
+                    self.add(summand, if k == 0 { Put::Write } else { Put::Add });
+                }
+            },
+        );
     }
 
+    #[inline(always)]
     fn add(&mut self, summand: &Summand<Cpu>, put: Put) {
         let (pitch, words, pixels) = (pitch(self.volume.c), words(self.volume.c), self.volume.pixels());
         let len = self.sum.len() / self.steps;
@@ -41,25 +46,32 @@ impl Tile<'_> {
                 match summand.input {
                     Input::Dense(values) => {
                         let values = &values[place * pitch..][..pitch];
-                        put_each(put, sum, |c| scale[c].mul_add(values[c], shift[c]));
+                        each_lanes!(pitch, |L, c| {
+                            let (scale, shift) = (lanes::<L>(scale, c), lanes::<L>(shift, c));
+                            let values = lanes::<L>(values, c);
+                            let mut x = [0.0; L];
+                            for i in 0..L {
+                                x[i] = scale[i].mul_add(values[i], shift[i]);
+                            }
+                            put_lanes(put, &mut sum[c..], &x);
+                        });
                     }
                     Input::Spikes { bits, scale: factor } => {
                         let bits = &bits[place * words..][..words];
-                        let spike = |c: usize| if bits[c / 32] >> (c % 32) & 1 == 1 { factor } else { 0.0 };
-                        put_each(put, sum, |c| scale[c].mul_add(spike(c), shift[c]));
+                        each_lanes!(pitch, |L, c| {
+                            let (scale, shift) = (lanes::<L>(scale, c), lanes::<L>(shift, c));
+                            let word = bits[c / 32];
+                            let mut x = [0.0; L];
+                            for i in 0..L {
+                                let spike = f32::from_bits(factor.to_bits() & (word >> i & 1).wrapping_neg());
+                                x[i] = scale[i].mul_add(spike, shift[i]);
+                            }
+                            put_lanes(put, &mut sum[c..], &x);
+                        });
                     }
                 }
             }
         }
-    }
-}
-
-/// Writes or adds `value(i)` to every element.
-#[inline(always)]
-fn put_each(put: Put, out: &mut [f32], value: impl Fn(usize) -> f32) {
-    match put {
-        Put::Write => out.iter_mut().enumerate().for_each(|(i, out)| *out = value(i)),
-        Put::Add => out.iter_mut().enumerate().for_each(|(i, out)| *out += value(i)),
     }
 }
 
@@ -141,10 +153,22 @@ impl Branches for Cpu {
         images.take(span.batch).for_each(|(to, gradient)| {
             // Several steps of the gradient, or one, for each of the result's.
             let each = to.len();
-            for (pixel, to) in to.chunks_exact_mut(pitch).enumerate() {
-                let at = |i: usize, c: usize| gradient[i * each + pixel * pitch + c];
-                put_each(put, to, |c| scale[c] * (0..span.steps / steps).map(|i| at(i, c)).sum::<f32>());
-            }
+            simd(
+                #[inline(always)]
+                || {
+                    for (pixel, to) in to.chunks_exact_mut(pitch).enumerate() {
+                        each_lanes!(pitch, |L, c| {
+                            let (scale, mut sum) = (lanes::<L>(scale, c), [0.0; L]);
+                            for i in 0..span.steps / steps {
+                                let gradient = lanes::<L>(gradient, i * each + pixel * pitch + c);
+                                sum.iter_mut().zip(gradient).for_each(|(sum, g)| *sum += g);
+                            }
+                            sum.iter_mut().zip(scale).for_each(|(sum, scale)| *sum *= scale);
+                            put_lanes(put, &mut to[c..], &sum);
+                        });
+                    }
+                },
+            );
         });
         Ok(())
     }
@@ -213,9 +237,16 @@ impl Branches for Cpu {
         let (pitch, words) = (pitch(volume.c), words(volume.c));
         let places = span.batch * span.steps * volume.pixels();
         let each = to.par_chunks_mut(pitch).zip(gradient.par_chunks(pitch)).zip(mask.par_chunks(words));
+        let invert = if inverted { u32::MAX } else { 0 };
         each.take(places).for_each(|((to, gradient), mask)| {
-            let passes = |c: usize| (mask[c / 32] >> (c % 32) & 1 == 1) != inverted;
-            put_each(put, to, |c| if passes(c) { scale * gradient[c] } else { 0.0 });
+            each_lanes!(pitch, |L, c| {
+                let (gradient, mask) = (lanes::<L>(gradient, c), mask[c / 32] ^ invert);
+                let mut x = [0.0; L];
+                for i in 0..L {
+                    x[i] = if mask >> i & 1 == 1 { scale * gradient[i] } else { 0.0 };
+                }
+                put_lanes(put, &mut to[c..], &x);
+            });
         });
         Ok(())
     }

@@ -50,12 +50,18 @@ pub fn avg_backward(pool: &Pool, span: Span, gradient: &[f32], put: Put, out: &m
         if put == Put::Write {
             out.fill(0.0);
         }
-        for (window, gradient) in windows.pixels.chunks_exact(windows.places).zip(gradient.chunks_exact(pitch)) {
-            for &pixel in window.iter().filter(|&&pixel| pixel != PADDING) {
-                let out = &mut out[pixel as usize * pitch..][..pitch];
-                out.iter_mut().zip(gradient).for_each(|(out, g)| *out = g.mul_add(share, *out));
-            }
-        }
+        simd(
+            #[inline(always)]
+            || {
+                for (window, gradient) in windows.pixels.chunks_exact(windows.places).zip(gradient.chunks_exact(pitch))
+                {
+                    for &pixel in window.iter().filter(|&&pixel| pixel != PADDING) {
+                        let out = &mut out[pixel as usize * pitch..][..pitch];
+                        out.iter_mut().zip(gradient).for_each(|(out, g)| *out = g.mul_add(share, *out));
+                    }
+                }
+            },
+        );
     });
 }
 
