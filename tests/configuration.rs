@@ -33,7 +33,17 @@ fn everything() -> Config {
             dir: Some("data".into()),
             validation: 0.1,
             limit: 1,
-            augmentation: Augmentation { crop_padding: 1, flip: true, roll: 1, drop: 0.1 },
+            augmentation: Augmentation {
+                crop_padding: 1,
+                flip: true,
+                roll: 1,
+                drop: 0.1,
+                resized_crop: true,
+                auto_augment: true,
+                cutout: 1,
+            },
+            mean: Some(vec![0.1]),
+            std: Some(vec![0.1]),
             events: Some(Integration {
                 frames: 4,
                 frames_by: FramesBy::Time,

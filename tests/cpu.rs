@@ -1,5 +1,6 @@
 //! The library on the CPU, against an oracle in f64.
 
+mod augmentations;
 mod configuration;
 mod data_files;
 mod imports;

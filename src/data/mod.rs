@@ -4,8 +4,10 @@
 //! (recordings).
 //! Each has a parser that takes bytes, never panics, never allocates what a header merely claims, and reports
 //! bad input as an [`InputError`](crate::error::InputError). [`split`] holds samples out, [`sampling`] orders
-//! and shifts them.
+//! and shifts them, [`augment`] prepares those that need more than a shift, with [`auto_augment`] and [`image_ops`].
 
+pub mod augment;
+pub mod auto_augment;
 pub mod cifar;
 mod classes;
 pub mod digits;
@@ -13,6 +15,7 @@ pub mod events;
 mod files;
 pub mod frames;
 pub mod idx;
+pub mod image_ops;
 pub mod sampling;
 pub mod split;
 mod values;

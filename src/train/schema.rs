@@ -25,6 +25,8 @@ pub enum Kind {
     Number,
     /// This many numbers.
     Numbers(usize),
+    /// A number for each channel.
+    PerChannel,
     Switch,
     Text,
     /// One of these words.
@@ -100,6 +102,13 @@ pub const DATA: &[Key] = &[
     key("validation", Kind::Number, "0.1", "Share of the training samples held out to choose the epoch, 0 to 0.5."),
     key("limit", COUNT, "0", "Train on only so many samples; 0 for all."),
     key("augmentation", Kind::Keys(AUGMENTATION), "all of its defaults", "How training samples are varied."),
+    key(
+        "mean",
+        Kind::PerChannel,
+        "that of the data set",
+        "Subtracted from each channel; of images, values are 0 to 1.",
+    ),
+    key("std", Kind::PerChannel, "that of the data set", "What each channel is then divided by."),
     key("events", Kind::Keys(EVENTS), "absent", "How recordings of events become frames; absent for other data."),
 ];
 
@@ -109,6 +118,24 @@ pub const AUGMENTATION: &[Key] = &[
     key("flip", Kind::Switch, "false", "Mirror half of the images left to right."),
     key("roll", U32, "0", "Roll images by up to this many pixels: what leaves on one side comes back on the other."),
     key("drop", Kind::Number, "0.0", "Share of the values set to 0, below 1."),
+    key(
+        "resized_crop",
+        Kind::Switch,
+        "false",
+        "Replace images by a random part, of 8 to 100 % of the area and 3/4 to 4/3 as wide as high, enlarged (bilinear).",
+    ),
+    key(
+        "auto_augment",
+        Kind::Switch,
+        "false",
+        "Apply AutoAugment's policy for CIFAR-10 to images, after crop and flip.",
+    ),
+    key(
+        "cutout",
+        U32,
+        "0",
+        "Set a square of this many pixels a side, anywhere in the image, to bytes of 0; the last step.",
+    ),
 ];
 
 /// `[data.events]`.
@@ -368,6 +395,7 @@ impl Checker<'_> {
             Kind::Whole(most) => whole(given, most),
             Kind::Number => number(given),
             Kind::Numbers(count) => all(given, Some(count), &number),
+            Kind::PerChannel => all(given, None, &number),
             Kind::Switch => given.is_bool(),
             Kind::Text => given.is_str(),
             Kind::Word(words) => given.as_str().is_some_and(|word| words().iter().any(|known| known == word)),
@@ -443,6 +471,7 @@ impl Kind {
             Self::Whole(most) => format!("a whole number from 0 to {most}").into(),
             Self::Number => "a number".into(),
             Self::Numbers(count) => format!("a list of {count} numbers").into(),
+            Self::PerChannel => "a list of numbers, one for each channel".into(),
             Self::Switch => "true or false".into(),
             Self::Text => "text in quotes".into(),
             Self::Word(words) => format!("one of {}", words().join(", ")).into(),
