@@ -44,6 +44,7 @@ fn everything() -> Config {
             },
             mean: Some(vec![0.1]),
             std: Some(vec![0.1]),
+            image_size: Some(8),
             events: Some(Integration {
                 frames: 4,
                 frames_by: FramesBy::Time,
@@ -206,7 +207,7 @@ fn words_and_defaults_are_those_of_the_structs() {
             cases += words().iter().map(word).sum::<usize>();
         }
     }
-    assert!(cases == 96, "{cases}");
+    assert!(cases == 98, "{cases}");
 }
 
 /// The tables of `docs/configuration.md`.

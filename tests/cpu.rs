@@ -8,4 +8,6 @@ mod network_matches_oracle;
 mod operations_match_oracle;
 mod oracle;
 mod oracle_checks;
+#[path = "support/pickles.rs"]
+mod pickles;
 mod support;

@@ -7,7 +7,7 @@ use crate::bail_input;
 use crate::data::events::cache::usual_folder;
 use crate::data::events::integrate::FramesBy;
 use crate::data::events::options::Sensor;
-use crate::data::{DataSource, Dataset, Integration, LoadWatch, load_frames};
+use crate::data::{DataSource, Dataset, Integration, LoadWatch, Request, load_as};
 use crate::train::Config;
 use crate::train::config::DataSpec;
 use anyhow::Result;
@@ -105,7 +105,9 @@ pub fn load_data(spec: &DataSpec) -> Result<Dataset> {
     let usual = usual_folder();
     let cache = spec.cache_dir.as_deref().or(usual.as_deref());
     let waiting = Waiting(ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden()));
-    let data = load_frames(spec.source, spec.dir.as_deref(), &spec.events.unwrap_or_default(), cache, &waiting);
+    let integration = spec.events.unwrap_or_default();
+    let request = Request { integration, image_size: spec.image_size, cache, watch: &waiting };
+    let data = load_as(spec.source, spec.dir.as_deref(), &request);
     waiting.0.finish_and_clear();
     data
 }
@@ -115,7 +117,7 @@ struct Waiting(ProgressBar);
 impl LoadWatch for Waiting {
     fn integrated(&self, done: usize, total: usize) {
         if self.0.length() != Some(total as u64) {
-            let style = ProgressStyle::with_template("{bar:10} {pos}/{len} recordings  {eta} left");
+            let style = ProgressStyle::with_template("{bar:10} {pos}/{len} files  {eta} left");
             self.0.set_style(style.expect("the template is well-formed").progress_chars("━╸─"));
             self.0.set_length(total as u64);
             self.0.set_draw_target(target());

@@ -67,6 +67,7 @@ pub const NOT_WITH_RESUME: &[&str] = &[
     "resized_crop",
     "auto_augment",
     "cutout",
+    "image_size",
     "mean",
     "std",
     "frames_by",
@@ -241,6 +242,11 @@ pub struct TrainArguments {
     /// Standard deviation of each channel, by which it is then divided [default: that of the data set].
     #[arg(long, value_name = "S,S,…", value_delimiter = ',', help_heading = TRAINING)]
     std: Option<Vec<f32>>,
+    /// Make pictures of image-folder and tiny-imagenet squares of this side [default: their own size, which must be one].
+    ///
+    /// The shorter side is resized to it (bilinear), and the middle is cut out.
+    #[arg(long, value_name = "PIXELS", help_heading = TRAINING)]
+    image_size: Option<u32>,
     #[command(flatten)]
     frames: FrameOptions,
     /// Share of the training samples in use that is held out to choose the best epoch [default: 0.1].
@@ -275,6 +281,13 @@ impl TrainArguments {
         // Absolute, so that the configuration works from any folder.
         spec.dir = self.data.data_dir.as_ref().map(|dir| dir.canonicalize().unwrap_or(dir.clone())).or(spec.dir);
         spec.cache_dir = self.data.cache_dir.clone();
+        if let Some(side) = self.image_size.filter(|_| !spec.source.is_pictures()) {
+            bail_input!(
+                "--image-size {side} is for image-folder and tiny-imagenet, but the data set is {}",
+                spec.source
+            );
+        }
+        spec.image_size = self.image_size.or(spec.image_size).filter(|_| spec.source.is_pictures());
         spec.events = self.frames.integration(&spec, self.steps)?;
         let data = load_data(&spec)?;
         if self.channels.is_some() && self.network.is_none() && self.config.is_some() {

@@ -52,6 +52,9 @@ pub struct DataSpec {
     pub mean: Option<Vec<f32>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub std: Option<Vec<f32>>,
+    /// The side in pixels of the squares that pictures of `image-folder` and `tiny-imagenet` become, if they are resized.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image_size: Option<u32>,
     /// How event recordings become frames; absent for other data.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub events: Option<Integration>,
@@ -70,6 +73,7 @@ impl Default for DataSpec {
             augmentation: Augmentation::default(),
             mean: None,
             std: None,
+            image_size: None,
             events: None,
             cache_dir: None,
         }

@@ -109,6 +109,12 @@ pub const DATA: &[Key] = &[
         "Subtracted from each channel; of images, values are 0 to 1.",
     ),
     key("std", Kind::PerChannel, "that of the data set", "What each channel is then divided by."),
+    key(
+        "image_size",
+        U32,
+        "that of the pictures",
+        "Make pictures squares of this side: shorter side resized (bilinear), middle cut out.",
+    ),
     key("events", Kind::Keys(EVENTS), "absent", "How recordings of events become frames; absent for other data."),
 ];
 

@@ -8,7 +8,7 @@ use adali::compare::record::{Comparison, plan_file};
 use adali::data::events::format::Format;
 use adali::data::events::options::{ReadOptions, Sensor};
 use adali::data::events::summary::{Frames, Summary};
-use adali::data::{DataSource, Integration, load, load_frames};
+use adali::data::{DataSource, Integration, Request, load, load_as};
 use adali::files::{MOST_SETTINGS, read_text};
 use adali::network::Model;
 use adali::network::spec::NetworkSpec;
@@ -81,7 +81,8 @@ impl Reader {
                 let files = files_in(&at).into_iter().filter(|file| file.extension().unwrap() != "aedat").collect();
                 let one = Integration { frames: 1, ..Integration::default() };
                 Self::new(files, move |file| {
-                    load_frames(DataSource::DvsGesture, file.parent(), &one, None, &()).map(drop)
+                    load_as(DataSource::DvsGesture, file.parent(), &Request { integration: one, ..Request::default() })
+                        .map(drop)
                 })
             }
             "checkpoint" => {

@@ -11,12 +11,12 @@
 
 use super::SensorSize;
 use super::gestures::{GESTURE_LISTS, dvs_gesture};
-use super::listing::{Listing, is_called, name};
 use super::simulate::DESCRIPTION;
-use super::trials::{DVS128, beside, note_unused};
+use super::trials::{DVS128, beside};
 pub use super::trials::{Recordings, Trial};
 use crate::data::DataSource;
 use crate::data::files::{self, some_of};
+use crate::data::listing::{Listing, is_called, name, note_unused};
 use crate::files::{MOST_SETTINGS, read_text};
 use anyhow::Result;
 use std::collections::BTreeSet;
