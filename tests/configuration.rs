@@ -5,7 +5,7 @@ use adali::autotune::{BoundsMode, BoundsSpec};
 use adali::backend::LossSpec;
 use adali::backend::shape::Extent;
 use adali::compare::plan::PlanFile;
-use adali::data::events::integrate::FramesBy;
+use adali::data::events::integrate::{FramesBy, Split};
 use adali::data::events::options::Sensor;
 use adali::data::sampling::Augmentation;
 use adali::data::{DataSource, Integration};
@@ -51,6 +51,7 @@ fn everything() -> Config {
                 downsample: 1,
                 sensor: Some(Sensor::Davis240),
                 stream: Some(1),
+                split: Split::Number,
             }),
             cache_dir: None,
         },
@@ -207,7 +208,7 @@ fn words_and_defaults_are_those_of_the_structs() {
             cases += words().iter().map(word).sum::<usize>();
         }
     }
-    assert!(cases == 98, "{cases}");
+    assert!(cases == 100, "{cases}");
 }
 
 /// The tables of `docs/configuration.md`.

@@ -5,7 +5,7 @@ use super::progress::target;
 use super::signals::STOP;
 use crate::bail_input;
 use crate::data::events::cache::usual_folder;
-use crate::data::events::integrate::FramesBy;
+use crate::data::events::integrate::{FramesBy, Split};
 use crate::data::events::options::Sensor;
 use crate::data::{DataSource, Dataset, Integration, LoadWatch, Request, load_as};
 use crate::train::Config;
@@ -61,6 +61,9 @@ pub struct FrameOptions {
     /// Number of the source to read, where dvs-gesture's recordings have several [default: the first].
     #[arg(long, value_name = "N", help_heading = "Training")]
     stream: Option<u32>,
+    /// How cifar10-dvs, which has no official test part, is divided into training and test [default: name].
+    #[arg(long, value_enum, help_heading = "Training")]
+    split: Option<Split>,
 }
 
 impl FrameOptions {
@@ -81,6 +84,12 @@ impl FrameOptions {
                 spec.source
             );
         }
+        if self.split.is_some() && spec.source != DataSource::Cifar10Dvs {
+            bail_input!(
+                "--split is for cifar10-dvs, which has no official test part, but the data set is {}",
+                spec.source
+            );
+        }
         if !spec.source.is_events() {
             if self.frames_by.is_some() || self.downsample.is_some() {
                 bail_input!("--frames-by and --downsample are for recordings of events, which {} is not", spec.source);
@@ -96,6 +105,7 @@ impl FrameOptions {
             downsample: self.downsample.unwrap_or(known.downsample),
             sensor: self.sensor.or(known.sensor),
             stream: self.stream.or(known.stream),
+            split: self.split.unwrap_or(known.split),
         }))
     }
 }

@@ -74,6 +74,7 @@ pub const NOT_WITH_RESUME: &[&str] = &[
     "downsample",
     "sensor",
     "stream",
+    "split",
     "validation",
     "limit",
     "checkpoint_every",

@@ -4,7 +4,7 @@
 
 use crate::autotune::BoundsMode;
 use crate::data::DataSource;
-use crate::data::events::integrate::FramesBy;
+use crate::data::events::integrate::{FramesBy, Split};
 use crate::data::events::options::Sensor;
 use crate::input_error;
 use crate::network::spec::{InputMode, Norm};
@@ -155,6 +155,12 @@ pub const EVENTS: &[Key] = &[
     ),
     key("downsample", COUNT, "1", "Sum events over squares of this many pixels per side."),
     key("sensor", Kind::Word(words::<Sensor>), "what the recordings say", "The chip of AEDAT 2.0 recordings."),
+    key(
+        "split",
+        Kind::Word(words::<Split>),
+        "name",
+        "Which of CIFAR10-DVS train, in each class: the first nine of ten by name, or those with numbers below 900.",
+    ),
     key("stream", U32, "the first", "Which of several streams of events, by the file's own number."),
 ];
 

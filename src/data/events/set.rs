@@ -52,7 +52,7 @@ pub(in crate::data) static DVS_GESTURE: Reader = Reader {
 fn load(source: DataSource, dir: &Path, &Request { integration, cache, watch, .. }: &Request) -> Result<Dataset> {
     // One key per folder, whatever path names it.
     let dir = dir.canonicalize().unwrap_or_else(|_| dir.to_path_buf());
-    let mut recordings = list(source, &dir)?;
+    let mut recordings = list(source, &dir, integration.split)?;
     // The recordings may be of another camera, in the data set's layout.
     recordings.size = integration.sensor.map_or(recordings.size, Sensor::size);
     let mut data = of_recordings(source, &recordings, &integration, cache, watch)?;
