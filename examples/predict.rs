@@ -32,7 +32,7 @@ fn main() -> anyhow::Result<()> {
 
     let pixels = IMAGE.chars().filter(|c| !c.is_whitespace());
     let image: Vec<u8> = pixels.map(|c| if c == '#' { data.full_scale as u8 } else { 0 }).collect();
-    let logits = model.predict(&image, data.train.shape, &normalisation(&data))?;
+    let logits = model.predict(&image, data.train.shape, &normalisation(&config.data, &data))?;
     let sum: f32 = logits.iter().map(|logit| logit.exp()).sum();
     for (name, logit) in data.class_names.iter().zip(&logits) {
         println!("{name}  {:5.1} %", 100.0 * logit.exp() / sum);

@@ -16,6 +16,9 @@ mod hostile_checkpoints;
 mod messages;
 #[cfg(target_os = "linux")]
 mod mutated_files;
+#[cfg(target_os = "linux")]
+#[path = "support/pickles.rs"]
+mod pickles;
 mod process {
     #[cfg(kernels)]
     pub mod card;

@@ -214,7 +214,7 @@ fn info_and_help_say_what_there_is() {
     assert_eq!(info["version"], env!("CARGO_PKG_VERSION"));
     assert!(info["devices"][0].as_str().unwrap().contains("cpu"));
     let sources: Vec<_> = info["data"].as_object().unwrap().keys().cloned().collect();
-    let images = ["digits", "mnist", "fashion-mnist", "cifar10", "cifar100"];
+    let images = ["digits", "mnist", "fashion-mnist", "cifar10", "cifar100", "image-folder", "tiny-imagenet"];
     assert_eq!(sources, [&images[..], &["frames", "n-mnist", "cifar10-dvs", "dvs-gesture"]].concat());
     assert_eq!((&info["data"]["digits"], &info["data"]["mnist"]), (&"built in".into(), &"images".into()));
     assert_eq!(info["data"]["frames"], Value::Null);

@@ -5,7 +5,7 @@ use adali::autotune::{BoundsMode, BoundsSpec};
 use adali::backend::LossSpec;
 use adali::backend::shape::Extent;
 use adali::compare::plan::PlanFile;
-use adali::data::events::integrate::FramesBy;
+use adali::data::events::integrate::{FramesBy, Split};
 use adali::data::events::options::Sensor;
 use adali::data::sampling::Augmentation;
 use adali::data::{DataSource, Integration};
@@ -63,13 +63,25 @@ fn everything() -> Config {
             dir: Some("data".into()),
             validation: 0.1,
             limit: 1,
-            augmentation: Augmentation { crop_padding: 1, flip: true, roll: 1, drop: 0.1 },
+            augmentation: Augmentation {
+                crop_padding: 1,
+                flip: true,
+                roll: 1,
+                drop: 0.1,
+                resized_crop: true,
+                auto_augment: true,
+                cutout: 1,
+            },
+            mean: Some(vec![0.1]),
+            std: Some(vec![0.1]),
+            image_size: Some(8),
             events: Some(Integration {
                 frames: 4,
                 frames_by: FramesBy::Time,
                 downsample: 1,
                 sensor: Some(Sensor::Davis240),
                 stream: Some(1),
+                split: Split::Number,
             }),
             cache_dir: None,
         },
@@ -239,7 +251,7 @@ fn words_and_defaults_are_those_of_the_structs() {
             cases += words().iter().map(word).sum::<usize>();
         }
     }
-    assert!(cases == 96, "{cases}");
+    assert!(cases == 100, "{cases}");
 }
 
 /// The tables of `docs/configuration.md`.

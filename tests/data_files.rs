@@ -1,12 +1,14 @@
 //! Data files, good and bad: each format is written on the fly, read, then damaged in every way that its reader promises to
 //! notice.
 
-use adali::data::cifar::{Variant, parse_batch};
+use crate::pickles::cifar_pickle;
+use adali::data::cifar::{Variant, parse_batch, parse_pickle};
 use adali::data::frames::parse_frames;
 use adali::data::idx::{SYSTEM_FASHION_MNIST, parse_images, parse_labels};
-use adali::data::{DataSource, Dataset, Found, SampleShape, find, load};
+use adali::data::{DataSource, Dataset, Found, Request, SampleShape, find, load, load_as};
 use adali::error::{InputError, exit_code};
 use flate2::{Compression, write::GzEncoder};
+use image::{ExtendedColorType, ImageEncoder, codecs::jpeg::JpegEncoder, codecs::png::PngEncoder};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use safetensors::tensor::{Dtype, TensorView, serialize};
@@ -63,6 +65,23 @@ fn write_cifar(source: DataSource, folder: &Path) {
     } else {
         fs::write(folder.join("train.bin"), records(&[&[19, 99], &[0, 42]])).unwrap();
         fs::write(folder.join("test.bin"), records(&[&[1, 7]])).unwrap();
+    }
+}
+
+/// The same images as [`write_cifar`], in the Python version.
+fn write_pickles(source: DataSource, folder: &Path) {
+    fs::create_dir_all(folder).unwrap();
+    let write = |name: &str, labels: &[u8]| {
+        let planes = [[1; 1024], [2; 1024], [3; 1024]].concat().repeat(labels.len());
+        let key = if source == DataSource::Cifar10 { "labels" } else { "fine_labels" };
+        fs::write(folder.join(name), cifar_pickle(key, labels, labels.len(), &planes)).unwrap();
+    };
+    if source == DataSource::Cifar10 {
+        (1..=5).for_each(|batch| write(&format!("data_batch_{batch}"), &[batch, 9]));
+        write("test_batch", &[4]);
+    } else {
+        write("train", &[99, 42]);
+        write("test", &[7]);
     }
 }
 
@@ -274,6 +293,205 @@ fn cifar_is_read_from_its_folder_or_the_one_above() {
 }
 
 #[test]
+fn the_python_version_of_cifar_gives_the_same_samples() {
+    let mut cases = 0;
+    for (source, subs) in [
+        (DataSource::Cifar10, ["cifar-10-batches-bin", "cifar-10-batches-py"]),
+        (DataSource::Cifar100, ["cifar-100-binary", "cifar-100-python"]),
+    ] {
+        let [binary, python] = [(); 2].map(|()| TempDir::new().unwrap());
+        write_cifar(source, &binary.path().join(subs[0]));
+        let want = load(source, Some(binary.path())).unwrap();
+        for sub in ["", subs[1]] {
+            let folder = python.path().join(sub);
+            write_pickles(source, &folder);
+            assert_eq!(find(source, Some(&folder)), Some(Found::At(folder.clone())));
+            let data = load(source, Some(&folder)).unwrap();
+            for (read, want) in [(&data.train, &want.train), (&data.test, &want.test)] {
+                assert!(read.bytes() == want.bytes() && read.labels == want.labels && read.shape == want.shape);
+            }
+            assert_eq!(
+                (&data.class_names, &data.mean, &data.notes.len()),
+                (&want.class_names, &want.mean, &want.notes.len())
+            );
+            let damaged = folder.join(if source == DataSource::Cifar10 { "data_batch_3" } else { "train" });
+            let key = if source == DataSource::Cifar10 { "labels" } else { "fine_labels" };
+            let good = cifar_pickle(key, &[1], 1, &[5; 3072]);
+            let changed = |from: &[u8], to: &[u8]| {
+                let at = good.windows(from.len()).position(|part| part == from).unwrap();
+                [&good[..at], to, &good[at + from.len()..]].concat()
+            };
+            for (what, bytes, part) in [
+                ("an empty file", vec![], "ends too early at byte 0"),
+                ("a record", vec![1; 3073], "unknown code 0x01"),
+                ("a cut file", good[..good.len() - 1].to_vec(), "ends too early"),
+                ("another label", cifar_pickle(key, &[200], 1, &[5; 3072]), "image 0 the label 200"),
+                ("a label too many", cifar_pickle(key, &[1, 2], 1, &[5; 3072]), "1 images of 3072 bytes and 2 labels"),
+                ("no images", cifar_pickle(key, &[], 0, &[]), "0 images"),
+                ("a byte too few", cifar_pickle(key, &[1], 1, &[5; 3071]), "does not hold"),
+                ("other keys", cifar_pickle("names", &[1], 1, &[5; 3072]), key),
+                ("floats", changed(b"u1", b"f4"), "does not hold"),
+                ("a call", changed(b"numpy\ndtype", b"os\nsystem"), "asks for \"system\""),
+            ] {
+                fs::write(&damaged, bytes).unwrap();
+                let name = damaged.file_name().unwrap().to_str().unwrap();
+                refused(load(source, Some(&folder)), what, &[name, part]);
+            }
+            fs::remove_file(&damaged).unwrap();
+            assert_eq!(find(source, Some(&folder)), None);
+            refused(load(source, Some(&folder)), "a missing file", &["has no", source.advice()]);
+            fs::remove_file(folder.join(if source == DataSource::Cifar10 { "test_batch" } else { "test" })).unwrap();
+            for batch in [1, 2, 4, 5] {
+                let _ = fs::remove_file(folder.join(format!("data_batch_{batch}")));
+            }
+            cases += 1;
+        }
+    }
+    assert_eq!(cases, 4);
+}
+
+#[test]
+fn the_names_of_cifar_100_are_read_from_its_pickle() {
+    let dir = TempDir::new().unwrap();
+    write_pickles(DataSource::Cifar100, dir.path());
+    let meta = dir.path().join("meta");
+    // {"fine_label_names": [...]}, as Python 2 writes it.
+    let text = |text: &str| [&[b'U', text.len() as u8][..], text.as_bytes()].concat();
+    let names: Vec<u8> = (0..100).flat_map(|i| text(&format!("name{i}"))).collect();
+    let pickle = |names: &[u8]| [b"\x80\x02}", &text("fine_label_names")[..], b"](", names, b"es."].concat();
+    fs::write(&meta, pickle(&names)).unwrap();
+    assert_eq!(load(DataSource::Cifar100, Some(dir.path())).unwrap().class_names[42], "name42");
+    fs::write(&meta, pickle(&text("one"))).unwrap();
+    refused(load(DataSource::Cifar100, Some(dir.path())), "one name", &["meta", "holds 1 names"]);
+    fs::write(&meta, "{}").unwrap();
+    refused(load(DataSource::Cifar100, Some(dir.path())), "text", &["meta"]);
+}
+
+fn png(height: u32, width: u32, grey: u8) -> Vec<u8> {
+    let mut out = Vec::new();
+    let bytes = vec![grey; (height * width) as usize];
+    PngEncoder::new(&mut out).write_image(&bytes, width, height, ExtendedColorType::L8).unwrap();
+    out
+}
+
+fn jpeg(height: u16, width: u16, grey: u8) -> Vec<u8> {
+    let mut out = Vec::new();
+    let bytes = vec![grey; 3 * usize::from(height) * usize::from(width)];
+    let mut encoder = JpegEncoder::new_with_quality(&mut out, 100);
+    encoder.encode(&bytes, width.into(), height.into(), ExtendedColorType::Rgb8).unwrap();
+    out
+}
+
+fn write(root: &Path, name: &str, bytes: impl AsRef<[u8]>) {
+    let path = root.join(name);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn pictures_are_read_from_their_folders() {
+    let home = TempDir::new().unwrap();
+    let root = home.path();
+    let (source, here) = (DataSource::ImageFolder, Some(root));
+    refused(load(source, here), "nothing", &["no folder train", source.advice()]);
+    write(root, "train/cat/2.png", png(6, 9, 20));
+    write(root, "train/cat/10.JPG", jpeg(6, 9, 10));
+    write(root, "train/dog/1.jpeg", jpeg(6, 9, 30));
+    write(root, "Val/dog/1.png", png(6, 9, 40));
+    write(root, "Val/cat/1.jpg", jpeg(6, 9, 50));
+    assert_eq!(find(source, here), Some(Found::At(root.into())));
+    let data = load(source, here).unwrap();
+    assert_eq!(data.train.shape, SampleShape { frames: 1, height: 6, width: 9, channels: 3 });
+    assert_eq!((&data.class_names[..], data.full_scale), (&["cat".to_string(), "dog".into()][..], 255.0));
+    assert_eq!((&data.train.labels[..], &data.test.labels[..]), (&[0, 0, 1][..], &[0, 1][..]));
+    let greys = |bytes: &[u8]| bytes.chunks(6 * 9 * 3).map(|image| image[70]).collect::<Vec<_>>();
+    assert_eq!((greys(&data.train.bytes()), greys(&data.test.bytes())), (vec![10, 20, 30], vec![50, 40]));
+    assert_eq!(data.notes.len(), 1);
+    assert!(data.notes[0].contains("the pictures of val are the test samples"), "{:?}", data.notes);
+
+    write(root, "test/dog/1.png", png(6, 9, 60));
+    write(root, "train/cat/notes.txt", "");
+    let data = load(source, here).unwrap();
+    assert_eq!((greys(&data.test.bytes()), &data.test.labels[..]), (vec![60], &[1][..]));
+    assert!(data.notes[0].contains("Val, train/cat/notes.txt are not used"), "{:?}", data.notes);
+    assert!(data.notes[1].contains("no test sample of class cat"), "{:?}", data.notes);
+
+    // Pictures of any size become squares.
+    write(root, "train/dog/2.png", png(3, 40, 70));
+    refused(load(source, here), "another size", &["2.png has 3x40 pixels", "10.JPG has 6x9", "--image-size"]);
+    let squares = load_as(source, here, &Request { image_size: Some(4), ..Request::default() }).unwrap();
+    assert_eq!(squares.train.shape, SampleShape { frames: 1, height: 4, width: 4, channels: 3 });
+    assert_eq!(squares.train.bytes().chunks(48).map(|image| image[20]).collect::<Vec<_>>(), [10, 20, 30, 70]);
+    for side in [0, 5000] {
+        let request = Request { image_size: Some(side), ..Request::default() };
+        refused(load_as(source, here, &request), "a side", &["--image-size", "from 1 to 4096"]);
+    }
+    let request = Request { image_size: Some(8), ..Request::default() };
+    refused(load_as(DataSource::Digits, None, &request), "another source", &["image size 8", "digits"]);
+
+    let whole = jpeg(6, 9, 30);
+    for (what, bytes, part) in [
+        ("an empty file", vec![], "not a whole picture"),
+        ("text", b"<!DOCTYPE html>".to_vec(), "not a whole picture"),
+        ("a cut picture", whole[..whole.len() - 2].to_vec(), "it ends too early"),
+        ("a cut png", png(6, 9, 3)[..60].to_vec(), "not a whole picture"),
+    ] {
+        write(root, "train/dog/2.png", bytes);
+        refused(load(source, here), what, &["train/dog/2.png", part]);
+    }
+    fs::remove_file(root.join("train/dog/2.png")).unwrap();
+    write(root, "test/lion/1.png", png(6, 9, 60));
+    refused(load(source, here), "another class", &["test/lion is no class of", "cat, dog"]);
+    fs::remove_dir_all(root.join("test")).unwrap();
+    fs::create_dir_all(root.join("test/dog")).unwrap();
+    refused(load(source, here), "no test sample", &["no test sample"]);
+    for class in ["cat", "dog"] {
+        fs::remove_dir_all(root.join("train").join(class)).unwrap();
+    }
+    refused(load(source, here), "no class", &["train has 0 folders", source.advice()]);
+    write(root, "file", "");
+    refused(load(source, Some(&root.join("file"))), "a file", &["is a file where a folder"]);
+}
+
+#[test]
+fn tiny_imagenet_is_read_from_its_folder_or_the_one_above() {
+    let source = DataSource::TinyImagenet;
+    for sub in ["", "tiny-imagenet-200"] {
+        let home = TempDir::new().unwrap();
+        let root = &home.path().join(sub);
+        refused(load(source, Some(home.path())), "nothing", &["val_annotations.txt", source.advice()]);
+        for (class, grey) in [("n02", 20), ("n01", 10)] {
+            write(root, &format!("train/{class}/images/{class}_0.JPEG"), jpeg(8, 8, grey));
+            write(root, &format!("train/{class}/{class}_boxes.txt"), "n02_0.JPEG\t0\t0\t8\t8\n");
+        }
+        write(root, "val/images/val_0.JPEG", jpeg(8, 8, 30));
+        write(root, "val/images/val_1.JPEG", jpeg(8, 8, 40));
+        write(root, "test/images/test_0.JPEG", jpeg(8, 8, 50));
+        let list = "val_0.JPEG\tn02\t0\t32\t44\t62\nval_1.JPEG\tn01\t5\t5\t6\t6\n";
+        write(root, "val/val_annotations.txt", list);
+        assert_eq!(
+            find(source, Some(home.path())),
+            Some(Found::At(root.join(""))).map(|_| Found::At(home.path().join(sub)))
+        );
+        let data = load(source, Some(home.path())).unwrap();
+        assert_eq!((&data.train.labels[..], &data.test.labels[..]), (&[0, 1][..], &[1, 0][..]));
+        let greys = |bytes: &[u8]| bytes.chunks(192).map(|image| image[70]).collect::<Vec<_>>();
+        assert_eq!((greys(&data.train.bytes()), greys(&data.test.bytes())), (vec![10, 20], vec![30, 40]));
+        assert!(data.class_names == ["n01", "n02"] && data.notes.is_empty(), "{:?}", data.notes);
+        for (what, list, parts) in [
+            ("another class", list.replace("n01", "n03"), &["in line 2", "n01, n02"][..]),
+            ("a path", list.replace("val_0", "../../x"), &["in line 1"]),
+            ("no tab", list.replace('\t', " "), &["in line 1"]),
+            ("no picture", list.replace("val_1", "val_7"), &["val_7.JPEG does not exist"]),
+            ("nothing", String::new(), &["no test sample"]),
+        ] {
+            write(root, "val/val_annotations.txt", list);
+            refused(load(source, Some(home.path())), what, parts);
+        }
+    }
+}
+
+#[test]
 fn frames_are_read_with_labels_of_every_type() {
     let labels = [1i64, 0, 2];
     let types = [
@@ -396,7 +614,11 @@ fn damaged_frames_files_are_refused() {
 #[test]
 fn no_bytes_make_a_parser_panic() {
     type Parser = fn(&[u8]) -> anyhow::Result<()>;
-    let parsers: [(&str, Vec<u8>, Parser); 7] = [
+    let pickle = cifar_pickle("labels", &[1, 9], 2, &[5; 2 * 3072]);
+    let parsers: [(&str, Vec<u8>, Parser); 10] = [
+        ("pickle", pickle, |bytes| parse_pickle(bytes, "x", Variant::Cifar10).map(drop)),
+        ("jpeg", jpeg(8, 8, 9), |bytes| adali::data::images::parse(bytes, "x").map(drop)),
+        ("png", png(8, 8, 9), |bytes| adali::data::images::parse(bytes, "x").map(drop)),
         ("images", idx_images(3, 2, 2), |bytes| parse_images(bytes, "x").map(drop)),
         ("gzip images", gzip(&idx_images(3, 2, 2)), |bytes| parse_images(bytes, "x").map(drop)),
         ("labels", idx_labels(&[0, 9, 5]), |bytes| parse_labels(bytes, "x", 10).map(drop)),

@@ -4,7 +4,7 @@ use crate::process::{Random, adali};
 use adali::data::events::Event;
 use adali::data::events::format::Format;
 use adali::data::events::options::ReadOptions;
-use adali::data::{DataSource, Integration, load_frames};
+use adali::data::{DataSource, Integration, Request, load_as};
 use adali::error::InputError;
 use anyhow::Result;
 use std::fs;
@@ -98,7 +98,8 @@ fn sizes_are_those_that_files_state() {
 #[test]
 fn gestures_are_cut_as_by_spikingjelly() {
     let one = Integration { frames: 1, ..Integration::default() };
-    let data = load_frames(DataSource::DvsGesture, Some(&folder()), &one, None, &()).unwrap();
+    let data =
+        load_as(DataSource::DvsGesture, Some(&folder()), &Request { integration: one, ..Request::default() }).unwrap();
     let text = fs::read_to_string(folder().join("gesture_labels.expected.csv")).unwrap();
     let trials: Vec<Vec<u64>> =
         text.lines().map(|line| line.split(',').map(|number| number.parse().unwrap()).collect()).collect();

@@ -3,7 +3,7 @@
 use crate::process::{Ran, adali, assert_same, bytes, command, finish, metrics, result, run};
 use crate::simulated_events::simulate;
 use adali::data::events::integrate::FramesBy;
-use adali::data::{DataSource, Integration, load_frames};
+use adali::data::{DataSource, Integration, Request, load_as};
 use std::fs;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
@@ -198,7 +198,8 @@ fn the_presets_for_recordings_train_to_the_end() {
 fn frames_by_time_span_all_events_and_disorder_is_said() {
     let case = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases/frames-by-time-outlier");
     let by_time = Integration { frames: 4, frames_by: FramesBy::Time, ..Integration::default() };
-    let data = load_frames(DataSource::NMnist, Some(&case), &by_time, None, &()).unwrap();
+    let data =
+        load_as(DataSource::NMnist, Some(&case), &Request { integration: by_time, ..Request::default() }).unwrap();
     let mut cases = 0;
     for part in [&data.train, &data.test] {
         for index in 0..part.len() {

@@ -18,7 +18,7 @@ const VARIANTS: [&str; 8] = [
     "--bounds auto-init --per-channel --checkpoint-every 3",
     "--bounds auto-symmetric --per-channel --crop 2 --flip --checkpoint-every 1",
     "--surrogate arctan --optimizer adamw --checkpoint-every 1",
-    "--network dropout.toml --crop 1 --flip --checkpoint-every 2",
+    "--network dropout.toml --crop 1 --flip --cutout 3 --checkpoint-every 2",
     "--config steps.toml --checkpoint-every 1",
     "--bounds auto-mass --norm weight --tet --warmup 1 --clip 1 --validation 0",
 ];

@@ -3,6 +3,7 @@
 use super::Storage;
 use super::shape::{Conv, Pool, Span, Volume};
 use crate::autotune::{Flag, Histogram};
+use crate::data::sampling::Augmentation;
 use crate::neuron::{Neuron, ResetKind};
 use crate::surrogate::Surrogate;
 use anyhow::{Result, ensure};
@@ -223,12 +224,16 @@ pub struct Step<'a> {
     pub rate: f32,
     /// 1 for the first step of a training.
     pub count: u64,
+    /// Of the samples. What it leaves to the host is done when the batch is written; the rest is for
+    /// [`super::Training::input`].
+    pub augmentation: Augmentation,
 }
 
 impl<'a> Step<'a> {
     /// A step that neither draws random numbers nor trains.
     pub fn evaluate(samples: &'a [u32], labels: &'a [u16]) -> Self {
-        Self { samples, labels, seed: 0, epoch: 0, position: 1.0, dropout: 0, rate: 0.0, count: 0 }
+        let augmentation = Augmentation::NONE;
+        Self { samples, labels, seed: 0, epoch: 0, position: 1.0, dropout: 0, rate: 0.0, count: 0, augmentation }
     }
 }
 

@@ -314,7 +314,8 @@ pub trait Branches: Storage {
 
 /// Operations around the layers: input, weight norm, readout, loss, optimiser.
 pub trait Training: Storage {
-    /// Gathers, crops, flips and normalises a batch; bytes outside the sample are 0.
+    /// Gathers, crops, flips and normalises a batch; bytes outside the sample are 0. Samples that the host has prepared
+    /// are not shifted or flipped again; see [`Augmentation::after_host`].
     fn input(
         &self,
         set: &Self::Set,

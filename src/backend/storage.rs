@@ -123,6 +123,17 @@ pub trait Storage: Clone {
         capacity: usize,
     ) -> Result<Self::Set>;
 
+    /// Like [`Storage::set`], but it stays on the host, where [`Step::augmentation`] may change the samples of each batch.
+    fn set_on_host(
+        &self,
+        values: Values,
+        shape: SampleShape,
+        normalisation: &Normalisation,
+        capacity: usize,
+    ) -> Result<Self::Set> {
+        self.set(values, shape, normalisation, capacity)
+    }
+
     /// Whether a data set is on the device; otherwise its batches are copied there step by step.
     fn is_resident(&self, _: &Self::Set) -> bool {
         true

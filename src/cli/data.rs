@@ -5,9 +5,9 @@ use super::progress::target;
 use super::signals::STOP;
 use crate::bail_input;
 use crate::data::events::cache::usual_folder;
-use crate::data::events::integrate::FramesBy;
+use crate::data::events::integrate::{FramesBy, Split};
 use crate::data::events::options::Sensor;
-use crate::data::{DataSource, Dataset, Integration, LoadWatch, load_frames};
+use crate::data::{DataSource, Dataset, Integration, LoadWatch, Request, load_as};
 use crate::train::Config;
 use crate::train::config::DataSpec;
 use anyhow::Result;
@@ -61,6 +61,9 @@ pub struct FrameOptions {
     /// Number of the source to read, where dvs-gesture's recordings have several [default: the first].
     #[arg(long, value_name = "N", help_heading = "Training")]
     stream: Option<u32>,
+    /// How cifar10-dvs, which has no official test part, is divided into training and test [default: name].
+    #[arg(long, value_enum, help_heading = "Training")]
+    split: Option<Split>,
 }
 
 impl FrameOptions {
@@ -81,6 +84,12 @@ impl FrameOptions {
                 spec.source
             );
         }
+        if self.split.is_some() && spec.source != DataSource::Cifar10Dvs {
+            bail_input!(
+                "--split is for cifar10-dvs, which has no official test part, but the data set is {}",
+                spec.source
+            );
+        }
         if !spec.source.is_events() {
             if self.frames_by.is_some() || self.downsample.is_some() {
                 bail_input!("--frames-by and --downsample are for recordings of events, which {} is not", spec.source);
@@ -96,6 +105,7 @@ impl FrameOptions {
             downsample: self.downsample.unwrap_or(known.downsample),
             sensor: self.sensor.or(known.sensor),
             stream: self.stream.or(known.stream),
+            split: self.split.unwrap_or(known.split),
         }))
     }
 }
@@ -105,7 +115,9 @@ pub fn load_data(spec: &DataSpec) -> Result<Dataset> {
     let usual = usual_folder();
     let cache = spec.cache_dir.as_deref().or(usual.as_deref());
     let waiting = Waiting(ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden()));
-    let data = load_frames(spec.source, spec.dir.as_deref(), &spec.events.unwrap_or_default(), cache, &waiting);
+    let integration = spec.events.unwrap_or_default();
+    let request = Request { integration, image_size: spec.image_size, cache, watch: &waiting };
+    let data = load_as(spec.source, spec.dir.as_deref(), &request);
     waiting.0.finish_and_clear();
     data
 }
@@ -115,7 +127,7 @@ struct Waiting(ProgressBar);
 impl LoadWatch for Waiting {
     fn integrated(&self, done: usize, total: usize) {
         if self.0.length() != Some(total as u64) {
-            let style = ProgressStyle::with_template("{bar:10} {pos}/{len} recordings  {eta} left");
+            let style = ProgressStyle::with_template("{bar:10} {pos}/{len} files  {eta} left");
             self.0.set_style(style.expect("the template is well-formed").progress_chars("━╸─"));
             self.0.set_length(total as u64);
             self.0.set_draw_target(target());

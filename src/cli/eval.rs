@@ -61,7 +61,7 @@ fn run_on<B: Backend>(backend: B, arguments: EvalArguments) -> Result<End> {
     let batch = arguments.batch.min(data.train.len().max(data.test.len()));
     let mut model = Model::new(backend, &config.network, plan, batch, config.seed)?;
     load_model(&checkpoint, &mut model)?;
-    let normalisation = normalisation(&data);
+    let normalisation = normalisation(&config.data, &data);
     let (samples, indices): (Samples, Vec<u32>) = match arguments.part {
         Part::Test => {
             let all = (0..data.test.len() as u32).collect();

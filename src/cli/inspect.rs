@@ -67,7 +67,7 @@ fn run_on<B: Backend>(backend: B, arguments: InspectArguments) -> Result<End> {
     arguments.data.change(&mut config);
     let data = load_data(&config.data)?;
     let plan = config.plan(&data)?;
-    let normalisation = normalisation(&data);
+    let normalisation = normalisation(&config.data, &data);
     let samples = match arguments.part {
         Source::Test => data.test,
         Source::Training => data.train,

@@ -64,10 +64,17 @@ pub const NOT_WITH_RESUME: &[&str] = &[
     "flip",
     "roll",
     "drop",
+    "resized_crop",
+    "auto_augment",
+    "cutout",
+    "image_size",
+    "mean",
+    "std",
     "frames_by",
     "downsample",
     "sensor",
     "stream",
+    "split",
     "validation",
     "limit",
     "checkpoint_every",
@@ -217,6 +224,30 @@ pub struct TrainArguments {
     /// Set this share of the training samples' values to 0 [default: 0].
     #[arg(long, value_name = "SHARE", help_heading = TRAINING)]
     drop: Option<f32>,
+    /// Replace training images by a random part, of 8 to 100 % of the area, enlarged to their size [default: none].
+    ///
+    /// The part is 3/4 to 4/3 as wide as high and is enlarged bilinearly, as by torchvision's RandomResizedCrop.
+    #[arg(long, help_heading = TRAINING)]
+    resized_crop: bool,
+    /// Apply AutoAugment's policy for CIFAR-10 to training images [default: none].
+    ///
+    /// As torchvision does it: one of 25 sub-policies for each image, after crop and flip; black comes in at the edges.
+    #[arg(long, help_heading = TRAINING)]
+    auto_augment: bool,
+    /// Set a square of this many pixels a side, anywhere in a training image, to black [default: 0].
+    #[arg(long, value_name = "PIXELS", help_heading = TRAINING)]
+    cutout: Option<u32>,
+    /// Mean of each channel, subtracted from it; images have values from 0 to 1 [default: that of the data set].
+    #[arg(long, value_name = "M,M,…", value_delimiter = ',', allow_hyphen_values = true, help_heading = TRAINING)]
+    mean: Option<Vec<f32>>,
+    /// Standard deviation of each channel, by which it is then divided [default: that of the data set].
+    #[arg(long, value_name = "S,S,…", value_delimiter = ',', help_heading = TRAINING)]
+    std: Option<Vec<f32>>,
+    /// Make pictures of image-folder and tiny-imagenet squares of this side [default: their own size, which must be one].
+    ///
+    /// The shorter side is resized to it (bilinear), and the middle is cut out.
+    #[arg(long, value_name = "PIXELS", help_heading = TRAINING)]
+    image_size: Option<u32>,
     #[command(flatten)]
     frames: FrameOptions,
     /// Share of the training samples in use that is held out to choose the best epoch [default: 0.1].
@@ -251,6 +282,13 @@ impl TrainArguments {
         // Absolute, so that the configuration works from any folder.
         spec.dir = self.data.data_dir.as_ref().map(|dir| dir.canonicalize().unwrap_or(dir.clone())).or(spec.dir);
         spec.cache_dir = self.data.cache_dir.clone();
+        if let Some(side) = self.image_size.filter(|_| !spec.source.is_pictures()) {
+            bail_input!(
+                "--image-size {side} is for image-folder and tiny-imagenet, but the data set is {}",
+                spec.source
+            );
+        }
+        spec.image_size = self.image_size.or(spec.image_size).filter(|_| spec.source.is_pictures());
         spec.events = self.frames.integration(&spec, self.steps)?;
         let data = load_data(&spec)?;
         if self.channels.is_some() && self.network.is_none() && self.config.is_some() {
@@ -360,6 +398,11 @@ impl TrainArguments {
         config.data.augmentation.flip |= self.flip;
         set(&mut config.data.augmentation.roll, &self.roll);
         set(&mut config.data.augmentation.drop, &self.drop);
+        config.data.augmentation.resized_crop |= self.resized_crop;
+        config.data.augmentation.auto_augment |= self.auto_augment;
+        set(&mut config.data.augmentation.cutout, &self.cutout);
+        config.data.mean = self.mean.clone().or(config.data.mean.take());
+        config.data.std = self.std.clone().or(config.data.std.take());
         set(&mut config.data.validation, &self.validation);
         set(&mut config.data.limit, &self.limit);
     }

@@ -1,13 +1,15 @@
-//! CIFAR-10 and CIFAR-100 in their binary version: fixed-size records, no header.
+//! CIFAR-10 and CIFAR-100 in their binary version, fixed-size records without a header, or their Python version, pickles.
 //!
 //! ```text
 //! CIFAR-10:  u8 label, u8 [3][32][32]
 //! CIFAR-100: u8 coarse label, u8 fine label, u8 [3][32][32]       the fine label is used
+//! pickles:   {"data": u8 [N][3 x 32 x 32], "labels" or "fine_labels": [N]}
 //! ```
 //! Format and data: A. Krizhevsky, "Learning multiple layers of features from tiny images", 2009.
 
-use super::{DataSource, Dataset, Reader, SampleShape, Samples, files};
-use crate::files::{MOST_SETTINGS, open_regular, read_text, room};
+use super::{DataSource, Dataset, Reader, SampleShape, Samples, files, pickle};
+use crate::files::{MOST_SETTINGS, open_regular, read_bytes, read_text, room};
+use crate::host::reserve;
 use anyhow::Result;
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -25,6 +27,7 @@ const CIFAR10_NAMES: [&str; 10] =
 /// The largest file that is accepted; a complete CIFAR-100 file has 154 MB.
 pub const MAX_BYTES: u64 = 1 << 30;
 const FINE_NAMES_FILE: &str = "fine_label_names.txt";
+const FINE_NAMES_PICKLE: &str = "meta";
 
 /// Which of the two sets a file belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,19 +55,26 @@ impl Variant {
         }
     }
 
+    /// The files of a version, without the ending that all of the binary version have.
     fn train_files(self) -> &'static [&'static str] {
         match self {
-            Self::Cifar10 => {
-                &["data_batch_1.bin", "data_batch_2.bin", "data_batch_3.bin", "data_batch_4.bin", "data_batch_5.bin"]
-            }
-            Self::Cifar100 => &["train.bin"],
+            Self::Cifar10 => &["data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5"],
+            Self::Cifar100 => &["train"],
         }
     }
 
     fn test_file(self) -> &'static str {
         match self {
-            Self::Cifar10 => "test_batch.bin",
-            Self::Cifar100 => "test.bin",
+            Self::Cifar10 => "test_batch",
+            Self::Cifar100 => "test",
+        }
+    }
+
+    /// The key of the labels in pickles.
+    fn label_key(self) -> &'static str {
+        match self {
+            Self::Cifar10 => "labels",
+            Self::Cifar100 => "fine_labels",
         }
     }
 
@@ -76,13 +86,18 @@ impl Variant {
         }
     }
 
-    fn sub_folder(self) -> &'static str {
+    /// The folders in the archives of the two versions.
+    fn sub_folders(self) -> [&'static str; 2] {
         match self {
-            Self::Cifar10 => "cifar-10-batches-bin",
-            Self::Cifar100 => "cifar-100-binary",
+            Self::Cifar10 => ["cifar-10-batches-bin", "cifar-10-batches-py"],
+            Self::Cifar100 => ["cifar-100-binary", "cifar-100-python"],
         }
     }
 }
+
+/// The endings of the files of the binary and of the Python version.
+const ENDINGS: [&str; 2] = [".bin", ""];
+const BINARY: &str = ENDINGS[0];
 
 /// Parses the bytes of one file, which must be a whole number of records; `name` is the file's name in errors.
 ///
@@ -129,15 +144,68 @@ fn append_batch(
     for index in 0..images {
         records.read_exact(&mut record).map_err(|error| crate::input_error!("{name} cannot be read: {error}"))?;
         let (own, planes) = record.split_at(variant.label_bytes());
-        let label = own[own.len() - 1];
-        if usize::from(label) >= variant.classes() {
-            crate::bail_input!(
-                "{name} gives image {index} the label {label}, but labels must be below {}; unpack the archive again",
-                variant.classes()
-            );
-        }
-        labels.push(label.into());
+        labels.push(checked_label(own[own.len() - 1].into(), index, name, variant)?);
         files::append_channels_last(planes, SHAPE.channels, SHAPE.height * SHAPE.width, values);
+    }
+    Ok(())
+}
+
+fn checked_label(label: i64, index: u64, name: &str, variant: Variant) -> Result<u16> {
+    u16::try_from(label).ok().filter(|&label| usize::from(label) < variant.classes()).ok_or_else(|| {
+        crate::input_error!(
+            "{name} gives image {index} the label {label}, but labels must be below {}; unpack the archive again",
+            variant.classes()
+        )
+    })
+}
+
+/// Parses the bytes of a file of the Python version; `name` is the file's name in errors.
+///
+/// # Errors
+/// An [`InputError`](crate::error::InputError) if it is no pickle or does not hold images and labels.
+pub fn parse_pickle(bytes: &[u8], name: &str, variant: Variant) -> Result<Samples> {
+    let (mut values, mut labels) = (Vec::new(), Vec::new());
+    append_pickle(bytes, name, variant, &mut values, &mut labels)?;
+    Ok(Samples { shape: SHAPE, values: values.into(), labels })
+}
+
+/// Appends the values and labels of a pickle.
+fn append_pickle(
+    bytes: &[u8],
+    name: &str,
+    variant: Variant,
+    values: &mut Vec<u8>,
+    labels: &mut Vec<u16>,
+) -> Result<()> {
+    let (pickle, key) = (pickle::parse(bytes, name)?, variant.label_key());
+    let (Some(array), Some(given)) = (pickle.array("data"), pickle.numbers(key)) else {
+        crate::bail_input!(
+            "{name} does not hold \"data\", a NumPy array of bytes, and \"{key}\", a list of numbers; unpack the archive \
+             again"
+        );
+    };
+    if array.columns != SHAPE.len() || array.rows != given.len() || array.rows == 0 {
+        crate::bail_input!(
+            "{name} holds {} images of {} bytes and {} labels, but each image has {} bytes and a label; unpack the archive \
+             again",
+            array.rows,
+            array.columns,
+            given.len(),
+            SHAPE.len()
+        );
+    }
+    for (label, index) in given.into_iter().zip(0..) {
+        labels.push(checked_label(label, index, name, variant)?);
+    }
+    reserve(values, array.bytes.len())?;
+    let area = SHAPE.height * SHAPE.width;
+    if array.by_column {
+        for image in 0..array.rows {
+            let planes: Vec<u8> = array.bytes.iter().skip(image).step_by(array.rows).copied().collect();
+            files::append_channels_last(&planes, SHAPE.channels, area, values);
+        }
+    } else {
+        files::append_channels_last(array.bytes, SHAPE.channels, area, values);
     }
     Ok(())
 }
@@ -148,8 +216,8 @@ fn variant(source: DataSource) -> Variant {
 
 pub(super) static CIFAR10: Reader = Reader {
     name: "cifar10",
-    advice: "unpack the binary version, cifar-10-binary.tar.gz from https://www.cs.toronto.edu/~kriz/cifar.html, \
-                 and name its folder with --data-dir",
+    advice: "unpack the binary version, cifar-10-binary.tar.gz, or the Python version, cifar-10-python.tar.gz, from \
+                 https://www.cs.toronto.edu/~kriz/cifar.html, and name its folder with --data-dir",
     place: None,
     events: false,
     find: |dir| find(DataSource::Cifar10, dir),
@@ -158,20 +226,29 @@ pub(super) static CIFAR10: Reader = Reader {
 
 pub(super) static CIFAR100: Reader = Reader {
     name: "cifar100",
-    advice: "unpack the binary version, cifar-100-binary.tar.gz from https://www.cs.toronto.edu/~kriz/cifar.html, \
-                 and name its folder with --data-dir",
+    advice: "unpack the binary version, cifar-100-binary.tar.gz, or the Python version, cifar-100-python.tar.gz, from \
+                 https://www.cs.toronto.edu/~kriz/cifar.html, and name its folder with --data-dir",
     place: None,
     events: false,
     find: |dir| find(DataSource::Cifar100, dir),
     load: |dir, _| load(DataSource::Cifar100, dir),
 };
 
+/// A folder with files of a version, and their ending; the first for which `fits` of the files that are there and of all.
+fn place(variant: Variant, dir: &Path, fits: fn(usize, usize) -> bool) -> Option<(PathBuf, &'static str)> {
+    let names = || variant.train_files().iter().copied().chain([variant.test_file()]);
+    let of_version = |ending: &'static str| {
+        let is_there = |path: PathBuf| if ending == BINARY { path.exists() } else { path.is_file() };
+        let there = |folder: &Path| names().filter(|name| is_there(folder.join(format!("{name}{ending}")))).count();
+        let folder = files::folder(dir, &variant.sub_folders(), |folder| fits(there(folder), names().count()))?;
+        Some((folder, ending))
+    };
+    ENDINGS.into_iter().find_map(of_version)
+}
+
 /// The folder that [`load`] would read, if it holds all files.
 fn find(source: DataSource, dir: &Path) -> Option<PathBuf> {
-    let variant = variant(source);
-    files::folder(dir, &[variant.sub_folder()], |folder| {
-        folder.join(variant.test_file()).exists() && variant.train_files().iter().all(|file| folder.join(file).exists())
-    })
+    place(variant(source), dir, |there, all| there == all).map(|(folder, _)| folder)
 }
 
 /// Reads the files from `dir`, or from its sub-folder named as in the archive.
@@ -180,33 +257,27 @@ fn load(source: DataSource, dir: &Path) -> Result<Dataset> {
     if dir.is_file() {
         crate::bail_input!("{} is a file where a folder is expected; {}", dir.display(), source.advice());
     }
-    let holds_a_file = |folder: &Path| {
-        variant.train_files().iter().chain([&variant.test_file()]).any(|file| folder.join(file).exists())
-    };
-    let folder = files::folder(dir, &[variant.sub_folder()], holds_a_file).unwrap_or_else(|| dir.to_path_buf());
+    // A version that is complete is preferred to one of which there are some files.
+    let found = place(variant, dir, |there, all| there == all).or_else(|| place(variant, dir, |there, _| there > 0));
+    let (folder, ending) = found.unwrap_or_else(|| (dir.to_path_buf(), BINARY));
     let mut notes = Vec::new();
     let mut part = |names: &[&str], whole: u64| -> Result<Samples> {
         let mut files = Vec::new();
         for name in names {
-            let path = folder.join(name);
+            let path = folder.join(format!("{name}{ending}"));
             if !path.exists() {
                 crate::bail_input!(
-                    "{} has no {name}, so {source} cannot be read; {}",
+                    "{} has no {name}{ending}, so {source} cannot be read; {}",
                     folder.display(),
                     source.advice()
                 );
             }
-            let (file, name) = (open_regular(&path)?, path.display().to_string());
-            let images = count_records(file.metadata()?.len(), &name, variant)?;
-            if images != whole {
-                notes.push(format!("{name} holds {images} images, where {source}'s has {whole}"));
-            }
-            files.push((file, images, name));
+            files.push((path.display().to_string(), path));
         }
-        let images: u64 = files.iter().map(|(_, images, _)| images).sum();
-        let (mut values, mut labels) = (room(images * SHAPE.len() as u64, &folder.display())?, Vec::new());
-        for (file, images, name) in files {
-            append_batch(BufReader::new(file), images, &name, variant, &mut values, &mut labels)?;
+        let read = if ending == BINARY { records } else { pickles };
+        let (values, labels, images) = read(&files, variant, &folder)?;
+        for ((name, _), images) in files.iter().zip(images).filter(|(_, images)| *images != whole) {
+            notes.push(format!("{name} holds {images} images, where {source}'s has {whole}"));
         }
         Ok(Samples { shape: SHAPE, values: values.into(), labels })
     };
@@ -221,7 +292,7 @@ fn load(source: DataSource, dir: &Path) -> Result<Dataset> {
         source: folder.display().to_string(),
         class_names: match variant {
             Variant::Cifar10 => CIFAR10_NAMES.map(String::from).into(),
-            Variant::Cifar100 => fine_names(&folder.join(FINE_NAMES_FILE), variant.classes())?,
+            Variant::Cifar100 => fine_names(&folder, ending, variant.classes())?,
         },
         full_scale: 255.0,
         mean: mean.into(),
@@ -232,13 +303,47 @@ fn load(source: DataSource, dir: &Path) -> Result<Dataset> {
     })
 }
 
-/// One name per line, or numbers if there is no such file.
-fn fine_names(path: &Path, classes: usize) -> Result<Vec<String>> {
+/// Values and labels of several files, and the number of images in each.
+type Parts = (Vec<u8>, Vec<u16>, Vec<u64>);
+
+fn records(files: &[(String, PathBuf)], variant: Variant, folder: &Path) -> Result<Parts> {
+    let mut opened = Vec::new();
+    for (name, path) in files {
+        let file = open_regular(path)?;
+        opened.push((count_records(file.metadata()?.len(), name, variant)?, file));
+    }
+    let images: Vec<u64> = opened.iter().map(|(images, _)| *images).collect();
+    let bytes = images.iter().sum::<u64>() * SHAPE.len() as u64;
+    let (mut values, mut labels) = (room(bytes, &folder.display())?, Vec::new());
+    for ((images, file), (name, _)) in opened.into_iter().zip(files) {
+        append_batch(BufReader::new(file), images, name, variant, &mut values, &mut labels)?;
+    }
+    Ok((values, labels, images))
+}
+
+fn pickles(files: &[(String, PathBuf)], variant: Variant, _: &Path) -> Result<Parts> {
+    let (mut values, mut labels, mut images) = (Vec::new(), Vec::new(), Vec::new());
+    for (name, path) in files {
+        let before = labels.len();
+        append_pickle(&read_bytes(path, MAX_BYTES)?, name, variant, &mut values, &mut labels)?;
+        images.push((labels.len() - before) as u64);
+    }
+    Ok((values, labels, images))
+}
+
+/// The names in a text, one per line, or in a pickle; numbers if there is no such file.
+fn fine_names(folder: &Path, ending: &str, classes: usize) -> Result<Vec<String>> {
+    let path = folder.join(if ending == BINARY { FINE_NAMES_FILE } else { FINE_NAMES_PICKLE });
     if !path.exists() {
         return Ok(files::numbered(classes));
     }
-    let text = read_text(path, MOST_SETTINGS)?;
-    let names: Vec<String> = text.lines().map(str::trim).filter(|line| !line.is_empty()).map(String::from).collect();
+    let names: Vec<String> = if ending == BINARY {
+        let text = read_text(&path, MOST_SETTINGS)?;
+        text.lines().map(str::trim).filter(|line| !line.is_empty()).map(String::from).collect()
+    } else {
+        let name = path.display().to_string();
+        pickle::parse(&read_bytes(&path, MOST_SETTINGS)?, &name)?.texts("fine_label_names").unwrap_or_default()
+    };
     if names.len() != classes {
         crate::bail_input!(
             "{} holds {} names, but there are {classes} classes; delete it or unpack the archive again",

@@ -1,11 +1,14 @@
 //! Data sets: images and event frames as bytes, in memory, ready for a backend.
 //!
-//! One file per format: [`digits`] (built in), [`idx`] (the MNIST family), [`cifar`], [`frames`] (event frames), [`events`]
+//! One file per format: [`digits`] (built in), [`idx`] (the MNIST family), [`cifar`], [`images`] (JPEG
+//! and PNG), [`frames`] (event frames), [`events`]
 //! (recordings).
 //! Each has a parser that takes bytes, never panics, never allocates what a header merely claims, and reports
 //! bad input as an [`InputError`](crate::error::InputError). [`split`] holds samples out, [`sampling`] orders
-//! and shifts them.
+//! and shifts them, [`augment`] prepares those that need more than a shift, with [`auto_augment`] and [`image_ops`].
 
+pub mod augment;
+pub mod auto_augment;
 pub mod cifar;
 mod classes;
 pub mod digits;
@@ -13,6 +16,10 @@ pub mod events;
 mod files;
 pub mod frames;
 pub mod idx;
+pub mod image_ops;
+pub mod images;
+mod listing;
+mod pickle;
 pub mod sampling;
 pub mod split;
 mod values;
@@ -149,10 +156,14 @@ pub enum DataSource {
     Mnist,
     /// Fashion-MNIST, four IDX files; found automatically if Debian's dataset-fashion-mnist is installed.
     FashionMnist,
-    /// CIFAR-10, the binary version.
+    /// CIFAR-10, the binary or the Python version.
     Cifar10,
-    /// CIFAR-100 with its fine labels, the binary version.
+    /// CIFAR-100 with its fine labels, the binary or the Python version.
     Cifar100,
+    /// Pictures in folders: train/CLASS/*.jpg and test/CLASS/*.jpg (or val; also .jpeg and .png).
+    ImageFolder,
+    /// Tiny-ImageNet, 200 classes of 64x64.
+    TinyImagenet,
     /// Event frames from one safetensors file.
     Frames,
     /// N-MNIST: recordings of digits seen by a moving sensor; also the format that simulate-events writes.
@@ -178,11 +189,23 @@ pub(crate) struct Reader {
     pub load: fn(&Path, &Request) -> anyhow::Result<Dataset>,
 }
 
-/// What only recordings need; see [`load_frames`].
-pub(crate) struct Request<'a> {
-    pub integration: &'a Integration,
+/// What some data sets can be asked for; see [`load_as`].
+#[derive(Clone, Copy)]
+pub struct Request<'a> {
+    /// How recordings become frames.
+    pub integration: Integration,
+    /// The side of the squares that pictures become; `None` if they have all the same size.
+    pub image_size: Option<u32>,
+    /// The folder for frames of recordings.
     pub cache: Option<&'a Path>,
+    /// Receives progress and the notes.
     pub watch: &'a dyn LoadWatch,
+}
+
+impl Default for Request<'_> {
+    fn default() -> Self {
+        Self { integration: Integration::default(), image_size: None, cache: None, watch: &() }
+    }
 }
 
 impl DataSource {
@@ -193,6 +216,8 @@ impl DataSource {
             Self::FashionMnist => &idx::FASHION_MNIST,
             Self::Cifar10 => &cifar::CIFAR10,
             Self::Cifar100 => &cifar::CIFAR100,
+            Self::ImageFolder => &images::IMAGE_FOLDER,
+            Self::TinyImagenet => &images::TINY_IMAGENET,
             Self::Frames => &frames::FRAMES,
             Self::NMnist => &events::set::N_MNIST,
             Self::Cifar10Dvs => &events::set::CIFAR10_DVS,
@@ -213,6 +238,11 @@ impl DataSource {
     /// Whether samples are event recordings, which are integrated into frames.
     pub fn is_events(self) -> bool {
         self.reader().events
+    }
+
+    /// Whether samples are pictures of any size, which can be made as large as [`Request::image_size`] says.
+    pub fn is_pictures(self) -> bool {
+        matches!(self, Self::ImageFolder | Self::TinyImagenet)
     }
 
     /// `dir`, or where this data set is looked for if there is none.
@@ -251,32 +281,25 @@ impl fmt::Display for Found {
 /// # Errors
 /// An [`InputError`](crate::error::InputError) for anything wrong with the folder or its files.
 pub fn load(source: DataSource, dir: Option<&Path>) -> anyhow::Result<Dataset> {
-    load_frames(source, dir, &Integration::default(), None, &())
+    load_as(source, dir, &Request::default())
 }
 
-/// Like [`load`], but recordings become frames according to `integration`, the frames are kept in the folder `cache`,
-/// and `watch` receives the notes.
-pub fn load_frames(
-    source: DataSource,
-    dir: Option<&Path>,
-    integration: &Integration,
-    cache: Option<&Path>,
-    watch: &dyn LoadWatch,
-) -> anyhow::Result<Dataset> {
-    let mut data = read(source, dir, integration, cache, watch)?;
+/// Like [`load`], but with what is asked for.
+///
+/// # Errors
+/// Also if the data set cannot be had like that.
+pub fn load_as(source: DataSource, dir: Option<&Path>, request: &Request) -> anyhow::Result<Dataset> {
+    if let Some(side) = request.image_size.filter(|_| !source.is_pictures()) {
+        crate::bail_input!("image size {side} is for image-folder and tiny-imagenet, but the data set is {source}");
+    }
+    let mut data = read(source, dir, request)?;
     classes::check(&mut data)?;
-    data.notes.iter().for_each(|note| watch.note(note));
+    data.notes.iter().for_each(|note| request.watch.note(note));
     Ok(data)
 }
 
 /// The data set as stored in its files.
-fn read(
-    source: DataSource,
-    dir: Option<&Path>,
-    integration: &Integration,
-    cache: Option<&Path>,
-    watch: &dyn LoadWatch,
-) -> anyhow::Result<Dataset> {
+fn read(source: DataSource, dir: Option<&Path>, request: &Request) -> anyhow::Result<Dataset> {
     if source == DataSource::Digits {
         return match dir {
             None => digits::load(),
@@ -293,7 +316,7 @@ fn read(
     if !place.exists() {
         crate::bail_input!("{} does not exist, so {source} cannot be read; {}", place.display(), source.advice());
     }
-    (source.reader().load)(place, &Request { integration, cache, watch })
+    (source.reader().load)(place, request)
 }
 
 /// Where [`load`] would read a data set from, if all its files are there; does not open them.
@@ -319,7 +342,7 @@ mod tests {
             assert_eq!(serde_json::from_str::<DataSource>(&format!("\"{name}\"")).unwrap(), source);
             cases += 1;
         }
-        assert_eq!(cases, 9);
+        assert_eq!(cases, 11);
     }
 
     #[test]
@@ -333,7 +356,7 @@ mod tests {
             assert_eq!(find(source, None), None);
             cases += 1;
         }
-        assert_eq!(cases, 7);
+        assert_eq!(cases, 9);
         let error = load(DataSource::FashionMnist, Some(Path::new("/nowhere"))).unwrap_err();
         assert!(error.to_string().contains("apt-get install dataset-fashion-mnist"), "{error}");
         assert!(load(DataSource::Digits, Some(Path::new("/"))).is_err());

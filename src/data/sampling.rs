@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 pub mod stream {
     /// The order of an epoch.
     pub const ORDER: u64 = 1;
-    /// Shifts and flips.
+    /// Shifts, flips and all other augmentation.
     pub const PLACEMENT: u64 = 2;
     /// Which samples are held out.
     pub const HOLD_OUT: u64 = 3;
@@ -107,9 +107,37 @@ pub struct Augmentation {
     pub roll: u32,
     /// The share of values, in `[0, 1)`, set to a byte of 0; drawn for each pixel, frame and channel.
     pub drop: f32,
+    /// Replaces an image by a random part of it, enlarged to the image's size; see [`super::augment`].
+    #[serde(skip_serializing_if = "is_default")]
+    pub resized_crop: bool,
+    /// Applies a random sub-policy of AutoAugment's policy for CIFAR-10; see [`super::auto_augment`].
+    #[serde(skip_serializing_if = "is_default")]
+    pub auto_augment: bool,
+    /// The side in pixels of a square, anywhere in the image, whose bytes are set to 0.
+    #[serde(skip_serializing_if = "is_default")]
+    pub cutout: u32,
+}
+
+/// Keys that came later are written only if they are used, so that a run without them gives the bytes of older versions.
+fn is_default<V: Default + PartialEq>(value: &V) -> bool {
+    *value == V::default()
 }
 
 impl Augmentation {
+    /// Nothing is varied.
+    pub const NONE: Self =
+        Self { crop_padding: 0, flip: false, roll: 0, drop: 0.0, resized_crop: false, auto_augment: false, cutout: 0 };
+
+    /// Whether the host prepares the bytes of each batch, as some of this is not computed where the batch is gathered.
+    pub fn is_on_host(&self) -> bool {
+        self.resized_crop || self.auto_augment || self.cutout > 0
+    }
+
+    /// What is left to do where a batch is gathered, after [`super::augment::augmented`] if [`Self::is_on_host`].
+    pub fn after_host(&self) -> Self {
+        if self.is_on_host() { Self { drop: self.drop, ..Self::NONE } } else { *self }
+    }
+
     /// Checks the ranges against the images.
     ///
     /// # Errors
@@ -117,7 +145,7 @@ impl Augmentation {
     /// if nothing of it would be left.
     pub fn validate(&self, shape: SampleShape) -> Result<()> {
         let side = shape.height.min(shape.width);
-        for (name, pixels) in [("crop padding", self.crop_padding), ("roll", self.roll)] {
+        for (name, pixels) in [("crop padding", self.crop_padding), ("roll", self.roll), ("cutout", self.cutout)] {
             if pixels as usize >= side {
                 crate::bail_input!(
                     "{name} {pixels} must be below the smaller side of the images, {side}; choose a smaller one"
@@ -133,6 +161,21 @@ impl Augmentation {
         }
         if !(0.0..1.0).contains(&self.drop) {
             crate::bail_input!("drop {} must be at least 0 and below 1", self.drop);
+        }
+        if self.resized_crop && self.crop_padding.max(self.roll) > 0 {
+            crate::bail_input!(
+                "resized_crop and crop padding {} or roll {} both move the images; use one of them",
+                self.crop_padding,
+                self.roll
+            );
+        }
+        for (name, asked) in [("resized_crop", self.resized_crop), ("auto_augment", self.auto_augment)] {
+            if asked && (shape.frames != 1 || !matches!(shape.channels, 1 | 3)) {
+                crate::bail_input!(
+                    "{name} is for images, of one frame with 1 or 3 channels, but the samples are {shape} (frames x height \
+                     x width x channels); leave it out"
+                );
+            }
         }
         Ok(())
     }
@@ -167,10 +210,15 @@ impl Placement {
     }
 }
 
+/// The generator of everything that is drawn for a sample in an epoch; each kind of draw forks its own.
+pub(super) fn draws(seed: u64, epoch: u32, sample: u32) -> CounterRng {
+    CounterRng::new(seed, stream::PLACEMENT).fork(epoch.into()).fork(sample.into())
+}
+
 /// The placement of a sample in an epoch: `dx` and `dy` uniform in `-crop_padding ..= crop_padding`, or in the range of
 /// the roll, and a flip in half of the cases. No draw depends on whether the others are enabled.
 pub fn placement(augmentation: &Augmentation, seed: u64, epoch: u32, sample: u32) -> Placement {
-    let case = CounterRng::new(seed, stream::PLACEMENT).fork(epoch.into()).fork(sample.into());
+    let case = draws(seed, epoch, sample);
     let padding = i64::from(augmentation.crop_padding.max(augmentation.roll));
     let shift = |mut rng: CounterRng| (rng.below(2 * padding as u64 + 1) as i64 - padding) as i32;
     Placement {
@@ -313,7 +361,8 @@ mod tests {
     #[test]
     fn an_augmentation_must_leave_something() {
         let shape = SampleShape { frames: 1, height: 4, width: 9, channels: 1 };
-        let none = Augmentation::default();
+        let none = Augmentation::NONE;
+        assert_eq!(none, Augmentation::default());
         for good in [Augmentation { crop_padding: 3, ..none }, Augmentation { roll: 3, drop: 0.99, ..none }] {
             assert!(good.validate(shape).is_ok());
         }
@@ -324,8 +373,19 @@ mod tests {
             Augmentation { drop: 1.0, ..none },
             Augmentation { drop: -0.1, ..none },
             Augmentation { drop: f32::NAN, ..none },
+            Augmentation { cutout: 4, ..none },
+            Augmentation { resized_crop: true, roll: 1, ..none },
         ] {
             assert!(bad.validate(shape).unwrap_err().is::<crate::error::InputError>(), "{bad:?}");
+        }
+        for good in [
+            Augmentation { resized_crop: true, flip: true, cutout: 3, ..none },
+            Augmentation { auto_augment: true, crop_padding: 2, ..none },
+        ] {
+            assert!(good.validate(shape).is_ok());
+            for (frames, channels) in [(2, 1), (1, 2)] {
+                assert!(good.validate(SampleShape { frames, channels, ..shape }).is_err());
+            }
         }
     }
 }

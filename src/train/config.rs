@@ -46,6 +46,15 @@ pub struct DataSpec {
     /// Train on only this many samples, drawn by the seed, with proportionally fewer held out; 0 for all.
     pub limit: usize,
     pub augmentation: Augmentation,
+    /// Subtracted from each channel, and what it is then divided by, in place of the data set's own; see
+    /// [`Normalisation`](crate::backend::Normalisation).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mean: Option<Vec<f32>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub std: Option<Vec<f32>>,
+    /// The side in pixels of the squares that pictures of `image-folder` and `tiny-imagenet` become, if they are resized.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image_size: Option<u32>,
     /// How event recordings become frames; absent for other data.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub events: Option<Integration>,
@@ -62,9 +71,32 @@ impl Default for DataSpec {
             validation: 0.1,
             limit: 0,
             augmentation: Augmentation::default(),
+            mean: None,
+            std: None,
+            image_size: None,
             events: None,
             cache_dir: None,
         }
+    }
+}
+
+impl DataSpec {
+    /// Refuses means and deviations that do not fit the channels.
+    fn check_normalisation(&self, channels: usize) -> Result<()> {
+        for (name, values) in [("mean", &self.mean), ("std", &self.std)] {
+            let Some(values) = values else { continue };
+            if values.len() != channels {
+                bail_input!(
+                    "data {name} = {values:?} has {} values, but the samples have {channels} channels; give one for each",
+                    values.len()
+                );
+            }
+            if !values.iter().all(|value| value.is_finite() && (name == "mean" || *value > 0.0)) {
+                let above = if name == "mean" { "" } else { " above 0" };
+                bail_input!("data {name} = {values:?} must be finite numbers{above}");
+            }
+        }
+        Ok(())
     }
 }
 
@@ -210,6 +242,14 @@ impl Config {
         self.check_writable()?;
         let shape = data.train.shape;
         self.data.augmentation.validate(shape)?;
+        if self.data.augmentation.auto_augment && data.full_scale != 255.0 {
+            bail_input!(
+                "auto_augment is for images with bytes from 0 to 255, but those of {} end at {}; leave it out",
+                data.name,
+                data.full_scale
+            );
+        }
+        self.data.check_normalisation(shape.channels)?;
         for (name, value) in [("mse", self.loss.mse), ("label_smoothing", self.loss.label_smoothing)] {
             if !(0.0..=1.0).contains(&value) {
                 bail_input!("loss {name} {value} must be between 0 and 1");
@@ -366,6 +406,36 @@ mod tests {
             Config { data: DataSpec { limit: 90, ..DataSpec::default() }, ..config() }.parts(&labels).unwrap().1.len(),
             10
         );
+    }
+
+    #[test]
+    fn normalisation_and_augmentation_fit_the_samples() {
+        let data = crate::data::load(DataSource::Digits, None).unwrap();
+        let with = |mean: Option<&[f32]>, std: Option<&[f32]>, auto_augment| {
+            let augmentation = Augmentation { auto_augment, ..Augmentation::NONE };
+            let [mean, std] = [mean, std].map(|values| values.map(<[f32]>::to_vec));
+            Config { data: DataSpec { mean, std, augmentation, ..DataSpec::default() }, ..config() }
+        };
+        let given = with(Some(&[0.25]), Some(&[0.5]), false);
+        given.plan(&data).unwrap();
+        assert_eq!(Config::parse(&given.to_toml(), "x").unwrap(), given);
+        let normalisation = crate::train::evaluate::normalisation(&given.data, &data);
+        assert_eq!(normalisation.table()[..2], [-0.5, 2.0 * (1.0 / data.full_scale - 0.25)]);
+        let own = crate::train::evaluate::normalisation(&config().data, &data);
+        assert_eq!((own.mean, own.deviation), (data.mean.clone(), data.deviation.clone()));
+        for (bad, part) in [
+            (
+                with(Some(&[0.1; 3]), None, false),
+                "mean = [0.1, 0.1, 0.1] has 3 values, but the samples have 1 channels",
+            ),
+            (with(None, Some(&[]), false), "std = [] has 0 values"),
+            (with(None, Some(&[0.0]), false), "std = [0.0] must be finite numbers above 0"),
+            (with(Some(&[f32::NAN]), None, false), "mean = [NaN] must be finite numbers"),
+            (with(None, None, true), "but those of digits end at 16"),
+        ] {
+            let error = bad.plan(&data).unwrap_err();
+            assert!(error.is::<crate::error::InputError>() && error.to_string().contains(part), "{error}");
+        }
     }
 
     #[test]

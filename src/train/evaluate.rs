@@ -5,6 +5,7 @@ use crate::data::sampling::Augmentation;
 use crate::data::{Dataset, Samples};
 use crate::network::Model;
 use crate::network::model::Pass;
+use crate::train::config::DataSpec;
 use crate::train::graphs::{Graphs, Repeated};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
@@ -20,9 +21,11 @@ pub struct Scores {
     pub accuracy: f64,
 }
 
-/// How a data set's bytes become input values.
-pub fn normalisation(data: &Dataset) -> Normalisation {
-    Normalisation { full_scale: data.full_scale, mean: data.mean.clone(), deviation: data.deviation.clone() }
+/// How a data set's bytes become input values: with the configured means and deviations, or its own.
+pub fn normalisation(spec: &DataSpec, data: &Dataset) -> Normalisation {
+    let of = |given: &Option<Vec<f32>>, own: &[f32]| given.clone().unwrap_or(own.to_vec());
+    let (mean, deviation) = (of(&spec.mean, &data.mean), of(&spec.std, &data.deviation));
+    Normalisation { full_scale: data.full_scale, mean, deviation }
 }
 
 /// A callback that learns after every batch how many of all samples are done, and decides whether to go on.

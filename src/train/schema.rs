@@ -8,7 +8,7 @@ pub use check::check;
 
 use crate::autotune::BoundsMode;
 use crate::data::DataSource;
-use crate::data::events::integrate::FramesBy;
+use crate::data::events::integrate::{FramesBy, Split};
 use crate::data::events::options::Sensor;
 use crate::network::spec::{Combination, Init, InputMode, Norm, Take, Variance};
 use crate::neuron::{NeuronModel, ResetKind};
@@ -26,6 +26,8 @@ pub enum Kind {
     Number,
     /// This many numbers.
     Numbers(usize),
+    /// A number for each channel.
+    PerChannel,
     Switch,
     Text,
     /// One of these words.
@@ -120,6 +122,19 @@ pub const DATA: &[Key] = &[
     key("validation", Kind::Number, "0.1", "Share of the training samples held out to choose the epoch, 0 to 0.5."),
     key("limit", COUNT, "0", "Train on only so many samples; 0 for all."),
     key("augmentation", Kind::Keys(AUGMENTATION), "all of its defaults", "How training samples are varied."),
+    key(
+        "mean",
+        Kind::PerChannel,
+        "that of the data set",
+        "Subtracted from each channel; of images, values are 0 to 1.",
+    ),
+    key("std", Kind::PerChannel, "that of the data set", "What each channel is then divided by."),
+    key(
+        "image_size",
+        U32,
+        "that of the pictures",
+        "Make pictures squares of this side: shorter side resized (bilinear), middle cut out.",
+    ),
     key("events", Kind::Keys(EVENTS), "absent", "How recordings of events become frames; absent for other data."),
 ];
 
@@ -129,6 +144,24 @@ pub const AUGMENTATION: &[Key] = &[
     key("flip", Kind::Switch, "false", "Mirror half of the images left to right."),
     key("roll", U32, "0", "Roll images by up to this many pixels: what leaves on one side comes back on the other."),
     key("drop", Kind::Number, "0.0", "Share of the values set to 0, below 1."),
+    key(
+        "resized_crop",
+        Kind::Switch,
+        "false",
+        "Replace images by a random part, of 8 to 100 % of the area and 3/4 to 4/3 as wide as high, enlarged (bilinear).",
+    ),
+    key(
+        "auto_augment",
+        Kind::Switch,
+        "false",
+        "Apply AutoAugment's policy for CIFAR-10 to images, after crop and flip.",
+    ),
+    key(
+        "cutout",
+        U32,
+        "0",
+        "Set a square of this many pixels a side, anywhere in the image, to bytes of 0; the last step.",
+    ),
 ];
 
 /// `[data.events]`.
@@ -142,6 +175,12 @@ pub const EVENTS: &[Key] = &[
     ),
     key("downsample", COUNT, "1", "Sum events over squares of this many pixels per side."),
     key("sensor", Kind::Word(words::<Sensor>), "what the recordings say", "The chip of AEDAT 2.0 recordings."),
+    key(
+        "split",
+        Kind::Word(words::<Split>),
+        "name",
+        "Which of CIFAR10-DVS train, in each class: the first nine of ten by name, or those with numbers below 900.",
+    ),
     key("stream", U32, "the first", "Which of several streams of events, by the file's own number."),
 ];
 
@@ -355,6 +394,7 @@ impl Kind {
             Self::Whole(most) => format!("a whole number from 0 to {most}").into(),
             Self::Number => "a number".into(),
             Self::Numbers(count) => format!("a list of {count} numbers").into(),
+            Self::PerChannel => "a list of numbers, one for each channel".into(),
             Self::Switch => "true or false".into(),
             Self::Text => "text in quotes".into(),
             Self::Word(words) => format!("one of {}", words().join(", ")).into(),

@@ -63,7 +63,7 @@ impl<B: Backend> Trainer<B> {
         let plan = config.plan(data)?;
         let (training, validation) = config.split(&data.train.labels)?;
         let batch = config.training.batch;
-        let normalisation = evaluate::normalisation(data);
+        let normalisation = evaluate::normalisation(&config.data, data);
         let empty = Samples { shape: data.train.shape, values: Vec::new().into(), labels: data.train.labels.clone() };
         let samples = std::mem::replace(&mut data.train, empty);
         let data_size = data_size(&samples, &data.test);
@@ -72,7 +72,10 @@ impl<B: Backend> Trainer<B> {
         let tracker = BoundsTracker::new(&mut model, config.effective_bounds(), config.training.epochs)?;
         let totals = Totals { loss_scale: model.backend().first_loss_scale(), ..Totals::default() };
         model.set_totals(&totals)?;
-        let set = model.backend().set(samples.values, samples.shape, &normalisation, batch)?;
+        let set = match config.data.augmentation.is_on_host() {
+            true => model.backend().set_on_host(samples.values, samples.shape, &normalisation, batch)?,
+            false => model.backend().set(samples.values, samples.shape, &normalisation, batch)?,
+        };
         Ok(Self {
             model,
             tracker,
@@ -250,7 +253,8 @@ impl<B: Backend> Trainer<B> {
         let labels: Vec<u16> = batch.iter().map(|&i| self.labels[i as usize]).collect();
         let seed = self.config.seed;
         let dropout = CounterRng::new(seed, backend::stream::DROPOUT).fork(count.wrapping_sub(1)).next_u64();
-        let step = Step { samples: batch, labels: &labels, seed, epoch, position, dropout, rate, count };
+        let augmentation = self.config.data.augmentation;
+        let step = Step { samples: batch, labels: &labels, seed, epoch, position, dropout, rate, count, augmentation };
         self.model.write_batch(&mut self.set, &step)
     }
 

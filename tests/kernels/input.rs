@@ -10,12 +10,12 @@ use adali::data::sampling::placement;
 use adali::data::{Augmentation, SampleShape};
 
 const AUGMENTATIONS: [Augmentation; 6] = [
-    Augmentation { crop_padding: 0, flip: false, roll: 0, drop: 0.0 },
-    Augmentation { crop_padding: 0, flip: true, roll: 0, drop: 0.0 },
-    Augmentation { crop_padding: 3, flip: false, roll: 0, drop: 0.0 },
-    Augmentation { crop_padding: 4, flip: true, roll: 0, drop: 0.3 },
-    Augmentation { crop_padding: 0, flip: true, roll: 4, drop: 0.0 },
-    Augmentation { crop_padding: 0, flip: false, roll: 3, drop: 0.9 },
+    Augmentation { crop_padding: 0, flip: false, roll: 0, drop: 0.0, ..Augmentation::NONE },
+    Augmentation { crop_padding: 0, flip: true, roll: 0, drop: 0.0, ..Augmentation::NONE },
+    Augmentation { crop_padding: 3, flip: false, roll: 0, drop: 0.0, ..Augmentation::NONE },
+    Augmentation { crop_padding: 4, flip: true, roll: 0, drop: 0.3, ..Augmentation::NONE },
+    Augmentation { crop_padding: 0, flip: true, roll: 4, drop: 0.0, ..Augmentation::NONE },
+    Augmentation { crop_padding: 0, flip: false, roll: 3, drop: 0.9, ..Augmentation::NONE },
 ];
 
 /// `[N][T]` images of the CPU backend, reordered to the kernels' `[T][N]`.

@@ -1,5 +1,6 @@
 //! Every reader of files given by the user, with valid files to start from.
 
+use crate::pickles::cifar_pickle;
 use crate::process::{adali, bytes, tiny, train, write_images, write_network};
 use adali::backend::cpu::Cpu;
 use adali::bench::report::Report;
@@ -8,7 +9,7 @@ use adali::compare::record::{Comparison, plan_file};
 use adali::data::events::format::Format;
 use adali::data::events::options::{ReadOptions, Sensor};
 use adali::data::events::summary::{Frames, Summary};
-use adali::data::{DataSource, Integration, load, load_frames};
+use adali::data::{DataSource, Integration, Request, load, load_as};
 use adali::files::{MOST_SETTINGS, read_text};
 use adali::network::Model;
 use adali::network::spec::NetworkSpec;
@@ -19,6 +20,7 @@ use adali::train::schema::Document;
 use adali::train::{Config, Trainer};
 use anyhow::Result;
 use flate2::{Compression, write::GzEncoder};
+use image::{ColorType, ImageFormat};
 use safetensors::tensor::{Dtype, TensorView, serialize};
 use std::fs;
 use std::io::Write;
@@ -27,10 +29,13 @@ use std::path::{Path, PathBuf};
 /// Readers of recordings, named like their formats.
 pub const FORMATS: [&str; 9] = ["n-mnist", "aedat2", "aedat3", "aedat4", "evt2", "evt3", "dat", "npz", "csv"];
 /// All others.
-pub const OTHERS: [&str; 13] = [
+pub const OTHERS: [&str; 16] = [
     "idx",
     "cifar10",
     "cifar100",
+    "cifar10-python",
+    "image-folder",
+    "tiny-imagenet",
     "frames",
     "labels",
     "checkpoint",
@@ -70,6 +75,30 @@ impl Reader {
                 Self::new(files, |file| load(DataSource::Mnist, file.parent()).map(drop))
             }
             "cifar10" | "cifar100" => cifar(&at, name == "cifar100"),
+            "cifar10-python" => {
+                for name in
+                    ["data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5", "test_batch"]
+                {
+                    fs::write(at.join(name), cifar_pickle("labels", &[1, 9], 2, &[7; 2 * 3072])).unwrap();
+                }
+                Self::new(files_in(&at), |file| load(DataSource::Cifar10, file.parent()).map(drop))
+            }
+            "image-folder" => {
+                let files: Vec<_> = ["train/a/1.png", "train/b/1.jpg", "test/a/1.jpg"].map(|name| at.join(name)).into();
+                files.iter().for_each(|file| picture(file));
+                Self::new(files, move |_| {
+                    load(DataSource::ImageFolder, Some(&at)).map(drop).or_else(checked)?;
+                    let request = Request { image_size: Some(5), ..Request::default() };
+                    load_as(DataSource::ImageFolder, Some(&at), &request).map(drop)
+                })
+            }
+            "tiny-imagenet" => {
+                let list = at.join("val/val_annotations.txt");
+                let pictures = ["train/n01/images/1.JPEG", "val/images/v.JPEG"].map(|name| at.join(name));
+                pictures.iter().for_each(|file| picture(file));
+                fs::write(&list, "v.JPEG\tn01\t0\t1\t2\t3\n").unwrap();
+                Self::new(vec![list, pictures[0].clone()], move |_| load(DataSource::TinyImagenet, Some(&at)).map(drop))
+            }
             "frames" => {
                 fs::write(at.join("frames.safetensors"), frames_file()).unwrap();
                 Self::new(files_in(&at), |file| load(DataSource::Frames, Some(file)).map(drop))
@@ -81,7 +110,8 @@ impl Reader {
                 let files = files_in(&at).into_iter().filter(|file| file.extension().unwrap() != "aedat").collect();
                 let one = Integration { frames: 1, ..Integration::default() };
                 Self::new(files, move |file| {
-                    load_frames(DataSource::DvsGesture, file.parent(), &one, None, &()).map(drop)
+                    load_as(DataSource::DvsGesture, file.parent(), &Request { integration: one, ..Request::default() })
+                        .map(drop)
                 })
             }
             "checkpoint" => {
@@ -234,6 +264,15 @@ fn cifar(folder: &Path, hundred: bool) -> Reader {
     }
     let source = if hundred { DataSource::Cifar100 } else { DataSource::Cifar10 };
     Reader::new(files_in(folder), move |file| load(source, file.parent()).map(drop))
+}
+
+/// Writes a small picture in the format of the file's name.
+fn picture(file: &Path) {
+    let bytes: Vec<u8> = (0..9 * 7 * 3).map(|i| (i * 37 % 251) as u8).collect();
+    fs::create_dir_all(file.parent().unwrap()).unwrap();
+    let format =
+        if file.extension().is_some_and(|found| found == "png") { ImageFormat::Png } else { ImageFormat::Jpeg };
+    image::save_buffer_with_format(file, &bytes, 9, 7, ColorType::Rgb8, format).unwrap();
 }
 
 fn frames_file() -> Vec<u8> {

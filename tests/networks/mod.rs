@@ -56,7 +56,8 @@ fn train<B: Backend>(backend: B, case: &Case, bytes: &[u8], rule: UpdateRule) ->
         let labels: Vec<u16> = samples.iter().map(|n| (n % CLASSES as u32) as u16).collect();
         let (samples, labels) = (&samples, &labels);
         let (epoch, count) = (step as u32, step);
-        let numbers = Step { samples, labels, seed: 7, epoch, position: 1.0, dropout: step, rate: 0.05, count };
+        let numbers =
+            Step { samples, labels, seed: 7, epoch, position: 1.0, dropout: step, rate: 0.05, count, augmentation };
         model.write_batch(&mut set, &numbers).expect("a batch");
         let pass = Pass::train(false);
         if step == 1 {

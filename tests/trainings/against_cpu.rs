@@ -186,5 +186,9 @@ fn networks_train_as_on_the_cpu() {
     frames.training.learning_rate = 0.002;
     frames.training.clip = 0.5;
     cases.case("frames, dropout, augmentation, adamw, clipped", frames, 3);
-    cases.finish(3 + kinds.len());
+    let mut prepared = config(direct("batch"), bounds(BoundsMode::AutoTrack));
+    prepared.data.augmentation =
+        Augmentation { resized_crop: true, flip: true, cutout: 3, drop: 0.1, ..Augmentation::NONE };
+    cases.case("samples prepared by the host", prepared, 1);
+    cases.finish(4 + kinds.len());
 }

@@ -30,20 +30,22 @@ fn everything() -> Config {
 
 #[test]
 fn graphs_and_schedules_change_no_bit() {
-    let config = everything();
     let data = || digits(44, 1);
     let mut cases = 0;
-    for precision in [Precision::Bf16, Precision::F16, Precision::F32] {
+    for (precision, cutout) in [(Precision::Bf16, 0), (Precision::F16, 0), (Precision::F32, 0), (Precision::Bf16, 3)] {
+        let mut config = everything();
+        config.data.augmentation.cutout = cutout;
         let eager = train(gpu(precision, false, 0, None), &config, data());
         assert_eq!((eager.0.epoch_steps(), eager.0.split().1 % 8 == 0), (4, false));
+        assert_eq!(eager.0.is_resident(), cutout == 0);
         for (graphs, schedule) in [(true, 0), (true, 977)] {
             let other = train(gpu(precision, graphs, schedule, None), &config, data());
-            let what = format!("{precision:?}, graphs {graphs}, schedule {schedule}");
+            let what = format!("{precision:?}, cutout {cutout}, graphs {graphs}, schedule {schedule}");
             assert_same((&eager.0, &eager.1), (&other.0, &other.1), &what);
             cases += 1;
         }
     }
-    assert_eq!(cases, 6);
+    assert_eq!(cases, 8);
 }
 
 /// A training on a card with `memory` bytes, and how many of them are free at its start.

@@ -34,6 +34,8 @@ pub struct Batch {
     epoch: u32,
     rate: f32,
     count: u64,
+    /// The samples that the host has augmented, if it has.
+    pub prepared: Vec<u8>,
 }
 
 /// Histograms of a layer: one, or one per channel.
@@ -45,7 +47,7 @@ pub struct Counts {
 
 impl Batch {
     pub fn write(&mut self, step: &Step) {
-        let &Step { samples, labels, seed, epoch, position, dropout, rate, count } = step;
+        let &Step { samples, labels, seed, epoch, position, dropout, rate, count, .. } = step;
         self.samples.clear();
         self.samples.extend_from_slice(samples);
         self.labels.clear();
@@ -61,9 +63,13 @@ impl Batch {
 
 impl Training for Cpu {
     fn input(&self, set: &Set, batch: &Batch, augmentation: &Augmentation, out: &mut Vec<f32>) -> Result<()> {
-        let placements = batch.placements(augmentation);
-        let drop = augmentation.drop;
-        input::gather(&set.values, &set.shape, &set.normalisation, &batch.samples, &placements, drop, out);
+        let placements = batch.placements(&augmentation.after_host());
+        let places: Vec<u32> = (0..batch.samples.len() as u32).collect();
+        let (bytes, indices) = match &batch.prepared[..] {
+            [] => (&set.values[..], &batch.samples),
+            prepared => (prepared, &places),
+        };
+        input::gather(bytes, &set.shape, &set.normalisation, indices, &placements, augmentation.drop, out);
         Ok(())
     }
 

@@ -7,6 +7,7 @@ use super::{Batch, Counts, Cpu, Set, Transposed};
 use crate::autotune::{BINS, Histogram};
 use crate::backend::shape::{Conv, InputKind, Span, Volume};
 use crate::backend::{Histograms, LayerExtents, Normalisation, Step, Storage, Totals, Trained};
+use crate::data::augment::prepared;
 use crate::data::{SampleShape, Values};
 use crate::host::{available, zeros};
 use crate::surrogate::Bounds;
@@ -203,8 +204,12 @@ impl Storage for Cpu {
         Ok(Some(*tally))
     }
 
-    fn write_batch(&self, batch: &mut Batch, _: &mut Set, step: &Step) -> Result<()> {
+    fn write_batch(&self, batch: &mut Batch, set: &mut Set, step: &Step) -> Result<()> {
         batch.write(step);
+        batch.prepared = match step.augmentation.is_on_host() {
+            true => prepared(&set.values, set.shape, &step.augmentation, step.seed, step.epoch, step.samples).concat(),
+            false => Vec::new(),
+        };
         Ok(())
     }
 

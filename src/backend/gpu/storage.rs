@@ -141,7 +141,17 @@ impl<D: Driver> Storage for Gpu<D> {
         normalisation: &Normalisation,
         capacity: usize,
     ) -> Result<Self::Set> {
-        self.set_of(values, shape, normalisation, capacity)
+        self.set_of(values, shape, normalisation, capacity, false)
+    }
+
+    fn set_on_host(
+        &self,
+        values: Values,
+        shape: SampleShape,
+        normalisation: &Normalisation,
+        capacity: usize,
+    ) -> Result<Self::Set> {
+        self.set_of(values, shape, normalisation, capacity, true)
     }
 
     fn is_resident(&self, set: &Self::Set) -> bool {

@@ -5,7 +5,7 @@ use crate::backend::shape::{Conv, Span, Volume};
 use crate::backend::{Backend, Normalisation, Step, Trained};
 use crate::bench::shape::LayerShape;
 use crate::data::SampleShape;
-use crate::data::sampling::CounterRng;
+use crate::data::sampling::{Augmentation, CounterRng};
 use anyhow::Result;
 
 /// Channels of samples, as of event frames.
@@ -13,8 +13,17 @@ pub const SAMPLE_CHANNELS: usize = 2;
 /// Full scale, mean and deviation: uniform bytes get mean 0 and deviation 1.
 pub const NORMALISATION: [f32; 3] = [255.0, 0.5, 0.29];
 /// The step from which placements and masks are drawn, with its learning rate.
-pub const STEP: Step<'static> =
-    Step { samples: &[], labels: &[], seed: 7, epoch: 1, position: 1.0, dropout: 11, rate: 0.01, count: 1 };
+pub const STEP: Step<'static> = Step {
+    samples: &[],
+    labels: &[],
+    seed: 7,
+    epoch: 1,
+    position: 1.0,
+    dropout: 11,
+    rate: 0.01,
+    count: 1,
+    augmentation: Augmentation::NONE,
+};
 
 /// A data set of random samples, all of them in one batch.
 pub struct Samples<B: Backend> {

@@ -5,9 +5,9 @@
 //! user01_fluorescent_labels.csv             class,startTime_usec,endTime_usec, then a trial per line; classes 1 to 11
 //! ```
 
-use super::listing::Listing;
-use super::trials::{DVS128, Recordings, Trial, beside, note_unused};
+use super::trials::{DVS128, Recordings, Trial, beside};
 use crate::data::files::some_of;
+use crate::data::listing::{Listing, note_unused};
 use crate::files::{MOST_SETTINGS, read_text};
 use anyhow::Result;
 use std::collections::BTreeSet;

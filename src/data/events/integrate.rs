@@ -29,6 +29,23 @@ pub enum FramesBy {
     Time,
 }
 
+/// How recordings without an official test part are divided.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Split {
+    /// The first nine of ten of each class train, in the order of their names, as in SpikingJelly.
+    #[default]
+    Name,
+    /// Those with numbers below 900 at the end of their names train, as in the AdaLi authors' code.
+    Number,
+}
+
+impl Split {
+    fn is_usual(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// How a recording becomes frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -45,12 +62,15 @@ pub struct Integration {
     /// Which of several event streams to read; the first if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stream: Option<u32>,
+    /// How CIFAR10-DVS is divided into training and test.
+    #[serde(skip_serializing_if = "Split::is_usual")]
+    pub split: Split,
 }
 
 impl Default for Integration {
     /// T = 16 by count \[authors\].
     fn default() -> Self {
-        Self { frames: 16, frames_by: FramesBy::Count, downsample: 1, sensor: None, stream: None }
+        Self { frames: 16, frames_by: FramesBy::Count, downsample: 1, sensor: None, stream: None, split: Split::Name }
     }
 }
 

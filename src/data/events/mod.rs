@@ -17,7 +17,6 @@ mod evt3;
 pub mod format;
 mod gestures;
 pub mod integrate;
-mod listing;
 mod nmnist;
 pub mod nmnist_writer;
 mod npy;

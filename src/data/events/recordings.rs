@@ -11,12 +11,13 @@
 
 use super::SensorSize;
 use super::gestures::{GESTURE_LISTS, dvs_gesture};
-use super::listing::{Listing, is_called, name};
+use super::integrate::Split;
 use super::simulate::DESCRIPTION;
-use super::trials::{DVS128, beside, note_unused};
+use super::trials::{DVS128, beside};
 pub use super::trials::{Recordings, Trial};
 use crate::data::DataSource;
 use crate::data::files::{self, some_of};
+use crate::data::listing::{Listing, is_called, name, note_unused};
 use crate::files::{MOST_SETTINGS, read_text};
 use anyhow::Result;
 use std::collections::BTreeSet;
@@ -28,6 +29,8 @@ const NMNIST_SIZE: SensorSize = SensorSize { width: 34, height: 34 };
 const PARTS: [&str; 2] = ["Train", "Test"];
 /// Share of each class of CIFAR10-DVS that is for training, in percent, rounded up.
 const TRAIN_PERCENT: usize = 90;
+/// The first number that is for the test, if numbers decide.
+const FIRST_TEST: u32 = 900;
 const CIFAR10: [&str; 10] = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"];
 
 /// The folder for [`list`], if everything required is there.
@@ -60,7 +63,7 @@ fn layout(source: DataSource) -> (&'static [&'static str], &'static [&'static st
 ///
 /// # Errors
 /// An [`InputError`](crate::error::InputError) if the folder is not laid out as above.
-pub fn list(source: DataSource, dir: &Path) -> Result<Recordings> {
+pub fn list(source: DataSource, dir: &Path, split: Split) -> Result<Recordings> {
     let best = places(source, dir).min_by_key(|(_, missing)| missing.len());
     let Some((folder, missing)) = best.filter(|(_, missing)| missing.len() < layout(source).1.len()) else {
         crate::bail_input!("{} does not hold {source}; {}", dir.display(), source.advice());
@@ -75,7 +78,7 @@ pub fn list(source: DataSource, dir: &Path) -> Result<Recordings> {
     }
     match source {
         DataSource::NMnist => nmnist(folder),
-        DataSource::Cifar10Dvs => cifar10_dvs(folder),
+        DataSource::Cifar10Dvs => cifar10_dvs(folder, split),
         _ => dvs_gesture(folder),
     }
 }
@@ -145,20 +148,41 @@ fn nmnist_size(folder: &Path) -> Result<SensorSize> {
     Ok(SensorSize { width: side.into(), height: side.into() })
 }
 
-/// In each class, in the order of file names, the first nine out of ten are for training, as in SpikingJelly's
-/// `split_to_train_test_set`.
-fn cifar10_dvs(folder: PathBuf) -> Result<Recordings> {
+/// Divided in each class: by name, the first nine out of ten in the order of file names are for training, as in SpikingJelly's
+/// `split_to_train_test_set`; by number, those below 900, as in the AdaLi authors' code.
+fn cifar10_dvs(folder: PathBuf, split: Split) -> Result<Recordings> {
     let root = Listing::of(&folder)?;
     let mut unused = beside(&root, "aedat", |path| CIFAR10.iter().any(|class| is_called(path, class)));
     let (mut train, mut test) = (Vec::new(), Vec::new());
     for (class, name) in CIFAR10.iter().enumerate() {
         let own = root.folder(name)?.map_or_else(|| folder.join(name), Path::to_path_buf);
         let mut all = some(of_class(&own, "aedat", class, &mut unused)?, &own)?;
-        test.extend(all.split_off((all.len() * TRAIN_PERCENT).div_ceil(100)));
+        match split {
+            Split::Name => test.extend(all.split_off((all.len() * TRAIN_PERCENT).div_ceil(100))),
+            Split::Number => {
+                let mut later = Vec::new();
+                for trial in std::mem::take(&mut all) {
+                    if number(&trial.file)? < FIRST_TEST { &mut all } else { &mut later }.push(trial);
+                }
+                test.extend(later);
+            }
+        }
         train.extend(all);
     }
     let notes = note_unused(&folder, &unused);
     Ok(Recordings { folder, class_names: CIFAR10.map(String::from).into(), size: DVS128, train, test, notes })
+}
+
+/// The number at the end of a recording's name, `cifar10_airplane_17.aedat`.
+fn number(file: &Path) -> Result<u32> {
+    let stem = file.file_stem().unwrap_or_default().to_string_lossy();
+    let digits = stem.len() - stem.trim_end_matches(|c: char| c.is_ascii_digit()).len();
+    stem[stem.len() - digits..].parse().map_err(|_| {
+        crate::input_error!(
+            "{} has no number at the end of its name, by which a split could tell its part; split by name",
+            file.display()
+        )
+    })
 }
 
 /// The files of one class, by name; anything else in its folder is added to `unused`.
@@ -192,7 +216,7 @@ mod tests {
     }
 
     fn refused(source: DataSource, dir: &Path, part: &str) {
-        let error = list(source, dir).unwrap_err();
+        let error = list(source, dir, Split::Name).unwrap_err();
         assert!(error.is::<crate::error::InputError>() && error.to_string().contains(part), "{error}");
     }
 
@@ -205,7 +229,7 @@ mod tests {
             let files: Vec<_> = (0..11 + class).map(|i| format!("{name}/cifar10_{name}_{i}.aedat")).collect();
             touch(&root, &files);
         }
-        let all = list(DataSource::Cifar10Dvs, home.path()).unwrap();
+        let all = list(DataSource::Cifar10Dvs, home.path(), Split::Name).unwrap();
         assert_eq!(all.notes, [""; 0]);
         let count = |part: &[Trial], label| part.iter().filter(|trial| trial.label == label).count();
         for class in 0..10 {
@@ -225,6 +249,22 @@ mod tests {
     }
 
     #[test]
+    fn numbers_divide_cifar10_dvs_if_asked() {
+        let home = TempDir::new().unwrap();
+        for name in CIFAR10 {
+            touch(home.path(), &[0, 7, 899, 900, 999].map(|i| format!("{name}/cifar10_{name}_{i}.aedat")));
+        }
+        let all = list(DataSource::Cifar10Dvs, home.path(), Split::Number).unwrap();
+        let names = |part: &[Trial]| part.iter().map(|trial| name(&trial.file)).collect::<Vec<_>>();
+        assert_eq!((all.train.len(), all.test.len()), (30, 20));
+        assert_eq!(names(&all.train[..3]), [0, 7, 899].map(|i| format!("cifar10_airplane_{i}.aedat")));
+        assert_eq!(names(&all.test[18..]), [900, 999].map(|i| format!("cifar10_truck_{i}.aedat")));
+        touch(home.path(), &["bird/a.aedat".into()]);
+        let error = list(DataSource::Cifar10Dvs, home.path(), Split::Number).unwrap_err();
+        assert!(error.to_string().contains("bird/a.aedat has no number at the end of its name"), "{error}");
+    }
+
+    #[test]
     fn names_count_in_any_case_and_what_is_not_used_is_said() {
         let home = TempDir::new().unwrap();
         let root = home.path();
@@ -234,14 +274,14 @@ mod tests {
         }
         touch(root, &["__MACOSX/train/0/._1.bin".into(), "README.md".into()]);
         assert_eq!(find(DataSource::NMnist, root), Some(root.into()));
-        let all = list(DataSource::NMnist, root).unwrap();
+        let all = list(DataSource::NMnist, root, Split::Name).unwrap();
         assert_eq!((all.train.len(), all.test.len(), &all.notes[..]), (3, 3, &[][..]));
         touch(root, &["train/0/notes.txt".into()]);
-        let notes = list(DataSource::NMnist, root).unwrap().notes;
+        let notes = list(DataSource::NMnist, root, Split::Name).unwrap().notes;
         assert!(notes.len() == 1 && notes[0].contains("train/0/notes.txt is not used"), "{notes:?}");
         let more = ["valid/0/1.bin", "train/5.bin", "train/00/1.bin", "train/1/x/1.bin", "9.bin"];
         touch(root, &more.map(String::from));
-        let notes = list(DataSource::NMnist, root).unwrap().notes;
+        let notes = list(DataSource::NMnist, root, Split::Name).unwrap().notes;
         assert!(notes.len() == 1 && notes[0].contains("and 3 more are not used"), "{notes:?}");
         touch(root, &["Train/0/1.bin".into()]);
         refused(DataSource::NMnist, root, "both Train and train");
@@ -254,7 +294,7 @@ mod tests {
         touch(home.path(), &["lion/0.aedat".into(), "bird/readme.txt".into()]);
         refused(DataSource::Cifar10Dvs, home.path(), "both BIRD and bird");
         fs::remove_dir_all(home.path().join("bird")).unwrap();
-        let all = list(DataSource::Cifar10Dvs, home.path()).unwrap();
+        let all = list(DataSource::Cifar10Dvs, home.path(), Split::Name).unwrap();
         assert_eq!((all.train.len(), all.test.len()), (10, 0));
         assert!(all.notes.len() == 1 && all.notes[0].contains("lion is not used"), "{:?}", all.notes);
     }
@@ -266,16 +306,16 @@ mod tests {
         touch(root, &["Train/1/00003.bin".into(), "Test/0/00001.bin".into(), "Test/1/00002.bin".into()]);
         refused(DataSource::NMnist, root, "Train has no folder 0");
         touch(root, &["Train/0/00009.bin".into(), "Train/0/00008.bin".into()]);
-        let all = list(DataSource::NMnist, root).unwrap();
+        let all = list(DataSource::NMnist, root, Split::Name).unwrap();
         let labels = |part: &[Trial]| part.iter().map(|trial| trial.label).collect::<Vec<_>>();
         assert_eq!((labels(&all.train), labels(&all.test), all.size), (vec![0, 0, 1], vec![0, 1], NMNIST_SIZE));
         assert!(all.train[0].file.ends_with("Train/0/00008.bin"));
         fs::create_dir(root.join("Train/2")).unwrap();
         refused(DataSource::NMnist, root, "Test has no folder 2");
         fs::create_dir_all(root.join("Test/2")).unwrap();
-        assert_eq!(list(DataSource::NMnist, root).unwrap().class_names, ["0", "1", "2"]);
+        assert_eq!(list(DataSource::NMnist, root, Split::Name).unwrap().class_names, ["0", "1", "2"]);
         fs::write(root.join(DESCRIPTION), "side = 60").unwrap();
-        assert_eq!(list(DataSource::NMnist, root).unwrap().size, SensorSize { width: 60, height: 60 });
+        assert_eq!(list(DataSource::NMnist, root, Split::Name).unwrap().size, SensorSize { width: 60, height: 60 });
         fs::write(root.join(DESCRIPTION), "side = -1").unwrap();
         refused(DataSource::NMnist, root, "simulate again");
         for recording in &all.test {
@@ -290,7 +330,7 @@ mod tests {
         let root = home.path();
         let all = ["Train", "Test"].map(|part| (0..6).map(move |class| format!("{part}/{class}/1.bin")));
         touch(root, &all.into_iter().flatten().collect::<Vec<_>>());
-        assert_eq!(list(DataSource::NMnist, root).unwrap().class_names.len(), 6);
+        assert_eq!(list(DataSource::NMnist, root, Split::Name).unwrap().class_names.len(), 6);
         fs::remove_dir_all(root.join("Train/2")).unwrap();
         refused(DataSource::NMnist, root, "Train has no folder 2;");
         fs::remove_dir_all(root.join("Test/2")).unwrap();

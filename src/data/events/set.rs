@@ -49,13 +49,13 @@ pub(in crate::data) static DVS_GESTURE: Reader = Reader {
 /// # Errors
 /// An [`InputError`](crate::error::InputError) for anything wrong with the folder or a recording. A cache that is
 /// damaged or cannot be written is only noted.
-fn load(source: DataSource, dir: &Path, &Request { integration, cache, watch }: &Request) -> Result<Dataset> {
+fn load(source: DataSource, dir: &Path, &Request { integration, cache, watch, .. }: &Request) -> Result<Dataset> {
     // One key per folder, whatever path names it.
     let dir = dir.canonicalize().unwrap_or_else(|_| dir.to_path_buf());
-    let mut recordings = list(source, &dir)?;
+    let mut recordings = list(source, &dir, integration.split)?;
     // The recordings may be of another camera, in the data set's layout.
     recordings.size = integration.sensor.map_or(recordings.size, Sensor::size);
-    let mut data = of_recordings(source, &recordings, integration, cache, watch)?;
+    let mut data = of_recordings(source, &recordings, &integration, cache, watch)?;
     // Other content of the folder may have changed since the frames were cached.
     data.notes.splice(0..0, recordings.notes);
     Ok(data)

@@ -1,8 +1,7 @@
 //! The samples of an event data set, and what in its folder does not belong to it.
 
 use super::SensorSize;
-use super::listing::{Listing, has_extension};
-use crate::data::files::some_of;
+use crate::data::listing::{Listing, has_extension};
 use std::path::{Path, PathBuf};
 
 /// The sensor of CIFAR10-DVS and of DVS128 Gesture.
@@ -41,15 +40,4 @@ pub struct Recordings {
 pub(super) fn beside(root: &Listing, extension: &str, is_used: impl Fn(&Path) -> bool) -> Vec<PathBuf> {
     let recordings = root.files.iter().filter(|path| has_extension(path, extension));
     root.folders.iter().chain(recordings).filter(|path| !is_used(path)).cloned().collect()
-}
-
-/// A note about what is not used, if anything.
-pub(super) fn note_unused(folder: &Path, unused: &[PathBuf]) -> Vec<String> {
-    if unused.is_empty() {
-        return Vec::new();
-    }
-    let below = |path: &PathBuf| path.strip_prefix(folder).unwrap_or(path).display().to_string();
-    let names: Vec<String> = unused.iter().map(below).collect();
-    let (is, they) = if unused.len() == 1 { ("is", "it is") } else { ("are", "they are") };
-    vec![format!("{}: {} {is} not used; {they} no part of the data set's layout", folder.display(), some_of(&names))]
 }

@@ -117,6 +117,7 @@ impl Checker<'_> {
             Kind::Whole(most) => whole(given, most),
             Kind::Number => number(given),
             Kind::Numbers(count) => all(given, Some(count), &number),
+            Kind::PerChannel => all(given, None, &number),
             Kind::Switch => given.is_bool(),
             Kind::Text => given.is_str(),
             Kind::Word(words) => given.as_str().is_some_and(|word| words().contains(&word)),

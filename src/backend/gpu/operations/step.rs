@@ -9,9 +9,10 @@ use super::super::{Buffer, Driver, Launch, SLOTS};
 use crate::autotune::{Histogram, Tuning};
 use crate::backend::shape::{Span, Volume};
 use crate::backend::{self, BoundsTuning, Histograms, Normalisation, Step, Storage, Totals, dropout_mask};
+use crate::data::augment::prepared;
 use crate::data::{SampleShape, Values};
 use crate::histogram::BINS;
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use std::mem::offset_of;
 use std::sync::Arc;
 
@@ -223,16 +224,18 @@ impl<D: Driver> Gpu<D> {
         shape: SampleShape,
         normalisation: &Normalisation,
         capacity: usize,
+        on_host: bool,
     ) -> Result<Set<D>> {
         let table = self.put(&normalisation.table())?;
         // Leave a little for whatever else uses the device. On a rehearsal the set stays on the host.
         let room = self.driver().map_or(Some(0), |_| self.available_memory()).map(|bytes| bytes - bytes / 16);
-        let held = match room {
-            Some(room) if values.samples(shape.len()) * shape.len() > room => {
+        let size = values.samples(shape.len()) * shape.len();
+        let held = match on_host || room.is_some_and(|room| size > room) {
+            true => {
                 let values = values.into_bytes(shape.len())?;
                 Held::Host { values, batches: self.zeros(SLOTS * capacity * shape.len())?, capacity }
             }
-            _ => Held::Device(self.frames(&values, shape.len())?),
+            false => Held::Device(self.frames(&values, shape.len())?),
         };
         Ok(Set { shape, table, held })
     }
@@ -240,13 +243,15 @@ impl<D: Driver> Gpu<D> {
     pub(in super::super) fn fill_batch(&self, batch: &mut Batch<D>, set: &Set<D>, step: &Step) -> Result<()> {
         batch.size = step.samples.len();
         let Held::Host { values, batches, capacity } = &set.held else {
+            ensure!(!step.augmentation.is_on_host(), "samples on the device cannot be augmented by the host");
             return self.write(&batch.memory, 0, &batch.bytes(step, step.samples));
         };
         batch.slot = (batch.slot + 1) % SLOTS;
         let (len, first) = (set.shape.len(), batch.slot * capacity);
-        let samples = step.samples.iter().map(|&sample| &values[sample as usize * len..][..len]);
+        let prepared = prepared(values, set.shape, &step.augmentation, step.seed, step.epoch, step.samples);
         if let (Some(driver), Some(to)) = (self.driver(), batches.buffer()) {
-            driver.upload_beside(batch.slot, to, first * len, &samples.collect::<Vec<_>>())?;
+            let samples: Vec<&[u8]> = prepared.iter().map(|sample| &**sample).collect();
+            driver.upload_beside(batch.slot, to, first * len, &samples)?;
         }
         let places: Vec<u32> = (first..first + batch.size).map(|place| place as u32).collect();
         self.write(&batch.memory, 0, &batch.bytes(step, &places))

@@ -82,6 +82,7 @@ impl<D: Driver> Gpu<D> {
 impl<D: Driver> Training for Gpu<D> {
     fn input(&self, set: &Set<D>, batch: &Batch<D>, augmentation: &Augmentation, out: &mut Floats<D>) -> Result<()> {
         let (shape, placements) = (set.shape, batch.placements.address());
+        let augmentation = augmentation.after_host();
         let params = Placements {
             seed: batch.seed(),
             epoch: batch.epoch(),

@@ -1,5 +1,6 @@
 //! Folder listings: names are matched ignoring case, and files that operating systems add are left out.
 
+use super::files::some_of;
 use anyhow::Result;
 use std::path::{Path, PathBuf};
 
@@ -75,6 +76,17 @@ pub(super) fn is_called(path: &Path, wanted: &str) -> bool {
 /// Whether a file's name ends with this, ignoring case.
 pub(super) fn has_extension(path: &Path, extension: &str) -> bool {
     path.extension().is_some_and(|found| found.eq_ignore_ascii_case(extension))
+}
+
+/// A note about what is not used, if anything.
+pub(super) fn note_unused(folder: &Path, unused: &[PathBuf]) -> Vec<String> {
+    if unused.is_empty() {
+        return Vec::new();
+    }
+    let below = |path: &PathBuf| path.strip_prefix(folder).unwrap_or(path).display().to_string();
+    let names: Vec<String> = unused.iter().map(below).collect();
+    let (is, they) = if unused.len() == 1 { ("is", "it is") } else { ("are", "they are") };
+    vec![format!("{}: {} {is} not used; {they} no part of the data set's layout", folder.display(), some_of(&names))]
 }
 
 #[cfg(test)]
