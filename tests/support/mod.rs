@@ -3,6 +3,7 @@
 
 pub mod compare;
 pub mod draw;
+pub mod graph;
 pub mod layers;
 pub mod loops;
 pub mod structures;
