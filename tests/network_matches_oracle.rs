@@ -1,6 +1,8 @@
 //! A whole training step of a network on the CPU backend against the f64 oracle: membranes, spikes, logits, loss
 //! and the gradient of every parameter; the same bits for any number of threads; no currents in memory.
 
+mod branches;
+
 use crate::oracle::Rng;
 use crate::support::compare::{gradient_norm, pass};
 use crate::support::layers::{

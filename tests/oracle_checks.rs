@@ -6,7 +6,9 @@ mod checks_by_hand;
 mod layers_by_hand;
 
 use crate::oracle::finite_difference::{Case, Report, check};
-use crate::oracle::{Input, Layer, Loss, Network, Neuron, Norm, Params, Reset, Rng, Slope, SpikeModel, Tensor, run};
+use crate::oracle::{
+    Input, Join, Layer, Loss, Network, Neuron, Norm, Params, Reset, Rng, Slope, Source, SpikeModel, Tensor, Window, run,
+};
 
 const MEAN_CE: Loss = Loss { mse: 0.0, tet: false, smoothing: 0.0 };
 
@@ -58,11 +60,12 @@ fn assert_agrees(report: &Report) {
     assert!(report.nonzero * 2 > report.compared, "too many gradients are zero");
 }
 
-const NORMS: [Norm; 4] = [
+const NORMS: [Norm; 5] = [
     Norm::None,
     Norm::Batch { eps: 1e-3, train: true },
     Norm::Batch { eps: 1e-5, train: false },
-    Norm::Weight { scale: 2.5 },
+    Norm::Weight { scale: 2.5, sample: false },
+    Norm::Weight { scale: 1.5, sample: true },
 ];
 
 /// One slope with every reset, norm and number of steps, through two spiking layers and a linear readout.
@@ -74,20 +77,15 @@ fn check_slope(kind: &str) {
         for norm in NORMS {
             for steps in [1, 2, 3, 5] {
                 let bias = norm == Norm::None || steps % 2 == 1;
-                let mut neurons = || (random_neuron(hard, detached, &mut rng), random_slopes(kind, 3, &mut rng));
-                let conv = Layer::Conv {
-                    out: 3,
-                    kernel_h: 3,
-                    kernel_w: 2,
-                    stride: 1 + steps % 2,
-                    padding: 1,
-                    bias,
-                    norm,
-                    spiking: Some(neurons()),
+                let mut neurons = || Layer::Neurons {
+                    neuron: random_neuron(hard, detached, &mut rng),
+                    slopes: random_slopes(kind, 3, &mut rng),
                 };
-                let hidden = Layer::Linear { out: 3, bias, norm, spiking: Some(neurons()) };
-                let readout = Layer::Linear { out: 3, bias: true, norm: Norm::None, spiking: None };
-                let network = Network { layers: vec![conv, hidden, readout], vote: 1 };
+                let conv =
+                    Layer::Conv { out: 3, kernel_h: 3, kernel_w: 2, stride: 1 + steps % 2, padding: 1, bias, norm };
+                let hidden = Layer::Linear { out: 3, bias, norm };
+                let readout = Layer::Linear { out: 3, bias: true, norm: Norm::None };
+                let network = Network::chain(vec![conv, neurons(), hidden, neurons(), readout], 1);
                 let case = random_case(network, [steps, 3, 2, 5, 3], 3, MEAN_CE, &mut rng);
                 let found = check(&case, 2, &mut rng);
                 assert!(found.wrong.is_empty(), "{:#?} in {:#?}", found.wrong, case.network);
@@ -96,7 +94,7 @@ fn check_slope(kind: &str) {
             }
         }
     }
-    assert_eq!(cases, 4 * 4 * 4);
+    assert_eq!(cases, 4 * 5 * 4);
     assert_agrees(&report);
 }
 
@@ -124,32 +122,25 @@ fn gradient_of_formulas() {
 
 /// Max-pooling, dropout and average pooling between spiking convolutions, and a readout of 4 votes.
 fn pooled_network(spiking_readout: bool, vote: usize, rng: &mut Rng) -> Network {
-    let mut spiking = || Some((random_neuron(false, false, rng), vec![Slope::Arctan { k: 2.0 }]));
-    let conv = |out, kernel_h, spiking| Layer::Conv {
-        out,
-        kernel_h,
-        kernel_w: 3,
-        stride: 1,
-        padding: 1,
-        bias: true,
-        norm: Norm::None,
-        spiking,
-    };
+    let mut neurons =
+        || Layer::Neurons { neuron: random_neuron(false, false, rng), slopes: vec![Slope::Arctan { k: 2.0 }] };
+    let conv =
+        |out, kernel_h| Layer::Conv { out, kernel_h, kernel_w: 3, stride: 1, padding: 1, bias: true, norm: Norm::None };
     let mask = (0..36).map(|i| f64::from(u8::from(i % 3 != 1))).collect();
-    let layers = vec![
-        conv(2, 1, spiking()),                               // 3x5 -> 5x5
-        Layer::MaxPool { kernel: 3, stride: 2, padding: 1 }, // -> 3x3
+    let mut layers = vec![
+        conv(2, 1), // 3x5 -> 5x5
+        neurons(),
+        Layer::MaxPool(Window::square(3, 2, 1)), // -> 3x3
         Layer::Dropout { mask: Tensor::new(&[2, 2, 3, 3], mask), keep: 0.6 },
-        conv(3, 3, spiking()),
-        Layer::AvgPool { kernel: 2, stride: 1 }, // -> 2x2
-        Layer::Linear {
-            out: 4 * vote,
-            bias: true,
-            norm: Norm::None,
-            spiking: if spiking_readout { spiking() } else { None },
-        },
+        conv(3, 3),
+        neurons(),
+        Layer::AvgPool(Window { kernel: [2, 3], stride: [1, 2], padding: 0 }), // -> 2x1
+        Layer::Linear { out: 4 * vote, bias: true, norm: Norm::None },
     ];
-    Network { layers, vote }
+    if spiking_readout {
+        layers.push(neurons());
+    }
+    Network::chain(layers, vote)
 }
 
 /// Every loss with every readout, over [`pooled_network`]. A smooth max-pool takes the largest value; differences across which
@@ -176,6 +167,73 @@ fn gradient_losses_readouts_pools() {
     assert_agrees(&report);
 }
 
+/// A stem whose spikes and currents are both read further on; a sum of three with a norm of its own and factors; a join of
+/// its spikes with the stem's; and a sum of a convolution and a pooled shortcut, the global mean, a readout.
+fn branching_network(norm: Norm, train: bool, join: Join, (hard, detached): (bool, bool), rng: &mut Rng) -> Network {
+    let mut neurons = || Layer::Neurons {
+        neuron: random_neuron(hard, detached, rng),
+        slopes: random_slopes(["adali", "arctan"][rng.below(2)], 3, rng),
+    };
+    let conv = |kernel, stride, padding| Layer::Conv {
+        out: 3,
+        kernel_h: kernel,
+        kernel_w: kernel,
+        stride,
+        padding,
+        bias: norm == Norm::None,
+        norm,
+    };
+    let mask = (0..120).map(|i| f64::from(u8::from(i % 4 != 1))).collect();
+    let of = Source::Layer;
+    let (layers, reads) = [
+        (conv(3, 1, 1), vec![Source::Input]), // 0: 5x4
+        (neurons(), vec![of(0)]),
+        (conv(3, 1, 1), vec![of(1)]),
+        (Layer::Factor { by: 0.7, learned: true }, vec![of(2)]),
+        (Layer::Factor { by: -0.5, learned: false }, vec![of(0)]),
+        (Layer::Sum, vec![of(3), of(1), of(4)]), // 5
+        (Layer::BatchNorm { eps: 1e-3, train }, vec![of(5)]),
+        (Layer::Factor { by: 1.3, learned: false }, vec![of(6)]),
+        (neurons(), vec![of(7)]),
+        (Layer::Join(join), vec![of(8), of(1)]),
+        (Layer::Dropout { mask: Tensor::new(&[2, 3, 5, 4], mask), keep: 0.75 }, vec![of(9)]), // 10
+        (Layer::AvgPool(Window::square(2, 2, 0)), vec![of(10)]),
+        (conv(1, 1, 0), vec![of(11)]), // 2x2
+        (Layer::Factor { by: 1.0, learned: true }, vec![of(12)]),
+        (conv(2, 2, 0), vec![of(10)]),
+        (Layer::Sum, vec![of(14), of(13)]), // 15
+        (neurons(), vec![of(15)]),
+        (Layer::AvgPool(Window::square(2, 2, 0)), vec![of(16)]),
+        (Layer::Linear { out: 3, bias: true, norm: Norm::None }, vec![of(17)]),
+    ]
+    .into_iter()
+    .unzip();
+    Network { layers, reads, vote: 1 }
+}
+
+/// Every join with every norm and reset, over [`branching_network`].
+#[test]
+fn gradient_of_branches() {
+    let mut rng = Rng::fresh("branches");
+    let mut report = Report::default();
+    let mut cases = 0;
+    for join in [Join::Add, Join::And, Join::AndNot] {
+        for norm in NORMS {
+            for reset in [(false, false), (false, true), (true, false), (true, true)] {
+                let train = norm != NORMS[2];
+                let network = branching_network(norm, train, join, reset, &mut rng);
+                let case = random_case(network, [3, 2, 2, 5, 4], 3, MEAN_CE, &mut rng);
+                let found = check(&case, 1, &mut rng);
+                assert!(found.wrong.is_empty(), "{:#?} in {:#?}", found.wrong, case.network);
+                report.add(found);
+                cases += 1;
+            }
+        }
+    }
+    assert_eq!(cases, 3 * 5 * 4);
+    assert_agrees(&report);
+}
+
 /// Far from every window, smooth and hard spikes are equal, so both forward passes must agree.
 #[test]
 fn hard_and_smooth_agree_outside_the_windows() {
@@ -183,15 +241,13 @@ fn hard_and_smooth_agree_outside_the_windows() {
     let narrow = Slope::Adali { left: 1e-9, right: 1e-9, alpha: 0.5, beta: 0.5 };
     let mut cases = 0;
     for (hard, detached) in [(false, false), (false, true), (true, false), (true, true)] {
-        let spiking = Some((random_neuron(hard, detached, &mut rng), vec![narrow]));
-        let layers = vec![
-            Layer::Linear { out: 40, bias: true, norm: Norm::None, spiking },
-            Layer::Linear { out: 3, bias: true, norm: Norm::None, spiking: None },
-        ];
-        let case = random_case(Network { layers, vote: 1 }, [5, 3, 2, 1, 1], 3, MEAN_CE, &mut rng);
+        let linear = |out| Layer::Linear { out, bias: true, norm: Norm::None };
+        let neurons = Layer::Neurons { neuron: random_neuron(hard, detached, &mut rng), slopes: vec![narrow] };
+        let layers = vec![linear(40), neurons, linear(3)];
+        let case = random_case(Network::chain(layers, 1), [5, 3, 2, 1, 1], 3, MEAN_CE, &mut rng);
         let of = |model| run(&case.network, &case.params, &case.input, &case.labels, &case.loss, model);
         let (hard, smooth) = (of(SpikeModel::Hard), of(SpikeModel::Smooth));
-        let state = hard.layers[0].neuron.as_ref().expect("a spiking layer");
+        let state = hard.layers[1].neuron.as_ref().expect("a spiking layer");
         assert!(state.inside.iter().all(|inside| !inside));
         assert!(state.spikes.data.contains(&1.0) && state.spikes.data.contains(&0.0));
         assert_eq!(hard.logits_per_step, smooth.logits_per_step);

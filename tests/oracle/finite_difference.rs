@@ -6,7 +6,8 @@
 
 use super::neuron::slope_of;
 use super::{
-    Forward, Input, LayerGradients, Loss, Network, Params, Rng, SpikeModel, Tensor, forward, loss_and_gradient, run,
+    Forward, Input, Layer, LayerGradients, Loss, Network, Params, Rng, SpikeModel, Tensor, forward, loss_and_gradient,
+    run,
 };
 
 /// A network with everything needed to compute a loss.
@@ -60,6 +61,8 @@ pub enum Slot {
     NormWeight(usize),
     /// The norm's bias of a layer.
     NormBias(usize),
+    /// The learned value of a factor.
+    Factor(usize),
 }
 
 /// Step sizes, tried in turn until one agrees: truncation, rounding and kinks need different ones.
@@ -146,9 +149,7 @@ fn signature(network: &Network, pass: &Forward) -> Vec<usize> {
     let mut signature = Vec::new();
     for (layer, trace) in network.layers.iter().zip(&pass.layers) {
         signature.extend(&trace.winners);
-        let affine = layer.affine(trace.input.dims5());
-        let spiking = affine.and_then(|affine| affine.spiking);
-        if let (Some((neuron, slopes)), Some(state)) = (spiking, &trace.neuron) {
+        if let (Layer::Neurons { neuron, slopes }, Some(state)) = (layer, &trace.neuron) {
             for (offset, h) in state.membrane.data.iter().enumerate() {
                 let slope = slope_of(slopes, state.membrane.channel(offset));
                 signature.push(slope.piece(neuron.z(*h)));
@@ -159,7 +160,7 @@ fn signature(network: &Network, pass: &Forward) -> Vec<usize> {
 }
 
 fn slots(layers: usize) -> Vec<Slot> {
-    let of_layer = |l| [Slot::Weight(l), Slot::Bias(l), Slot::NormWeight(l), Slot::NormBias(l)];
+    let of_layer = |l| [Slot::Weight(l), Slot::Bias(l), Slot::NormWeight(l), Slot::NormBias(l), Slot::Factor(l)];
     let mut all = vec![Slot::Input];
     all.extend((0..layers).flat_map(of_layer));
     all
@@ -173,6 +174,7 @@ fn values_mut(case: &mut Case, slot: Slot) -> &mut Vec<f64> {
         Slot::Bias(l) => &mut layers[l].bias,
         Slot::NormWeight(l) => &mut layers[l].norm_weight,
         Slot::NormBias(l) => &mut layers[l].norm_bias,
+        Slot::Factor(l) => &mut layers[l].factor,
     }
 }
 
@@ -183,6 +185,7 @@ fn gradient_of<'a>(layers: &'a [LayerGradients], input: &'a Tensor, slot: Slot) 
         Slot::Bias(l) => &layers[l].bias,
         Slot::NormWeight(l) => &layers[l].norm_weight,
         Slot::NormBias(l) => &layers[l].norm_bias,
+        Slot::Factor(l) => &layers[l].factor,
     }
 }
 

@@ -6,12 +6,15 @@ use super::network::Affine;
 use super::norm::{batch_forward, standardise_weight, training_statistics};
 use super::pool::{avg_pool_forward, dropout, max_pool_forward};
 use super::{
-    BatchStatistics, Input, Layer, LayerParams, Network, NeuronTrace, Norm, Params, SpikeModel, Tensor, neuron_forward,
+    BatchStatistics, Input, Join, Layer, LayerParams, Network, NeuronTrace, Norm, Params, Source, SpikeModel, Tensor,
+    neuron_forward,
 };
 
 /// What a forward pass computed.
 #[derive(Clone, Debug)]
 pub struct Forward {
+    /// The input of every step, `[T, N, C, H, W]`.
+    pub input: Tensor,
     /// One entry per layer of the network.
     pub layers: Vec<LayerTrace>,
     /// `[T, N, classes]`.
@@ -20,30 +23,40 @@ pub struct Forward {
     pub logits: Tensor,
 }
 
+impl Forward {
+    /// The values of a source, `[T, N, C, H, W]`.
+    pub fn values(&self, source: Source) -> &Tensor {
+        values(source, &self.input, &self.layers)
+    }
+}
+
+fn values<'a>(source: Source, input: &'a Tensor, layers: &'a [LayerTrace]) -> &'a Tensor {
+    match source {
+        Source::Input => input,
+        Source::Layer(i) => &layers[i].output,
+    }
+}
+
 /// What one layer computed.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct LayerTrace {
-    /// `[T, N, C, H, W]`.
-    pub input: Tensor,
-    /// Spikes, currents or pooled values, `[T, N, K, P, Q]`.
+    /// Currents, spikes or pooled values, `[T, N, K, P, Q]`.
     pub output: Tensor,
-    /// Of a convolution or linear layer.
+    /// Of a convolution, a linear layer or a batch norm.
     pub affine: Option<AffineTrace>,
-    /// Of a spiking layer.
+    /// Of neurons.
     pub neuron: Option<NeuronTrace>,
     /// Of max-pooling: the input offset each output was taken from; otherwise empty.
     pub winners: Vec<usize>,
 }
 
-/// What a convolution or linear layer computed before its neurons.
+/// What a convolution, a linear layer or a batch norm computed.
 #[derive(Clone, Debug)]
 pub struct AffineTrace {
-    /// The weight convolved with: the raw or the standardised one, in the shape of the raw one.
+    /// The weight convolved with: the raw or the standardised one, in the shape of the raw one; empty in a batch norm alone.
     pub weight: Tensor,
     /// Convolution plus layer bias, before a batch norm and before the norm's bias, `[T, N, K, P, Q]`.
     pub conv_output: Tensor,
-    /// After the norm: the neurons' input current, `[T, N, K, P, Q]`.
-    pub current: Tensor,
     /// Of a batch norm.
     pub batch: Option<BatchStatistics>,
 }
@@ -58,58 +71,72 @@ pub fn forward(
     frozen: Option<&Forward>,
 ) -> Forward {
     assert_eq!(network.layers.len(), params.layers.len(), "parameters for each layer");
-    let mut value = input.unrolled();
-    let mut layers = Vec::new();
+    let input = input.unrolled();
+    let mut layers: Vec<LayerTrace> = Vec::new();
     for (index, layer) in network.layers.iter().enumerate() {
         let frozen_neuron = frozen.and_then(|pass| pass.layers[index].neuron.as_ref());
         let frozen_spikes = frozen_neuron.map(|neuron| &neuron.spikes);
-        let trace = layer_forward(layer, &params.layers[index], value, model, frozen_spikes);
-        value = trace.output.clone();
+        let read: Vec<&Tensor> = network.reads[index].iter().map(|&source| values(source, &input, &layers)).collect();
+        let trace = layer_forward(layer, &params.layers[index], &read, model, frozen_spikes);
         layers.push(trace);
     }
-    let logits_per_step = vote_forward(&value, network.vote);
-    Forward { layers, logits: mean_over_steps(&logits_per_step), logits_per_step }
+    let logits_per_step = vote_forward(&layers.last().expect("a network has layers").output, network.vote);
+    Forward { input, layers, logits: mean_over_steps(&logits_per_step), logits_per_step }
 }
 
 fn layer_forward(
     layer: &Layer,
     params: &LayerParams,
-    input: Tensor,
+    read: &[&Tensor],
     model: SpikeModel,
     frozen_spikes: Option<&Tensor>,
 ) -> LayerTrace {
-    let mut trace = LayerTrace { output: Tensor::default(), affine: None, neuron: None, winners: Vec::new(), input };
-    let input = &trace.input;
-    match layer {
-        Layer::MaxPool { .. } => {
-            let window = layer.window().expect("pooling has a window");
-            (trace.output, trace.winners) = max_pool_forward(&window, input);
+    let mut trace = LayerTrace::default();
+    match (layer, read) {
+        (Layer::MaxPool(window), [x]) => (trace.output, trace.winners) = max_pool_forward(window, x),
+        (Layer::AvgPool(window), [x]) => trace.output = avg_pool_forward(window, x),
+        (Layer::Dropout { mask, keep }, [x]) => trace.output = dropout(mask, *keep, x),
+        (Layer::Conv { .. } | Layer::Linear { .. }, [x]) => {
+            let affine = layer.affine(x.dims5()).expect("an affine layer");
+            let (current, values) = affine_forward(&affine, params, x);
+            (trace.output, trace.affine) = (current, Some(values));
         }
-        Layer::AvgPool { .. } => {
-            let window = layer.window().expect("pooling has a window");
-            trace.output = avg_pool_forward(&window, input);
+        (Layer::BatchNorm { eps, train }, [x]) => {
+            let (y, statistics) = normalise(x, params, *eps, *train);
+            trace.output = y;
+            let (weight, conv_output) = (Tensor::default(), (*x).clone());
+            trace.affine = Some(AffineTrace { weight, conv_output, batch: Some(statistics) });
         }
-        Layer::Dropout { mask, keep } => trace.output = dropout(mask, *keep, input),
-        Layer::Conv { .. } | Layer::Linear { .. } => {
-            let affine = layer.affine(input.dims5()).expect("an affine layer");
-            let values = affine_forward(&affine, params, input);
-            trace.output = values.current.clone();
-            if let Some((neuron, slopes)) = affine.spiking {
-                let values = neuron_forward(neuron, slopes, &values.current, model, frozen_spikes);
-                trace.output = values.spikes.clone();
-                trace.neuron = Some(values);
-            }
-            trace.affine = Some(values);
+        (Layer::Factor { by, learned }, [x]) => {
+            let learned = if *learned { params.factor[0] } else { 1.0 };
+            trace.output = x.times(by * learned);
         }
+        (Layer::Sum, [first, others @ ..]) => {
+            trace.output = (*first).clone();
+            others.iter().for_each(|other| trace.output.add(other));
+        }
+        (Layer::Neurons { neuron, slopes }, [x]) => {
+            let values = neuron_forward(neuron, slopes, x, model, frozen_spikes);
+            trace.output = values.spikes.clone();
+            trace.neuron = Some(values);
+        }
+        (Layer::Join(join), [own, other]) => {
+            trace.output = own.with(other, |a, b| match join {
+                Join::Add => a + b,
+                Join::And => a * b,
+                Join::AndNot => (1.0 - a) * b,
+            });
+        }
+        _ => panic!("{layer:?} cannot read {} layers", read.len()),
     }
     trace
 }
 
-fn affine_forward(affine: &Affine<'_>, params: &LayerParams, input: &Tensor) -> AffineTrace {
+fn affine_forward(affine: &Affine, params: &LayerParams, input: &Tensor) -> (Tensor, AffineTrace) {
     let fan_in = input.dims5()[2] * affine.filter.kernel_h * affine.filter.kernel_w;
     assert_eq!(params.weight.data.len(), affine.filter.out * fan_in, "size of the weight");
     let weight = match affine.norm {
-        Norm::Weight { scale } => standardise_weight(&params.weight, scale, &params.norm_weight),
+        Norm::Weight { scale, sample } => standardise_weight(&params.weight, (scale, sample), &params.norm_weight),
         _ => params.weight.clone(),
     };
     let mut conv_output = conv_forward(&affine.filter, input, &weight);
@@ -125,24 +152,24 @@ fn affine_forward(affine: &Affine<'_>, params: &LayerParams, input: &Tensor) -> 
             current
         }
         Norm::Batch { eps, train } => {
-            let (mean, var) = (&params.running_mean, &params.running_var);
-            let statistics = if train {
-                training_statistics(&conv_output, mean, var)
-            } else {
-                BatchStatistics {
-                    mean: mean.clone(),
-                    var: var.clone(),
-                    running_mean: mean.clone(),
-                    running_var: var.clone(),
-                }
-            };
-            let (gain, bias) = (&params.norm_weight, &params.norm_bias);
-            let current = batch_forward(&conv_output, &statistics, eps, gain, bias);
+            let (current, statistics) = normalise(&conv_output, params, eps, train);
             batch = Some(statistics);
             current
         }
     };
-    AffineTrace { weight, conv_output, current, batch }
+    (current, AffineTrace { weight, conv_output, batch })
+}
+
+/// A batch norm with the batch's or the running statistics.
+fn normalise(x: &Tensor, params: &LayerParams, eps: f64, train: bool) -> (Tensor, BatchStatistics) {
+    let (mean, var) = (&params.running_mean, &params.running_var);
+    let statistics = if train {
+        training_statistics(x, mean, var)
+    } else {
+        let (mean, var) = (mean.clone(), var.clone());
+        BatchStatistics { running_mean: mean.clone(), running_var: var.clone(), mean, var }
+    };
+    (batch_forward(x, &statistics, eps, &params.norm_weight, &params.norm_bias), statistics)
 }
 
 /// x + bias, with `x` `[T, N, C, H, W]` and `bias` `[C]`.

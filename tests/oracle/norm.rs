@@ -86,20 +86,23 @@ pub fn batch_backward(
     (x_gradient, gain_gradient, bias_gradient)
 }
 
-/// Mean of a filter, and sqrt(var * fan_in + 1e-4) with the biased variance.
-fn filter_statistics(filter: &[f64]) -> (f64, f64) {
+/// Mean of a filter, d = sqrt(var * fan_in + 1e-4), and the factor f of the squares in var * fan_in: 1, or, with the
+/// sample's variance, which divides by fan_in - 1, fan_in / (fan_in - 1).
+fn filter_statistics(filter: &[f64], sample: bool) -> (f64, f64, f64) {
     let fan_in = filter.len() as f64;
     let mean = filter.iter().sum::<f64>() / fan_in;
-    let var = filter.iter().map(|w| (w - mean) * (w - mean)).sum::<f64>() / fan_in;
-    (mean, (var * fan_in + WEIGHT_EPS).sqrt())
+    let squares = filter.iter().map(|w| (w - mean) * (w - mean)).sum::<f64>();
+    // A single weight equals its mean: its squares are 0 whatever multiplies them.
+    let f = if sample && filter.len() > 1 { fan_in / (fan_in - 1.0) } else { 1.0 };
+    (mean, (f * squares + WEIGHT_EPS).sqrt(), f)
 }
 
 /// gain scale (W - mean) / sqrt(var fan_in + 1e-4) for each filter of `weight` `[K, ...]`; `gain` is `[K]`.
-pub fn standardise_weight(weight: &Tensor, scale: f64, gain: &[f64]) -> Tensor {
+pub fn standardise_weight(weight: &Tensor, (scale, sample): (f64, bool), gain: &[f64]) -> Tensor {
     let mut result = Tensor::zeros(&weight.shape);
     let fan_in = weight.data.len() / weight.shape[0];
     for (k, filter) in weight.data.chunks(fan_in).enumerate() {
-        let (mean, deviation) = filter_statistics(filter);
+        let (mean, deviation, _) = filter_statistics(filter, sample);
         for (i, w) in filter.iter().enumerate() {
             result.data[k * fan_in + i] = gain[k] * scale * (w - mean) / deviation;
         }
@@ -109,22 +112,27 @@ pub fn standardise_weight(weight: &Tensor, scale: f64, gain: &[f64]) -> Tensor {
 
 /// Gradients of the raw weight `[K, ...]` and of the gain `[K]` from that of the standardised weight.
 ///
-/// With u = W - mean, d = sqrt(sum u^2 + 1e-4) and G the gradient of gain scale u / d:
+/// With u = W - mean, d = sqrt(f sum u^2 + 1e-4) and G the gradient of gain scale u / d:
 ///
-///     G_u = gain scale (G / d - u sum(G u) / d^3)     G_W = G_u - mean(G_u)     G_gain = scale sum(G u) / d
-pub fn standardise_weight_backward(weight: &Tensor, scale: f64, gain: &[f64], gradient: &Tensor) -> (Tensor, Vec<f64>) {
+///     G_u = gain scale (G / d - f u sum(G u) / d^3)     G_W = G_u - mean(G_u)     G_gain = scale sum(G u) / d
+pub fn standardise_weight_backward(
+    weight: &Tensor,
+    (scale, sample): (f64, bool),
+    gain: &[f64],
+    gradient: &Tensor,
+) -> (Tensor, Vec<f64>) {
     let mut weight_gradient = Tensor::zeros(&weight.shape);
     let mut gain_gradient = vec![0.0; weight.shape[0]];
     let fan_in = weight.data.len() / weight.shape[0];
     for (k, filter) in weight.data.chunks(fan_in).enumerate() {
-        let (mean, d) = filter_statistics(filter);
+        let (mean, d, f) = filter_statistics(filter, sample);
         let above = &gradient.data[k * fan_in..(k + 1) * fan_in];
         let inner: f64 = filter.iter().zip(above).map(|(w, g)| (w - mean) * g).sum();
         gain_gradient[k] = scale * inner / d;
         let centred: Vec<f64> = filter
             .iter()
             .zip(above)
-            .map(|(w, g)| gain[k] * scale * (g / d - (w - mean) * inner / (d * d * d)))
+            .map(|(w, g)| gain[k] * scale * (g / d - f * (w - mean) * inner / (d * d * d)))
             .collect();
         let mean_gradient = centred.iter().sum::<f64>() / fan_in as f64;
         for (i, g) in centred.iter().enumerate() {

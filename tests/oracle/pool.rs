@@ -3,23 +3,28 @@
 use super::Tensor;
 use super::conv::{input_position, output_extent};
 
-/// A square pooling window.
+/// A pooling window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
     /// Rows and columns.
-    pub kernel: usize,
-    /// Stride, both axes.
-    pub stride: usize,
+    pub kernel: [usize; 2],
+    /// Stride of each axis.
+    pub stride: [usize; 2],
     /// Padding, all four sides; at most half the kernel, so that no window lies entirely in the padding.
     pub padding: usize,
 }
 
 impl Window {
+    /// With a square kernel.
+    pub fn square(kernel: usize, stride: usize, padding: usize) -> Self {
+        Self { kernel: [kernel; 2], stride: [stride; 2], padding }
+    }
+
     /// Output shape `[T, N, C, P, Q]` for an input shape `[T, N, C, H, W]`.
     pub fn output_shape(&self, [steps, batch, channels, height, width]: [usize; 5]) -> [usize; 5] {
-        assert!(self.padding <= self.kernel / 2, "padding above half the kernel");
-        let extent = |size| output_extent(size, self.kernel, self.stride, self.padding);
-        [steps, batch, channels, extent(height), extent(width)]
+        assert!(self.kernel.iter().all(|kernel| self.padding <= kernel / 2), "padding above half the kernel");
+        let extent = |axis: usize, size| output_extent(size, self.kernel[axis], self.stride[axis], self.padding);
+        [steps, batch, channels, extent(0, height), extent(1, width)]
     }
 
     /// Input offsets of each output's window, in row-major order, without padding.
@@ -31,10 +36,10 @@ impl Window {
             for p in 0..rows {
                 for q in 0..columns {
                     let mut window = Vec::new();
-                    for r in 0..self.kernel {
-                        for s in 0..self.kernel {
-                            let y = input_position(p, r, self.stride, self.padding, height);
-                            let x = input_position(q, s, self.stride, self.padding, width);
+                    for r in 0..self.kernel[0] {
+                        for s in 0..self.kernel[1] {
+                            let y = input_position(p, r, self.stride[0], self.padding, height);
+                            let x = input_position(q, s, self.stride[1], self.padding, width);
                             if let (Some(y), Some(x)) = (y, x) {
                                 window.push((plane * height + y) * width + x);
                             }

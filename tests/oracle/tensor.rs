@@ -41,4 +41,23 @@ impl Tensor {
         }
         sum
     }
+
+    /// Adds a tensor of the same shape.
+    pub fn add(&mut self, other: &Tensor) {
+        assert_eq!(self.shape, other.shape, "only equal shapes can be added");
+        for (sum, x) in self.data.iter_mut().zip(&other.data) {
+            *sum += x;
+        }
+    }
+
+    /// Every value times `by`.
+    pub fn times(&self, by: f64) -> Self {
+        Self::new(&self.shape, self.data.iter().map(|x| x * by).collect())
+    }
+
+    /// `f` of every value and the value of `other` at the same place.
+    pub fn with(&self, other: &Tensor, f: impl Fn(f64, f64) -> f64) -> Self {
+        assert_eq!(self.shape, other.shape, "values at the same place");
+        Self::new(&self.shape, self.data.iter().zip(&other.data).map(|(&a, &b)| f(a, b)).collect())
+    }
 }

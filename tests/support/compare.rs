@@ -1,15 +1,17 @@
 //! One training step of a drawn network on the CPU backend, with every quantity compared with the oracle's.
 
-use super::draw::{Case, Drawn, amplification, draw, values_mut};
+use super::draw::{Case, Drawn, amplification, amplifications, draw, largest, parameter_names, values_mut};
 use crate::oracle::{
-    LayerGradients, LayerParams, LayerTrace, Rng, SpikeModel, Tensor, backward, forward, loss_and_gradient,
+    Layer, LayerGradients, LayerParams, LayerTrace, Rng, Source, SpikeModel, Tensor, backward, forward,
+    loss_and_gradient,
 };
 use adali::backend::cpu::Cpu;
 use adali::backend::{LossSums, Step, Update, UpdateRule};
 use adali::data::Augmentation;
 use adali::network::Model;
 use adali::network::model::Pass;
-use adali::network::parameters::{Parameter, Part, SynapseParameters};
+use adali::network::parameters::{NormParameters, Parameter, Part};
+use std::collections::HashMap;
 
 /// For membranes, logits and the loss, in units of the largest of them (or 1; a membrane that falls far and comes back carries
 /// the rounding errors made on the way) times a batch norm's amplification of rounding errors.
@@ -163,19 +165,13 @@ pub fn check(case: &Case, rng: &mut Rng) -> Outcome {
             sums.correct
         );
     }
-    let (mut squares, mut missed) = (0.0, Vec::new());
-    let synapses = model.populations().flat_map(|(_, parameters)| parameters.synapses());
-    for (stage, &layer) in synapses.zip(&drawn.stages) {
-        let (trace, params) = (&drawn.forward.layers[layer], &drawn.params.layers[layer]);
-        let (of_stage, missed_here) = compare_stage(stage, case, trace, params, &gradients[layer], &mut outcome);
-        squares += of_stage;
-        missed.extend(missed_here.into_iter().map(|miss| (layer, miss)));
-    }
+    let (squares, missed) = compare_gradients(&model, case, &drawn, &gradients, &mut outcome);
+    compare_running(&model, case, &drawn);
     // Two norms differ by at most the norm of the difference.
-    let excused: f64 = missed.iter().map(|(_, miss)| miss.error).sum();
+    let excused: f64 = missed.iter().map(|miss| miss.error).sum();
     if !missed.is_empty() {
         let moved = moved_by_rounding(case, &drawn, &gradients, rng);
-        for (layer, Miss { kind, name, error, norm }) in missed {
+        for Miss { layer, kind, name, error, norm } in missed {
             let limit = ROUNDINGS * moved[layer][kind];
             assert!(error <= limit, "gradient of {name} is off by {error:e} of {norm:e}: {case:?}");
             outcome.excused += 1;
@@ -210,13 +206,14 @@ fn correct(drawn: &Drawn) -> [u64; 2] {
 }
 
 fn compare_forward(model: &Model<Cpu>, case: &Case, drawn: &Drawn, outcome: &mut Outcome) {
+    let amplified = amplifications(&drawn.network, &drawn.forward);
     for (stage, &layer) in drawn.stages.iter().enumerate() {
         let Some(neuron) = &drawn.forward.layers[layer].neuron else {
             assert!(model.read_spikes(stage).expect("spikes").is_none());
             continue;
         };
         let membrane = model.read_membrane(stage).expect("a membrane").expect("asked for");
-        let unit = largest(&amplification(&drawn.forward.layers[layer]));
+        let unit = largest(&amplified[layer]);
         let error = values(&format!("membranes of stage {stage}"), case, unit, &membrane, &neuron.membrane.data);
         outcome.largest[0] = outcome.largest[0].max(error);
         let spikes = model.read_spikes(stage).expect("spikes").expect("a stage with neurons");
@@ -241,59 +238,69 @@ fn values(what: &str, case: &Case, unit: f64, got: &[f32], want: &[f64]) -> f64 
     worst
 }
 
-fn largest(values: &[f64]) -> f64 {
-    values.iter().fold(0.0, |largest, x| largest.max(x.abs()))
-}
-
-/// Compares a stage's gradients and running statistics, and returns the sum of the gradients' squares and what exceeds the
-/// tolerances.
-fn compare_stage(
-    stage: &SynapseParameters<Cpu>,
+/// Compares the gradient of every parameter, and returns the sum of the oracle's squares and what exceeds the tolerances.
+fn compare_gradients(
+    model: &Model<Cpu>,
     case: &Case,
-    trace: &LayerTrace,
-    params: &LayerParams,
-    wanted: &LayerGradients,
+    drawn: &Drawn,
+    wanted: &[LayerGradients],
     outcome: &mut Outcome,
 ) -> (f64, Vec<Miss>) {
-    let affine = trace.affine.as_ref().expect("a stage has weights");
-    let floor = CANCELLED * before_cancelling(trace, params, wanted);
-    let mut missed = Vec::new();
-    let mut compare = |kind: usize, parameter: &Parameter<Cpu>, want: &[f64]| {
+    let floors = cancelled(drawn, wanted);
+    let mut expected = HashMap::new();
+    for (layer, gradients) in wanted.iter().enumerate() {
+        let names = parameter_names(&drawn.names[layer], &drawn.network.layers[layer]);
+        for (kind, (name, want)) in names.into_iter().zip(kinds(gradients)).enumerate() {
+            if !want.is_empty() {
+                expected.insert(name, (layer, kind, want));
+            }
+        }
+    }
+    let (mut squares, mut missed) = (0.0, Vec::new());
+    for parameter in model.parameters() {
+        let name = &parameter.name;
+        let (layer, kind, want) = expected.remove(name).unwrap_or_else(|| panic!("{name} is unknown: {case:?}"));
+        let floor = CANCELLED * floors[layer][kind];
         outcome.live[1] += 1;
         let got = parameter.read(&Cpu, Part::Gradient).expect("a gradient");
-        assert_eq!(got.len(), want.len(), "{}", parameter.name);
+        assert_eq!(got.len(), want.len(), "{name}");
         let norm = want.iter().map(|g| g * g).sum::<f64>();
-        let error = got.iter().zip(want).map(|(&a, b)| (f64::from(a) - b).powi(2)).sum::<f64>().sqrt();
-        let (name, limit) = (&parameter.name, GRADIENT_TOLERANCE * norm.sqrt() + floor);
+        let error = got.iter().zip(want).map(|(&a, &b)| (f64::from(a) - b).powi(2)).sum::<f64>().sqrt();
+        let limit = GRADIENT_TOLERANCE * norm.sqrt() + floor;
         if error.is_nan() || error > limit {
-            missed.push(Miss { kind, name: name.clone(), error, norm: norm.sqrt() });
+            missed.push(Miss { layer, kind, name: name.clone(), error, norm: norm.sqrt() });
         }
         if norm.sqrt() > 100.0 * floor {
             outcome.live[0] += 1;
             outcome.largest[1] = outcome.largest[1].max(error / norm.sqrt());
         }
         outcome.gradients += got.len();
-        norm
-    };
-    let mut squares = compare(0, &stage.weight, &wanted.weight.data);
-    assert_eq!(stage.bias.is_some(), !wanted.bias.is_empty(), "a bias: {case:?}");
-    if let Some(bias) = &stage.bias {
-        squares += compare(1, bias, &wanted.bias);
+        squares += norm;
     }
-    assert_eq!(stage.norm.is_some(), !wanted.norm_weight.is_empty(), "a norm: {case:?}");
-    if let Some(norm) = &stage.norm {
-        squares += compare(2, &norm.gain, &wanted.norm_weight) + compare(3, &norm.bias, &wanted.norm_bias);
-        if let (Some(batch), Some(running)) = (&affine.batch, &norm.running) {
-            let channels = batch.mean.len();
-            values("running mean", case, 1.0, &running.mean[..channels], &batch.running_mean);
-            values("running variance", case, 1.0, &running.variance[..channels], &batch.running_var);
-        }
-    }
+    assert!(expected.is_empty(), "the model has no {:?}: {case:?}", expected.keys());
     (squares, missed)
+}
+
+/// Compares every batch norm's running statistics.
+fn compare_running(model: &Model<Cpu>, case: &Case, drawn: &Drawn) {
+    let norms = model.populations().flat_map(|(_, parameters)| parameters.batch_norms());
+    let norms: HashMap<&str, &NormParameters<Cpu>> = norms.map(|norm| (&norm.gain.name[..], norm)).collect();
+    let mut compared = 0;
+    for (layer, trace) in drawn.forward.layers.iter().enumerate() {
+        let Some(batch) = trace.affine.as_ref().and_then(|affine| affine.batch.as_ref()) else { continue };
+        let [_, _, name, ..] = parameter_names(&drawn.names[layer], &drawn.network.layers[layer]);
+        let running = norms[&name[..]].running.as_ref().expect("a batch norm has running statistics");
+        let channels = batch.mean.len();
+        values(&format!("running mean of {name}"), case, 1.0, &running.mean[..channels], &batch.running_mean);
+        values(&format!("running variance of {name}"), case, 1.0, &running.variance[..channels], &batch.running_var);
+        compared += 1;
+    }
+    assert_eq!(compared, norms.len(), "batch norms: {case:?}");
 }
 
 /// A gradient beyond the tolerances; `kind` is its index in [`kinds`].
 struct Miss {
+    layer: usize,
     kind: usize,
     name: String,
     error: f64,
@@ -301,23 +308,25 @@ struct Miss {
 }
 
 /// A layer's gradients by kind.
-fn kinds(gradients: &LayerGradients) -> [&[f64]; 4] {
-    [&gradients.weight.data, &gradients.bias, &gradients.norm_weight, &gradients.norm_bias]
+fn kinds(gradients: &LayerGradients) -> [&[f64]; 5] {
+    let LayerGradients { weight, bias, norm_weight, norm_bias, factor, .. } = gradients;
+    [&weight.data, bias, norm_weight, norm_bias, factor]
 }
 
 /// How much the oracle's gradients of each layer and kind change when every parameter and every normalised current changes by
 /// one rounding in f32.
-fn moved_by_rounding(case: &Case, drawn: &Drawn, gradients: &[LayerGradients], rng: &mut Rng) -> Vec<[f64; 4]> {
-    let mut moved = vec![[0.0f64; 4]; gradients.len()];
+fn moved_by_rounding(case: &Case, drawn: &Drawn, gradients: &[LayerGradients], rng: &mut Rng) -> Vec<[f64; 5]> {
+    let mut moved = vec![[0.0f64; 5]; gradients.len()];
     for _ in 0..4 {
         let mut params = drawn.params.clone();
         for value in params.layers.iter_mut().flat_map(values_mut).flatten() {
             *value *= 1.0 + rng.uniform(-1.2e-7, 1.2e-7);
         }
         // A batch norm's currents by an amplified rounding; otherwise a channel of variance 0 would seem exact.
-        for &layer in &drawn.stages {
-            let amplified = amplification(&drawn.forward.layers[layer]);
-            for (bias, factor) in params.layers[layer].norm_bias.iter_mut().zip(amplified) {
+        for (params, trace) in params.layers.iter_mut().zip(&drawn.forward.layers) {
+            let channels = params.norm_bias.len();
+            let amplified = amplification(trace).unwrap_or_else(|| vec![1.0; channels]);
+            for (bias, factor) in params.norm_bias.iter_mut().zip(amplified) {
                 *bias += factor * rng.uniform(-1.2e-7, 1.2e-7);
             }
         }
@@ -334,20 +343,55 @@ fn moved_by_rounding(case: &Case, drawn: &Drawn, gradients: &[LayerGradients], r
     moved
 }
 
-/// Sum of the absolute gradients of a layer's currents, scaled as the norm scales them.
-fn before_cancelling(trace: &LayerTrace, params: &LayerParams, wanted: &LayerGradients) -> f64 {
-    let affine = trace.affine.as_ref().expect("a stage has weights");
-    let deviations = affine.batch.iter().flat_map(|batch| &batch.var).map(|var| 1.0 / (var + 1e-5).sqrt());
-    let enlarged = deviations.fold(largest(&amplification(trace)), f64::max);
+/// What remains of a gradient of each layer and kind, in units of a rounding error, if it cancels: the sum of the absolute
+/// gradients of the layer's outputs, and of those further on that a sum, factor or batch norm passes to it unchanged but for a
+/// constant, each as its norm scales them. A factor's own gradient sums products with what it multiplies.
+fn cancelled(drawn: &Drawn, wanted: &[LayerGradients]) -> Vec<[f64; 5]> {
+    let network = &drawn.network;
+    let mut passed = vec![0.0; wanted.len()];
+    let mut floors = vec![[0.0; 5]; wanted.len()];
+    for (layer, reads) in network.reads.iter().enumerate().rev() {
+        let (trace, params) = (&drawn.forward.layers[layer], &drawn.params.layers[layer]);
+        let own = before_cancelling(trace, params, &wanted[layer]).max(passed[layer] * scaled_by(trace, params));
+        floors[layer] = [own; 5];
+        let passes = match &network.layers[layer] {
+            Layer::Factor { by, .. } => {
+                let x = drawn.forward.values(reads[0]);
+                let products = wanted[layer].output.with(x, |g, x| (by * g * x).abs());
+                floors[layer][4] = products.data.iter().sum::<f64>().max(passed[layer] * largest(&x.data));
+                by.abs() * params.factor.first().map_or(1.0, |gain| gain.abs())
+            }
+            Layer::Sum | Layer::BatchNorm { .. } => 1.0,
+            _ => continue,
+        };
+        for source in reads {
+            if let Source::Layer(i) = *source {
+                passed[i] += passes * own;
+            }
+        }
+    }
+    floors
+}
+
+/// The factor by which a batch norm enlarges a gradient or its rounding errors, and a weight norm those of its weight.
+fn scaled_by(trace: &LayerTrace, params: &LayerParams) -> f64 {
+    let deviations = trace.affine.iter().filter_map(|affine| affine.batch.as_ref()).flat_map(|batch| &batch.var);
+    let amplified = amplification(trace).map_or(1.0, |factors| largest(&factors));
+    let enlarged = deviations.map(|var| 1.0 / (var + 1e-5).sqrt()).fold(amplified.max(1.0), f64::max);
     // A weight norm stretches each filter about its mean.
+    let is_weight_norm = !params.norm_weight.is_empty() && params.running_mean.is_empty();
+    if !is_weight_norm {
+        return enlarged;
+    }
     let fan_in = params.weight.data.len() / params.weight.shape[0];
     let spread = |filter: &[f64]| {
         let mean = filter.iter().sum::<f64>() / fan_in as f64;
         (filter.iter().map(|w| (w - mean).powi(2)).sum::<f64>() + 1e-4).sqrt()
     };
-    let stretched = match (&affine.batch, params.norm_weight.is_empty()) {
-        (None, false) => params.weight.data.chunks(fan_in).map(|filter| 5.0 / spread(filter)).fold(1.0, f64::max),
-        _ => 1.0,
-    };
-    enlarged * stretched * wanted.current.data.iter().map(|g| g.abs()).sum::<f64>()
+    params.weight.data.chunks(fan_in).map(|filter| 5.0 / spread(filter)).fold(enlarged, f64::max)
+}
+
+/// Sum of the absolute gradients of a layer's output, scaled as its norm scales them.
+fn before_cancelling(trace: &LayerTrace, params: &LayerParams, wanted: &LayerGradients) -> f64 {
+    scaled_by(trace, params) * wanted.output.data.iter().map(|g| g.abs()).sum::<f64>()
 }

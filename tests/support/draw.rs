@@ -1,17 +1,16 @@
 //! A configured network with random parameters and data, for both the model and the oracle.
 
+use super::graph::{Graph, oracle_network};
 use crate::oracle::network::{Input, Layer, LayerParams, Network, Params};
 use crate::oracle::neuron::slope_of;
-use crate::oracle::{Forward, LayerTrace, Loss, Neuron, Reset, Rng, Slope, SpikeModel, Tensor, forward};
+use crate::oracle::{Forward, LayerTrace, Loss, Rng, Slope, Source, SpikeModel, Tensor, forward};
 use adali::backend::cpu::{Cpu, Set};
-use adali::backend::shape::Extent;
-use adali::backend::{LossSpec, Normalisation, Storage, dropout_mask, keeps};
+use adali::backend::{LossSpec, Normalisation, Storage};
 use adali::data::SampleShape;
 use adali::network::parameters::{Parameter, Part};
-use adali::network::spec::{LayerSpec, Synapse};
-use adali::network::{InputMode, Model, NetworkSpec, Norm, Plan, Volume};
-use adali::neuron::{NeuronModel, ResetKind};
+use adali::network::{InputMode, Model, NetworkSpec, Plan, Volume};
 use adali::surrogate::{Bounds, SurrogateKind};
+use std::collections::HashMap;
 
 /// No membrane of a drawn network is closer than this to the threshold or to an edge of the window, in units of the threshold:
 /// rounding cannot flip a spike.
@@ -19,7 +18,7 @@ pub const MARGIN: f64 = 1e-4;
 /// How many times single filters are redrawn at most.
 const MAX_ROUNDS: usize = 300;
 /// PyTorch's epsilon, added to a batch's variance.
-const BATCH_EPS: f64 = 1e-5;
+pub const BATCH_EPS: f64 = 1e-5;
 
 /// What to compare.
 #[derive(Clone, Debug)]
@@ -73,8 +72,10 @@ pub struct Drawn {
     pub labels: Vec<usize>,
     /// What the oracle's forward pass computes from them.
     pub forward: Forward,
-    /// Index of each stage's layer in `network`.
+    /// Index in `network` of each stage's neurons, or of a readout without neurons.
     pub stages: Vec<usize>,
+    /// What the model calls each of `network`'s layers that has parameters; others have no name.
+    pub names: Vec<String>,
     pub bounds: Vec<Vec<Bounds>>,
     /// `capacity` unused samples, then the batch's in reverse order.
     pub bytes: Vec<u8>,
@@ -99,136 +100,22 @@ pub fn draw(case: &Case, rng: &mut Rng) -> Drawn {
             _ => vec![Bounds::RECTANGLE],
         })
         .collect();
-    let (network, stages) = oracle_network(case, &bounds);
+    let Graph { network, stages, decisive, names } = oracle_network(case, &bounds);
     let (bytes, shape, normalisation, input) = draw_input(case, rng);
     let labels = (0..case.batch).map(|_| rng.below(plan.classes)).collect();
     let mut params = rounded(Params::random(&network, case.input, rng));
     let mut rounds = 0;
     let forward = loop {
         let pass = forward(&network, &params, &input, SpikeModel::Hard, None);
-        let Some((layer, filters)) = near_an_edge(&network, &params, &pass) else { break pass };
+        let Some((layers, filters)) = near_an_edge(&network, &params, &pass, (&stages, &decisive)) else { break pass };
         rounds += 1;
-        assert!(rounds <= MAX_ROUNDS, "layer {layer} keeps membranes near an edge: {case:?}");
+        assert!(rounds <= MAX_ROUNDS, "layers {layers:?} keep membranes near an edge: {case:?}");
         let fresh = rounded(Params::random(&network, case.input, rng));
-        for filter in filters {
+        for (layer, filter) in layers.into_iter().flat_map(|layer| filters.iter().map(move |&filter| (layer, filter))) {
             replace_filter(&mut params.layers[layer], &fresh.layers[layer], filter);
         }
     };
-    Drawn { network, params, input, labels, forward, stages, bounds, bytes, shape, normalisation, rounds }
-}
-
-/// The case in the oracle's types, and the index of each stage's layer.
-fn oracle_network(case: &Case, bounds: &[Vec<Bounds>]) -> (Network, Vec<usize>) {
-    let spec = &case.spec;
-    let [c, h, w] = case.input;
-    let mut shape = [spec.steps, case.batch, c, h, w];
-    let (mut layers, mut stages, mut vote) = (Vec::<Layer>::new(), Vec::new(), 1);
-    for layer in &spec.layers {
-        let neurons = |stages: &[usize]| Some((oracle_neuron(spec), oracle_slopes(spec, &bounds[stages.len()])));
-        let next = match layer.clone() {
-            LayerSpec::Conv { channels, kernel, stride, padding, synapse, .. } => Layer::Conv {
-                out: channels,
-                kernel_h: kernel.h,
-                kernel_w: kernel.w,
-                stride: square(stride),
-                padding: square(padding),
-                bias: bias(&synapse),
-                norm: oracle_norm(case, &synapse),
-                spiking: neurons(&stages),
-            },
-            LayerSpec::Linear { features, synapse, .. } => Layer::Linear {
-                out: features,
-                bias: bias(&synapse),
-                norm: oracle_norm(case, &synapse),
-                spiking: neurons(&stages),
-            },
-            LayerSpec::Readout { classes, spiking, vote: votes, synapse } => {
-                vote = votes;
-                let spiking = if spiking { neurons(&stages) } else { None };
-                let norm = oracle_norm(case, &synapse);
-                Layer::Linear { out: classes * votes, bias: bias(&synapse), norm, spiking }
-            }
-            LayerSpec::MaxPool { kernel, stride, padding } => Layer::MaxPool {
-                kernel: square(kernel),
-                stride: square(stride.unwrap_or(kernel)),
-                padding: square(padding),
-            },
-            LayerSpec::AvgPool { kernel, stride } => {
-                Layer::AvgPool { kernel: square(kernel), stride: square(stride.unwrap_or(kernel)) }
-            }
-            LayerSpec::GlobalAvgPool => Layer::AvgPool { kernel: shape[3], stride: shape[3] },
-            LayerSpec::Dropout { probability } => match case.dropout {
-                Some(seed) => {
-                    let mask = mask(dropout_mask(seed, stages.len() - 1), probability, shape);
-                    Layer::Dropout { mask, keep: 1.0 - f64::from(probability) }
-                }
-                None => continue,
-            },
-        };
-        if matches!(next, Layer::Conv { .. } | Layer::Linear { .. }) {
-            stages.push(layers.len());
-        }
-        shape = next.output_shape(shape);
-        layers.push(next);
-    }
-    (Network { layers, vote }, stages)
-}
-
-fn square(extent: Extent) -> usize {
-    assert_eq!(extent.h, extent.w, "the oracle knows square strides, paddings and pools only");
-    extent.h
-}
-
-fn bias(synapse: &Synapse) -> bool {
-    synapse.bias.unwrap_or(synapse.norm == Norm::None)
-}
-
-fn oracle_norm(case: &Case, synapse: &Synapse) -> crate::oracle::Norm {
-    match synapse.norm {
-        Norm::None => crate::oracle::Norm::None,
-        Norm::Batch => crate::oracle::Norm::Batch { eps: BATCH_EPS, train: case.batch_statistics },
-        Norm::Weight => crate::oracle::Norm::Weight { scale: f64::from(synapse.weight_scale) },
-    }
-}
-
-fn oracle_neuron(spec: &NetworkSpec) -> Neuron {
-    let neuron = &spec.neuron;
-    let rate = 1.0 / f64::from(neuron.tau);
-    let (lambda, kappa) = match neuron.model {
-        NeuronModel::If => (1.0, 1.0),
-        NeuronModel::Lif => (1.0 - rate, if neuron.decay_input { rate } else { 1.0 }),
-    };
-    let reset = match neuron.reset {
-        ResetKind::Soft => Reset::Soft,
-        ResetKind::Hard => Reset::Hard { v_reset: f64::from(neuron.v_reset) },
-    };
-    Neuron { lambda, kappa, theta: f64::from(neuron.threshold), reset, detached: neuron.detach_reset }
-}
-
-fn oracle_slopes(spec: &NetworkSpec, bounds: &[Bounds]) -> Vec<Slope> {
-    let adali = |b: &Bounds| {
-        let [left, right, alpha, beta] = [b.left, b.right, b.alpha, b.beta].map(f64::from);
-        Slope::Adali { left, right, alpha, beta }
-    };
-    match spec.surrogate.kind {
-        SurrogateKind::Adali => bounds.iter().map(adali).collect(),
-        SurrogateKind::Rectangle => vec![Slope::rectangle()],
-        kind => {
-            let k = spec.surrogate.sharpness.or(kind.usual_sharpness()).expect("a formula");
-            vec![Slope::formula(kind.name(), f64::from(k))]
-        }
-    }
-}
-
-/// `[N, C, H, W]` of 0 and 1, from the model's own draw, which is in `[N][H][W][C]` order.
-fn mask(seed: u64, probability: f32, [_, batch, c, h, w]: [usize; 5]) -> Tensor {
-    let mut mask = Tensor::zeros(&[batch, c, h, w]);
-    for (index, value) in mask.data.iter_mut().enumerate() {
-        let (n, channel, pixel) = (index / (c * h * w), index / (h * w) % c, index % (h * w));
-        let place = (n * h * w + pixel) * c + channel;
-        *value = f64::from(u8::from(keeps(seed, place as u64, probability)));
-    }
-    mask
+    Drawn { network, params, input, labels, forward, stages, names, bounds, bytes, shape, normalisation, rounds }
 }
 
 /// Bytes `[sample][T][H][W][C]`, and the oracle's exact values of the batch.
@@ -258,17 +145,26 @@ fn draw_input(case: &Case, rng: &mut Rng) -> (Vec<u8>, SampleShape, Normalisatio
     (bytes, shape, Normalisation { full_scale: 128.0, mean, deviation }, input)
 }
 
-/// The first layer with membranes near an edge, and the filters that caused them. They include filters whose weights are nearly
-/// equal, from which a weight norm gets values with few accurate digits.
-fn near_an_edge(network: &Network, params: &Params, pass: &Forward) -> Option<(usize, Vec<usize>)> {
+/// The first layers of which filters are to be redrawn, and these filters: those that cause membranes near an edge, or whose
+/// weights are nearly equal, from which a weight norm gets values with few accurate digits.
+fn near_an_edge(
+    network: &Network,
+    params: &Params,
+    pass: &Forward,
+    (stages, decisive): (&[usize], &[Vec<usize>]),
+) -> Option<(Vec<usize>, Vec<usize>)> {
+    let amplifications = amplifications(network, pass);
     let of_layer = |(index, layer): (usize, &Layer)| {
-        let (Layer::Conv { spiking, .. } | Layer::Linear { spiking, .. }) = layer else { return None };
-        let (neuron, slopes) = spiking.as_ref()?;
-        let membrane = &pass.layers[index].neuron.as_ref()?.membrane;
-        let amplification = amplification(&pass.layers[index]);
+        let alike = all_but_equal(layer, &params.layers[index]);
+        if !alike.is_empty() {
+            return Some((vec![index], alike));
+        }
+        let (Layer::Neurons { neuron, slopes }, Some(state)) = (layer, &pass.layers[index].neuron) else { return None };
+        let stage = stages.iter().position(|&at| at == index).expect("neurons belong to a stage");
+        let membrane = &state.membrane;
         let mut filters: Vec<usize> = (0..membrane.data.len())
             .filter(|&offset| {
-                let margin = MARGIN.max(1e-5 * amplification[membrane.channel(offset)]);
+                let margin = MARGIN.max(1e-5 * amplifications[index][membrane.channel(offset)]);
                 let z = neuron.z(membrane.data[offset]);
                 let at_edge = match *slope_of(slopes, membrane.channel(offset)) {
                     Slope::Adali { left, right, .. } => (z + left).abs().min((z - right).abs()) < margin,
@@ -278,10 +174,9 @@ fn near_an_edge(network: &Network, params: &Params, pass: &Forward) -> Option<(u
             })
             .map(|offset| membrane.channel(offset))
             .collect();
-        filters.extend(all_but_equal(layer, &params.layers[index]));
         filters.sort_unstable();
         filters.dedup();
-        (!filters.is_empty()).then_some((index, filters))
+        (!filters.is_empty()).then_some((decisive[stage].clone(), filters))
     };
     network.layers.iter().enumerate().find_map(of_layer)
 }
@@ -301,24 +196,70 @@ fn all_but_equal(layer: &Layer, params: &LayerParams) -> Vec<usize> {
     params.weight.data.chunks(fan_in).enumerate().filter(|(_, filter)| close(filter)).map(|(k, _)| k).collect()
 }
 
-/// The factor by which a batch norm amplifies relative rounding errors of its input, per channel: 1 without a batch norm.
-pub fn amplification(trace: &LayerTrace) -> Vec<f64> {
-    let affine = trace.affine.as_ref().expect("a layer with weights");
-    let x = &affine.conv_output;
+/// The factor by which a batch norm amplifies relative rounding errors of its input, per channel; `None` without a batch norm.
+pub fn amplification(trace: &LayerTrace) -> Option<Vec<f64>> {
+    let affine = trace.affine.as_ref()?;
+    let (x, batch) = (&affine.conv_output, affine.batch.as_ref()?);
     let mut factors = vec![1.0f64; x.dims5()[2]];
-    if let Some(batch) = &affine.batch {
-        for (offset, value) in x.data.iter().enumerate() {
-            let c = x.channel(offset);
-            factors[c] = factors[c].max(2.0 * value.abs() / (batch.var[c] + BATCH_EPS).sqrt());
-        }
+    for (offset, value) in x.data.iter().enumerate() {
+        let c = x.channel(offset);
+        factors[c] = factors[c].max(2.0 * value.abs() / (batch.var[c] + BATCH_EPS).sqrt());
     }
-    factors
+    Some(factors)
+}
+
+/// The factor by which all batch norms since the last spikes have amplified relative rounding errors, per layer and channel of
+/// its output; for neurons, of their membranes.
+pub fn amplifications(network: &Network, pass: &Forward) -> Vec<Vec<f64>> {
+    let mut all: Vec<Vec<f64>> = Vec::new();
+    for ((layer, reads), trace) in network.layers.iter().zip(&network.reads).zip(&pass.layers) {
+        let channels = trace.output.dims5()[2];
+        let exact = |source: &Source| match *source {
+            Source::Input => None,
+            Source::Layer(i) => (!matches!(network.layers[i], Layer::Neurons { .. })).then(|| &all[i]),
+        };
+        let mixes = matches!(layer, Layer::Conv { .. } | Layer::Linear { .. });
+        let mut factors = vec![1.0f64; channels];
+        for of_input in reads.iter().filter_map(exact) {
+            for (c, factor) in factors.iter_mut().enumerate() {
+                *factor = factor.max(if mixes { largest(of_input) } else { of_input[c] });
+            }
+        }
+        if let Some(own) = amplification(trace) {
+            factors.iter_mut().zip(own).for_each(|(factor, own)| *factor *= own);
+        }
+        all.push(factors);
+    }
+    all
+}
+
+/// The largest magnitude.
+pub fn largest(values: &[f64]) -> f64 {
+    values.iter().fold(0.0, |largest, x| largest.max(x.abs()))
 }
 
 /// Every kind of values of a layer.
-pub fn values_mut(params: &mut LayerParams) -> [&mut Vec<f64>; 6] {
-    let LayerParams { weight, bias, norm_weight, norm_bias, running_mean, running_var } = params;
-    [&mut weight.data, bias, norm_weight, norm_bias, running_mean, running_var]
+pub fn values_mut(params: &mut LayerParams) -> [&mut Vec<f64>; 7] {
+    let LayerParams { weight, bias, norm_weight, norm_bias, factor, running_mean, running_var } = params;
+    [&mut weight.data, bias, norm_weight, norm_bias, factor, running_mean, running_var]
+}
+
+/// What the model calls the parameters of a layer named `name`, in the order of [`values_mut`].
+pub fn parameter_names(name: &str, layer: &Layer) -> [String; 5] {
+    let norm = if matches!(layer, Layer::BatchNorm { .. }) { name.to_owned() } else { format!("{name}.norm") };
+    [
+        format!("{name}.weight"),
+        format!("{name}.bias"),
+        format!("{norm}.weight"),
+        format!("{norm}.bias"),
+        format!("{name}.gain"),
+    ]
+}
+
+/// The trained ones of [`values_mut`].
+fn parameter_values(params: &LayerParams) -> [&Vec<f64>; 5] {
+    let LayerParams { weight, bias, norm_weight, norm_bias, factor, .. } = params;
+    [&weight.data, bias, norm_weight, norm_bias, factor]
 }
 
 /// Rounds every value to f32.
@@ -331,7 +272,7 @@ fn rounded(mut params: Params) -> Params {
 
 /// Takes one filter's values, including running statistics, from `fresh`.
 fn replace_filter(params: &mut LayerParams, fresh: &LayerParams, filter: usize) {
-    let filters = params.weight.shape[0];
+    let filters = params.weight.shape.first().copied().unwrap_or(params.norm_bias.len());
     let mut fresh = fresh.clone();
     for (old, new) in values_mut(params).into_iter().zip(values_mut(&mut fresh)) {
         let len = old.len() / filters;
@@ -342,31 +283,45 @@ fn replace_filter(params: &mut LayerParams, fresh: &LayerParams, filter: usize) 
 impl Drawn {
     /// Whether a batch norm has a channel that hardly varies: its gradients are then mostly rounding errors.
     pub fn is_degenerate(&self) -> bool {
-        let factors = self.stages.iter().flat_map(|&layer| amplification(&self.forward.layers[layer]));
+        let factors = self.forward.layers.iter().filter_map(amplification).flatten();
         factors.fold(1.0, f64::max) > 50.0
     }
 
     /// The model with these parameters, bounds and batch.
     pub fn model(&self, case: &Case) -> Model<Cpu> {
         let mut model = Model::new(Cpu, &case.spec, case.plan(), case.capacity, 1).expect("a model");
-        let synapses = model.populations_mut().flat_map(|(_, parameters)| parameters.synapses_mut());
-        for (stage, &layer) in synapses.zip(&self.stages) {
-            let params = &self.params.layers[layer];
-            write(&mut stage.weight, &params.weight.data);
-            if let Some(bias) = &mut stage.bias {
-                write(bias, &params.bias);
+        let mut drawn: HashMap<String, &Vec<f64>> = self.parameters(&self.params.layers, parameter_values).collect();
+        let mut running: HashMap<String, &LayerParams> = HashMap::new();
+        for (i, params) in self.params.layers.iter().enumerate().filter(|(_, params)| !params.running_mean.is_empty()) {
+            let [_, _, weight, ..] = parameter_names(&self.names[i], &self.network.layers[i]);
+            running.insert(weight, params);
+        }
+        for (_, parameters) in model.populations_mut() {
+            for parameter in parameters.trained_mut() {
+                let values = drawn.remove(&parameter.name);
+                write(parameter, values.unwrap_or_else(|| panic!("the oracle has no {}: {case:?}", parameter.name)));
             }
-            if let Some(norm) = &mut stage.norm {
-                write(&mut norm.gain, &params.norm_weight);
-                write(&mut norm.bias, &params.norm_bias);
-                if let Some(running) = &mut norm.running {
-                    running.mean = padded(&params.running_mean);
-                    running.variance = padded(&params.running_var);
-                }
+            for norm in parameters.batch_norms_mut() {
+                let of = running.remove(&norm.gain.name).expect("the oracle has this batch norm");
+                let values = norm.running.as_mut().expect("a batch norm has running statistics");
+                (values.mean, values.variance) = (padded(&of.running_mean), padded(&of.running_var));
             }
         }
+        assert!(drawn.is_empty() && running.is_empty(), "the model has no {:?}: {case:?}", drawn.keys());
         self.set_bounds(&mut model);
         model
+    }
+
+    /// Every parameter's name in the model, and what `values` takes from its layer's entry in `layers`, in the order of
+    /// [`values_mut`]; those that the layer lacks are left out.
+    pub fn parameters<'a, L>(
+        &'a self,
+        layers: &'a [L],
+        values: impl Fn(&'a L) -> [&'a Vec<f64>; 5] + 'a,
+    ) -> impl Iterator<Item = (String, &'a Vec<f64>)> {
+        let named = move |i: usize| parameter_names(&self.names[i], &self.network.layers[i]).into_iter();
+        let of_layer = move |(i, layer)| named(i).zip(values(layer)).filter(|(_, values)| !values.is_empty());
+        layers.iter().enumerate().flat_map(of_layer)
     }
 
     /// Sets these bounds in the model.

@@ -2,7 +2,7 @@
 
 use crate::oracle::Rng;
 use adali::backend::shape::Extent;
-use adali::network::spec::{LayerSpec, Links, Synapse};
+use adali::network::spec::{Combination, Combine, LayerSpec, Links, Shortcut, Synapse, Take};
 use adali::network::{InputMode, NetworkSpec, Norm};
 use adali::neuron::{NeuronModel, NeuronSpec, ResetKind};
 use adali::surrogate::{Surrogate, SurrogateKind};
@@ -21,6 +21,58 @@ pub fn conv_of(channels: usize, [h, w]: [usize; 2], stride: usize, padding: usiz
 /// A hidden linear layer.
 pub fn linear(features: usize, norm: Norm) -> LayerSpec {
     LayerSpec::Linear { features, synapse: Synapse::with_norm(norm), links: Links::default() }
+}
+
+/// A layer with other links.
+pub fn linked(mut layer: LayerSpec, change: impl FnOnce(&mut Links)) -> LayerSpec {
+    match &mut layer {
+        LayerSpec::Conv { links, .. } | LayerSpec::Linear { links, .. } => change(links),
+        _ => panic!("only layers with neurons of their own have links"),
+    }
+    layer
+}
+
+/// A layer that others can name.
+pub fn named(name: &str, layer: LayerSpec) -> LayerSpec {
+    linked(layer, |links| links.name = Some(name.into()))
+}
+
+/// A layer that reads another than the one above.
+pub fn reading(from: &str, layer: LayerSpec) -> LayerSpec {
+    linked(layer, |links| links.from = Some(from.into()))
+}
+
+/// A layer with one more summand.
+pub fn plus(layer: LayerSpec, shortcut: Shortcut) -> LayerSpec {
+    linked(layer, |links| links.shortcuts.push(shortcut))
+}
+
+/// A layer whose spikes are combined with another's output.
+pub fn combined(layer: LayerSpec, with: Combination, from: &str) -> LayerSpec {
+    linked(layer, |links| links.combine = Some(Combine { from: from.into(), with }))
+}
+
+/// Another layer's spikes as a summand.
+pub fn same(from: &str) -> Shortcut {
+    let (stride, padding) = (Extent::square(1), Extent::square(0));
+    let (pool, kernel, synapse, gain) = (None, None, Synapse::default(), None);
+    Shortcut { from: from.into(), take: Take::Spikes, scale: 1.0, pool, kernel, stride, padding, synapse, gain }
+}
+
+/// Another layer's summed currents as a summand.
+pub fn currents(from: &str) -> Shortcut {
+    Shortcut { take: Take::Currents, ..same(from) }
+}
+
+/// A summand through a convolution of square kernel.
+pub fn through(summand: Shortcut, kernel: usize, stride: usize, padding: usize, norm: Norm) -> Shortcut {
+    let (kernel, synapse) = (Some(Extent::square(kernel)), Synapse::with_norm(norm));
+    Shortcut { kernel, stride: Extent::square(stride), padding: Extent::square(padding), synapse, ..summand }
+}
+
+/// A summand times a constant.
+pub fn times(scale: f32, summand: Shortcut) -> Shortcut {
+    Shortcut { scale, ..summand }
 }
 
 /// A max-pool.

@@ -1,8 +1,10 @@
 //! Shared by the tests of the network and of the backend's operations: random networks with their parameters and data
 //! ([`draw`]), run on the CPU and compared with the oracle ([`compare`]).
 
+pub mod branches;
 pub mod compare;
 pub mod draw;
+pub mod graph;
 pub mod layers;
 pub mod lists;
 pub mod loops;

@@ -1,0 +1,416 @@
+//! Networks that branch, of every structure.
+
+use super::layers::{
+    avg_pool, combined, conv, conv_of, currents, dropout, linear, linked, max_pool, named, plus, reading, readout,
+    same, spiking_readout, through, times,
+};
+use crate::oracle::Rng;
+use adali::backend::shape::Extent;
+use adali::network::Norm;
+use adali::network::spec::{Combination, LayerSpec, Shortcut, Synapse, Variance};
+
+/// Layers for an input of 3x9x8.
+pub fn branches() -> Vec<(&'static str, Vec<LayerSpec>)> {
+    let none = Norm::None;
+    let all = [sums(), factors_and_norms(), combinations(), residual_networks(), sources()];
+    let mut all: Vec<_> = all.into_iter().flatten().collect();
+    // Every kind of summand with channel counts on both sides of 32, where words end, and in words of which most is padding.
+    for channels in CHANNELS {
+        let stem = named("a", conv(channels, 3, 1, 1, none));
+        let second = named("b", plus(plus(conv(channels, 3, 1, 1, none), same("a")), currents("a")));
+        let third = plus(plus(conv(channels, 3, 1, 1, none), through(same("a"), 1, 1, 0, none)), currents("b"));
+        let fourth = combined(conv(channels, 1, 1, 0, none), Combination::Add, "b");
+        all.push(("channels", vec![stem, second, third, fourth, LayerSpec::GlobalAvgPool, readout(3)]));
+    }
+    all
+}
+
+/// Channel counts of [`branches`].
+pub const CHANNELS: [usize; 5] = [1, 3, 17, 33, 40];
+/// How many networks [`branches`] makes.
+pub const COUNT: usize = 9 + 6 + 9 + 4 + 8 + CHANNELS.len();
+
+type Structures = Vec<(&'static str, Vec<LayerSpec>)>;
+
+/// Every kind of summand, one or two of them.
+fn sums() -> Structures {
+    let none = Norm::None;
+    let stem = |channels| named("a", conv(channels, 3, 1, 1, none));
+    let next = |channels| conv(channels, 3, 1, 1, none);
+    let halved = conv(33, 2, 2, 0, Norm::Batch);
+    let pooled = |extent, summand| Shortcut { pool: Some(extent), ..summand };
+    let flat = Extent { h: 9, w: 8 };
+    vec![
+        ("spikes", vec![stem(17), plus(next(17), same("a")), readout(3)]),
+        ("currents", vec![stem(33), plus(next(33), currents("a")), readout(3)]),
+        (
+            "1x1 convolution",
+            vec![stem(17), plus(conv(40, 3, 2, 1, Norm::Batch), through(same("a"), 1, 2, 0, Norm::Batch)), readout(3)],
+        ),
+        (
+            "convolutions of spikes and currents",
+            vec![
+                stem(5),
+                plus(
+                    plus(conv(9, 3, 2, 1, none), through(same("a"), 3, 2, 1, Norm::Weight)),
+                    through(currents("a"), 1, 2, 0, none),
+                ),
+                readout(3),
+            ],
+        ),
+        (
+            "pool and convolution",
+            vec![
+                stem(17),
+                plus(halved, pooled(Extent::square(2), through(same("a"), 1, 1, 0, Norm::Batch))),
+                readout(3),
+            ],
+        ),
+        (
+            "pool and convolution with stride, of currents too",
+            vec![
+                stem(6),
+                plus(
+                    plus(
+                        conv(7, 5, 4, 1, none),
+                        pooled(Extent::square(2), through(currents("a"), 3, 2, 1, Norm::Batch)),
+                    ),
+                    pooled(Extent { h: 4, w: 3 }, through(same("a"), 2, 2, 1, none)),
+                ),
+                readout(3),
+            ],
+        ),
+        (
+            "pool of everything",
+            vec![
+                stem(6),
+                plus(
+                    conv_of(20, [9, 8], 1, 0, Synapse::default()),
+                    pooled(flat, through(same("a"), 1, 1, 0, Norm::Weight)),
+                ),
+                readout(3),
+            ],
+        ),
+        (
+            "twice from one layer",
+            vec![
+                stem(17),
+                named("b", plus(plus(next(17), same("a")), same("a"))),
+                plus(plus(next(17), currents("b")), currents("b")),
+                readout(3),
+            ],
+        ),
+        (
+            "two convolutions from one layer",
+            vec![
+                stem(17),
+                plus(
+                    plus(next(8), through(same("a"), 1, 1, 0, Norm::Batch)),
+                    through(same("a"), 3, 1, 1, Norm::Weight),
+                ),
+                readout(3),
+            ],
+        ),
+    ]
+}
+
+fn factors_and_norms() -> Structures {
+    let none = Norm::None;
+    let stem = || named("a", conv(17, 3, 1, 1, none));
+    let next = |norm| conv(17, 3, 1, 1, norm);
+    let learned = |summand| Shortcut { gain: Some(0.0), ..summand };
+    let gain = |layer| linked(layer, |links| links.gain = Some(1.0));
+    let scale = |by, layer| linked(layer, |links| links.scale = by);
+    let sum_norm = |layer| linked(layer, |links| links.sum_norm = Norm::Batch);
+    let sum_scale = |by, layer| linked(layer, |links| links.sum_scale = by);
+    vec![
+        (
+            "factors of single summands",
+            vec![scale(0.7, conv(5, 3, 2, 1, none)), gain(conv(6, 3, 1, 1, Norm::Weight)), readout(3)],
+        ),
+        (
+            "factors of sums",
+            vec![
+                stem(),
+                named("b", plus(plus(scale(0.5, gain(next(none))), times(-0.7, same("a"))), times(1.4, currents("a")))),
+                plus(
+                    scale(-0.6, next(Norm::Weight)),
+                    times(1.3, learned(through(currents("b"), 1, 1, 0, Norm::Weight))),
+                ),
+                readout(3),
+            ],
+        ),
+        ("scales of sums", vec![sum_scale(0.6, stem()), sum_scale(1.7, plus(next(none), same("a"))), readout(3)]),
+        (
+            "norms of sums",
+            vec![
+                sum_norm(stem()),
+                sum_norm(plus(next(none), currents("a"))),
+                sum_norm(plus(next(Norm::Batch), through(same("a"), 1, 1, 0, none))),
+                readout(3),
+            ],
+        ),
+        (
+            "norms and scales of sums that are handed on",
+            vec![
+                sum_scale(0.8, sum_norm(scale(1.3, stem()))),
+                named("b", sum_scale(1.2, sum_norm(plus(gain(next(none)), currents("a"))))),
+                plus(next(none), currents("b")),
+                plus(next(none), times(0.5, currents("b"))),
+                readout(3),
+            ],
+        ),
+        (
+            "norms of sums of linear layers",
+            vec![
+                named("a", linear(20, none)),
+                named("b", sum_norm(plus(linear(20, none), same("a")))),
+                sum_norm(plus(gain(linear(20, Norm::Weight)), currents("b"))),
+                spiking_readout(3, 4, Norm::Batch),
+            ],
+        ),
+    ]
+}
+
+fn combinations() -> Structures {
+    let none = Norm::None;
+    let stem = || named("a", conv(33, 3, 1, 1, none));
+    let next = || conv(33, 3, 1, 1, none);
+    let mut all = Vec::new();
+    for (name, with) in [("and", Combination::And), ("iand", Combination::Iand), ("add", Combination::Add)] {
+        all.push((name, vec![stem(), combined(next(), with, "a"), conv(6, 3, 2, 1, none), readout(3)]));
+        // The other is read again, what results is pooled; and the combined layer is a source itself.
+        let second = named("b", combined(plus(next(), currents("a")), with, "a"));
+        let third = plus(combined(next(), with, "b"), same("a"));
+        let layers = vec![stem(), second, third, avg_pool(2, 2), conv(9, 2, 1, 0, Norm::Batch), readout(3)];
+        all.push((name, layers));
+    }
+    all.extend([
+        (
+            "pooled spikes combined",
+            vec![
+                stem(),
+                max_pool(2, 2, 0),
+                named("b", combined(next(), Combination::Iand, "a")),
+                combined(next(), Combination::And, "b"),
+                dropout(0.4),
+                readout(3),
+            ],
+        ),
+        (
+            "counts of three, with dropouts",
+            vec![
+                stem(),
+                dropout(0.3),
+                named("b", combined(next(), Combination::Add, "a")),
+                combined(plus(next(), same("b")), Combination::Add, "b"),
+                LayerSpec::GlobalAvgPool,
+                dropout(0.2),
+                linear(10, none),
+                readout(3),
+            ],
+        ),
+        (
+            "means and counts",
+            vec![
+                stem(),
+                avg_pool(3, 1),
+                named("b", combined(plus(next(), same("a")), Combination::Add, "a")),
+                dropout(0.3),
+                plus(conv(12, 3, 2, 1, none), through(same("b"), 1, 2, 0, Norm::Batch)),
+                readout(3),
+            ],
+        ),
+    ]);
+    all
+}
+
+/// The residual networks of the field, small.
+fn residual_networks() -> Structures {
+    let batch = Norm::Batch;
+    let standardised = Synapse { weight_variance: Variance::Sample, ..Synapse::with_norm(Norm::Weight) };
+    let (add, nf) = (Combination::Add, |channels, stride| conv_of(channels, [3, 3], stride, 1, standardised));
+    let sum_norm = |layer| linked(layer, |links| links.sum_norm = batch);
+    let skip = |beta: f32, layer| {
+        linked(layer, |links| (links.scale, links.gain, links.sum_scale) = (0.5, Some(0.0), 1.0 / beta))
+    };
+    vec![
+        (
+            "resnet",
+            vec![
+                named("stem", conv(8, 3, 1, 1, batch)),
+                conv(8, 3, 1, 1, batch),
+                named("block", plus(conv(8, 3, 1, 1, batch), same("stem"))),
+                conv(17, 3, 2, 1, batch),
+                plus(conv(17, 3, 1, 1, batch), through(same("block"), 1, 2, 0, batch)),
+                LayerSpec::GlobalAvgPool,
+                readout(3),
+            ],
+        ),
+        (
+            "pre-activation",
+            vec![
+                named("s", sum_norm(conv(8, 3, 1, 1, Norm::None))),
+                conv(8, 3, 1, 1, batch),
+                named("t", sum_norm(plus(conv(8, 3, 1, 1, Norm::None), same("s")))),
+                conv(17, 3, 2, 1, batch),
+                sum_norm(plus(conv(17, 3, 1, 1, Norm::None), through(same("t"), 1, 2, 0, Norm::None))),
+                avg_pool(4, 4),
+                readout(3),
+            ],
+        ),
+        (
+            "sew and ms",
+            vec![
+                named("stem", conv(8, 3, 1, 1, batch)),
+                conv(8, 3, 1, 1, batch),
+                named("sew", combined(conv(8, 3, 1, 1, batch), add, "stem")),
+                named("down", reading("stem", conv(17, 1, 2, 0, batch))),
+                reading("sew", conv(17, 3, 2, 1, batch)),
+                named("ms", plus(conv(17, 3, 1, 1, batch), currents("down"))),
+                conv(17, 3, 1, 1, batch),
+                plus(plus(conv(17, 3, 1, 1, batch), currents("ms")), same("down")),
+                LayerSpec::GlobalAvgPool,
+                readout(3),
+            ],
+        ),
+        (
+            "nf",
+            vec![
+                named("stem", nf(8, 1)),
+                nf(8, 1),
+                named("block", plus(skip(1.4, nf(8, 1)), currents("stem"))),
+                nf(17, 2),
+                plus(
+                    skip(1.2, nf(17, 1)),
+                    Shortcut { synapse: standardised, ..through(same("block"), 1, 2, 0, Norm::None) },
+                ),
+                LayerSpec::GlobalAvgPool,
+                readout(3),
+            ],
+        ),
+    ]
+}
+
+/// Sources of every kind, read once or several times.
+fn sources() -> Structures {
+    let none = Norm::None;
+    let stem = || named("a", conv(17, 3, 1, 1, none));
+    let next = || conv(17, 3, 1, 1, none);
+    vec![
+        (
+            "one layer read by all",
+            vec![
+                stem(),
+                named("b", plus(next(), same("a"))),
+                named("c", reading("a", next())),
+                plus(plus(reading("a", next()), same("b")), same("c")),
+                combined(plus(next(), same("a")), Combination::And, "a"),
+                readout(3),
+            ],
+        ),
+        (
+            "currents handed on from layer to layer",
+            vec![
+                stem(),
+                named("b", plus(next(), currents("a"))),
+                named("c", plus(next(), currents("b"))),
+                plus(plus(next(), currents("c")), currents("a")),
+                readout(3),
+            ],
+        ),
+        (
+            "currents before a pool",
+            vec![
+                named("a", conv(17, 3, 1, 1, Norm::Batch)),
+                max_pool(3, 1, 1),
+                plus(next(), currents("a")),
+                max_pool(2, 2, 0),
+                readout(3),
+            ],
+        ),
+        (
+            "spikes after a pool",
+            vec![
+                stem(),
+                max_pool(2, 2, 0),
+                plus(next(), same("a")),
+                max_pool(3, 1, 1),
+                plus(next(), through(same("a"), 3, 1, 1, Norm::Batch)),
+                readout(3),
+            ],
+        ),
+        (
+            "dropout of a source",
+            vec![
+                stem(),
+                dropout(0.4),
+                named("b", plus(plus(next(), same("a")), currents("a"))),
+                max_pool(2, 2, 0),
+                dropout(0.3),
+                plus(plus(next(), same("b")), through(same("b"), 1, 1, 0, none)),
+                readout(3),
+            ],
+        ),
+        (
+            "means",
+            vec![
+                stem(),
+                avg_pool(2, 2),
+                dropout(0.2),
+                plus(plus(next(), same("a")), through(same("a"), 3, 1, 1, none)),
+                avg_pool(2, 1),
+                linear(11, none),
+                readout(3),
+            ],
+        ),
+        (
+            "linear layers",
+            vec![
+                named("a", linear(33, none)),
+                dropout(0.3),
+                named("b", plus(linear(33, Norm::Batch), same("a"))),
+                plus(
+                    plus(reading("a", linear(40, none)), through(same("b"), 1, 1, 0, none)),
+                    through(currents("b"), 1, 1, 0, Norm::Batch),
+                ),
+                spiking_readout(3, 5, none),
+            ],
+        ),
+        (
+            "linear layers and convolutions",
+            vec![
+                stem(),
+                named("b", linear(20, none)),
+                plus(
+                    plus(linear(20, Norm::Weight), currents("b")),
+                    Shortcut { kernel: Some(Extent { h: 9, w: 8 }), ..through(same("a"), 1, 1, 0, Norm::Batch) },
+                ),
+                readout(3),
+            ],
+        ),
+    ]
+}
+
+/// Gives every convolution a random norm and bias, as far as its factors allow.
+pub fn vary_norms(layers: &mut [LayerSpec], rng: &mut Rng) {
+    for layer in layers {
+        match layer {
+            LayerSpec::Conv { synapse, links, .. } | LayerSpec::Linear { synapse, links, .. } => {
+                *synapse = random_synapse(links.scale == 1.0 && links.gain.is_none(), rng);
+                for shortcut in links.shortcuts.iter_mut().filter(|shortcut| shortcut.kernel.is_some()) {
+                    shortcut.synapse = random_synapse(shortcut.scale == 1.0 && shortcut.gain.is_none(), rng);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// A synapse of any norm; a batch norm does not go with factors.
+pub fn random_synapse(plain: bool, rng: &mut Rng) -> Synapse {
+    let norm = [Norm::None, Norm::Weight, Norm::Batch][rng.below(if plain { 3 } else { 2 })];
+    let bias = [None, Some(true), Some(false)][rng.below(if norm == Norm::Weight { 1 } else { 3 })];
+    let weight_variance = [Variance::Population, Variance::Sample][rng.below(2)];
+    Synapse { bias, weight_variance, ..Synapse::with_norm(norm) }
+}
