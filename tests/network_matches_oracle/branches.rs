@@ -3,7 +3,8 @@
 use super::within;
 use crate::oracle::Rng;
 use crate::support::branches::{COUNT, branches, vary_norms};
-use crate::support::layers::{network, random_input};
+use crate::support::layers::network;
+use crate::support::lists::random_input;
 use crate::support::structures::vary;
 use crate::support::{Case, Outcome, draw};
 

@@ -2,7 +2,10 @@
 use crate::launch;
 use crate::oracle::Rng;
 use crate::support::Case;
-use crate::support::layers::{avg_pool, conv, dropout, linear, max_pool, network, readout, spiking_readout};
+use crate::support::layers::{
+    avg_pool, combined, conv, currents, dropout, linear, linked, max_pool, named, network, plus, readout, reading, same,
+    spiking_readout, through, times,
+};
 use crate::support::structures::vary;
 use adali::backend::cpu::Cpu;
 use adali::backend::gpu::cuda::Cuda;
@@ -12,6 +15,8 @@ use adali::backend::{Backend, LossSpec, Normalisation, Step, Totals, Update, Upd
 use adali::data::{Augmentation, SampleShape};
 use adali::network::model::{Model, Pass};
 use adali::network::parameters::Part;
+use adali::backend::shape::Extent;
+use adali::network::spec::{Combination, LayerSpec, Shortcut};
 use adali::network::{InputMode, NetworkSpec, Norm};
 use adali::surrogate::{Bounds, SurrogateKind};
 
@@ -128,89 +133,54 @@ fn gpu(precision: Precision, seed: u64, graphs: bool) -> Gpu<Cuda> {
 }
 
 /// Networks that branch in every way.
-const BRANCHES: [(&str, &str); 3] = [
-    (
-        "currents and spikes added",
-        r#"
-        steps = 4
-        input = "direct"
-        conv = { name = "stem", channels = 9, norm = "batch" }
-        conv = { channels = 9 }
-        conv = { name = "a", channels = 9, norm = "weight", shortcuts = [
-            { from = "stem" },
-            { from = "stem", take = "currents", scale = 0.5 },
-        ] }
-        conv = { channels = 12, stride = 2, norm = "batch" }
-        conv = { name = "b", channels = 12, sum_norm = "batch", shortcuts = [
-            { from = "a", kernel = 1, stride = 2, norm = "batch", bias = true },
-        ] }
-        conv = { name = "c", channels = 12, norm = "weight", weight_variance = "sample", gain = 0.5, scale = 0.7, sum_scale = 1.3, shortcuts = [
-            { from = "b", take = "currents" },
-        ] }
-        linear = { features = 17, shortcuts = [{ from = "c", kernel = [3, 4], gain = 0.25 }] }
-        readout = { classes = 3 }
-        "#,
-    ),
-    (
-        "spikes combined",
-        r#"
-        steps = 3
-        input = "frames"
-        conv = { name = "a", channels = 35, norm = "batch" }
-        conv = { name = "b", channels = 35, combine = { from = "a", with = "and" } }
-        conv = { name = "c", channels = 35, combine = { from = "a", with = "iand" } }
-        conv = { name = "d", channels = 35, norm = "batch", combine = { from = "c", with = "add" } }
-        conv = { name = "e", channels = 35, norm = "weight", combine = { from = "d", with = "add" } }
-        global_avg_pool = {}
-        readout = { classes = 3 }
-        "#,
-    ),
-    (
-        "pools and strides",
-        r#"
-        steps = 2
-        input = "direct"
-        conv = { name = "a", channels = 8 }
-        max_pool = { kernel = 2 }
-        dropout = { probability = 0.2 }
-        conv = { name = "b", channels = 8, norm = "batch", shortcuts = [{ from = "a" }] }
-        conv = { channels = 10, shortcuts = [
-            { from = "b", pool = 1, kernel = 1 },
-            { from = "a", kernel = 3, padding = 1, norm = "weight" },
-        ] }
-        avg_pool = { kernel = 3 }
-        readout = { classes = 3 }
-        "#,
-    ),
-];
-
-/// A network from text in which each layer is one entry, named after its type; convolutions are 3x3 with padding 1 unless
-/// they say otherwise.
-fn branching(text: &str) -> NetworkSpec {
-    let types = ["conv", "linear", "max_pool", "avg_pool", "global_avg_pool", "dropout", "readout"];
-    let mut toml = String::new();
-    for line in text.lines().map(str::trim_start) {
-        match types.iter().find(|kind| line.strip_prefix(**kind).is_some_and(|rest| rest.starts_with(" = {"))) {
-            Some(&kind) => {
-                let usual = if kind == "conv" { "kernel = 3, padding = 1, " } else { "" };
-                let keys = &line[kind.len() + " = {".len()..];
-                let comma = if keys.trim() == "}" { "" } else { ", " };
-                toml += &format!("[[layers]]\nvalue = {{ type = \"{kind}\"{comma}{usual}{keys}\n");
-            }
-            None => toml += &format!("{line}\n"),
-        }
-    }
-    let mut table: toml::Table = toml.parse().expect("TOML");
-    for layer in table["layers"].as_array_mut().expect("layers") {
-        *layer = layer["value"].clone();
-    }
-    table.try_into().expect("a network")
+fn branches() -> Vec<(&'static str, NetworkSpec)> {
+    let (none, batch, weight) = (Norm::None, Norm::Batch, Norm::Weight);
+    let conv3 = |channels: usize, norm: Norm| conv(channels, 3, 1, 1, norm);
+    let added = vec![
+        named("stem", conv3(9, batch)),
+        conv3(9, none),
+        named("a", plus(plus(conv3(9, weight), same("stem")), times(0.5, currents("stem")))),
+        conv(12, 3, 2, 1, batch),
+        named("b", linked(plus(conv3(12, none), through(same("a"), 1, 2, 0, batch)), |links| links.sum_norm = batch)),
+        named(
+            "c",
+            linked(plus(conv3(12, weight), currents("b")), |links| {
+                (links.gain, links.scale, links.sum_scale) = (Some(0.5), 0.7, 1.3);
+            }),
+        ),
+        plus(linear(17, none), Shortcut { gain: Some(0.25), kernel: Some(Extent { h: 3, w: 4 }), ..same("c") }),
+        readout(CLASSES),
+    ];
+    let combined = vec![
+        named("a", conv3(35, batch)),
+        named("b", combined(conv3(35, none), Combination::And, "a")),
+        named("c", combined(conv3(35, none), Combination::Iand, "a")),
+        named("d", combined(conv3(35, batch), Combination::Add, "c")),
+        combined(conv3(35, weight), Combination::Add, "d"),
+        LayerSpec::GlobalAvgPool,
+        readout(CLASSES),
+    ];
+    let pooled = vec![
+        named("a", conv3(8, none)),
+        max_pool(2, 2, 0),
+        dropout(0.2),
+        named("b", plus(conv3(8, batch), same("a"))),
+        plus(
+            plus(
+                reading("a", conv(10, 3, 2, 1, none)),
+                Shortcut { pool: Some(Extent { h: 2, w: 1 }), ..through(same("b"), 1, 1, 0, none) },
+            ),
+            through(same("a"), 3, 2, 1, weight),
+        ),
+        readout(CLASSES),
+    ];
+    let frames = NetworkSpec { input: InputMode::Frames, ..network(3, combined) };
+    vec![("currents and spikes added", network(4, added)), ("spikes combined", frames), ("pools", network(2, pooled))]
 }
 
 /// Networks that together use every operation of the backend.
 fn networks() -> Vec<(&'static str, NetworkSpec)> {
     let frames = |spec: NetworkSpec| NetworkSpec { input: InputMode::Frames, ..spec };
-    let branches = BRANCHES.map(|(name, text)| (name, branching(text)));
     let chains = vec![
         (
             "plain",
@@ -282,7 +252,7 @@ fn networks() -> Vec<(&'static str, NetworkSpec)> {
             ),
         ),
     ];
-    chains.into_iter().chain(branches).collect()
+    chains.into_iter().chain(branches()).collect()
 }
 
 fn compare(precision: Precision, losses: f64, gradients: f64, flips: f64) {

@@ -30,7 +30,8 @@ pub enum FramesBy {
 }
 
 /// How recordings without an official test part are divided.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "kebab-case")]
 pub enum Split {
     /// The first nine of ten of each class train, in the order of their names, as in SpikingJelly.
