@@ -4,13 +4,14 @@
 mod branches;
 
 use crate::oracle::Rng;
+use crate::support::branches::{COUNT, branches};
 use crate::support::compare::{gradient_norm, pass};
 use crate::support::layers::{
     avg_pool, conv, conv_of, dropout, linear, max_pool, network, random_neuron, readout, spiking_readout,
 };
 use crate::support::lists::{CHANNELS, random_input, structures};
 use crate::support::structures::{RESETS, vary};
-use crate::support::{Case, Drawn, Outcome, check, draw, run_model};
+use crate::support::{Case, Drawn, Outcome, check, draw, run_model, suits_batch_statistics};
 use adali::backend::LossSpec;
 use adali::backend::cpu::Cpu;
 use adali::network::model::{Model, Pass};
@@ -233,7 +234,7 @@ fn random_networks_match() {
     let result = runner.run(&genes(), |genes| {
         let mut rng = Rng::new(genes.seed);
         let mut case = genes.case(&mut rng);
-        case.batch_statistics &= !draw(&case, &mut rng.clone()).is_degenerate();
+        case.batch_statistics = case.batch_statistics && suits_batch_statistics(&case, &mut rng.clone());
         let found = check(&case, &mut rng);
         outcome.borrow_mut().add(found);
         Ok(())
@@ -286,7 +287,8 @@ fn any_number_of_threads_gives_the_same_bits() {
         spiking_readout(3, 5, Norm::None),
     ];
     let mut compared = 0;
-    for layers in structures().into_iter().map(|(_, layers)| layers).chain([wide]) {
+    let all = structures().into_iter().chain(branches()).chain([("wide", wide)]);
+    for (_, layers) in all {
         let case = Case::new(vary(network(3, layers), &mut rng), [3, 9, 8], 7);
         let drawn = draw(&case, &mut rng);
         let run = |threads| {
@@ -299,7 +301,7 @@ fn any_number_of_threads_gives_the_same_bits() {
             compared += 1;
         }
     }
-    assert_eq!(compared, 3 * (20 + 2 * CHANNELS.len() + 1));
+    assert_eq!(compared, 3 * (20 + 2 * CHANNELS.len() + COUNT + 1));
 }
 
 /// With window bits, only the readout's currents are kept.

@@ -3,19 +3,19 @@ use crate::launch;
 use crate::oracle::Rng;
 use crate::support::Case;
 use crate::support::layers::{
-    avg_pool, combined, conv, currents, dropout, linear, linked, max_pool, named, network, plus, readout, reading, same,
-    spiking_readout, through, times,
+    avg_pool, combined, conv, currents, dropout, linear, linked, max_pool, named, network, plus, reading, readout,
+    same, spiking_readout, through, times,
 };
 use crate::support::structures::vary;
 use adali::backend::cpu::Cpu;
 use adali::backend::gpu::cuda::Cuda;
 use adali::backend::gpu::tile::Card;
 use adali::backend::gpu::{Gpu, Precision};
+use adali::backend::shape::Extent;
 use adali::backend::{Backend, LossSpec, Normalisation, Step, Totals, Update, UpdateRule};
 use adali::data::{Augmentation, SampleShape};
 use adali::network::model::{Model, Pass};
 use adali::network::parameters::Part;
-use adali::backend::shape::Extent;
 use adali::network::spec::{Combination, LayerSpec, Shortcut};
 use adali::network::{InputMode, NetworkSpec, Norm};
 use adali::surrogate::{Bounds, SurrogateKind};

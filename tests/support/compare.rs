@@ -325,7 +325,7 @@ fn moved_by_rounding(case: &Case, drawn: &Drawn, gradients: &[LayerGradients], r
         // A batch norm's currents by an amplified rounding; otherwise a channel of variance 0 would seem exact.
         for (params, trace) in params.layers.iter_mut().zip(&drawn.forward.layers) {
             let channels = params.norm_bias.len();
-            let amplified = amplification(trace).unwrap_or_else(|| vec![1.0; channels]);
+            let amplified = amplification(trace, &vec![0.0; channels]).unwrap_or_else(|| vec![1.0; channels]);
             for (bias, factor) in params.norm_bias.iter_mut().zip(amplified) {
                 *bias += factor * rng.uniform(-1.2e-7, 1.2e-7);
             }
@@ -376,7 +376,7 @@ fn cancelled(drawn: &Drawn, wanted: &[LayerGradients]) -> Vec<[f64; 5]> {
 /// The factor by which a batch norm enlarges a gradient or its rounding errors, and a weight norm those of its weight.
 fn scaled_by(trace: &LayerTrace, params: &LayerParams) -> f64 {
     let deviations = trace.affine.iter().filter_map(|affine| affine.batch.as_ref()).flat_map(|batch| &batch.var);
-    let amplified = amplification(trace).map_or(1.0, |factors| largest(&factors));
+    let amplified = amplification(trace, &vec![0.0; params.norm_bias.len()]).map_or(1.0, |factors| largest(&factors));
     let enlarged = deviations.map(|var| 1.0 / (var + 1e-5).sqrt()).fold(amplified.max(1.0), f64::max);
     // A weight norm stretches each filter about its mean.
     let is_weight_norm = !params.norm_weight.is_empty() && params.running_mean.is_empty();

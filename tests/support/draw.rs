@@ -3,7 +3,7 @@
 use super::graph::{Graph, oracle_network};
 use crate::oracle::network::{Input, Layer, LayerParams, Network, Params};
 use crate::oracle::neuron::slope_of;
-use crate::oracle::{Forward, LayerTrace, Loss, Rng, Slope, Source, SpikeModel, Tensor, forward};
+use crate::oracle::{Forward, LayerTrace, Loss, Norm, Rng, Slope, Source, SpikeModel, Tensor, forward};
 use adali::backend::cpu::{Cpu, Set};
 use adali::backend::{LossSpec, Normalisation, Storage};
 use adali::data::SampleShape;
@@ -87,6 +87,17 @@ pub struct Drawn {
 
 /// Draws parameters and data; filters with a membrane within [`MARGIN`] of an edge are redrawn.
 pub fn draw(case: &Case, rng: &mut Rng) -> Drawn {
+    try_draw(case, rng).unwrap_or_else(|layers| panic!("layers {layers:?} keep membranes near an edge: {case:?}"))
+}
+
+/// Whether batch norms can use the batch's statistics: not if they are mostly rounding errors.
+pub fn suits_batch_statistics(case: &Case, rng: &mut Rng) -> bool {
+    let case = Case { batch_statistics: true, ..case.clone() };
+    try_draw(&case, rng).is_ok_and(|drawn| !drawn.is_degenerate())
+}
+
+/// [`draw`], or the layers whose membranes stay near an edge.
+fn try_draw(case: &Case, rng: &mut Rng) -> Result<Drawn, Vec<usize>> {
     let plan = case.plan();
     let bounds: Vec<Vec<Bounds>> = plan
         .populations
@@ -109,13 +120,15 @@ pub fn draw(case: &Case, rng: &mut Rng) -> Drawn {
         let pass = forward(&network, &params, &input, SpikeModel::Hard, None);
         let Some((layers, filters)) = near_an_edge(&network, &params, &pass, (&stages, &decisive)) else { break pass };
         rounds += 1;
-        assert!(rounds <= MAX_ROUNDS, "layers {layers:?} keep membranes near an edge: {case:?}");
+        if rounds > MAX_ROUNDS {
+            return Err(layers);
+        }
         let fresh = rounded(Params::random(&network, case.input, rng));
         for (layer, filter) in layers.into_iter().flat_map(|layer| filters.iter().map(move |&filter| (layer, filter))) {
             replace_filter(&mut params.layers[layer], &fresh.layers[layer], filter);
         }
     };
-    Drawn { network, params, input, labels, forward, stages, names, bounds, bytes, shape, normalisation, rounds }
+    Ok(Drawn { network, params, input, labels, forward, stages, names, bounds, bytes, shape, normalisation, rounds })
 }
 
 /// Bytes `[sample][T][H][W][C]`, and the oracle's exact values of the batch.
@@ -185,7 +198,7 @@ fn near_an_edge(
 fn all_but_equal(layer: &Layer, params: &LayerParams) -> Vec<usize> {
     let (Layer::Conv { norm, .. } | Layer::Linear { norm, .. }) = layer else { return Vec::new() };
     let fan_in = params.weight.data.len() / params.weight.shape[0];
-    if !matches!(norm, crate::oracle::Norm::Weight { .. }) || fan_in == 1 {
+    if !matches!(norm, Norm::Weight { .. }) || fan_in == 1 {
         return Vec::new();
     }
     let close = |filter: &[f64]| {
@@ -196,39 +209,44 @@ fn all_but_equal(layer: &Layer, params: &LayerParams) -> Vec<usize> {
     params.weight.data.chunks(fan_in).enumerate().filter(|(_, filter)| close(filter)).map(|(k, _)| k).collect()
 }
 
-/// The factor by which a batch norm amplifies relative rounding errors of its input, per channel; `None` without a batch norm.
-pub fn amplification(trace: &LayerTrace) -> Option<Vec<f64>> {
+/// The factor by which a batch norm amplifies relative rounding errors of its input, per channel, and errors `inherited` by the
+/// input, in the same unit; `None` without a batch norm.
+pub fn amplification(trace: &LayerTrace, inherited: &[f64]) -> Option<Vec<f64>> {
     let affine = trace.affine.as_ref()?;
     let (x, batch) = (&affine.conv_output, affine.batch.as_ref()?);
     let mut factors = vec![1.0f64; x.dims5()[2]];
     for (offset, value) in x.data.iter().enumerate() {
         let c = x.channel(offset);
-        factors[c] = factors[c].max(2.0 * value.abs() / (batch.var[c] + BATCH_EPS).sqrt());
+        factors[c] = factors[c].max((2.0 * value.abs() + inherited[c]) / (batch.var[c] + BATCH_EPS).sqrt());
     }
     Some(factors)
 }
 
-/// The factor by which all batch norms since the last spikes have amplified relative rounding errors, per layer and channel of
-/// its output; for neurons, of their membranes.
+/// Rounding errors of each layer's output per channel, for neurons of their membranes, in units of what is usual (1): what batch
+/// norms since the last spikes have amplified.
 pub fn amplifications(network: &Network, pass: &Forward) -> Vec<Vec<f64>> {
     let mut all: Vec<Vec<f64>> = Vec::new();
-    for ((layer, reads), trace) in network.layers.iter().zip(&network.reads).zip(&pass.layers) {
-        let channels = trace.output.dims5()[2];
-        let exact = |source: &Source| match *source {
-            Source::Input => None,
-            Source::Layer(i) => (!matches!(network.layers[i], Layer::Neurons { .. })).then(|| &all[i]),
-        };
-        let mixes = matches!(layer, Layer::Conv { .. } | Layer::Linear { .. });
-        let mut factors = vec![1.0f64; channels];
-        for of_input in reads.iter().filter_map(exact) {
-            for (c, factor) in factors.iter_mut().enumerate() {
-                *factor = factor.max(if mixes { largest(of_input) } else { of_input[c] });
+    for (index, layer) in network.layers.iter().enumerate() {
+        let trace = &pass.layers[index];
+        let mut inherited = vec![0.0f64; trace.output.dims5()[2]];
+        for source in &network.reads[index] {
+            let Source::Layer(i) = *source else { continue };
+            if matches!(network.layers[i], Layer::Neurons { .. }) {
+                continue; // spikes are exact
+            }
+            for (c, error) in inherited.iter_mut().enumerate() {
+                *error = error.max(match layer {
+                    // Drawn weights have a norm of sqrt(2) a filter, that of standardised ones is below 4.
+                    Layer::Conv { norm: Norm::Weight { .. }, .. } | Layer::Linear { norm: Norm::Weight { .. }, .. } => {
+                        4.0 * largest(&all[i])
+                    }
+                    Layer::Conv { .. } | Layer::Linear { .. } => 1.5 * largest(&all[i]),
+                    _ => all[i][c],
+                });
             }
         }
-        if let Some(own) = amplification(trace) {
-            factors.iter_mut().zip(own).for_each(|(factor, own)| *factor *= own);
-        }
-        all.push(factors);
+        let usual = || inherited.iter().map(|error| error.max(1.0)).collect();
+        all.push(amplification(trace, &inherited).unwrap_or_else(usual));
     }
     all
 }
@@ -282,9 +300,8 @@ fn replace_filter(params: &mut LayerParams, fresh: &LayerParams, filter: usize) 
 
 impl Drawn {
     /// Whether a batch norm has a channel that hardly varies: its gradients are then mostly rounding errors.
-    pub fn is_degenerate(&self) -> bool {
-        let factors = self.forward.layers.iter().filter_map(amplification).flatten();
-        factors.fold(1.0, f64::max) > 50.0
+    fn is_degenerate(&self) -> bool {
+        amplifications(&self.network, &self.forward).into_iter().flatten().fold(1.0, f64::max) > 50.0
     }
 
     /// The model with these parameters, bounds and batch.
