@@ -63,6 +63,9 @@ pub struct BoundsSpec {
     /// All layers share one window, which follows the counts of all layers together.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub pooled: bool,
+    /// Epochs by which the schedule lags behind; at 1, the second epoch still has the first values.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub delay: f64,
 }
 
 impl Default for BoundsSpec {
@@ -82,13 +85,26 @@ impl Default for BoundsSpec {
             update_every: 0,
             per_channel: false,
             pooled: false,
+            delay: 0.0,
         }
     }
 }
 
+fn is_zero(value: &f64) -> bool {
+    *value == 0.0
+}
+
 impl BoundsSpec {
+    /// Where the schedule stands at `position`: epochs done plus one.
+    pub fn delayed(&self, position: f64) -> f64 {
+        (position - self.delay).max(1.0)
+    }
+
     /// Checks every value against its range.
     pub fn validate(&self) -> anyhow::Result<()> {
+        if !(self.delay >= 0.0 && self.delay.is_finite()) {
+            crate::bail_input!("bounds delay {} must be a finite number of epochs, at least 0", self.delay);
+        }
         let positive = |x: f64| x > 0.0 && x.is_finite();
         let share = |x: f64| x > 0.0 && x < 1.0;
         for (name, pair) in [("left", self.left), ("right", self.right)] {

@@ -115,6 +115,7 @@ fn everything() -> Config {
             update_every: 1,
             per_channel: true,
             pooled: true,
+            delay: 1.0,
         },
         network: NetworkSpec {
             steps: 4,

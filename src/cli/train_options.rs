@@ -11,6 +11,7 @@ use crate::neuron::{NeuronModel, ResetKind};
 use crate::surrogate::{Schedule, Surrogate, SurrogateKind};
 use crate::train::Config;
 use crate::train::config::DataSpec;
+use crate::train::recipes::Recipe;
 use crate::train::defaults::{defaults, network_file, preset_network, usual_preset, usual_rate};
 use crate::train::optimizer::{Optimizer, RateSchedule};
 use anyhow::Result;
@@ -48,6 +49,7 @@ pub const NOT_WITH_RESUME: &[&str] = &[
     "gain",
     "per_channel",
     "pooled",
+    "recipe",
     "epochs",
     "batch",
     "optimizer",
@@ -92,6 +94,12 @@ pub struct TrainArguments {
     /// The config.toml of a run folder repeats that run exactly. docs/configuration.md lists every key.
     #[arg(long, value_name = "FILE", help_heading = RUN)]
     config: Option<PathBuf>,
+    /// Start from an experiment of the AdaLi authors; other options change it [default: none].
+    ///
+    /// A recipe sets data, augmentation, network, neurons, batch, rate and loss, but not --epochs and --data-dir. The
+    /// config.toml of the run shows every value. docs/authors.md says where ours differ from theirs.
+    #[arg(long, value_name = "NAME", help_heading = RUN, conflicts_with = "config")]
+    recipe: Option<Recipe>,
     /// Run folder to write [default: runs/DATA-1, -2, …].
     #[arg(long, value_name = "FOLDER", help_heading = RUN)]
     pub out: Option<PathBuf>,
@@ -110,10 +118,12 @@ pub struct TrainArguments {
     #[arg(long, help_heading = RUN)]
     pub json: bool,
 
-    /// Preset (digits, csnn, conv2, vgg11, dvs-gesture-net) or a TOML file [default: by the data].
+    /// Preset, such as conv2, vgg11 or resnet18-cifar, or a TOML file [default: by the data].
     ///
     /// The default is digits for digits, conv2 for other images and n-mnist, dvs-gesture-net for frames and dvs-gesture, and
-    /// vgg11 for cifar10-dvs. A file holds steps, input and layers; docs/configuration.md lists every key.
+    /// vgg11 for cifar10-dvs. Further presets: csnn, vggsnn, resnet18-cifar, resnet18-preact, resnet19, sew-resnet18,
+    /// sew-resnet34, ms-resnet18, ms-resnet34; see docs/networks.md. A file holds steps, input and layers;
+    /// docs/configuration.md lists every key.
     #[arg(long, value_name = "PRESET|FILE", help_heading = NETWORK)]
     network: Option<String>,
     /// Width of the preset's convolutions [default: that of the preset].
@@ -276,6 +286,9 @@ impl TrainArguments {
         mut spec: DataSpec,
         base: impl FnOnce(Config) -> Result<Config>,
     ) -> Result<(Config, Dataset)> {
+        if let Some(recipe) = self.recipe {
+            spec = recipe.data();
+        }
         if let Some(source) = self.data.data {
             spec = DataSpec { source, dir: None, ..spec };
         }
@@ -295,13 +308,18 @@ impl TrainArguments {
             bail_input!("--channels chooses the width of a preset; name the preset with --network");
         }
         // The default network may not fit if another one is named.
+        let usual = || self.recipe.map_or_else(|| usual_preset(spec.source), Recipe::preset);
         let network = match &self.network {
             Some(name) => self.network(name, &data)?,
-            None => preset_network(usual_preset(spec.source), &data, self.channels)?,
+            None => preset_network(usual(), &data, self.channels)?,
         };
-        let base = base(defaults(spec.clone(), network.clone()))?;
-        let mut config = Config { data: spec, ..base };
-        if self.network.is_some() {
+        let mut usual = defaults(spec.clone(), network);
+        if let Some(recipe) = self.recipe {
+            recipe.apply(&mut usual);
+        }
+        let network = self.network.is_some().then(|| usual.network.clone());
+        let mut config = Config { data: spec, ..base(usual)? };
+        if let Some(network) = network {
             config.network = network;
         }
         self.change(&mut config);

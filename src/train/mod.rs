@@ -7,6 +7,7 @@ pub mod defaults;
 pub mod evaluate;
 pub(crate) mod graphs;
 pub mod optimizer;
+pub mod recipes;
 pub mod run;
 pub mod schema;
 mod session;

@@ -228,6 +228,7 @@ pub const BOUNDS: &[Key] = &[
     key("update_every", U32, "0", "Steps between automatic updates; 0 for one at the end of each epoch."),
     key("per_channel", Kind::Switch, "false", "Bounds for every channel, not only for every layer."),
     key("pooled", Kind::Switch, "false", "One window for the whole network, from the potentials of all layers."),
+    key("delay", Kind::Number, "0.0", "Epochs by which the schedule lags behind, at least 0."),
 ];
 
 /// `[network]`, and a network file.

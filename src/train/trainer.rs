@@ -254,6 +254,7 @@ impl<B: Backend> Trainer<B> {
         let seed = self.config.seed;
         let dropout = CounterRng::new(seed, backend::stream::DROPOUT).fork(count.wrapping_sub(1)).next_u64();
         let augmentation = self.config.data.augmentation;
+        let position = self.config.bounds.delayed(position);
         let step = Step { samples: batch, labels: &labels, seed, epoch, position, dropout, rate, count, augmentation };
         self.model.write_batch(&mut self.set, &step)
     }

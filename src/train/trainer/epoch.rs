@@ -44,7 +44,8 @@ impl<B: Backend> Trainer<B> {
         });
         let bounds: Vec<_> = bounds.collect::<Result<_>>()?;
         if self.tracker.update_every().is_none() {
-            self.model.move_batch((epoch + 1).min(self.config.training.epochs).into())?;
+            let next = (epoch + 1).min(self.config.training.epochs);
+            self.model.move_batch(self.config.bounds.delayed(next.into()))?;
             self.tracker.update(&mut self.model)?;
         }
         self.tracker.end_epoch(&mut self.model)?;
