@@ -115,7 +115,7 @@ impl Preset {
                     layers.push(avg_pool(Extent::square(2)));
                 }
                 layers.push(readout(classes, true));
-                network(10, InputMode::Frames, lif, layers)
+                network(10, InputMode::Frames, NeuronSpec { decay_input: false, ..hard }, layers)
             }
             Self::Resnet18Cifar => residual::basic(classes, width(64), &[2, 2, 2, 2], residual::Stem::of(input)),
             Self::Resnet18Preact => residual::preact(classes, width(64), &[2, 2, 2, 2], residual::Stem::of(input)),

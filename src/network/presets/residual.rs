@@ -102,6 +102,16 @@ const IF: NeuronSpec = NeuronSpec {
     detach_reset: false,
 };
 
+/// The neuron of Zheng et al. and Hu et al.: a quarter of the potential stays, and currents count in full.
+const LIF: NeuronSpec = NeuronSpec {
+    model: NeuronModel::Lif,
+    tau: 4.0 / 3.0,
+    decay_input: false,
+    threshold: 0.5,
+    reset: ResetKind::Hard,
+    ..IF
+};
+
 fn norm_of(init: Init) -> Synapse {
     Synapse { init, ..Synapse::with_norm(Norm::Batch) }
 }
@@ -147,13 +157,14 @@ pub fn preact(classes: usize, channels: usize, stages: &[usize], stem: Stem) -> 
 /// Three stages and two fully connected layers (Zheng et al., "Going deeper with directly-trained larger spiking neural
 /// networks", 2021).
 pub fn resnet19(classes: usize, channels: usize, stem: Stem) -> NetworkSpec {
-    let synapse = norm_of(Init::Pytorch);
+    // Their norm begins with the threshold as its gain.
+    let synapse = Synapse { norm_gain: LIF.threshold, ..norm_of(Init::Pytorch) };
     let mut layers = vec![stem.conv(channels, synapse, named("stem"))];
     blocks(&[3, 3, 2], channels, 1).for_each(|block| spikes_to_currents(&mut layers, &block, synapse));
     layers.push(LayerSpec::GlobalAvgPool);
     layers.push(LayerSpec::Linear { features: 256, synapse: bias(), links: Links::default() });
     layers.push(LayerSpec::Readout { classes, spiking: false, vote: 1, synapse: bias() });
-    network(4, InputMode::Direct, NeuronSpec::default(), layers)
+    network(4, InputMode::Direct, LIF, layers)
 }
 
 /// Each block adds its spikes to its input's (Fang et al., "Deep residual learning in spiking neural networks", 2021).
@@ -194,7 +205,7 @@ pub fn ms(classes: usize, channels: usize, stages: &[usize], stem: Stem) -> Netw
         layers.push(conv(channels, 3, 1, last, Links { shortcuts, ..named(&name) }));
     }
     layers.extend(finish(classes, bias()));
-    network(4, InputMode::Direct, NeuronSpec::default(), layers)
+    network(4, InputMode::Direct, LIF, layers)
 }
 
 #[cfg(test)]
