@@ -178,6 +178,6 @@ mod tests {
                 cases += 1;
             }
         }
-        assert_eq!(cases, 15);
+        assert_eq!(cases, 3 * Preset::value_variants().len());
     }
 }

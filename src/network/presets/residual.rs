@@ -142,7 +142,7 @@ pub fn basic(classes: usize, channels: usize, stages: &[usize], stem: Stem) -> N
 pub fn preact(classes: usize, channels: usize, stages: &[usize], stem: Stem) -> NetworkSpec {
     let biased = Synapse { bias: Some(true), init: Init::FanOut, ..Synapse::with_norm(Norm::Batch) };
     let plain = Synapse { norm: Norm::None, ..biased };
-    let first = Synapse { bias: Some(false), ..biased };
+    let first = Synapse { bias: None, ..biased };
     let mut layers = vec![stem.conv(channels, first, named("stem"))];
     for Block { name, below, channels, stride, changes } in blocks(stages, channels, 1) {
         layers.push(conv(channels, 3, stride, biased, Links::default()));
