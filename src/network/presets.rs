@@ -52,11 +52,12 @@ impl Preset {
         let width = |usual: usize| channels.unwrap_or(usual);
         let lif = NeuronSpec::default();
         let hard = NeuronSpec { reset: ResetKind::Hard, ..lif };
+        let batch = Synapse::with_norm(Norm::Batch);
         match self {
             Self::Digits | Self::Conv2 => {
                 let mut layers = Vec::new();
                 for _ in 0..2 {
-                    layers.extend([conv3(width(32), Norm::Batch), max_pool2()]);
+                    layers.extend([conv3(width(32), batch), max_pool2()]);
                 }
                 layers.push(readout(classes, true));
                 network(4, InputMode::Direct, lif, layers)
@@ -65,27 +66,16 @@ impl Preset {
                 let neuron = NeuronSpec { model: NeuronModel::If, ..hard };
                 let mut layers = Vec::new();
                 for _ in 0..2 {
-                    layers.extend([conv3(width(128), Norm::Batch), max_pool2()]);
+                    layers.extend([conv3(width(128), batch), max_pool2()]);
                 }
                 layers.push(LayerSpec::Linear { features: 2048, synapse: no_bias(), links: Links::default() });
                 layers.push(LayerSpec::Readout { classes, spiking: true, vote: 1, synapse: no_bias() });
                 network(4, InputMode::Direct, neuron, layers)
             }
             Self::Vgg11 => {
-                let with_bias = Synapse { bias: Some(true), ..Synapse::with_norm(Norm::Batch) };
                 let mut layers = Vec::new();
                 for block in [&[64][..], &[128], &[256, 256], &[512, 512], &[512, 512]] {
-                    for &channels in block {
-                        let (kernel, one) = (Extent::square(3), Extent::square(1));
-                        layers.push(LayerSpec::Conv {
-                            channels,
-                            kernel,
-                            stride: one,
-                            padding: one,
-                            synapse: with_bias,
-                            links: Links::default(),
-                        });
-                    }
+                    layers.extend(block.iter().map(|&channels| biased_conv3(channels)));
                     layers.push(avg_pool(Extent::square(2)));
                 }
                 // With the authors' 48x48 pixels the last pool leaves one pixel, which they repeat 49 times for the readout;
@@ -99,7 +89,7 @@ impl Preset {
             Self::DvsGestureNet => {
                 let mut layers = Vec::new();
                 for _ in 0..5 {
-                    layers.extend([conv3(width(128), Norm::Batch), max_pool2()]);
+                    layers.extend([conv3(width(128), batch), max_pool2()]);
                 }
                 layers.push(LayerSpec::Dropout { probability: 0.5 });
                 layers.push(LayerSpec::Linear { features: 512, synapse: Synapse::default(), links: Links::default() });
@@ -111,7 +101,7 @@ impl Preset {
                 let base = width(64);
                 let mut layers = Vec::new();
                 for block in [&[1, 2][..], &[4, 4], &[8, 8], &[8, 8]] {
-                    layers.extend(block.iter().map(|&multiple| conv3(multiple * base, Norm::Batch)));
+                    layers.extend(block.iter().map(|&multiple| biased_conv3(multiple * base)));
                     layers.push(avg_pool(Extent::square(2)));
                 }
                 layers.push(readout(classes, true));
@@ -133,10 +123,14 @@ fn network(steps: usize, input: InputMode, neuron: NeuronSpec, layers: Vec<Layer
 }
 
 /// A 3x3 convolution that keeps the extent.
-fn conv3(channels: usize, norm: Norm) -> LayerSpec {
+fn conv3(channels: usize, synapse: Synapse) -> LayerSpec {
     let (kernel, one) = (Extent::square(3), Extent::square(1));
-    let (synapse, links) = (Synapse::with_norm(norm), Links::default());
-    LayerSpec::Conv { channels, kernel, stride: one, padding: one, synapse, links }
+    LayerSpec::Conv { channels, kernel, stride: one, padding: one, synapse, links: Links::default() }
+}
+
+/// The same with a batch norm and a bias before it.
+fn biased_conv3(channels: usize) -> LayerSpec {
+    conv3(channels, Synapse { bias: Some(true), ..Synapse::with_norm(Norm::Batch) })
 }
 
 fn max_pool2() -> LayerSpec {

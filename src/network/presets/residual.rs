@@ -214,14 +214,20 @@ mod tests {
     use crate::network::Plan;
     use crate::network::presets::Preset;
 
-    /// Counts of the reference implementations: PyTorch's ResNets have the same convolutions.
+    /// Counts of PyTorch's modules: SpikingJelly's `sew_resnet` and `ms_resnet`, the AdaLi authors' `ResNet_Cifar` and
+    /// `PreActResNet`, `VGGSNN` of "Temporal efficient training", and its ResNet-19, but with a stem of 128.
     #[test]
     fn parameters_are_those_of_the_references() {
-        let (cifar, imagenet) = (Volume { h: 32, w: 32, c: 3 }, Volume { h: 224, w: 224, c: 3 });
+        let volume = |pixels, c| Volume { h: pixels, w: pixels, c };
         let counts = [
-            (Preset::Resnet18Cifar, cifar, 10, 11_173_962),
-            (Preset::SewResnet18, imagenet, 1000, 11_689_512),
-            (Preset::SewResnet34, imagenet, 1000, 21_797_672),
+            (Preset::Resnet18Cifar, volume(32, 3), 10, 11_173_962),
+            (Preset::Resnet18Preact, volume(32, 3), 10, 11_176_906),
+            (Preset::Resnet19, volume(32, 3), 10, 12_697_994),
+            (Preset::SewResnet18, volume(224, 3), 1000, 11_689_512),
+            (Preset::SewResnet34, volume(224, 3), 1000, 21_797_672),
+            (Preset::MsResnet18, volume(224, 3), 1000, 11_693_736),
+            (Preset::MsResnet34, volume(224, 3), 1000, 21_801_896),
+            (Preset::Vggsnn, volume(48, 2), 10, 9_271_498),
         ];
         for (preset, input, classes, want) in counts {
             let plan = Plan::new(&preset.network(input, classes, None), input).expect("a network");

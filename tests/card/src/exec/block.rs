@@ -77,6 +77,17 @@ impl Worker {
         }
     }
 
+    /// Frees its buffers, which the next launch makes anew.
+    pub fn empty(&mut self) {
+        *self = Worker {
+            profile: self.profile,
+            cuts_off: self.cuts_off,
+            random: self.random.take(),
+            shadow: self.shadow.is_some().then(Vec::new),
+            ..Worker::default()
+        };
+    }
+
     pub(super) fn prepare(&mut self, launch: &Launch) {
         let kernel = launch.kernel;
         self.extents.clear();
