@@ -349,6 +349,10 @@ fn sources() -> Structures {
                 max_pool(2, 2, 0),
                 dropout(0.3),
                 plus(plus(next(), same("b")), through(same("b"), 1, 1, 0, none)),
+                plus(
+                    conv(8, 2, 2, 0, none),
+                    Shortcut { pool: Some(Extent::square(2)), ..through(same("b"), 1, 1, 0, none) },
+                ),
                 readout(3),
             ],
         ),
@@ -410,7 +414,12 @@ pub fn vary_norms(layers: &mut [LayerSpec], rng: &mut Rng) {
 /// A synapse of any norm; a batch norm does not go with factors.
 pub fn random_synapse(plain: bool, rng: &mut Rng) -> Synapse {
     let norm = [Norm::None, Norm::Weight, Norm::Batch][rng.below(if plain { 3 } else { 2 })];
-    let bias = [None, Some(true), Some(false)][rng.below(if norm == Norm::Weight { 1 } else { 3 })];
+    let bias = match norm {
+        Norm::Weight => None,
+        // Before the batch's statistics it has no gradient.
+        Norm::Batch => [None, None, None, Some(true)][rng.below(4)],
+        Norm::None => [None, Some(false)][rng.below(2)],
+    };
     let weight_variance = [Variance::Population, Variance::Sample][rng.below(2)];
     Synapse { bias, weight_variance, ..Synapse::with_norm(norm) }
 }

@@ -25,11 +25,11 @@ pub fn avg(pool: &Pool, span: Span, input: Input<Cpu>, pooled: &mut [f32]) {
     let windows = Windows::new(pool);
     let images = pooled[..span.batch * span.steps * to].par_chunks_mut(to);
     match input {
-        Input::Spikes { bits, .. } => {
+        Input::Spikes { bits, scale } => {
             images.zip(bits.par_chunks(pixels * words(pool.input.c))).for_each(|(pooled, spikes)| {
                 simd(
                     #[inline(always)]
-                    || windows.avg(spikes, pooled, pool.input.c),
+                    || windows.avg(spikes, scale, pooled, pool.input.c),
                 )
             });
         }
@@ -102,11 +102,11 @@ impl Windows {
         }
     }
 
-    /// Mean of each window: `[H][W][words]` to `[H'][W'][pitch]`.
+    /// Mean of each window, where a spike counts `scale`: `[H][W][words]` to `[H'][W'][pitch]`.
     #[inline(always)]
-    pub fn avg(&self, spikes: &[u32], pooled: &mut [f32], channels: usize) {
+    pub fn avg(&self, spikes: &[u32], scale: f32, pooled: &mut [f32], channels: usize) {
         let words = words(channels);
-        let share = 1.0 / self.places as f32;
+        let share = scale / self.places as f32;
         for (window, out) in self.pixels.chunks_exact(self.places).zip(pooled.chunks_exact_mut(pitch(channels))) {
             out.fill(0.0);
             for &pixel in window.iter().filter(|&&pixel| pixel != PADDING) {
