@@ -148,6 +148,7 @@ fn variant(source: DataSource) -> Variant {
 
 pub(super) static CIFAR10: Reader = Reader {
     name: "cifar10",
+    extents: Some([32, 32, 3]),
     advice: "unpack the binary version, cifar-10-binary.tar.gz from https://www.cs.toronto.edu/~kriz/cifar.html, \
                  and name its folder with --data-dir",
     place: None,
@@ -158,6 +159,7 @@ pub(super) static CIFAR10: Reader = Reader {
 
 pub(super) static CIFAR100: Reader = Reader {
     name: "cifar100",
+    extents: Some([32, 32, 3]),
     advice: "unpack the binary version, cifar-100-binary.tar.gz from https://www.cs.toronto.edu/~kriz/cifar.html, \
                  and name its folder with --data-dir",
     place: None,
