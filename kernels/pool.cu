@@ -17,6 +17,8 @@ struct PoolForward {
     Pool pool;
     uint32_t images;  // T N
     uint32_t words;
+    float share;  // of each value in a mean, avg only: what a spike counts for over kernel_h kernel_w
+    uint32_t padding;
 };
 
 struct AvgPoolBackward {
@@ -67,7 +69,7 @@ DEVICE void avg_pool_forward(const PoolForward& p) {
     if (at >= outputs) return;
     const PoolWindow window(pool, at / p.words);
     const size_t inputs = static_cast<size_t>(pool.input_h) * pool.input_w * p.words;
-    const float share = 1.0f / static_cast<float>(pool.kernel_h * pool.kernel_w);
+    const float share = p.share;
     auto* pooled = static_cast<typename V::Stored*>(p.pooled);
     for (uint32_t image = blockIdx.y; image < p.images; image += gridDim.y) {
         const uint32_t* words = static_cast<const uint32_t*>(p.input) + image * inputs + at % p.words;
@@ -97,7 +99,7 @@ DEVICE void avg_pool_values(const PoolForward& p) {
     if (at >= outputs) return;
     const PoolWindow window(pool, at / p.words);
     const size_t inputs = static_cast<size_t>(pool.input_h) * pool.input_w * p.words;
-    const float share = 1.0f / static_cast<float>(pool.kernel_h * pool.kernel_w);
+    const float share = p.share;
     for (uint32_t image = blockIdx.y; image < p.images; image += gridDim.y) {
         const Stored* values = static_cast<const Stored*>(p.input) + (image * inputs + at % p.words) * 32 + 8 * lane;
         float sum[8] = {};

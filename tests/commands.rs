@@ -272,6 +272,56 @@ fn info_and_help_say_what_there_is() {
     assert!(snapshot(home.path()).len() == 5, "info or help wrote something");
 }
 
+#[test]
+fn network_shows_presets_files_and_runs() {
+    let home = TempDir::new().unwrap();
+    let mut cases = 0;
+    for preset in ["digits", "vgg11", "resnet18-cifar", "sew-resnet34", "ms-resnet18", "dvs-gesture-net"] {
+        let ran = adali(home.path(), &format!("network {preset} --svg {preset}.svg")).done();
+        assert!(ran.out.contains("layers.0") && ran.out.contains("\ntotal ") && ran.out.contains("usual for"), "{ran}");
+        assert!(ran.out.lines().all(|line| line.chars().count() <= 80), "{ran}");
+        let picture = String::from_utf8(bytes(home.path().join(format!("{preset}.svg")))).unwrap();
+        assert!(picture.starts_with("<svg") && picture.trim_end().ends_with("</svg>"), "{preset}");
+        cases += 1;
+    }
+    assert_eq!(cases, 6);
+    adali(home.path(), "network digits --svg vgg11.svg").failed(2, &["vgg11.svg", "--force"]);
+    let found = adali(home.path(), "network resnet18-cifar --json").done().json();
+    assert_eq!((&found["work"]["parameters"], &found["input"]), (&11_173_962.into(), &serde_json::json!([32, 32, 3])));
+    let count = |options: &str| {
+        adali(home.path(), &format!("network {options} --json")).done().json()["work"]["synaptic_operations"].as_f64()
+    };
+    assert!(count("conv2 --rate 0.2") > count("conv2") && count("conv2 --rate 1") > count("conv2 --channels 8"));
+
+    write_network(&home.path().join("net.toml"), ("", ""));
+    adali(home.path(), "network net.toml").failed(2, &["net.toml", "--input 32x32x3"]);
+    let file = adali(home.path(), "network net.toml --input 8x8x1 --json").done().json();
+    // What training says of the same network.
+    let run = train(home.path(), "run", "--network net.toml --epochs 1");
+    assert_eq!(file["work"]["parameters"], result(&run)["parameters"]);
+    for place in ["run", "run/config.toml"] {
+        let of_run = adali(home.path(), &format!("network {place} --json")).done().json();
+        assert_eq!(of_run["layers"], file["layers"], "{place}");
+    }
+    adali(home.path(), "network run --input 28x28x1").failed(2, &["layers.3.weight", "--input"]);
+    for (line, parts) in [
+        ("network nowhere", &["nowhere", "resnet18-cifar", "run folder"][..]),
+        ("network net.toml --input 8x8x1 --classes 3", &["--classes", "net.toml"]),
+        ("network net.toml --input 4x8x8x1", &["4 frames", "--input"]),
+        ("network net.toml --input 1x1x1", &["layer 1", "kernel"]),
+        ("network vgg11 --channels 8", &["vgg11"]),
+        ("network conv2 --rate 2", &["--rate"]),
+        ("network conv2 --rate nan", &["--rate"]),
+        ("network conv2 --batch 0", &["--batch"]),
+        ("network conv2 --classes 1", &["classes 1"]),
+    ] {
+        adali(home.path(), line).failed(2, parts);
+        cases += 1;
+    }
+    adali(home.path(), "network conv2 --input 28x28").misused("HxWxC");
+    assert_eq!(cases, 15);
+}
+
 #[cfg(not(kernels))]
 #[test]
 #[ignore = "LEFT OUT: built without nvcc, so the tests gpu, card and memory are empty; `make cuda` fetches it"]

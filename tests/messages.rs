@@ -130,6 +130,7 @@ fn quiet_means_the_same_everywhere() {
     for (line, again) in [
         (&*events, &*events),
         ("eval run", "eval run"),
+        ("network digits", "network digits"),
         ("info", "info"),
         ("info --kernels", "info --kernels"),
         (&format!("{simulate} e2"), &format!("{simulate} e3")),
@@ -150,7 +151,7 @@ fn quiet_means_the_same_everywhere() {
 fn short_help_fits_a_screen_and_long_help_has_every_option() {
     let home = TempDir::new().unwrap();
     let mut cases = 0;
-    for name in ["", "train", "compare", "bench", "eval", "events", "simulate-events", "inspect", "info"] {
+    for name in ["", "train", "compare", "bench", "eval", "events", "simulate-events", "inspect", "network", "info"] {
         let help = |option: &str| {
             let mut command = command(home.path(), &format!("{name} {option}"));
             command.env("COLUMNS", "80");
@@ -163,7 +164,7 @@ fn short_help_fits_a_screen_and_long_help_has_every_option() {
         }
         cases += 1;
     }
-    assert_eq!(cases, 9);
+    assert_eq!(cases, 10);
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod eval;
 mod events;
 mod info;
 mod inspect;
+mod network;
 mod options;
 mod progress;
 mod signals;
@@ -67,6 +68,9 @@ enum Command {
     SimulateEvents(simulate_events::SimulateArguments),
     /// Write the tensors of one batch (logits, spikes, membranes, gradients) as safetensors.
     Inspect(inspect::InspectArguments),
+    /// Show a network layer by layer: parameters, operations, memory; draw it.
+    #[command(after_long_help = network::EXAMPLES)]
+    Network(network::NetworkArguments),
     /// List the devices and data sets of this machine.
     Info(info::InfoArguments),
 }
@@ -94,6 +98,7 @@ pub fn main() -> ExitCode {
         Command::Events(arguments) => events::run(arguments),
         Command::SimulateEvents(arguments) => simulate_events::run(arguments),
         Command::Inspect(arguments) => inspect::run(arguments),
+        Command::Network(arguments) => network::run(arguments),
         Command::Info(arguments) => info::run(arguments),
     };
     match result {

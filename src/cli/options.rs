@@ -6,6 +6,7 @@ use crate::backend::cpu::Cpu;
 use crate::backend::gpu::cuda::Cuda;
 use crate::backend::gpu::{Gpu, Precision};
 use crate::host::{Limit, available};
+use crate::network::model::memory::Memory;
 use crate::train::checkpoint::{Checkpoint, open_model};
 use crate::train::run::RunFiles;
 use crate::{bail_input, input_error};
@@ -180,4 +181,10 @@ pub fn open_trained(path: &Path) -> Result<Checkpoint> {
 /// Bytes in readable form.
 pub fn megabytes(bytes: usize) -> String {
     format!("{:.1} MB", bytes as f64 / 1e6)
+}
+
+/// Memory by kind in readable form.
+pub fn memory_kinds(memory: &Memory) -> String {
+    let kinds = memory.kinds().into_iter().filter(|(_, bytes)| *bytes > 0);
+    kinds.map(|(kind, bytes)| format!("{kind} {}", megabytes(bytes))).collect::<Vec<_>>().join(", ")
 }

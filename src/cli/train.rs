@@ -1,7 +1,7 @@
 //! `adali train`
 
 use super::data::load_data;
-use super::options::{DeviceOptions, megabytes, on_device};
+use super::options::{DeviceOptions, megabytes, memory_kinds, on_device};
 use super::progress::{Bar, epoch_lines};
 pub use super::train_options::TrainArguments;
 use super::{End, is_quiet, note, say, signals};
@@ -138,24 +138,7 @@ fn introduce<B: Backend>(trainer: &Trainer<B>, run: &Run, source: &str, device: 
         if trainer.is_resident() { "" } else { ", streamed to the device" }
     ))?;
     say(format!("network  {}, {} parameters", trainer.title(), trainer.model.plan().parameters()))?;
-    let kinds = [
-        ("weights", memory.weights),
-        ("optimiser", memory.optimizer),
-        ("spikes", memory.spikes),
-        ("windows", memory.windows),
-        ("currents", memory.currents),
-        ("activations", memory.activations),
-        ("tables", memory.tables),
-        ("working", memory.working),
-        ("data", memory.data),
-        ("program", memory.program),
-    ];
-    let kinds: Vec<String> = kinds
-        .iter()
-        .filter(|(_, bytes)| *bytes > 0)
-        .map(|(kind, bytes)| format!("{kind} {}", megabytes(*bytes)))
-        .collect();
-    say(format!("memory   {}: {}", megabytes(memory.total()), kinds.join(", ")))?;
+    say(format!("memory   {}: {}", megabytes(memory.total()), memory_kinds(&memory)))?;
     let resumed = match (trainer.progress.epoch, trainer.progress.step) {
         (0, 0) => String::new(),
         (epoch, step) => format!(" (continued after epoch {epoch}, step {step})"),

@@ -216,6 +216,7 @@ fn variant(source: DataSource) -> Variant {
 
 pub(super) static CIFAR10: Reader = Reader {
     name: "cifar10",
+    extents: Some([32, 32, 3]),
     advice: "unpack the binary version, cifar-10-binary.tar.gz, or the Python version, cifar-10-python.tar.gz, from \
                  https://www.cs.toronto.edu/~kriz/cifar.html, and name its folder with --data-dir",
     place: None,
@@ -226,6 +227,7 @@ pub(super) static CIFAR10: Reader = Reader {
 
 pub(super) static CIFAR100: Reader = Reader {
     name: "cifar100",
+    extents: Some([32, 32, 3]),
     advice: "unpack the binary version, cifar-100-binary.tar.gz, or the Python version, cifar-100-python.tar.gz, from \
                  https://www.cs.toronto.edu/~kriz/cifar.html, and name its folder with --data-dir",
     place: None,

@@ -21,6 +21,7 @@ const LENGTH: u64 = 1 << 19;
 /// Built in, so there is no folder.
 pub(super) static READER: Reader = Reader {
     name: "digits",
+    extents: Some([8, 8, 1]),
     advice: "leave out --data-dir",
     place: None,
     events: false,

@@ -171,6 +171,7 @@ impl TensorFile<'_> {
 
 pub(super) static FRAMES: Reader = Reader {
     name: "frames",
+    extents: None,
     advice: "write train.frames, train.labels, test.frames and test.labels into one safetensors file and name it \
                  with --data-dir",
     place: None,

@@ -212,6 +212,7 @@ fn open<'a>(path: &Path, name: &'a str) -> Result<Source<'a>> {
 
 pub(super) static MNIST: Reader = Reader {
     name: "mnist",
+    extents: Some([28, 28, 1]),
     advice: "put train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and \
                  t10k-labels-idx1-ubyte (plain or .gz) into one folder and name it with --data-dir",
     place: None,
@@ -222,6 +223,7 @@ pub(super) static MNIST: Reader = Reader {
 
 pub(super) static FASHION_MNIST: Reader = Reader {
     name: "fashion-mnist",
+    extents: Some([28, 28, 1]),
     advice: "run `apt-get install dataset-fashion-mnist`, or name the folder of its four IDX files with --data-dir",
     place: Some(SYSTEM_FASHION_MNIST),
     events: false,

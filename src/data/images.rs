@@ -39,6 +39,7 @@ const ANNOTATIONS: &str = "val_annotations.txt";
 
 pub(super) static IMAGE_FOLDER: Reader = Reader {
     name: "image-folder",
+    extents: None,
     advice: "make a folder with train/CLASS/*.jpg and test/CLASS/*.jpg (or val; also .jpeg and .png), and name it with \
              --data-dir",
     place: None,
@@ -49,6 +50,7 @@ pub(super) static IMAGE_FOLDER: Reader = Reader {
 
 pub(super) static TINY_IMAGENET: Reader = Reader {
     name: "tiny-imagenet",
+    extents: Some([64, 64, 3]),
     advice: "unpack tiny-imagenet-200.zip from http://cs231n.stanford.edu/tiny-imagenet-200.zip and name its folder with \
              --data-dir",
     place: None,

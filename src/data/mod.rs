@@ -178,6 +178,8 @@ pub enum DataSource {
 pub(crate) struct Reader {
     /// The name on the command line and in `config.toml`.
     pub name: &'static str,
+    /// The usual height, width and channels of a sample, for recordings before `downsample`; `None` if only the file says.
+    pub extents: Option<[usize; 3]>,
     /// How to get the data set, as the end of an error's sentence.
     pub advice: &'static str,
     /// Where it is looked for if no folder is given.
@@ -243,6 +245,16 @@ impl DataSource {
     /// Whether samples are pictures of any size, which can be made as large as [`Request::image_size`] says.
     pub fn is_pictures(self) -> bool {
         matches!(self, Self::ImageFolder | Self::TinyImagenet)
+    }
+
+    /// The extents that its samples usually have, without reading it; `None` if only its file says.
+    pub fn usual_shape(self, integration: &Integration) -> Option<SampleShape> {
+        let [height, width, channels] = self.reader().extents?;
+        if !self.is_events() {
+            return Some(SampleShape { frames: 1, height, width, channels });
+        }
+        let [height, width] = [height, width].map(|extent| extent.div_ceil(integration.downsample.max(1)));
+        Some(SampleShape { frames: integration.frames, height, width, channels })
     }
 
     /// `dir`, or where this data set is looked for if there is none.
@@ -343,6 +355,15 @@ mod tests {
             cases += 1;
         }
         assert_eq!(cases, 11);
+    }
+
+    #[test]
+    fn usual_shapes_are_those_of_the_data() {
+        let usual = |source: DataSource| source.usual_shape(&Integration { downsample: 3, ..Integration::default() });
+        assert_eq!(usual(DataSource::Digits), Some(load(DataSource::Digits, None).unwrap().train.shape));
+        assert_eq!(usual(DataSource::Cifar100), Some(cifar::SHAPE));
+        assert_eq!(usual(DataSource::Cifar10Dvs).unwrap().to_string(), "16x43x43x2");
+        assert_eq!(usual(DataSource::Frames), None);
     }
 
     #[test]

@@ -7,6 +7,7 @@ pub mod plan;
 pub mod population;
 pub mod presets;
 pub mod spec;
+pub mod table;
 
 pub use model::Model;
 pub use plan::{Plan, Population, Volume};

@@ -116,6 +116,11 @@ impl Projection {
         self.convolution.as_ref().is_some_and(|convolution| convolution.synapse.norm == Norm::Batch)
     }
 
+    /// Number of trained values.
+    pub fn parameters(&self) -> usize {
+        usize::from(self.gain.is_some()) + self.convolution.as_ref().map_or(0, Convolution::parameters)
+    }
+
     /// Whether nothing multiplies it.
     pub fn is_plain(&self) -> bool {
         self.scale == 1.0 && self.gain.is_none()
@@ -159,11 +164,7 @@ impl Population {
     /// Number of trained values.
     pub fn parameters(&self) -> usize {
         let of_norm = if self.sum_norm == Norm::Batch { 2 * self.volume.c } else { 0 };
-        let of = |projection: &Projection| {
-            let gain = usize::from(projection.gain.is_some());
-            gain + projection.convolution.as_ref().map_or(0, Convolution::parameters)
-        };
-        of_norm + self.projections.iter().map(of).sum::<usize>()
+        of_norm + self.projections.iter().map(Projection::parameters).sum::<usize>()
     }
 }
 

@@ -3,6 +3,7 @@
 mod residual;
 
 use crate::backend::shape::{Extent, Volume};
+use crate::data::SampleShape;
 use crate::network::spec::{InputMode, LayerSpec, Links, NetworkSpec, Norm, Synapse};
 use crate::neuron::{NeuronModel, NeuronSpec, ResetKind};
 use crate::surrogate::{Surrogate, SurrogateKind};
@@ -42,6 +43,20 @@ pub enum Preset {
 }
 
 impl Preset {
+    /// The extents and the number of classes of the data that it is usually trained on.
+    pub fn usual_samples(self) -> (SampleShape, usize) {
+        let (frames, side, channels, classes) = match self {
+            Self::Digits => (1, 8, 1, 10),
+            Self::Csnn | Self::Conv2 => (1, 28, 1, 10),
+            Self::Vgg11 => (16, 48, 2, 10),
+            Self::DvsGestureNet => (16, 128, 2, 11),
+            Self::Vggsnn => (10, 48, 2, 10),
+            Self::Resnet18Cifar | Self::Resnet18Preact | Self::Resnet19 => (1, 32, 3, 10),
+            Self::SewResnet18 | Self::SewResnet34 | Self::MsResnet18 | Self::MsResnet34 => (1, 224, 3, 1000),
+        };
+        (SampleShape { frames, height: side, width: side, channels }, classes)
+    }
+
     /// The network for samples of extent `input` in `classes` classes.
     ///
     /// `channels` replaces the width of the convolutions of `digits` (32), `conv2` (32), `csnn` (128) and
@@ -155,6 +170,16 @@ mod tests {
     use super::*;
     use crate::network::Plan;
     use clap::ValueEnum;
+
+    #[test]
+    fn every_preset_fits_its_usual_samples() {
+        for preset in Preset::value_variants() {
+            let (shape, classes) = preset.usual_samples();
+            let input = Volume { h: shape.height, w: shape.width, c: shape.channels };
+            let plan = Plan::new(&preset.network(input, classes, None), input);
+            assert_eq!(plan.unwrap_or_else(|error| panic!("{preset:?}: {error}")).classes, classes);
+        }
+    }
 
     #[test]
     fn every_preset_takes_every_norm() {

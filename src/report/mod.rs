@@ -8,11 +8,13 @@ pub mod comparison;
 mod curves;
 mod events;
 mod membranes;
+mod populations;
 mod style;
 
 pub use curves::curves;
 pub use events::events;
 pub use membranes::{MembranePanel, membranes};
+pub use populations::populations;
 
 #[cfg(test)]
 mod tests {

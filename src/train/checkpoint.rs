@@ -4,8 +4,8 @@ use crate::autotune::{BINS, Histogram};
 use crate::backend::{Backend, Histograms, Totals};
 use crate::files::write_whole_with;
 use crate::metrics::Best;
-use crate::network::Model;
 use crate::network::parameters::Part;
+use crate::network::{Model, Plan};
 use crate::surrogate::Bounds;
 use crate::tensors::{TensorFile, Tensors};
 use crate::train::bounds::BoundsTracker;
@@ -93,6 +93,24 @@ fn push_model<'a, B: Backend>(tensors: &mut Tensors<'a>, model: &'a Model<B>) ->
 fn push_bounds(tensors: &mut Tensors, name: String, bounds: &[Bounds]) {
     let values: Vec<f32> = bounds.iter().flat_map(|b| [b.left, b.right, b.alpha, b.beta]).collect();
     tensors.push(name, &[bounds.len(), 4], || Ok(values));
+}
+
+/// Refuses a model whose weights have other shapes than the convolutions of `plan`: its samples were of another size.
+pub fn check_shapes(checkpoint: &Checkpoint, plan: &Plan) -> Result<()> {
+    let file = &checkpoint.0;
+    for convolution in plan.convolutions() {
+        let (name, wanted) = (format!("{}.weight", convolution.name), convolution.weight_shape());
+        let found = &file.info(&name)?.shape;
+        if *found != wanted {
+            bail_input!(
+                "{}: {name} is {found:?}, but for samples of {} it would be {wanted:?}; give the size of its samples with \
+                 --input",
+                file.name,
+                plan.input
+            );
+        }
+    }
+    Ok(())
 }
 
 /// Loads the parameters, running statistics and bounds from a checkpoint.

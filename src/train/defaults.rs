@@ -3,7 +3,7 @@
 use crate::autotune::BoundsSpec;
 use crate::backend::LossSpec;
 use crate::bail_input;
-use crate::data::{DataSource, Dataset};
+use crate::data::{DataSource, Dataset, SampleShape};
 use crate::files::{MOST_SETTINGS, read_text};
 use crate::network::Volume;
 use crate::network::presets::Preset;
@@ -58,22 +58,54 @@ pub fn defaults(data: DataSpec, network: NetworkSpec) -> Config {
     Config { seed: 0, data, training, loss, bounds: BoundsSpec::default(), network }
 }
 
-/// A preset fitted to the data: frames determine the input mode and the steps.
+/// A preset fitted to the data.
 pub fn preset_network(preset: Preset, data: &Dataset, channels: Option<usize>) -> Result<NetworkSpec> {
+    preset_for(preset, data.train.shape, data.classes(), channels)
+}
+
+/// A preset fitted to samples of `shape`: frames determine the input mode and the steps.
+pub fn preset_for(preset: Preset, shape: SampleShape, classes: usize, channels: Option<usize>) -> Result<NetworkSpec> {
     if let Some(channels) = channels.filter(|_| preset == Preset::Vgg11) {
         bail_input!(
             "--channels {channels} does not apply to the network vgg11, whose widths are fixed; choose another with --network"
         );
     }
-    let shape = data.train.shape;
     let volume = Volume { h: shape.height, w: shape.width, c: shape.channels };
-    let mut network = preset.network(volume, data.classes(), channels);
+    let mut network = preset.network(volume, classes, channels);
     if shape.frames > 1 {
         (network.input, network.steps) = (InputMode::Frames, shape.frames);
     } else {
         network.input = InputMode::Direct;
     }
     Ok(network)
+}
+
+/// What a TOML file says about a network.
+pub enum Written {
+    Network(NetworkSpec),
+    /// A configuration, such as that of a run.
+    Configuration(Box<Config>),
+}
+
+/// Reads a network or a configuration, which has the key `network`.
+///
+/// # Errors
+/// If there is no such file, or it is neither; the message names the key.
+pub fn written_network(path: &Path) -> Result<Written> {
+    let name = path.display().to_string();
+    if !path.exists() {
+        bail_input!(
+            "{name} does not exist; name a preset ({}), a TOML file or a run folder",
+            words::<Preset>().join(", ")
+        );
+    }
+    let text = read_text(path, MOST_SETTINGS)?;
+    // What is no TOML at all is explained as a network.
+    let table: toml::Table = toml::from_str(&text).unwrap_or_default();
+    if table.contains_key("network") {
+        return Ok(Written::Configuration(Box::new(Config::parse(&text, &name)?)));
+    }
+    Ok(Written::Network(parse_checked(Document::Network, &text, &name)?))
 }
 
 /// The network in a file named in place of a preset.

@@ -400,6 +400,8 @@ fn average_pools_of_values_match() {
                         pool: (&pool).into(),
                         images: (span.batch * span.steps) as u32,
                         words: words(channels) as u32,
+                        share: 1.0 / (kernel.h * kernel.w) as f32,
+                        padding: 0,
                     };
                     let outputs = 4 * output.pixels() * words(channels);
                     let launch = Launch { grid: [outputs.div_ceil(64) as u32, 2, 1], threads: 64, shared: 0 };

@@ -27,6 +27,9 @@ fn pools(kind: PoolKind, channels: usize) -> Vec<Pool> {
     ]
 }
 
+/// What a spike counts for in a mean.
+const OF_SPIKE: f32 = 1.25;
+
 /// Few blocks of images, so that each block takes several images.
 fn launch(outputs: usize) -> Launch {
     Launch { grid: [outputs.div_ceil(64) as u32, 2, 1], threads: 64, shared: 0 }
@@ -46,7 +49,7 @@ fn each_case(kind: PoolKind, rng: &mut Rng, mut test: impl FnMut(&str, &Pool, &T
     }
 }
 
-fn params(pool: &Pool, spikes: &Tensor, from: &impl Buffer, to: &impl Buffer) -> PoolForward {
+fn params(pool: &Pool, spikes: &Tensor, of_spike: f32, from: &impl Buffer, to: &impl Buffer) -> PoolForward {
     let Span { batch, steps } = spikes.span;
     PoolForward {
         input: from.address(),
@@ -54,6 +57,8 @@ fn params(pool: &Pool, spikes: &Tensor, from: &impl Buffer, to: &impl Buffer) ->
         pool: pool.into(),
         images: (steps * batch) as u32,
         words: words(pool.input.c) as u32,
+        share: of_spike / (pool.kernel.h * pool.kernel.w) as f32,
+        padding: 0,
     }
 }
 
@@ -70,7 +75,7 @@ fn max_pool_forward_matches() {
             let device = Device::new(seed);
             let (from, to) = (device.bits(spikes), device.empty_bits(spikes.span, pool.output));
             let outputs = pool.output.pixels() * words(pool.output.c);
-            device.run("max_pool_forward", launch(outputs), &params(pool, spikes, &from, &to));
+            device.run("max_pool_forward", launch(outputs), &params(pool, spikes, 1.0, &from, &to));
             assert_same(what, &device.get_bits(&to, spikes.span, pool.output), &want);
             assert!(device.get::<u32>(&to) == want.gpu_bits(), "{what}: padding");
             cases += 1;
@@ -85,7 +90,7 @@ fn avg_pool_forward_matches() {
     let mut cases = 0;
     each_case(PoolKind::Avg, &mut rng, |what, pool, spikes, schedules| {
         let mut want = Cpu.activations(spikes.span, pool.output).unwrap();
-        Cpu.avg_pool_forward(pool, spikes.span, Input::Spikes { bits: &spikes.cpu_bits(), scale: 1.0 }, &mut want)
+        Cpu.avg_pool_forward(pool, spikes.span, Input::Spikes { bits: &spikes.cpu_bits(), scale: OF_SPIKE }, &mut want)
             .unwrap();
         let want = Tensor::from_cpu_floats(spikes.span, pool.output, &want);
 
@@ -97,7 +102,7 @@ fn avg_pool_forward_matches() {
                 let to = device.empty_values(value, spikes.span, pool.output);
                 let kernel = format!("avg_pool_forward_{}", value.name());
                 let outputs = 4 * pool.output.pixels() * words(pool.output.c);
-                device.run(&kernel, launch(outputs), &params(pool, spikes, &from, &to));
+                device.run(&kernel, launch(outputs), &params(pool, spikes, OF_SPIKE, &from, &to));
                 assert_same(&what, &device.get_values(value, &to, spikes.span, pool.output), &want);
                 assert!(device.get::<u8>(&to) == value.encode(&want.gpu_floats()), "{what}: padding");
                 cases += 1;

@@ -167,10 +167,10 @@ fn branches() -> Vec<(&'static str, NetworkSpec)> {
         named("b", plus(conv3(8, batch), same("a"))),
         plus(
             plus(
-                reading("a", conv(10, 3, 2, 1, none)),
-                Shortcut { pool: Some(Extent { h: 2, w: 1 }), ..through(same("b"), 1, 1, 0, none) },
+                reading("b", conv(10, 3, 1, 0, none)),
+                Shortcut { pool: Some(Extent::square(3)), ..through(same("a"), 1, 1, 0, none) },
             ),
-            through(same("a"), 3, 2, 1, weight),
+            through(same("a"), 3, 1, 0, weight),
         ),
         readout(CLASSES),
     ];

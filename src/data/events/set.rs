@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 pub(in crate::data) static N_MNIST: Reader = Reader {
     name: "n-mnist",
+    extents: Some([34, 34, 2]),
     advice: "unpack Train.zip and Test.zip of https://www.garrickorchard.com/datasets/n-mnist into one folder, or \
                  make such a folder with `adali simulate-events`, and name it with --data-dir",
     place: None,
@@ -26,6 +27,7 @@ pub(in crate::data) static N_MNIST: Reader = Reader {
 
 pub(in crate::data) static CIFAR10_DVS: Reader = Reader {
     name: "cifar10-dvs",
+    extents: Some([128, 128, 2]),
     advice: "unpack the ten archives of https://figshare.com/articles/dataset/CIFAR10-DVS_New/4724671 into one \
                  folder, which then holds airplane, automobile, …, and name it with --data-dir",
     place: None,
@@ -36,6 +38,7 @@ pub(in crate::data) static CIFAR10_DVS: Reader = Reader {
 
 pub(in crate::data) static DVS_GESTURE: Reader = Reader {
     name: "dvs-gesture",
+    extents: Some([128, 128, 2]),
     advice: "unpack DvsGesture.tar.gz of https://research.ibm.com/interactive/dvsgesture/ and name its folder, which \
                  holds trials_to_train.txt, with --data-dir",
     place: None,

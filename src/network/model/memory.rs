@@ -49,7 +49,7 @@ impl Memory {
         let suffice = bits_suffice(&spec.neuron.neuron()?, &spec.surrogate);
         for population in &plan.populations {
             memory.add_parameters(backend, population);
-            memory.add_activations(backend, population, span, population.spiking && suffice);
+            memory.add_activations(backend, population, span, suffice);
         }
         let input = Span { batch: capacity, steps: plan.input_steps };
         let (largest_span, largest) = Model::largest(backend, plan, capacity);
@@ -61,6 +61,13 @@ impl Memory {
             None => (Self::tables(backend, plan, capacity), Self::working(backend, plan, capacity)),
         };
         Ok(Self { tables, working, ..memory })
+    }
+
+    /// What one population keeps of a forward pass, if the neurons' bits `suffice` for the backward pass or not.
+    pub fn of_activations<B: Backend>(backend: &B, population: &Population, span: Span, suffice: bool) -> Self {
+        let mut memory = Self::default();
+        memory.add_activations(backend, population, span, suffice);
+        memory
     }
 
     /// Logits, their gradient, and one histogram per layer.
@@ -114,7 +121,8 @@ impl Memory {
         self.optimizer += 3 * trained;
     }
 
-    fn add_activations<B: Backend>(&mut self, backend: &B, population: &Population, span: Span, keeps_bits: bool) {
+    fn add_activations<B: Backend>(&mut self, backend: &B, population: &Population, span: Span, suffice: bool) {
+        let keeps_bits = population.spiking && suffice;
         let volume = population.volume;
         let of_steps = |steps: usize| Span { steps, ..span };
         let bits = |volume| backend.bits_size(span, volume);
@@ -149,10 +157,25 @@ impl Memory {
         }
     }
 
+    /// Every kind by its name for people.
+    pub fn kinds(&self) -> [(&'static str, usize); 10] {
+        [
+            ("weights", self.weights),
+            ("optimiser", self.optimizer),
+            ("spikes", self.spikes),
+            ("windows", self.windows),
+            ("currents", self.currents),
+            ("activations", self.activations),
+            ("tables", self.tables),
+            ("working", self.working),
+            ("data", self.data),
+            ("program", self.program),
+        ]
+    }
+
     /// The total.
     pub fn total(&self) -> usize {
-        let Self { weights, optimizer, spikes, windows, currents, activations, tables, working, data, program } = self;
-        weights + optimizer + spikes + windows + currents + activations + tables + working + data + program
+        self.kinds().iter().map(|(_, bytes)| bytes).sum()
     }
 
     /// What must be free: the total and, if the network shares the process's memory, a margin for the allocator and the

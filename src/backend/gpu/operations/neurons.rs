@@ -65,13 +65,15 @@ impl<D: Driver> Gpu<D> {
         Launch { grid: [padded(channels) as u32 / 8, 1, 1], threads: 512, shared: 0 }
     }
 
-    fn pool(&self, pool: &Pool, span: Span, input: &Memory<D>, pooled: &Memory<D>) -> PoolForward {
+    fn pool(&self, pool: &Pool, span: Span, input: &Memory<D>, scale: f32, pooled: &Memory<D>) -> PoolForward {
         PoolForward {
             input: input.address(),
             pooled: pooled.address(),
             pool: pool.into(),
             images: (span.batch * span.steps) as u32,
             words: words(pool.input.c) as u32,
+            share: scale / (pool.kernel.h * pool.kernel.w) as f32,
+            padding: 0,
         }
     }
 
@@ -185,17 +187,17 @@ impl<D: Driver> NeuronLayers for Gpu<D> {
     fn max_pool_forward(&self, pool: &Pool, span: Span, spikes: &Memory<D>, pooled: &mut Memory<D>) -> Result<()> {
         let outputs = pool.output.pixels() * words(pool.input.c);
         let launch = self.over_outputs(outputs, span.batch * span.steps);
-        self.run("max_pool_forward", launch, &self.pool(pool, span, spikes, pooled))
+        self.run("max_pool_forward", launch, &self.pool(pool, span, spikes, 1.0, pooled))
     }
 
     fn avg_pool_forward(&self, pool: &Pool, span: Span, input: Input<Self>, pooled: &mut Self::Floats) -> Result<()> {
         let outputs = 4 * pool.output.pixels() * words(pool.input.c);
         let launch = self.over_outputs(outputs, span.batch * span.steps);
-        let (kernel, input) = match input {
-            Input::Spikes { bits, .. } => ("avg_pool_forward", bits),
-            Input::Dense(values) => ("avg_pool_values", &values.memory),
+        let (kernel, input, scale) = match input {
+            Input::Spikes { bits, scale } => ("avg_pool_forward", bits, scale),
+            Input::Dense(values) => ("avg_pool_values", &values.memory, 1.0),
         };
-        self.run_stored(kernel, launch, &self.pool(pool, span, input, &pooled.memory))
+        self.run_stored(kernel, launch, &self.pool(pool, span, input, scale, &pooled.memory))
     }
 
     fn avg_pool_backward(

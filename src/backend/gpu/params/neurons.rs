@@ -283,6 +283,8 @@ params! {
         pool: Pool,
         images: u32,
         words: u32,
+        share: f32,
+        padding: u32,
     }
 
     /// `dropout_spikes`
