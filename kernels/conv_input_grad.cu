@@ -2,14 +2,14 @@
 //
 //   dL/dS[t] = sum over taps and filters of W dL/dI[t]
 //
-// dL/dI of this layer [T][N][P][Q][K] -> dL/dS [T][N][H][W][C], 16-bit, written or added, or, in the `lif` kernels, dL/dI of the layer
-// below: one thread ends up with all steps of a neuron (conv.cuh) and runs them backward from AdaLi's spike and window
-// bits, so dL/dS never reaches memory. A 2x2 pool over even extents may lie between the two layers: its gradient goes
-// to the first spike of each window, or else to its first pixel (max), or in quarters (avg), and the four neurons of a
-// window run one after another. With a pool or with sums over the steps, all steps are in one chunk. dL/dS is rounded
-// to 16 bits in between, so the result equals that of conv_input_grad followed by spike_backward bit by bit. Strided
-// convolutions take one launch for each parity class of the input's pixels. Memory traffic, per neuron-step: the patch
-// and 2 bits in, 2 bytes out.
+// dL/dI of this layer [T][N][P][Q][K] -> dL/dS [T][N][H][W][C], 16-bit, written or added, or, in the `lif` kernels,
+// dL/dI of the layer below: one thread ends up with all steps of a neuron (conv.cuh) and runs them backward from
+// AdaLi's spike and window bits, so dL/dS never reaches memory. A 2x2 pool over even extents may lie between the two
+// layers: its gradient goes to the first spike of each window, or else to its first pixel (max), or in quarters (avg),
+// and the four neurons of a window run one after another. With a pool or with sums over the steps, all steps are in one
+// chunk. dL/dS is rounded to 16 bits in between, so the result equals that of conv_input_grad followed by
+// spike_backward bit by bit. Strided convolutions take one launch for each parity class of the input's pixels. Memory
+// traffic, per neuron-step: the patch and 2 bits in, 2 bytes out.
 #include "conv.cuh"
 #include "neuron.cuh"
 #include "pool.cuh"

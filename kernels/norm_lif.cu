@@ -5,10 +5,10 @@
 // `sum_lif_forward` adds up to three such currents, or spikes, and keeps the sum on request; `sum_currents` only that.
 //
 // currents [T or 1][places][C] (1: the same current at every step) -> spikes, windows [T][places][C/32], and on request
-// the membranes H [T][places][C], the sum [T or 1][places][C] and the histogram. Threads as in places.cuh. For a histogram, a block counts in
-// dynamic shared memory, [1 or 32][COUNTS] u32, and adds the result at its end; with one histogram per channel, the
-// grid is (any number of blocks, C/32) and a block owns one word of channels. Memory traffic, per neuron-step: 2 bytes
-// of current in, 2 bits out.
+// the membranes H [T][places][C], the sum [T or 1][places][C] and the histogram. Threads as in places.cuh. For a
+// histogram, a block counts in dynamic shared memory, [1 or 32][COUNTS] u32, and adds the result at its end; with one
+// histogram per channel, the grid is (any number of blocks, C/32) and a block owns one word of channels. Memory
+// traffic, per neuron-step: 2 bytes of current in, 2 bits out.
 #include "histogram.cuh"
 #include "neuron.cuh"
 #include "places.cuh"

@@ -6,9 +6,10 @@
 // y are the currents, g = dL/dI of the normalised current by the reverse-time LIF of neuron.cuh, kept in f32. There are
 // two variants, one kernel each: with window bits, nothing is recomputed; otherwise the membranes are recomputed from
 // the currents and held in dynamic shared memory [T][8][thread]. `norm_reduce` and `norm_apply` are for a norm whose
-// output is not the neurons' input alone: g is the gradient as given, [T][places][C]. currents, out [T or 1][places][C] (1: g is summed over
-// the steps), gradient [T][N][H'][W'][C], spikes and inside [T][places][C/32], sums [grid.x][2][C]. Threads as in
-// places.cuh. Memory traffic, per neuron-step and pass: 2 + 2 bytes and 2 bits in; apply 2 bytes out.
+// output is not the neurons' input alone: g is the gradient as given, [T][places][C]. currents, out [T or 1][places][C]
+// (1: g is summed over the steps), gradient [T][N][H'][W'][C], spikes and inside [T][places][C/32], sums
+// [grid.x][2][C]. Threads as in places.cuh. Memory traffic, per neuron-step and pass: 2 + 2 bytes and 2 bits in; apply
+// 2 bytes out.
 //
 // Dynamic shared memory: 8 PLACE_THREADS floats times T if membranes are recomputed; reduce takes at least 2 in place
 // of T. If that exceeds what the card has, the `long` kernels keep the membranes in global memory (8 more bytes).

@@ -4,13 +4,15 @@
 use adali::data::events::format::Format;
 use adali::data::events::options::{ReadOptions, Sensor};
 use adali::error::exit_code;
-use clap::ValueEnum;
 use libfuzzer_sys::fuzz_target;
 use std::sync::LazyLock;
 
 static FORMATS: LazyLock<Vec<Format>> = LazyLock::new(|| match std::env::var("ADALI_FUZZ_FORMAT") {
-    Ok(name) => vec![Format::from_str(&name, false).expect("ADALI_FUZZ_FORMAT is a format")],
-    Err(_) => Format::value_variants().to_vec(),
+    Ok(name) => {
+        let format = Format::ALL.into_iter().find(|format| format.name() == name);
+        vec![format.expect("ADALI_FUZZ_FORMAT is a format")]
+    }
+    Err(_) => Format::ALL.to_vec(),
 });
 
 fuzz_target!(|bytes: &[u8]| {

@@ -25,6 +25,19 @@ pub enum Format {
 }
 
 impl Format {
+    /// Every format.
+    pub const ALL: [Self; 9] = [
+        Self::NMnist,
+        Self::Aedat2,
+        Self::Aedat3,
+        Self::Aedat4,
+        Self::Evt2,
+        Self::Evt3,
+        Self::Dat,
+        Self::Npz,
+        Self::Csv,
+    ];
+
     /// The name on the command line.
     pub fn name(self) -> &'static str {
         match self {
@@ -54,6 +67,7 @@ mod tests {
 
     #[test]
     fn a_format_has_one_name() {
+        assert_eq!(Format::value_variants(), Format::ALL);
         for format in Format::value_variants() {
             assert_eq!(format.to_possible_value().unwrap().get_name(), format.name());
         }
