@@ -109,6 +109,7 @@ const LIF: NeuronSpec = NeuronSpec {
     decay_input: false,
     threshold: 0.5,
     reset: ResetKind::Hard,
+    detach_reset: true,
     ..IF
 };
 
@@ -194,7 +195,7 @@ pub fn sew(classes: usize, channels: usize, stages: &[usize], stem: Stem) -> Net
 /// Each block adds its currents to its input's (Hu et al., "Advancing spiking neural networks towards deep residual
 /// learning", 2021). Norms at the end of a block begin with a gain of 0.
 pub fn ms(classes: usize, channels: usize, stages: &[usize], stem: Stem) -> NetworkSpec {
-    let synapse = norm_of(Init::Pytorch);
+    let synapse = Synapse { norm_gain: LIF.threshold, ..norm_of(Init::Pytorch) };
     let mut layers = vec![stem.conv(channels, synapse, named("stem"))];
     let first = if stem == Stem::Large { 2 } else { 1 };
     for Block { name, below, channels, stride, changes } in blocks(stages, channels, first) {
