@@ -297,7 +297,8 @@ fn columns(table: &Table) -> Columns {
 fn short(number: f64) -> String {
     let units = [(1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")];
     match units.into_iter().find(|(unit, _)| number >= 0.9995 * unit) {
-        Some((unit, name)) => figure(number / unit) + name,
+        // Less than 1 only by rounding.
+        Some((unit, name)) => figure((number / unit).max(1.0)) + name,
         None => format!("{number:.0}"),
     }
 }
