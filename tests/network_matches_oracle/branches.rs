@@ -9,7 +9,7 @@ use crate::support::layers::{
 };
 use crate::support::lists::random_input;
 use crate::support::structures::{RESETS, vary};
-use crate::support::{Case, Outcome, check, suits_batch_statistics};
+use crate::support::{Case, Outcome, can_be_drawn, check, suits_batch_statistics};
 use adali::backend::shape::Extent;
 use adali::network::spec::{Combination, LayerSpec, Links, Shortcut, Take};
 use adali::network::{Norm, Plan, Volume};
@@ -351,13 +351,23 @@ fn random_branching_networks_match() {
     const CASES: u32 = 96;
     let mut rng = Rng::fresh("random branching networks");
     let seed: Vec<u8> = (0..4).flat_map(|_| rng.next_u64().to_le_bytes()).collect();
-    let config = Config { cases: CASES, failure_persistence: None, max_shrink_iters: 30, ..Config::default() };
+    let max_global_rejects = CASES / 8;
+    let config = Config {
+        cases: CASES,
+        max_global_rejects,
+        failure_persistence: None,
+        max_shrink_iters: 30,
+        ..Config::default()
+    };
     let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &seed));
     let outcome = RefCell::new(Outcome::default());
     let result = runner.run(&genes(), |genes| {
         let mut rng = Rng::new(genes.seed);
         let mut case = genes.case(&mut rng);
         case.batch_statistics = case.batch_statistics && suits_batch_statistics(&case, &mut rng.clone());
+        if !can_be_drawn(&case, &mut rng.clone()) {
+            return Err(TestCaseError::reject("membranes stay near an edge"));
+        }
         let found = check(&case, &mut rng);
         outcome.borrow_mut().add(found);
         Ok(())

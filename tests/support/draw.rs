@@ -90,6 +90,11 @@ pub fn draw(case: &Case, rng: &mut Rng) -> Drawn {
     try_draw(case, rng).unwrap_or_else(|layers| panic!("layers {layers:?} keep membranes near an edge: {case:?}"))
 }
 
+/// Whether [`draw`] finds values whose membranes all keep away from edges; few weights may leave no choice.
+pub fn can_be_drawn(case: &Case, rng: &mut Rng) -> bool {
+    try_draw(case, rng).is_ok()
+}
+
 /// Whether batch norms can use the batch's statistics: not if they are mostly rounding errors.
 pub fn suits_batch_statistics(case: &Case, rng: &mut Rng) -> bool {
     let case = Case { batch_statistics: true, ..case.clone() };
