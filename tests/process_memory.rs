@@ -71,9 +71,9 @@ fn what_is_planned_is_what_the_process_takes() {
             Preset::Vgg11 => ([1, 3, 32, 32], 10, 8),
             Preset::DvsGestureNet => ([16, 2, 32, 32], 11, 4),
             Preset::Vggsnn => ([10, 2, 32, 32], 10, 4),
-            // One of each form; those of 34 layers and the others are built alike.
+            // One of each form; the others are built alike.
             Preset::Resnet18Cifar | Preset::Resnet18Preact | Preset::SewResnet18 | Preset::MsResnet18 => {
-                ([1, 3, 32, 32], 10, 4)
+                ([1, 3, 32, 32], 10, 16)
             }
             Preset::Resnet19 | Preset::SewResnet34 | Preset::MsResnet34 => continue,
         };
@@ -81,8 +81,9 @@ fn what_is_planned_is_what_the_process_takes() {
         write_frames(&home.path().join("frames"), extents, classes, [2 * batch + batch.max(2 * classes), 2 * classes]);
         let arguments = format!(
             "train --network {name} --data frames --data-dir frames --out {name} --batch {batch} --limit {} --epochs 1 \
-             --threads 2 --device cpu",
-            2 * batch
+             --threads 2 --device cpu {}",
+            2 * batch,
+            if name.contains("resnet") { "--channels 16" } else { "" }
         );
         let (ran, most) = watched(command(home.path(), &arguments));
         let ran = ran.done();
