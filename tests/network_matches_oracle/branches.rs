@@ -373,5 +373,5 @@ fn random_branching_networks_match() {
         Ok(())
     });
     result.unwrap_or_else(|error| panic!("{error}"));
-    outcome.borrow().report("random branching networks", CASES as usize);
+    outcome.borrow().report_random("random branching networks", CASES as usize, 0.6);
 }

@@ -62,11 +62,19 @@ impl Outcome {
     /// Prints what was compared, and fails unless enough neurons fire and enough gradients are nonzero.
     #[track_caller]
     pub fn report(&self, name: &str, cases: usize) {
+        self.report_random(name, cases, 0.75);
+    }
+
+    /// The same of networks of which so many gradients are expected to be nonzero: in small random ones, many neurons are
+    /// silent or never near the threshold.
+    #[track_caller]
+    pub fn report_random(&self, name: &str, cases: usize, live: f64) {
         println!("{name}: {self:?}");
         assert_eq!(self.cases, cases, "{name}: cases");
         let rate = self.spikes as f64 / self.membranes as f64;
         assert!((0.05..0.95).contains(&rate), "{name}: firing rate {rate}");
-        assert!(self.live[0] * 4 >= self.live[1] * 3, "{name}: too many gradients are zero: {:?}", self.live);
+        let share = self.live[0] as f64 / self.live[1] as f64;
+        assert!(share >= live, "{name}: too many gradients are zero: {:?}", self.live);
         assert!(self.excused <= 4 + self.live[1] / 500, "{name}: {} gradients are mostly rounding", self.excused);
     }
 }
