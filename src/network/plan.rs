@@ -439,10 +439,10 @@ impl Builder {
             pool: None,
             dropout: None,
         };
-        if let Some(name) = &links.name {
-            if name.is_empty() || self.names.insert(name.clone(), self.populations.len()).is_some() {
-                bail_input!("{at}: the name \"{name}\" is empty or was given to another layer; choose another");
-            }
+        if let Some(name) = &links.name
+            && (name.is_empty() || self.names.insert(name.clone(), self.populations.len()).is_some())
+        {
+            bail_input!("{at}: the name \"{name}\" is empty or was given to another layer; choose another");
         }
         self.populations.push(population);
         Ok(())
