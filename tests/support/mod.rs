@@ -10,4 +10,4 @@ pub mod loops;
 pub mod structures;
 
 pub use compare::{Outcome, check, run_model};
-pub use draw::{Case, Drawn, draw, suits_batch_statistics};
+pub use draw::{Case, Drawn, can_be_drawn, draw, suits_batch_statistics};
