@@ -35,6 +35,18 @@ pub fn backward(
     forward: &Forward,
     logits_gradient: &Tensor,
 ) -> (Vec<LayerGradients>, Tensor) {
+    backward_rounded(network, params, input, forward, logits_gradient, |_| {})
+}
+
+/// [`backward`], with `round` applied to the gradient of every layer's output.
+pub fn backward_rounded(
+    network: &Network,
+    params: &Params,
+    input: &Input,
+    forward: &Forward,
+    logits_gradient: &Tensor,
+    mut round: impl FnMut(&mut Tensor),
+) -> (Vec<LayerGradients>, Tensor) {
     let mut of_input = Tensor::zeros(&forward.input.shape);
     let mut of_outputs: Vec<Tensor> = forward.layers.iter().map(|trace| Tensor::zeros(&trace.output.shape)).collect();
     let last = of_outputs.last_mut().expect("a network has layers");
@@ -43,7 +55,8 @@ pub fn backward(
     for (index, layer) in network.layers.iter().enumerate().rev() {
         let reads = &network.reads[index];
         let read: Vec<&Tensor> = reads.iter().map(|&source| forward.values(source)).collect();
-        let above = std::mem::take(&mut of_outputs[index]);
+        let mut above = std::mem::take(&mut of_outputs[index]);
+        round(&mut above);
         let (of_layer, below) = layer_backward(layer, &params.layers[index], &read, &forward.layers[index], above);
         assert_eq!(below.len(), reads.len(), "a gradient for everything that {layer:?} reads");
         for (source, gradient) in reads.iter().zip(&below) {

@@ -21,7 +21,7 @@ pub mod rng;
 pub mod slope;
 pub mod tensor;
 
-pub use backward::{LayerGradients, backward};
+pub use backward::{LayerGradients, backward, backward_rounded};
 pub use conv::Filter;
 pub use forward::{AffineTrace, Forward, LayerTrace, forward};
 pub use loss::{Loss, loss_and_gradient};

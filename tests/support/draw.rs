@@ -90,7 +90,7 @@ pub fn draw(case: &Case, rng: &mut Rng) -> Drawn {
     try_draw(case, rng).unwrap_or_else(|layers| panic!("layers {layers:?} keep membranes near an edge: {case:?}"))
 }
 
-/// Whether [`draw`] finds values whose membranes all keep away from edges; few weights may leave no choice.
+/// Whether [`draw`] keeps all membranes away from the edges.
 pub fn can_be_drawn(case: &Case, rng: &mut Rng) -> bool {
     try_draw(case, rng).is_ok()
 }
@@ -239,15 +239,11 @@ pub fn amplifications(network: &Network, pass: &Forward) -> Vec<Vec<f64>> {
             if matches!(network.layers[i], Layer::Neurons { .. }) {
                 continue; // spikes are exact
             }
+            // A convolution mixes the errors of all channels; drawn filters have norms of a few units, of which 1e-5 in
+            // the margin leaves room for a hundred rounding errors each.
+            let mixes = matches!(layer, Layer::Conv { .. } | Layer::Linear { .. });
             for (c, error) in inherited.iter_mut().enumerate() {
-                *error = error.max(match layer {
-                    // Drawn weights have a norm of sqrt(2) a filter, that of standardised ones is below 4.
-                    Layer::Conv { norm: Norm::Weight { .. }, .. } | Layer::Linear { norm: Norm::Weight { .. }, .. } => {
-                        4.0 * largest(&all[i])
-                    }
-                    Layer::Conv { .. } | Layer::Linear { .. } => 1.5 * largest(&all[i]),
-                    _ => all[i][c],
-                });
+                *error = error.max(if mixes { largest(&all[i]) } else { all[i][c] });
             }
         }
         let usual = || inherited.iter().map(|error| error.max(1.0)).collect();

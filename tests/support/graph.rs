@@ -15,7 +15,7 @@ pub struct Graph {
     pub network: Network,
     /// Index of each stage's neurons, or of a readout without neurons.
     pub stages: Vec<usize>,
-    /// Layers whose filters decide a stage's membranes of the same channel: its own convolution, and the norm of the sum.
+    /// Layers whose filters decide a stage's membranes of the same channel: its convolutions, and the norm of the sum.
     pub decisive: Vec<Vec<usize>>,
     /// What the model calls each layer that has parameters; others have no name.
     pub names: Vec<String>,
@@ -117,6 +117,7 @@ impl Builder<'_> {
                 let conv =
                     convolution(self.case, channels, (kernel, shortcut.stride, shortcut.padding), &shortcut.synapse);
                 value = self.add(conv, vec![value], name.clone());
+                decisive.push(index_of(value));
             }
             summands.push(self.times(value, shortcut.scale, shortcut.gain, name));
         }
