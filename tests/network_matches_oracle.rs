@@ -11,7 +11,7 @@ use crate::support::layers::{
 };
 use crate::support::lists::{CHANNELS, random_input, structures};
 use crate::support::structures::{RESETS, vary};
-use crate::support::{Case, Drawn, Outcome, check, draw, run_model, suits_batch_statistics};
+use crate::support::{Case, Drawn, Outcome, can_be_drawn, check, draw, run_model, suits_batch_statistics};
 use adali::backend::LossSpec;
 use adali::backend::cpu::Cpu;
 use adali::network::model::{Model, Pass};
@@ -83,7 +83,9 @@ fn structures_match() {
 
 /// Prints the structure's name if the comparison panics.
 fn within(name: &str, case: &Case, rng: &mut Rng) -> Outcome {
-    let seed = rng.next_u64();
+    // With few weights, a draw may leave membranes near an edge.
+    let seed = (0..8).map(|_| rng.next_u64()).find(|&seed| can_be_drawn(case, &mut Rng::new(seed)));
+    let seed = seed.unwrap_or_else(|| panic!("no draw of {name:?} keeps its membranes away from edges"));
     let run = std::panic::AssertUnwindSafe(|| check(case, &mut Rng::new(seed)));
     std::panic::catch_unwind(run).unwrap_or_else(|cause| {
         println!("structure {name:?}");
