@@ -13,8 +13,6 @@ use adali::backend::{Affine, Branches, Input, NeuronLayers, Neurons, Put, SpikeO
 use adali::histogram::Histogram;
 use adali::surrogate::SurrogateKind;
 
-const PUTS: [Put; 2] = [Put::Write, Put::Add];
-
 /// Extents with odd sizes; 2080 channels take two blocks.
 fn extents() -> Vec<(Span, Volume)> {
     let mut all = Vec::new();

@@ -9,16 +9,16 @@ use adali::backend::gpu::Buffer;
 use adali::backend::gpu::params::{ConvInputGrad, ConvNaive};
 use adali::backend::gpu::tile::{self, Epilogue, Source, Unroll};
 use adali::backend::shape::{Conv, InputKind, Span, Volume};
-use adali::backend::{ConvBackward, Put, Storage, bits_suffice};
+use adali::backend::{ConvBackward, Put, bits_suffice};
 use adali::neuron::{Neuron, ResetKind};
 use adali::surrogate::SurrogateKind;
 
-/// The CPU backend's gradient of the input.
-fn on_cpu(weight: &Weight, span: Span, gradient: &Tensor) -> Tensor {
+/// The CPU backend's gradient of the input, written over `before` or added to it.
+fn on_cpu(weight: &Weight, span: Span, gradient: &Tensor, put: Put, before: &Tensor) -> Tensor {
     let conv = &weight.conv;
     let (weights, gradient) = (weight.on_cpu(), gradient.cpu_floats());
-    let mut input_grad = Cpu.activations(span, conv.input).unwrap();
-    Cpu.conv_input_grad(conv, span, &gradient, cpu_weights(&weights), Put::Write, &mut input_grad).unwrap();
+    let mut input_grad = before.cpu_floats();
+    Cpu.conv_input_grad(conv, span, &gradient, cpu_weights(&weights), put, &mut input_grad).unwrap();
     Tensor::from_cpu_floats(span, conv.input, &input_grad)
 }
 
@@ -30,10 +30,13 @@ fn conv_input_grad_matches() {
         for (batch, steps) in [(3, 1), (2, 4), (1, 7), (2, 8)] {
             let (span, value) = (Span { batch, steps }, HALVES[cases % 2]);
             let (weight, gradient) = (Weight::exact(conv, &mut rng), exact_values(span, conv.output, &mut rng));
-            let want = on_cpu(&weight, span, &gradient).rounded(value);
-            for device in schedules(&mut rng) {
+            let before = exact_values(span, conv.input, &mut rng);
+            // Rounded before it is added, and the sum once more.
+            let written = on_cpu(&weight, span, &gradient, Put::Write, &before).rounded(value);
+            let wants = [(Put::Add, before.plus(&written).rounded(value)), (Put::Write, written)];
+            for (device, (put, want)) in schedules(&mut rng).zip(wants.iter().cycle()) {
                 let of_currents = device.values(value, &gradient);
-                let out = device.empty_values(value, span, conv.input);
+                let out = device.values(value, &before);
                 let unroll = Unroll::for_currents(steps);
                 let images = if unroll == Unroll::T4 { span } else { Span { batch: batch * steps, steps: 1 } };
                 for class in tile::input_gradient(&conv, images) {
@@ -45,11 +48,13 @@ fn conv_input_grad_matches() {
                         out: out.address(),
                         shape: class.shape,
                         tile: plan.tile,
+                        add: (*put == Put::Add).into(),
                         ..ConvInputGrad::default()
                     };
                     device.run(&format!("conv_input_grad_{}_{}", unroll.name(), value.name()), plan.launch, &params);
                 }
-                assert_same(&format!("{conv:?} {span:?}"), &device.get_values(value, &out, span, conv.input), &want);
+                let got = device.get_values(value, &out, span, conv.input);
+                assert_same(&format!("{conv:?} {span:?} {put:?}"), &got, want);
             }
             cases += 1;
         }
@@ -65,18 +70,21 @@ fn conv_input_grad_naive_matches() {
         for value in VALUES {
             let span = Span { batch: 2, steps: 2 };
             let (weight, gradient) = (Weight::exact(conv, &mut rng), exact_values(span, conv.output, &mut rng));
-            let want = on_cpu(&weight, span, &gradient).rounded(value);
-            for device in schedules(&mut rng) {
+            let before = exact_values(span, conv.input, &mut rng);
+            let wants = PUTS.map(|put| (put, on_cpu(&weight, span, &gradient, put, &before).rounded(value)));
+            for (device, (put, want)) in schedules(&mut rng).zip(wants.iter().cycle()) {
                 let (master, of_currents) = (weight.on_device(&device), device.values(value, &gradient));
-                let out = device.empty_values(value, span, conv.input);
+                let out = device.values(value, &before);
                 let params = ConvNaive {
                     gradient: of_currents.address(),
                     weight: master.address(),
                     out: out.address(),
+                    add: (*put == Put::Add).into(),
                     ..naive(&conv, span)
                 };
                 device.run(&format!("conv_input_grad_naive_{}", value.name()), naive_launch(), &params);
-                assert_same(&format!("{conv:?}"), &device.get_values(value, &out, span, conv.input), &want);
+                let got = device.get_values(value, &out, span, conv.input);
+                assert_same(&format!("{conv:?} {put:?}"), &got, want);
             }
             cases += 1;
         }
@@ -167,7 +175,8 @@ fn check_fused(conv: Conv, span: Span, value: Value, between: Between, neuron: N
     let sum_steps = span.steps <= unroll.steps() && rng.below(3) == 0;
     let spikes = random_spikes(span, volume, rng);
     let below = Below { neuron, per_channel: rng.below(2) == 0, inside: random_spikes(span, volume, rng), spikes };
-    let of_spikes = on_cpu(&weight, span, &gradient).rounded(value);
+    let nothing = Tensor::new(span, conv.input, || 0.0);
+    let of_spikes = on_cpu(&weight, span, &gradient, Put::Write, &nothing).rounded(value);
     let of_spikes = if pool { unpool(between, &of_spikes, &below.spikes) } else { of_spikes };
     let want = below.back(&of_spikes, sum_steps).rounded(value);
 

@@ -79,7 +79,7 @@ fn rounding_moves_no_membrane_across_an_edge() {
                 if bits && !bits_suffice {
                     continue;
                 }
-                let got = on_gpu(rng.next_u64(), value, &layer, bits);
+                let got = on_gpu(rng.next_u64(), value, &layer, bits, None);
                 assert_same(&format!("spike_backward {what} bits {bits}"), &got, &want.clone().rounded(value));
                 cases += 1;
             }

@@ -5,6 +5,7 @@
 
 use crate::launch;
 use crate::oracle::Rng;
+use adali::backend::Put;
 use adali::backend::cpu::layout;
 use adali::backend::gpu::cuda::Cuda;
 pub use adali::backend::gpu::cuda::CudaBuffer;
@@ -18,6 +19,7 @@ use half::{bf16, f16};
 /// How a kernel stores values; also the suffix of its name.
 pub use adali::backend::gpu::Precision as Value;
 
+pub const PUTS: [Put; 2] = [Put::Write, Put::Add];
 pub const VALUES: [Value; 3] = [Value::F32, Value::Bf16, Value::F16];
 pub const HALVES: [Value; 2] = [Value::Bf16, Value::F16];
 
@@ -198,6 +200,12 @@ impl Tensor {
 
     pub fn at_mut(&mut self, image: usize, c: usize, pixel: usize) -> &mut f32 {
         &mut self.data[(image * self.volume.c + c) * self.volume.pixels() + pixel]
+    }
+
+    /// The sum of two tensors.
+    pub fn plus(&self, other: &Self) -> Self {
+        let data = self.data.iter().zip(&other.data).map(|(a, b)| a + b).collect();
+        Self { data, ..self.clone() }
     }
 
     /// The tensor after storing.

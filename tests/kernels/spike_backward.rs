@@ -191,8 +191,8 @@ fn on_cpu(neurons: &Neurons<Cpu>, layer: &Layer, saved: Saved<Cpu>, steps: usize
     Tensor::from_cpu_floats(of_currents, volume, &out)
 }
 
-/// Runs a kernel on the results of the forward pass.
-pub fn on_gpu(seed: u64, value: Value, layer: &Layer, bits: bool) -> Tensor {
+/// Runs a kernel on the results of the forward pass; the gradient is added to `before` if that is given.
+pub fn on_gpu(seed: u64, value: Value, layer: &Layer, bits: bool, before: Option<&Tensor>) -> Tensor {
     let device = Device::new(seed);
     let (neuron, volume, span) = (layer.neuron, layer.volume, layer.span);
     let of_currents = Span { steps: layer.current_steps, ..span };
@@ -202,7 +202,10 @@ pub fn on_gpu(seed: u64, value: Value, layer: &Layer, bits: bool) -> Tensor {
     let inside = (number == 0).then(|| device.bits(&layer.inside));
     let membranes = (!bits).then(|| device.values(value, &layer.membranes));
     let windows = (number == 0).then(|| windows(&device, &layer.bounds, neuron.threshold));
-    let out = device.empty_values(value, of_currents, volume);
+    let out = match before {
+        Some(before) => device.values(value, before),
+        None => device.empty_values(value, of_currents, volume),
+    };
     let places = places(span, volume);
     let params = SpikeBackward {
         gradient: gradient.address(),
@@ -217,7 +220,7 @@ pub fn on_gpu(seed: u64, value: Value, layer: &Layer, bits: bool) -> Tensor {
         slope: constants_of_slope,
         windows_per_channel: (layer.bounds.len() > 1).into(),
         current_steps: layer.current_steps as u32,
-        add: 0,
+        add: before.is_some().into(),
     };
     let reset = if neuron.reset == ResetKind::Hard { "hard" } else { "soft" };
     let detach = if neuron.detach { "detached" } else { "attached" };
@@ -236,25 +239,28 @@ fn spike_backward_matches() {
             for kind in slopes() {
                 for case in cases() {
                     let what = format!("{value:?} {neuron:?} {kind:?} {case:?}");
+                    let bits_suffice = bits_suffice(&neuron, &surrogate(kind));
                     let layer = Layer::new(&mut rng, value, neuron, kind, &case);
                     let stored = layer.membranes.clone().rounded(value);
                     let want = layer.backward_from(&stored);
                     if value == Value::F32 {
                         assert_same(&what, &want, &layer.backward(false));
                     }
-                    let got = on_gpu(rng.next_u64(), value, &layer, false);
-                    assert_same(&what, &got, &want.rounded(value));
-                    count += 1;
-                    if bits_suffice(&neuron, &surrogate(kind)) {
-                        let got = on_gpu(rng.next_u64(), value, &layer, true);
-                        assert_same(&format!("{what} bits"), &got, &layer.backward(true).rounded(value));
-                        count += 1;
+                    let before = Tensor::new(want.span, want.volume, || rng.normal() as f32).rounded(value);
+                    let forms = [(false, Some(want)), (true, bits_suffice.then(|| layer.backward(true)))];
+                    for (bits, want) in forms.into_iter().filter_map(|(bits, want)| Some((bits, want?))) {
+                        for (before, want) in [(Some(&before), before.plus(&want)), (None, want)] {
+                            let got = on_gpu(rng.next_u64(), value, &layer, bits, before);
+                            let what = format!("{what} bits {bits} added {}", before.is_some());
+                            assert_same(&what, &got, &want.rounded(value));
+                            count += 1;
+                        }
                     }
                 }
             }
         }
     }
-    assert_eq!(count, 3 * (4 * slopes().count() + 3) * 6);
+    assert_eq!(count, 2 * 3 * (4 * slopes().count() + 3) * 6);
 }
 
 /// Neurons with a hard attached reset keep their membranes. Those so close to the threshold or an end of the window that 16
