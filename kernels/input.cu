@@ -3,6 +3,8 @@
 //   sample[y][x][c] = table[c][byte at (y + dy, x' + dx)], x' = W - 1 - x if flipped; the place modulo H and W if
 //   it wraps; otherwise, outside the image, and for the share of values that a mask drops: byte 0
 //
+// With mixup, sample n becomes share[n] sample[n] + (1 - share[n]) sample[N - 1 - n].
+//
 // set [any][T][H][W][C] bytes -> samples [T][N][H][W][C], C not padded; T frames, 1 for images. Memory traffic, per
 // value: 1 byte in, 2 bytes out.
 //
@@ -42,6 +44,7 @@ struct InputBatch {
     unsigned long long dropped;  // 2^53 times the dropped share, rounded up
     uint32_t batch, frames, height, width, channels;
     uint32_t padding;
+    const float* shares;  // [N]; null: no mixup
 };
 
 constexpr uint32_t INPUT_THREADS = 256;
@@ -67,6 +70,32 @@ DEVICE uint32_t wrapped(uint32_t at, int32_t shift, uint32_t extent) {
     return at < extent ? at : shift < 0 ? at + extent : at - extent;
 }
 
+// Eight values of sample n at step t, from place `first` on.
+DEVICE void read8(const InputBatch& p, const float* table, uint32_t t, uint32_t n, uint32_t first, float (&values)[8]) {
+    const uint32_t line = p.width * p.channels, length = p.height * line;
+    const Placement placement = p.placements[n];
+    const uint8_t* bytes = p.set + (static_cast<size_t>(p.indices[n]) * p.frames + t) * length;
+    CounterRng value = CounterRng(placement.mask, DROPOUT_STREAM).from(static_cast<uint64_t>(t) * length + first);
+    uint32_t y = first / line, x = first % line / p.channels, c = first % line % p.channels;
+#pragma unroll
+    for (int i = 0; i < 8; i++) {
+        // Coordinates above or left of the image wrap to large ones, so one comparison covers all four sides.
+        uint32_t row = y + placement.dy, column = (placement.flip ? p.width - 1 - x : x) + placement.dx;
+        if (placement.wraps) {
+            row = wrapped(row, placement.dy, p.height);
+            column = wrapped(column, placement.dx, p.width);
+        }
+        bool inside = row < p.height && column < p.width;
+        if (p.dropped) {
+            inside = inside && value.fork_here().uniform53() >= p.dropped;
+            value.next_case();
+        }
+        values[i] = table[256 * c + (inside ? bytes[(row * p.width + column) * p.channels + c] : 0)];
+        if (++c == p.channels) c = 0, x++;
+        if (x == p.width) x = 0, y++;
+    }
+}
+
 template <class V>
 DEVICE void input(const InputBatch& p) {
     DYNAMIC_SHARED(float, table);
@@ -79,27 +108,13 @@ DEVICE void input(const InputBatch& p) {
     if (first >= length) return;
     for (uint32_t image = blockIdx.y; image < p.frames * p.batch; image += gridDim.y) {
         const uint32_t t = image / p.batch, n = image % p.batch;
-        const Placement placement = p.placements[n];
-        const uint8_t* bytes = p.set + (static_cast<size_t>(p.indices[n]) * p.frames + t) * length;
-        CounterRng value = CounterRng(placement.mask, DROPOUT_STREAM).from(static_cast<uint64_t>(t) * length + first);
-        uint32_t y = first / line, x = first % line / p.channels, c = first % line % p.channels;
         float values[8];
+        read8(p, table, t, n, first, values);
+        if (p.shares) {
+            float others[8];
+            read8(p, table, t, p.batch - 1 - n, first, others);
 #pragma unroll
-        for (int i = 0; i < 8; i++) {
-            // Coordinates above or left of the image wrap to large ones, so one comparison covers all four sides.
-            uint32_t row = y + placement.dy, column = (placement.flip ? p.width - 1 - x : x) + placement.dx;
-            if (placement.wraps) {
-                row = wrapped(row, placement.dy, p.height);
-                column = wrapped(column, placement.dx, p.width);
-            }
-            bool inside = row < p.height && column < p.width;
-            if (p.dropped) {
-                inside = inside && value.fork_here().uniform53() >= p.dropped;
-                value.next_case();
-            }
-            values[i] = table[256 * c + (inside ? bytes[(row * p.width + column) * p.channels + c] : 0)];
-            if (++c == p.channels) c = 0, x++;
-            if (x == p.width) x = 0, y++;
+            for (int i = 0; i < 8; i++) values[i] = fmaf(p.shares[n], values[i] - others[i], others[i]);
         }
         auto* samples = static_cast<typename V::Stored*>(p.samples) + static_cast<size_t>(image) * length + first;
         if (length % 8 == 0) {

@@ -3,6 +3,9 @@
 //   q[k] = hot[k] (1 - smoothing) + smoothing/classes                  hot[k] = 1 at the label, else 0
 //   loss = sum over k of -(1 - mse) q[k] log softmax(x)[k] + mse (x[k] - hot[k])^2 / classes
 //
+// With mixup, sample n is mixed with N - 1 - n, and its loss is that of both labels by their shares: hot[k] is the share
+// of k's label, and the label of the larger share counts as correct.
+//
 // with x the logits averaged over T, or (TET) the average of the losses of every step's logits. Correct: the first of
 // the largest averaged logits, in f32, is the label's.
 //
@@ -29,6 +32,7 @@ struct Loss {
     SampleLoss* samples;
     double mse, label_smoothing;
     uint32_t batch, steps, classes, tet;
+    const float* shares;  // [N]; null: no mixup
 };
 
 struct LossTotal {
@@ -70,8 +74,16 @@ DEVICE uint32_t largest_class(const Averaged& logits, uint32_t classes) {
     return at;
 }
 
+// A sample's label, that of the sample it is mixed with, and its own share.
+struct Target {
+    uint32_t label, other;
+    double share;
+
+    DEVICE double operator()(uint32_t k) const { return (k == label ? share : 0.0) + (k == other ? 1.0 - share : 0.0); }
+};
+
 // The loss of one set of logits; its gradient, divided by `share`, is written at each of `repeats` steps.
-DEVICE double loss_of(const Loss& p, const Averaged& logits, uint32_t label, float* gradient, uint32_t repeats,
+DEVICE double loss_of(const Loss& p, const Averaged& logits, const Target& labels, float* gradient, uint32_t repeats,
                       double share) {
     const double classes = p.classes;
     double largest = -INFINITY, total = 0.0, loss = 0.0;
@@ -83,9 +95,11 @@ DEVICE double loss_of(const Loss& p, const Averaged& logits, uint32_t label, flo
     for (uint32_t k = LANE; k < padded(p.classes); k += 32) {
         float slope = 0.0f;
         if (k < p.classes) {
-            const double x = logits(k), hot = k == label ? 1.0 : 0.0, log_share = x - largest - log_total;
+            const double x = logits(k), hot = labels(k), log_share = x - largest - log_total;
             const double target = hot * (1.0 - p.label_smoothing) + p.label_smoothing / classes;
-            loss += (1.0 - p.mse) * -target * log_share + p.mse * ((x - hot) * (x - hot)) / classes;
+            // The mean of a label's square and that of 0 by their shares.
+            const double square = (x - hot) * (x - hot) + hot * (1.0 - hot);
+            loss += (1.0 - p.mse) * -target * log_share + p.mse * square / classes;
             const double g = (1.0 - p.mse) * (exp(log_share) - target) + p.mse * 2.0 * (x - hot) / classes;
             slope = static_cast<float>(g / share);
         }
@@ -98,6 +112,7 @@ KERNEL(loss, Loss, LOSS_THREADS, 4) {
     const uint32_t n = (blockIdx.x * LOSS_THREADS + threadIdx.x) / 32;
     if (n >= p.batch) return;
     const uint32_t pitch = padded(p.classes), label = p.labels[n];
+    const Target target{label, p.shares ? p.labels[p.batch - 1 - n] : label, p.shares ? p.shares[n] : 1.0};
     const size_t step = static_cast<size_t>(p.batch) * pitch, at = static_cast<size_t>(n) * pitch;
     float* gradient = p.gradient ? p.gradient + at : nullptr;
     const Averaged mean{p.logits + at, step, p.steps};
@@ -106,12 +121,12 @@ KERNEL(loss, Loss, LOSS_THREADS, 4) {
     if (p.tet) {
         for (uint32_t t = 0; t < p.steps; t++) {
             const Averaged logits{p.logits + at + t * step, step, 1};
-            loss += loss_of(p, logits, label, gradient ? gradient + t * step : nullptr, 1, share) / steps;
+            loss += loss_of(p, logits, target, gradient ? gradient + t * step : nullptr, 1, share) / steps;
         }
     } else {
-        loss = loss_of(p, mean, label, gradient, p.steps, share);
+        loss = loss_of(p, mean, target, gradient, p.steps, share);
     }
-    const uint32_t correct = largest_class(mean, p.classes) == label;
+    const uint32_t correct = largest_class(mean, p.classes) == (target.share >= 0.5 ? label : target.other);
     if (LANE == 0) p.samples[n] = {loss, correct, 0};
 }
 

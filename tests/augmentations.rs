@@ -1,5 +1,10 @@
 //! Augmentations by the host: operations against Pillow's, byte for byte, and what is drawn for a sample.
 
+use adali::backend::LossSpec;
+use adali::backend::cpu::input::mix;
+use adali::backend::cpu::layout::pitch;
+use adali::backend::cpu::loss::loss;
+use adali::backend::shape::Span;
 use adali::data::SampleShape;
 use adali::data::augment::augmented;
 use adali::data::auto_augment::{
@@ -7,7 +12,7 @@ use adali::data::auto_augment::{
     perform,
 };
 use adali::data::image_ops::Image;
-use adali::data::sampling::{Augmentation, placement};
+use adali::data::sampling::{Augmentation, placement, shares};
 use std::collections::HashSet;
 
 /// The image of `tests/parity/augmentations.py`.
@@ -113,6 +118,73 @@ fn the_host_shifts_and_flips_as_a_backend_would() {
     assert_eq!(rest, Augmentation { drop: 0.3, ..Augmentation::NONE });
     let device = Augmentation { crop_padding: 3, roll: 0, flip: true, drop: 0.1, ..Augmentation::NONE };
     assert!(!device.is_on_host() && device.after_host() == device);
+}
+
+#[test]
+fn mixup_mixes_pairs_and_their_losses() {
+    let augmentation = Augmentation { mixup: 0.4, ..Augmentation::NONE };
+    assert!(shares(&Augmentation::NONE, 1, 1, &[3, 4]).is_empty());
+    // Mean and variance of Beta(a, a), within five deviations of 20 000 draws.
+    for mixup in [0.01, 0.2, 1.0f32] {
+        let samples: Vec<u32> = (0..20_000).collect();
+        let all: Vec<f64> =
+            shares(&Augmentation { mixup, ..augmentation }, 9, 2, &samples).into_iter().map(f64::from).collect();
+        assert!(all.iter().all(|share| (0.0..=1.0).contains(share)));
+        let mean = all.iter().sum::<f64>() / 20_000.0;
+        let variance = all.iter().map(|share| (share - mean).powi(2)).sum::<f64>() / 20_000.0;
+        let want = 1.0 / (4.0 * (2.0 * f64::from(mixup) + 1.0));
+        assert!((mean - 0.5).abs() < 5.0 * (want / 20_000.0).sqrt(), "{mixup}: {mean}");
+        assert!((variance - want).abs() < 0.02 * want, "{mixup}: {variance}, not {want}");
+    }
+    // By sample and epoch, wherever in the batch a sample is.
+    let drawn = shares(&augmentation, 9, 2, &[5, 6, 7]);
+    assert_eq!(drawn, shares(&augmentation, 9, 2, &[7, 6, 5]).into_iter().rev().collect::<Vec<_>>());
+    assert_ne!(drawn, shares(&augmentation, 9, 3, &[5, 6, 7]));
+    let plain: Vec<f32> = (0..6).map(|i| i as f32 * i as f32).collect();
+    let mut mixed = plain.clone();
+    mix(&drawn, 2, &mut mixed);
+    let (classes, labels) = (3, [2u16, 0, 1]);
+    for n in 0..3 {
+        let share = drawn[n];
+        for i in 0..2 {
+            let want = share * plain[2 * n + i] + (1.0 - share) * plain[2 * (2 - n) + i];
+            assert!((mixed[2 * n + i] - want).abs() < 1e-4, "sample {n}");
+        }
+        // The loss is linear in the labels.
+        for spec in [(0.0, 0.1, false), (0.3, 0.0, true)] {
+            let spec = LossSpec { mse: spec.0, label_smoothing: spec.1, tet: spec.2 };
+            let pitch = pitch(classes);
+            let logit = |i: usize| if i % pitch < classes { (i as f32 / 3.0).sin() } else { 0.0 };
+            let logits: Vec<f32> = (0..2 * pitch).map(logit).collect();
+            let span = Span { batch: 1, steps: 2 };
+            let of = |label: u16| {
+                let mut gradient = vec![0.0; logits.len()];
+                (loss(&spec, classes, span, &logits, &[label], &[], Some(&mut gradient)), gradient)
+            };
+            let ((own, own_gradient), (other, other_gradient)) = (of(labels[n]), of(labels[2 - n]));
+            let three = logits.repeat(3);
+            let mut gradient = vec![0.0; three.len()];
+            let span = Span { batch: 3, steps: 2 };
+            // All samples have the same logits; only this one's gradient is compared.
+            loss(&spec, classes, span, &three, &labels, &drawn, Some(&mut gradient));
+            let by_share = |a: f32, b: f32| share * a + (1.0 - share) * b;
+            for i in 0..logits.len() {
+                let want = by_share(own_gradient[i], other_gradient[i]) / 3.0;
+                assert!((gradient[n * logits.len() + i] - want).abs() < 1e-6, "sample {n}, {spec:?}");
+            }
+            let alone = loss(
+                &spec,
+                classes,
+                Span { batch: 2, steps: 2 },
+                &three,
+                &[labels[n], labels[2 - n]],
+                &[share, 1.0 - share],
+                None,
+            );
+            let want = 2.0 * (f64::from(share) * own.loss + f64::from(1.0 - share) * other.loss);
+            assert!((alone.loss - want).abs() < 1e-6, "sample {n}, {spec:?}");
+        }
+    }
 }
 
 #[test]

@@ -52,6 +52,7 @@ fn everything() -> Config {
         shortcuts: vec![shortcut],
         scale: 0.5,
         gain: Some(0.5),
+        neurons: false,
         sum_norm: Norm::Batch,
         sum_scale: 0.5,
         combine: Some(Combine { from: "a".into(), with: Combination::Add }),
@@ -71,6 +72,7 @@ fn everything() -> Config {
                 resized_crop: true,
                 auto_augment: true,
                 cutout: 1,
+                mixup: 0.5,
             },
             mean: Some(vec![0.1]),
             std: Some(vec![0.1]),
@@ -139,9 +141,10 @@ fn everything() -> Config {
                     synapse,
                     links: links.clone(),
                 },
-                LayerSpec::Linear { features: 2, synapse, links },
+                LayerSpec::Linear { features: 2, synapse, links: links.clone() },
+                LayerSpec::Neurons { links },
                 LayerSpec::MaxPool { kernel: extent, stride: Some(extent), padding: extent },
-                LayerSpec::AvgPool { kernel: extent, stride: Some(extent) },
+                LayerSpec::AvgPool { kernel: extent, stride: Some(extent), padding: extent },
                 LayerSpec::GlobalAvgPool,
                 LayerSpec::Dropout { probability: 0.1 },
                 LayerSpec::Readout { classes: 2, spiking: true, vote: 2, synapse },
@@ -252,7 +255,7 @@ fn words_and_defaults_are_those_of_the_structs() {
             cases += words().iter().map(word).sum::<usize>();
         }
     }
-    assert!(cases == 138, "{cases}");
+    assert!(cases == 141, "{cases}");
 }
 
 /// The tables of `docs/configuration.md`.

@@ -15,7 +15,7 @@ use adali::error::{InputError, exit_code};
 use adali::kernels::REPORT;
 use adali::network::model::Pass;
 use adali::network::model::memory::Memory;
-use adali::network::presets::Preset;
+use adali::network::presets::{Preset, Size};
 use adali::network::{InputMode, Model, NetworkSpec, Norm, Plan};
 use adali::surrogate::{Surrogate, SurrogateKind};
 use std::collections::{BTreeMap, BTreeSet};
@@ -40,7 +40,7 @@ fn gpu(card: Card, precision: Precision, memory: usize) -> Gpu<Cuda> {
 }
 
 fn network(preset: Preset, input: Volume, classes: usize) -> (NetworkSpec, Plan) {
-    let spec = preset.network(input, classes, None);
+    let spec = preset.network(input, classes, &Size::default());
     let plan = Plan::new(&spec, input).unwrap();
     (spec, plan)
 }
@@ -150,7 +150,7 @@ fn every_launch_is_one_that_a_card_accepts() {
     let mut looked = Looked::new();
     let precisions = [Precision::Bf16, Precision::F16, Precision::F32];
     for (preset, input, classes) in PRESETS {
-        let spec = preset.network(input, classes, None);
+        let spec = preset.network(input, classes, &Size::default());
         looked.at(&spec, input, &CARDS, &precisions, &[1, 7, 64, 256]);
     }
     // Other norms and a surrogate that needs the membranes, on the smaller networks.
@@ -165,7 +165,7 @@ fn every_launch_is_one_that_a_card_accepts() {
             if preset == Preset::Vgg11 && norm == Norm::Weight {
                 continue; // its convolutions have biases of their own
             }
-            let mut spec = preset.network(input, classes, Some(40));
+            let mut spec = preset.network(input, classes, &Size::wide(40));
             spec.set_conv_norm(norm);
             spec.surrogate = Surrogate::new(surrogate);
             looked.at(&spec, input, &[CARDS[1], CARDS[2]], &[Precision::Bf16, Precision::F32], &[5, 64]);
@@ -177,13 +177,13 @@ fn every_launch_is_one_that_a_card_accepts() {
         [1, 3, 100, 1024].into_iter().flat_map(|n| [(n, InputMode::Direct), (n, InputMode::Frames)])
     {
         let (preset, input, classes) = PRESETS[0];
-        let spec = NetworkSpec { steps, input: input_mode, ..preset.network(input, classes, None) };
+        let spec = NetworkSpec { steps, input: input_mode, ..preset.network(input, classes, &Size::default()) };
         looked.at(&spec, input, &[CARDS[1], CARDS[2]], &[Precision::Bf16, Precision::F32], &[2, 64]);
         others += 2 * 2 * 2;
     }
     // Membranes of more steps than shared memory holds, recomputed after a batch norm.
     let (preset, input, classes) = PRESETS[0];
-    let mut spec = NetworkSpec { steps: 100, ..preset.network(input, classes, None) };
+    let mut spec = NetworkSpec { steps: 100, ..preset.network(input, classes, &Size::default()) };
     spec.surrogate = Surrogate::new(SurrogateKind::Arctan);
     looked.at(&spec, input, &[CARDS[1], CARDS[2]], &[Precision::Bf16, Precision::F32], &[2, 64]);
     others += 2 * 2 * 2;
@@ -288,7 +288,7 @@ fn a_batch_that_is_too_large_is_refused_with_one_that_fits() {
     let (mut cases, mut stepped) = (0, 0);
     for precision in [Precision::Bf16, Precision::F32] {
         let input = Volume { h: 8, w: 8, c: 1 };
-        let spec = Preset::Digits.network(input, 10, Some(8));
+        let spec = Preset::Digits.network(input, 10, &Size::wide(8));
         let plan = Plan::new(&spec, input).unwrap();
         let total = |batch| Memory::plan(&gpu(SMALL, precision, LARGE), &spec, &plan, batch).unwrap().total();
         let new = |limit, batch| Model::new(gpu(SMALL, precision, limit), &spec, plan.clone(), batch, 0);

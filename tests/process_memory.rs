@@ -72,9 +72,11 @@ fn what_is_planned_is_what_the_process_takes() {
             Preset::DvsGestureNet => ([16, 2, 32, 32], 11, 4),
             Preset::Vggsnn => ([10, 2, 32, 32], 10, 4),
             // One of each form; the others are built alike.
-            Preset::Resnet18Cifar | Preset::Resnet18Preact | Preset::SewResnet18 | Preset::MsResnet18 => {
-                ([1, 3, 32, 32], 10, 16)
-            }
+            Preset::Resnet18Cifar
+            | Preset::Resnet18Preact
+            | Preset::SewResnet18
+            | Preset::MsResnet18
+            | Preset::NfResnet34 => ([1, 3, 32, 32], 10, 16),
             Preset::Resnet19 | Preset::SewResnet34 | Preset::MsResnet34 => continue,
         };
         let name = preset.to_possible_value().unwrap().get_name().to_string();

@@ -103,7 +103,8 @@ pub enum Saved<'a, B: Storage> {
 /// The extents of a layer that determine the working memory of its operations.
 #[derive(Clone, Copy, Debug)]
 pub struct LayerExtents {
-    pub conv: Conv,
+    pub volume: Volume,
+    pub conv: Option<Conv>,
     /// Of the spikes.
     pub pool: Option<Pool>,
     pub batch_norm: bool,

@@ -315,7 +315,8 @@ pub trait Branches: Storage {
 /// Operations around the layers: input, weight norm, readout, loss, optimiser.
 pub trait Training: Storage {
     /// Gathers, crops, flips and normalises a batch; bytes outside the sample are 0. Samples that the host has prepared
-    /// are not shifted or flipped again; see [`Augmentation::after_host`].
+    /// are not shifted or flipped again; see [`Augmentation::after_host`]. With mixup, samples are mixed in pairs; see
+    /// [`crate::data::sampling::shares`].
     fn input(
         &self,
         set: &Self::Set,
@@ -379,7 +380,8 @@ pub trait Training: Storage {
         outputs_grad: &mut Self::Floats,
     ) -> Result<()>;
 
-    /// Adds a batch's loss and correct answers to the tally; with `grad`, computes the gradient of the batch's mean loss.
+    /// Adds a batch's loss and correct answers to the tally; with `grad`, computes the gradient of the batch's mean loss. With
+    /// mixup, a sample's loss is that of both labels by their shares, and the label of the larger share is the correct one.
     fn loss(
         &self,
         spec: &LossSpec,

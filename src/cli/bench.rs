@@ -15,7 +15,7 @@ use crate::bench::shape::{LAYERS, LayerShape, NEURONS, Part};
 use crate::bench::timing::ROUNDS;
 use crate::compare::train_step::{ImageShape, Stepped};
 use crate::files::output::Output;
-use crate::network::presets::Preset;
+use crate::network::presets::{Preset, Size};
 use crate::surrogate::SurrogateKind;
 use crate::train::config::TrainingSpec;
 use crate::train::defaults::network_file;
@@ -219,7 +219,7 @@ impl StepOptions {
     fn stepped(&self) -> Result<Stepped> {
         let volume = Volume { h: self.input.height, w: self.input.width, c: self.input.channels };
         let network = match Preset::from_str(&self.network, true) {
-            Ok(preset) => preset.network(volume, 10, None),
+            Ok(preset) => preset.network(volume, 10, &Size::default()),
             Err(_) => network_file(&self.network)?,
         };
         if !(1..=65536).contains(&self.batch) {

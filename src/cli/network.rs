@@ -9,7 +9,7 @@ use crate::bench::table::Table as Columns;
 use crate::data::SampleShape;
 use crate::files::output::Output;
 use crate::network::model::memory::Memory;
-use crate::network::presets::Preset;
+use crate::network::presets::{Preset, Size};
 use crate::network::spec::{InputMode, NetworkSpec, Norm};
 use crate::network::table::{Layer, Table};
 use crate::network::{Plan, Volume};
@@ -55,9 +55,8 @@ pub struct NetworkArguments {
     /// Classes of a preset [default: those of the data that it is usually trained on].
     #[arg(long, value_name = "N")]
     classes: Option<usize>,
-    /// Width of the preset's convolutions [default: that of the preset].
-    #[arg(long, value_name = "C")]
-    channels: Option<usize>,
+    #[command(flatten)]
+    size: Size,
     /// Normalisation of every convolution [default: that of the network; batch in presets].
     #[arg(long, value_enum)]
     norm: Option<Norm>,
@@ -135,10 +134,11 @@ impl NetworkArguments {
         if let Ok(preset) = Preset::from_str(&self.network, true) {
             return self.preset(preset);
         }
-        for (option, given) in [("--channels", self.channels.is_some()), ("--classes", self.classes.is_some())] {
-            if given {
-                bail_input!("{option} is for presets, but {} is not one; change it in the file", self.network);
-            }
+        if !self.size.is_usual() || self.classes.is_some() {
+            bail_input!(
+                "--channels, --blocks and --classes are for presets, but {} is not one; change them in the file",
+                self.network
+            );
         }
         let path = Path::new(&self.network);
         let run = path.is_dir().then(|| RunFiles::at(path.into()));
@@ -178,7 +178,7 @@ impl NetworkArguments {
     fn preset(&self, preset: Preset) -> Result<Chosen> {
         let (usual, classes) = preset.usual_samples();
         let shape = self.input.unwrap_or(usual);
-        let network = preset_for(preset, shape, self.classes.unwrap_or(classes), self.channels)?;
+        let network = preset_for(preset, shape, self.classes.unwrap_or(classes), &self.size)?;
         let usual_for = |option: &str| format!("usual for {}; {option}", self.network);
         let because = match (self.input, self.classes) {
             (Some(_), Some(_)) => "as --input and --classes say".into(),

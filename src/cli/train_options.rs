@@ -5,7 +5,7 @@ use super::options::DeviceOptions;
 use crate::autotune::BoundsMode;
 use crate::bail_input;
 use crate::data::Dataset;
-use crate::network::presets::Preset;
+use crate::network::presets::{Preset, Size};
 use crate::network::spec::{NetworkSpec, Norm};
 use crate::neuron::{NeuronModel, ResetKind};
 use crate::surrogate::{Schedule, Surrogate, SurrogateKind};
@@ -31,6 +31,7 @@ pub const NOT_WITH_RESUME: &[&str] = &[
     "seed",
     "network",
     "channels",
+    "blocks",
     "steps",
     "norm",
     "neuron",
@@ -70,6 +71,7 @@ pub const NOT_WITH_RESUME: &[&str] = &[
     "auto_augment",
     "cutout",
     "image_size",
+    "mixup",
     "mean",
     "std",
     "frames_by",
@@ -122,13 +124,12 @@ pub struct TrainArguments {
     ///
     /// The default is digits for digits, conv2 for other images and n-mnist, dvs-gesture-net for frames and dvs-gesture, and
     /// vgg11 for cifar10-dvs. Further presets: csnn, vggsnn, resnet18-cifar, resnet18-preact, resnet19, sew-resnet18,
-    /// sew-resnet34, ms-resnet18, ms-resnet34; see docs/networks.md. A file holds steps, input and layers;
+    /// sew-resnet34, ms-resnet18, ms-resnet34, nf-resnet34; see docs/networks.md. A file holds steps, input and layers;
     /// docs/configuration.md lists every key.
     #[arg(long, value_name = "PRESET|FILE", help_heading = NETWORK)]
     network: Option<String>,
-    /// Width of the preset's convolutions [default: that of the preset].
-    #[arg(long, value_name = "C", help_heading = NETWORK)]
-    channels: Option<usize>,
+    #[command(flatten, next_help_heading = NETWORK)]
+    size: Size,
     /// Time steps T, and frames of a recording of events [default: that of the preset; 16 for recordings].
     #[arg(long, value_name = "T", help_heading = NETWORK)]
     steps: Option<usize>,
@@ -247,6 +248,11 @@ pub struct TrainArguments {
     /// Set a square of this many pixels a side, anywhere in a training image, to black [default: 0].
     #[arg(long, value_name = "PIXELS", help_heading = TRAINING)]
     cutout: Option<u32>,
+    /// Mix training samples in pairs, with shares from the Beta distribution of this parameter, 0 to 1 [default: 0].
+    ///
+    /// Mixup: the loss is that of both labels by their shares. Training accuracy counts the label of the larger share.
+    #[arg(long, value_name = "ALPHA", help_heading = TRAINING)]
+    mixup: Option<f32>,
     /// Mean of each channel, subtracted from it; images have values from 0 to 1 [default: that of the data set].
     #[arg(long, value_name = "M,M,…", value_delimiter = ',', allow_hyphen_values = true, help_heading = TRAINING)]
     mean: Option<Vec<f32>>,
@@ -304,14 +310,14 @@ impl TrainArguments {
         spec.image_size = self.image_size.or(spec.image_size).filter(|_| spec.source.is_pictures());
         spec.events = self.frames.integration(&spec, self.steps)?;
         let data = load_data(&spec)?;
-        if self.channels.is_some() && self.network.is_none() && self.config.is_some() {
-            bail_input!("--channels chooses the width of a preset; name the preset with --network");
+        if !self.size.is_usual() && self.network.is_none() && self.config.is_some() {
+            bail_input!("--channels and --blocks choose the size of a preset; name the preset with --network");
         }
         // The default network may not fit if another one is named.
         let usual = || self.recipe.map_or_else(|| usual_preset(spec.source), Recipe::preset);
         let network = match &self.network {
             Some(name) => self.network(name, &data)?,
-            None => preset_network(usual(), &data, self.channels)?,
+            None => preset_network(usual(), &data, &self.size)?,
         };
         let mut usual = defaults(spec.clone(), network);
         if let Some(recipe) = self.recipe {
@@ -344,11 +350,11 @@ impl TrainArguments {
 
     fn network(&self, name: &str, data: &Dataset) -> Result<NetworkSpec> {
         if let Ok(preset) = Preset::from_str(name, true) {
-            return preset_network(preset, data, self.channels);
+            return preset_network(preset, data, &self.size);
         }
         let network = network_file(name)?;
-        if self.channels.is_some() {
-            bail_input!("--channels chooses the width of a preset, but --network {name} is a file");
+        if !self.size.is_usual() {
+            bail_input!("--channels and --blocks choose the size of a preset, but --network {name} is a file");
         }
         Ok(network)
     }
@@ -419,6 +425,7 @@ impl TrainArguments {
         config.data.augmentation.resized_crop |= self.resized_crop;
         config.data.augmentation.auto_augment |= self.auto_augment;
         set(&mut config.data.augmentation.cutout, &self.cutout);
+        set(&mut config.data.augmentation.mixup, &self.mixup);
         config.data.mean = self.mean.clone().or(config.data.mean.take());
         config.data.std = self.std.clone().or(config.data.std.take());
         set(&mut config.data.validation, &self.validation);

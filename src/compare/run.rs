@@ -98,7 +98,7 @@ mod tests {
     use crate::data::{DataSource, load};
     use crate::network::Volume;
     use crate::network::parameters::Part;
-    use crate::network::presets::Preset;
+    use crate::network::presets::{Preset, Size};
     use crate::surrogate::SurrogateKind;
     use crate::train::config::{DataSpec, TrainingSpec};
 
@@ -110,7 +110,7 @@ mod tests {
             training: TrainingSpec { batch: 32, ..TrainingSpec::default() },
             loss: Default::default(),
             bounds: Default::default(),
-            network: Preset::Digits.network(Volume { h: 8, w: 8, c: 1 }, 10, None),
+            network: Preset::Digits.network(Volume { h: 8, w: 8, c: 1 }, 10, &Size::default()),
         };
         (base.data.augmentation.crop_padding, base.data.augmentation.flip, base.data.limit) = (2, true, 200);
         let kinds = [SurrogateKind::Adali, SurrogateKind::Sigmoid, SurrogateKind::Triangle];

@@ -116,6 +116,9 @@ pub struct Augmentation {
     /// The side in pixels of a square, anywhere in the image, whose bytes are set to 0.
     #[serde(skip_serializing_if = "is_default")]
     pub cutout: u32,
+    /// Mixes each sample with another of its batch, and the loss of their labels; see [`shares`]. 0 for never, at most 1.
+    #[serde(skip_serializing_if = "is_default")]
+    pub mixup: f32,
 }
 
 /// Keys that came later are written only if they are used, so that a run without them gives the bytes of older versions.
@@ -125,8 +128,16 @@ fn is_default<V: Default + PartialEq>(value: &V) -> bool {
 
 impl Augmentation {
     /// Nothing is varied.
-    pub const NONE: Self =
-        Self { crop_padding: 0, flip: false, roll: 0, drop: 0.0, resized_crop: false, auto_augment: false, cutout: 0 };
+    pub const NONE: Self = Self {
+        crop_padding: 0,
+        flip: false,
+        roll: 0,
+        drop: 0.0,
+        resized_crop: false,
+        auto_augment: false,
+        cutout: 0,
+        mixup: 0.0,
+    };
 
     /// Whether the host prepares the bytes of each batch, as some of this is not computed where the batch is gathered.
     pub fn is_on_host(&self) -> bool {
@@ -161,6 +172,9 @@ impl Augmentation {
         }
         if !(0.0..1.0).contains(&self.drop) {
             crate::bail_input!("drop {} must be at least 0 and below 1", self.drop);
+        }
+        if !(0.0..=1.0).contains(&self.mixup) {
+            crate::bail_input!("mixup {} must be between 0 and 1", self.mixup);
         }
         if self.resized_crop && self.crop_padding.max(self.roll) > 0 {
             crate::bail_input!(
@@ -227,6 +241,26 @@ pub fn placement(augmentation: &Augmentation, seed: u64, epoch: u32, sample: u32
         flip: augmentation.flip && case.fork(2).next_u64() >> 63 == 1,
         wraps: augmentation.roll > 0,
         mask: if augmentation.drop > 0.0 { case.fork(3).next_u64() } else { 0 },
+    }
+}
+
+/// Mixup (Zhang et al., 2018): the share of each of these samples in what the network sees, drawn from Beta(a, a); the sample
+/// at position `n` of a batch of `N` is mixed with that at `N - 1 - n`. Empty without mixup.
+pub fn shares(augmentation: &Augmentation, seed: u64, epoch: u32, samples: &[u32]) -> Vec<f32> {
+    if augmentation.mixup == 0.0 {
+        return Vec::new();
+    }
+    samples.iter().map(|&sample| beta(augmentation.mixup, draws(seed, epoch, sample).fork(5))).collect()
+}
+
+/// A draw of Beta(a, a) for `a` up to 1 (Jöhnk, 1964), in logarithms because powers of small numbers may be 0.
+fn beta(a: f32, mut rng: CounterRng) -> f32 {
+    loop {
+        let mut log_power = || (1.0 - rng.uniform()).ln() / f64::from(a);
+        let (x, y) = (log_power(), log_power());
+        if x.exp() + y.exp() <= 1.0 {
+            return (1.0 / (1.0 + (y - x).exp())) as f32;
+        }
     }
 }
 

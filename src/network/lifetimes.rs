@@ -129,6 +129,9 @@ impl Walk {
         };
         if population.spiking {
             self.neurons(i, population, &mut gradients);
+        } else if population.pool.is_some() {
+            gradients.sum = self.sum_of(i);
+            self.free.push(gradients.output);
         }
         self.projections(population, &mut gradients);
         gradients
@@ -147,10 +150,7 @@ impl Walk {
                 self.free.push(gradients.unpooled);
             }
         }
-        gradients.sum = match self.sum[i].take() {
-            Some(slot) => Target { slot, put: Put::Add },
-            None => Target { slot: self.take(), put: Put::Write },
-        };
+        gradients.sum = self.sum_of(i);
         gradients.before_norm = gradients.sum.slot;
         if population.has_batch_norm() && gradients.sum.put == Put::Add {
             gradients.before_norm = self.take();
@@ -160,6 +160,14 @@ impl Walk {
             gradients.other = self.hand_on(Source::Output(other), gradients.spikes);
         } else {
             self.free.push(gradients.spikes);
+        }
+    }
+
+    /// Where the gradient of a population's summed currents goes.
+    fn sum_of(&mut self, i: usize) -> Target {
+        match self.sum[i].take() {
+            Some(slot) => Target { slot, put: Put::Add },
+            None => Target { slot: self.take(), put: Put::Write },
         }
     }
 
@@ -220,11 +228,11 @@ fn changes(population: &Population, projection: &Projection) -> bool {
 mod tests {
     use super::*;
     use crate::network::plan::Volume;
-    use crate::network::presets::Preset;
+    use crate::network::presets::{Preset, Size};
 
     fn lifetimes(preset: Preset) -> (Plan, Lifetimes) {
         let input = Volume { h: 32, w: 32, c: 3 };
-        let plan = Plan::new(&preset.network(input, 10, Some(8)), input).expect("a network");
+        let plan = Plan::new(&preset.network(input, 10, &Size::wide(8)), input).expect("a network");
         let lifetimes = Lifetimes::new(&plan);
         (plan, lifetimes)
     }

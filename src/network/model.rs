@@ -263,8 +263,8 @@ impl<B: Backend> Model<B> {
             let (state, gradients) = (&mut rest[0], &lifetimes.populations[i]);
             if through == Some(i) {
                 slots.swap(gradients.output, gradients.sum.slot);
-            } else if plan.populations[i].spiking {
-                layer(i).neurons_backward(state, below, slots, gradients, pass, &self.batch)?;
+            } else {
+                layer(i).output_backward(state, below, slots, gradients, pass, &self.batch)?;
             }
             let fuse = |source: usize| {
                 let drops = plan.populations[source].dropout.is_some() && pass.dropout;

@@ -147,10 +147,11 @@ impl<B: Backend> PopulationState<B> {
         let (volume, span) = (population.volume, Span { batch, steps });
         let keeps_bits = population.spiking && bits_suffice(neuron, surrogate);
         let of_sum = Span { batch, steps: population.current_steps };
+        let of_output = Span { batch, steps: population.output_steps(steps) };
         let pooled = match population.pool {
             None => Activations::None,
             Some(pool) if pool.kind == PoolKind::Max => Activations::Spikes(backend.spikes(span, pool.output)?),
-            Some(pool) => Activations::Floats(backend.activations(span, pool.output)?),
+            Some(pool) => Activations::Floats(backend.activations(of_output, pool.output)?),
         };
         let combined = match population.combine {
             None => Activations::None,
@@ -194,11 +195,16 @@ impl<B: Backend> PopulationState<B> {
         if let Some(bits) = self.kept.as_ref().filter(|_| self.scale != 1.0) {
             return Input::Spikes { bits, scale: self.scale };
         }
-        let spikes = || {
-            let bits = self.neurons.spikes.as_ref().expect("only the readout may lack neurons, and nothing reads it");
-            Input::Spikes { bits, scale: 1.0 }
+        let spikes_or_sum = || match &self.neurons.spikes {
+            Some(bits) => Input::Spikes { bits, scale: 1.0 },
+            None => Input::Dense(self.summed()),
         };
-        self.pooled.as_input(1.0).or_else(|| self.combined.as_input(1.0)).unwrap_or_else(spikes)
+        self.pooled.as_input(1.0).or_else(|| self.combined.as_input(1.0)).unwrap_or_else(spikes_or_sum)
+    }
+
+    /// Its summed currents.
+    fn summed(&self) -> &B::Floats {
+        self.sum.as_ref().expect("currents that are handed on are kept")
     }
 
     /// A readout's currents, if no neurons follow.
@@ -212,7 +218,7 @@ fn read<'s, B: Backend>(source: Source, below: &'s [PopulationState<B>], input: 
     match source {
         Source::Input => Input::Dense(input),
         Source::Output(i) => below[i].output(),
-        Source::Currents(i) => Input::Dense(below[i].sum.as_ref().expect("currents that are handed on are kept")),
+        Source::Currents(i) => Input::Dense(below[i].summed()),
     }
 }
 
@@ -253,6 +259,11 @@ impl<'a, B: Backend> Layer<'a, B> {
         Span { steps, ..self.span }
     }
 
+    /// Samples and steps of the output.
+    fn of_output(&self) -> Span {
+        self.of_steps(self.population.output_steps(self.span.steps))
+    }
+
     /// Projections, neurons, combination, pool and dropout.
     pub fn forward(
         &self,
@@ -277,9 +288,6 @@ impl<'a, B: Backend> Layer<'a, B> {
             self.sum(state, below, input, pass)?;
             false
         };
-        if !self.population.spiking {
-            return Ok(());
-        }
         self.combine(state, below)?;
         if !pooled {
             self.pool(state)?;
@@ -309,19 +317,20 @@ impl<'a, B: Backend> Layer<'a, B> {
             backend.norm_lif_forward(volume, self.span, currents, steps, affine, &neurons, out)?;
             return Ok(false);
         }
-        let own = self.population.own();
+        let projected = &self.population.projections[0];
+        let conv = &projected.convolution.as_ref().expect("a single projection is a convolution").conv;
         let (weights, bias) = projection.operands(&parameters.projections[0], zeros);
-        let input = read(self.population.projections[0].source, below, input);
+        let input = read(projected.source, below, input);
         let pooled = match (&self.population.pool, pooled, combined) {
             (Some(pool), Activations::Spikes(pooled), Activations::None) => Some((pool, pooled)),
             _ => None,
         };
         let done = pooled.is_some();
-        backend.conv_lif_forward(&own.conv, self.span, input, steps, weights, bias, affine, &neurons, out, pooled)?;
+        backend.conv_lif_forward(conv, self.span, input, steps, weights, bias, affine, &neurons, out, pooled)?;
         Ok(done)
     }
 
-    /// Several projections and the neurons that receive their sum.
+    /// Projections and the neurons that receive their sum, if any.
     fn sum(
         &self,
         state: &mut PopulationState<B>,
@@ -343,7 +352,10 @@ impl<'a, B: Backend> Layer<'a, B> {
                 Summand { input, steps: projection.steps, affine }
             })
             .collect();
-        let (neurons, out) = self.neurons(neurons, pass).expect("a readout has a single projection");
+        let Some((neurons, out)) = self.neurons(neurons, pass) else {
+            let sum = sum.as_mut().expect("without neurons the sum is the output");
+            return backend.sum_currents(volume, self.of_steps(steps), &summands, sum);
+        };
         let Some(norm) = sum_norm else {
             let wanted =
                 self.population.hands_on_currents || pass.backward && !bits_suffice(&self.neuron, &self.surrogate);
@@ -396,21 +408,27 @@ impl<'a, B: Backend> Layer<'a, B> {
     }
 
     fn pool(&self, state: &mut PopulationState<B>) -> Result<()> {
-        let (Some(pool), Some(spikes)) = (&self.population.pool, &state.neurons.spikes) else { return Ok(()) };
-        match &mut state.pooled {
-            Activations::Spikes(pooled) => self.backend.max_pool_forward(pool, self.span, spikes, pooled),
-            Activations::Floats(pooled) => {
-                let input = state.combined.as_input(1.0).unwrap_or(Input::Spikes { bits: spikes, scale: 1.0 });
+        let Some(pool) = &self.population.pool else { return Ok(()) };
+        let PopulationState { pooled, combined, neurons, sum, .. } = state;
+        match (pooled, &neurons.spikes, sum) {
+            (Activations::Spikes(pooled), Some(spikes), _) => {
+                self.backend.max_pool_forward(pool, self.span, spikes, pooled)
+            }
+            (Activations::Floats(pooled), Some(spikes), _) => {
+                let input = combined.as_input(1.0).unwrap_or(Input::Spikes { bits: spikes, scale: 1.0 });
                 self.backend.avg_pool_forward(pool, self.span, input, pooled)
             }
-            Activations::None => Ok(()),
+            (Activations::Floats(pooled), None, Some(sum)) => {
+                self.backend.avg_pool_forward(pool, self.of_output(), Input::Dense(sum), pooled)
+            }
+            _ => unreachable!("a pool reads spikes or a sum"),
         }
     }
 
     fn drop(&self, state: &mut PopulationState<B>, pass: Pass, batch: &B::Batch) -> Result<()> {
         state.scale = 1.0;
         let Some(probability) = self.population.dropout.filter(|_| pass.dropout) else { return Ok(()) };
-        let (volume, span, index) = (self.population.output(), self.span, self.index);
+        let (volume, span, index) = (self.population.output(), self.of_output(), self.index);
         let spikes = match (&mut state.pooled, &mut state.combined, &state.neurons.spikes) {
             (Activations::Floats(values), ..) | (Activations::None, Activations::Floats(values), _) => {
                 return self.backend.dropout_floats(volume, span, probability, batch, index, values);

@@ -3,10 +3,12 @@
 mod residual;
 
 use crate::backend::shape::{Extent, Volume};
+use crate::bail_input;
 use crate::data::SampleShape;
 use crate::network::spec::{InputMode, LayerSpec, Links, NetworkSpec, Norm, Synapse};
 use crate::neuron::{NeuronModel, NeuronSpec, ResetKind};
 use crate::surrogate::{Surrogate, SurrogateKind};
+use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 /// A network by name.
@@ -40,6 +42,61 @@ pub enum Preset {
     MsResnet18,
     /// MS-ResNet-34.
     MsResnet34,
+    /// ResNet-34 without normalised activations, as the AdaLi authors use it for Tiny-ImageNet: IF neurons, standardised
+    /// weights, and currents that only the blocks' neurons turn into spikes.
+    NfResnet34,
+}
+
+/// Width and depth of a preset; what is absent is as usual.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "cli", derive(clap::Args))]
+pub struct Size {
+    /// Width of the preset's convolutions [default: that of the preset].
+    #[cfg_attr(feature = "cli", arg(long, value_name = "C"))]
+    pub channels: Option<usize>,
+    /// Depth of a residual preset: the blocks of each stage, such as 2,2,2,2 [default: those of the preset].
+    #[cfg_attr(feature = "cli", arg(long, value_name = "N,N,...", value_delimiter = ','))]
+    pub blocks: Option<Vec<usize>>,
+}
+
+/// The most stages of a residual preset, whose widths double from one to the next, and the most blocks of a stage.
+const MOST_BLOCKS: [usize; 2] = [6, 256];
+
+impl Size {
+    /// The usual depth, but this width.
+    pub fn wide(channels: usize) -> Self {
+        Self { channels: Some(channels), ..Self::default() }
+    }
+
+    /// Whether neither is given.
+    pub fn is_usual(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Refuses what a preset cannot be.
+    ///
+    /// # Errors
+    /// A sentence that says which of its sizes can be chosen.
+    pub fn check(&self, preset: Preset) -> Result<()> {
+        if let Some(channels) = self.channels.filter(|_| preset == Preset::Vgg11) {
+            bail_input!(
+                "--channels {channels} does not apply to the network vgg11, whose widths are fixed; choose another with --network"
+            );
+        }
+        let Some(blocks) = &self.blocks else { return Ok(()) };
+        if preset.blocks().is_none() {
+            bail_input!(
+                "--blocks is for residual networks, such as resnet18-cifar; leave it out, or choose one of them"
+            );
+        }
+        let [stages, most] = MOST_BLOCKS;
+        if blocks.len() > stages || blocks.iter().any(|&count| count == 0 || count > most) {
+            bail_input!(
+                "--blocks needs at most {stages} numbers between 1 and {most}, such as 2,2,2,2, not {blocks:?}"
+            );
+        }
+        Ok(())
+    }
 }
 
 impl Preset {
@@ -52,9 +109,20 @@ impl Preset {
             Self::DvsGestureNet => (16, 128, 2, 11),
             Self::Vggsnn => (10, 48, 2, 10),
             Self::Resnet18Cifar | Self::Resnet18Preact | Self::Resnet19 => (1, 32, 3, 10),
+            Self::NfResnet34 => (1, 224, 3, 200),
             Self::SewResnet18 | Self::SewResnet34 | Self::MsResnet18 | Self::MsResnet34 => (1, 224, 3, 1000),
         };
         (SampleShape { frames, height: side, width: side, channels }, classes)
+    }
+
+    /// Blocks of the stages of a residual network.
+    pub fn blocks(self) -> Option<&'static [usize]> {
+        match self {
+            Self::Digits | Self::Csnn | Self::Conv2 | Self::Vgg11 | Self::DvsGestureNet | Self::Vggsnn => None,
+            Self::Resnet18Cifar | Self::Resnet18Preact | Self::SewResnet18 | Self::MsResnet18 => Some(&[2, 2, 2, 2]),
+            Self::SewResnet34 | Self::MsResnet34 | Self::NfResnet34 => Some(&[3, 4, 6, 3]),
+            Self::Resnet19 => Some(&[3, 3, 2]),
+        }
     }
 
     /// The network for samples of extent `input` in `classes` classes.
@@ -63,8 +131,9 @@ impl Preset {
     /// `dvs-gesture-net` (128), and that of the first stage of the others (64; `resnet19` 128), whose further stages are
     /// multiples of it. ResNets begin with a 7x7 convolution of stride 2 for inputs of at least 64x64 pixels, else with a
     /// 3x3 one of stride 1.
-    pub fn network(self, input: Volume, classes: usize, channels: Option<usize>) -> NetworkSpec {
-        let width = |usual: usize| channels.unwrap_or(usual);
+    pub fn network(self, input: Volume, classes: usize, size: &Size) -> NetworkSpec {
+        let width = |usual: usize| size.channels.unwrap_or(usual);
+        let (blocks, stem) = (size.blocks.as_deref().or(self.blocks()).unwrap_or_default(), residual::Stem::of(input));
         let lif = NeuronSpec::default();
         let hard = NeuronSpec { reset: ResetKind::Hard, ..lif };
         let batch = Synapse::with_norm(Norm::Batch);
@@ -122,13 +191,12 @@ impl Preset {
                 layers.push(readout(classes, true));
                 network(10, InputMode::Frames, NeuronSpec { decay_input: false, ..hard }, layers)
             }
-            Self::Resnet18Cifar => residual::basic(classes, width(64), &[2, 2, 2, 2], residual::Stem::of(input)),
-            Self::Resnet18Preact => residual::preact(classes, width(64), &[2, 2, 2, 2], residual::Stem::of(input)),
-            Self::Resnet19 => residual::resnet19(classes, width(128), residual::Stem::of(input)),
-            Self::SewResnet18 => residual::sew(classes, width(64), &[2, 2, 2, 2], residual::Stem::of(input)),
-            Self::SewResnet34 => residual::sew(classes, width(64), &[3, 4, 6, 3], residual::Stem::of(input)),
-            Self::MsResnet18 => residual::ms(classes, width(64), &[2, 2, 2, 2], residual::Stem::of(input)),
-            Self::MsResnet34 => residual::ms(classes, width(64), &[3, 4, 6, 3], residual::Stem::of(input)),
+            Self::Resnet18Cifar => residual::basic(classes, width(64), blocks, stem),
+            Self::Resnet18Preact => residual::preact(classes, width(64), blocks, stem),
+            Self::Resnet19 => residual::resnet19(classes, width(128), blocks, stem),
+            Self::SewResnet18 | Self::SewResnet34 => residual::sew(classes, width(64), blocks, stem),
+            Self::MsResnet18 | Self::MsResnet34 => residual::ms(classes, width(64), blocks, stem),
+            Self::NfResnet34 => residual::nf(classes, width(64), blocks, stem),
         }
     }
 }
@@ -153,7 +221,7 @@ fn max_pool2() -> LayerSpec {
 }
 
 fn avg_pool(kernel: Extent) -> LayerSpec {
-    LayerSpec::AvgPool { kernel, stride: None }
+    LayerSpec::AvgPool { kernel, stride: None, padding: Extent::square(0) }
 }
 
 fn no_bias() -> Synapse {
@@ -176,7 +244,7 @@ mod tests {
         for preset in Preset::value_variants() {
             let (shape, classes) = preset.usual_samples();
             let input = Volume { h: shape.height, w: shape.width, c: shape.channels };
-            let plan = Plan::new(&preset.network(input, classes, None), input);
+            let plan = Plan::new(&preset.network(input, classes, &Size::default()), input);
             assert_eq!(plan.unwrap_or_else(|error| panic!("{preset:?}: {error}")).classes, classes);
         }
     }
@@ -187,7 +255,11 @@ mod tests {
         let mut cases = 0;
         for preset in Preset::value_variants() {
             for norm in [Norm::Batch, Norm::Weight, Norm::None] {
-                let mut network = preset.network(input, 11, None);
+                // The gains of its blocks do not go with a batch norm.
+                if (*preset, norm) == (Preset::NfResnet34, Norm::Batch) {
+                    continue;
+                }
+                let mut network = preset.network(input, 11, &Size::default());
                 network.set_conv_norm(norm);
                 let plan = Plan::new(&network, input).unwrap_or_else(|error| panic!("{preset:?}, {norm:?}: {error}"));
                 let convolutions: Vec<_> = plan.convolutions().filter(|convolution| !convolution.linear).collect();
@@ -197,6 +269,6 @@ mod tests {
                 cases += 1;
             }
         }
-        assert_eq!(cases, 3 * Preset::value_variants().len());
+        assert_eq!(cases, 3 * Preset::value_variants().len() - 1);
     }
 }

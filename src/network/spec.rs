@@ -65,6 +65,9 @@ pub struct Links {
     /// The first value of a learned factor of its own currents, in addition to `scale`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gain: Option<f32>,
+    /// Whether neurons follow. Without them the output is the sum of its currents.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub neurons: bool,
     /// A norm of the sum, before the neurons.
     #[serde(default = "no_norm", skip_serializing_if = "is_no_norm")]
     pub sum_norm: Norm,
@@ -84,6 +87,7 @@ impl Default for Links {
             shortcuts: Vec::new(),
             scale: 1.0,
             gain: None,
+            neurons: true,
             sum_norm: Norm::None,
             sum_scale: 1.0,
             combine: None,
@@ -181,7 +185,8 @@ pub enum Init {
     Zeros,
 }
 
-/// One layer. `conv` and `linear` layers are followed by neurons; pools and dropouts act on their spikes.
+/// One layer. `conv` and `linear` layers are followed by neurons, unless these are left out; pools and dropouts act on their
+/// output.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum LayerSpec {
@@ -206,7 +211,12 @@ pub enum LayerSpec {
         #[serde(flatten)]
         links: Links,
     },
-    /// Maximum of spikes: a bitwise OR. Directly after `conv` or `linear`.
+    /// Neurons that receive another layer's output as it is.
+    Neurons {
+        #[serde(flatten)]
+        links: Links,
+    },
+    /// Maximum of spikes: a bitwise OR. Directly after a layer with neurons.
     MaxPool {
         kernel: Extent,
         /// The kernel's extent if absent.
@@ -215,14 +225,16 @@ pub enum LayerSpec {
         #[serde(default = "zero")]
         padding: Extent,
     },
-    /// Mean of spikes: dense values. Directly after `conv` or `linear`.
+    /// Mean of each window, where padding counts as 0: dense values. Directly after `conv`, `linear` or `neurons`.
     AvgPool {
         kernel: Extent,
         /// The kernel's extent if absent.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         stride: Option<Extent>,
+        #[serde(default = "zero", skip_serializing_if = "is_zero")]
+        padding: Extent,
     },
-    /// Mean of all pixels. Directly after `conv` or `linear`.
+    /// Mean of all pixels. Directly after `conv`, `linear` or `neurons`.
     GlobalAvgPool,
     /// Zeroes a share of the values, the same ones at every step, and scales the others by `1/(1-p)`.
     Dropout {
@@ -299,6 +311,15 @@ fn zero() -> Extent {
 }
 fn one_vote() -> usize {
     1
+}
+fn is_zero(extent: &Extent) -> bool {
+    *extent == zero()
+}
+fn yes() -> bool {
+    true
+}
+fn is_yes(value: &bool) -> bool {
+    *value
 }
 fn no_norm() -> Norm {
     Norm::None

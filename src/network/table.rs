@@ -148,15 +148,20 @@ fn multiply_adds(projection: &Projection) -> u64 {
     of_step.saturating_mul(projection.steps as u64)
 }
 
-/// A layer's own convolution, with its source if that is not the layer above.
+/// A layer's own convolution or what its neurons read, with the source if that is not the layer above.
 fn own(plan: &Plan, i: usize) -> String {
-    let projection = &plan.populations[i].projections[0];
+    let population = &plan.populations[i];
+    let projection = &population.projections[0];
     let above = if i == 0 { Source::Input } else { Source::Output(i - 1) };
     let from = match projection.source {
         source if source == above => String::new(),
         source => format!(" of {}", source_name(plan, source)),
     };
-    format!("{}{from}{}", synapses(projection), factors(projection))
+    let what = match projection.convolution {
+        Some(_) => synapses(projection),
+        None => if population.spiking { "neurons" } else { "sum" }.to_string(),
+    };
+    format!("{what}{from}{}", factors(projection))
 }
 
 fn shortcut(plan: &Plan, projection: &Projection) -> String {
@@ -230,12 +235,12 @@ fn source_label(plan: &Plan, source: Source) -> String {
 mod tests {
     use super::*;
     use crate::backend::cpu::Cpu;
-    use crate::network::presets::Preset;
+    use crate::network::presets::{Preset, Size};
 
     fn table(preset: Preset, change: impl FnOnce(&mut NetworkSpec)) -> (Table, Plan) {
         let (shape, classes) = preset.usual_samples();
         let input = Volume { h: shape.height, w: shape.width, c: shape.channels };
-        let mut network = preset.network(input, classes, None);
+        let mut network = preset.network(input, classes, &Size::default());
         change(&mut network);
         let plan = Plan::new(&network, input).expect("a network");
         (Table::new(&Cpu, &network, &plan, 0.1).expect("a table"), plan)

@@ -109,7 +109,11 @@ fn box_height(lines: usize) -> f64 {
 fn texts(population: &Population) -> Vec<String> {
     let name = population.name.as_ref().map_or(String::new(), |name| format!("  {name}"));
     let volume = population.volume;
-    let what = if population.spiking { "neurons" } else { "outputs, no neurons" };
+    let what = match (population.spiking, population.is_linear_readout()) {
+        (true, _) => "neurons",
+        (false, true) => "outputs, no neurons",
+        (false, false) => "currents, no neurons",
+    };
     let mut texts = vec![format!("{}{name}", population.label())];
     if population.sum_norm == Norm::Batch {
         texts.push("batch norm of the sum".into());
@@ -333,14 +337,14 @@ fn draw_line(area: &Area, points: &[(f64, f64)], colour: RGBColor, dashed: bool)
 mod tests {
     use super::*;
     use crate::network::Volume;
-    use crate::network::presets::Preset;
+    use crate::network::presets::{Preset, Size};
     use crate::report::tests::assert_well_formed;
     use clap::ValueEnum;
 
     fn plan(preset: Preset) -> Plan {
         let (shape, classes) = preset.usual_samples();
         let input = Volume { h: shape.height, w: shape.width, c: shape.channels };
-        Plan::new(&preset.network(input, classes, None), input).expect("a network")
+        Plan::new(&preset.network(input, classes, &Size::default()), input).expect("a network")
     }
 
     #[test]

@@ -352,7 +352,7 @@ pub fn parse_checked<V: for<'de> Deserialize<'de>>(document: Document, text: &st
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::network::presets::Preset;
+    use crate::network::presets::{Preset, Size};
 
     fn config() -> Config {
         Config {
@@ -361,14 +361,14 @@ mod tests {
             training: TrainingSpec::default(),
             loss: LossSpec::default(),
             bounds: BoundsSpec::default(),
-            network: Preset::Digits.network(Volume { h: 8, w: 8, c: 1 }, 10, None),
+            network: Preset::Digits.network(Volume { h: 8, w: 8, c: 1 }, 10, &Size::default()),
         }
     }
 
     #[test]
     fn a_configuration_survives_its_file() {
         for preset in [Preset::Digits, Preset::Csnn, Preset::Vgg11, Preset::DvsGestureNet] {
-            let network = preset.network(Volume { h: 128, w: 128, c: 2 }, 11, None);
+            let network = preset.network(Volume { h: 128, w: 128, c: 2 }, 11, &Size::default());
             let written = Config { network, ..config() };
             assert_eq!(Config::parse(&written.to_toml(), "x").unwrap(), written);
         }

@@ -6,7 +6,7 @@ use crate::bail_input;
 use crate::data::{DataSource, Dataset, SampleShape};
 use crate::files::{MOST_SETTINGS, read_text};
 use crate::network::Volume;
-use crate::network::presets::Preset;
+use crate::network::presets::{Preset, Size};
 use crate::network::spec::{InputMode, NetworkSpec};
 use crate::train::Config;
 use crate::train::config::{DataSpec, TrainingSpec, parse_checked};
@@ -42,7 +42,7 @@ impl Config {
     /// # Errors
     /// If the network does not fit the data.
     pub fn for_data(spec: DataSpec, data: &Dataset) -> Result<Self> {
-        let network = preset_network(usual_preset(spec.source), data, None)?;
+        let network = preset_network(usual_preset(spec.source), data, &Size::default())?;
         Ok(defaults(spec, network))
     }
 }
@@ -59,19 +59,15 @@ pub fn defaults(data: DataSpec, network: NetworkSpec) -> Config {
 }
 
 /// A preset fitted to the data.
-pub fn preset_network(preset: Preset, data: &Dataset, channels: Option<usize>) -> Result<NetworkSpec> {
-    preset_for(preset, data.train.shape, data.classes(), channels)
+pub fn preset_network(preset: Preset, data: &Dataset, size: &Size) -> Result<NetworkSpec> {
+    preset_for(preset, data.train.shape, data.classes(), size)
 }
 
 /// A preset fitted to samples of `shape`: frames determine the input mode and the steps.
-pub fn preset_for(preset: Preset, shape: SampleShape, classes: usize, channels: Option<usize>) -> Result<NetworkSpec> {
-    if let Some(channels) = channels.filter(|_| preset == Preset::Vgg11) {
-        bail_input!(
-            "--channels {channels} does not apply to the network vgg11, whose widths are fixed; choose another with --network"
-        );
-    }
+pub fn preset_for(preset: Preset, shape: SampleShape, classes: usize, size: &Size) -> Result<NetworkSpec> {
+    size.check(preset)?;
     let volume = Volume { h: shape.height, w: shape.width, c: shape.channels };
-    let mut network = preset.network(volume, classes, channels);
+    let mut network = preset.network(volume, classes, size);
     if shape.frames > 1 {
         (network.input, network.steps) = (InputMode::Frames, shape.frames);
     } else {

@@ -23,6 +23,8 @@ pub enum Recipe {
     AuthorsCifar10Dvs,
     /// DVS128 Gesture with SpikingJelly's network.
     AuthorsDvsGesture,
+    /// Tiny-ImageNet with a ResNet-34 without normalised activations.
+    AuthorsTinyImagenet,
 }
 
 impl Recipe {
@@ -33,10 +35,12 @@ impl Recipe {
             Self::AuthorsCifar100 => DataSource::Cifar100,
             Self::AuthorsCifar10Dvs => DataSource::Cifar10Dvs,
             Self::AuthorsDvsGesture => DataSource::DvsGesture,
+            Self::AuthorsTinyImagenet => DataSource::TinyImagenet,
         };
         let usual = DataSpec { source, validation: 0.0, ..DataSpec::default() };
+        let flip = Augmentation { flip: true, ..Augmentation::default() };
         let images = |mean: [f32; 3], std: [f32; 3]| DataSpec {
-            augmentation: Augmentation { crop_padding: 4, flip: true, auto_augment: true, ..Augmentation::default() },
+            augmentation: Augmentation { crop_padding: 4, auto_augment: true, ..flip },
             mean: Some(mean.into()),
             std: Some(std.into()),
             ..usual.clone()
@@ -50,6 +54,11 @@ impl Recipe {
                 DataSpec { events: Some(events), ..usual }
             }
             Self::AuthorsDvsGesture => usual,
+            Self::AuthorsTinyImagenet => DataSpec {
+                augmentation: Augmentation { resized_crop: true, ..flip },
+                image_size: Some(224),
+                ..images([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+            },
         }
     }
 
@@ -60,13 +69,16 @@ impl Recipe {
             Self::AuthorsCifar100 => Preset::Resnet18Preact,
             Self::AuthorsCifar10Dvs => Preset::Vgg11,
             Self::AuthorsDvsGesture => Preset::DvsGestureNet,
+            Self::AuthorsTinyImagenet => Preset::NfResnet34,
         }
     }
 
     /// Sets everything else.
     pub fn apply(self, config: &mut Config) {
         let (model, batch, rate, mse) = match self {
-            Self::AuthorsCifar10 | Self::AuthorsCifar100 => (NeuronModel::If, 128, 0.1, 0.0),
+            Self::AuthorsCifar10 | Self::AuthorsCifar100 | Self::AuthorsTinyImagenet => {
+                (NeuronModel::If, 128, 0.1, 0.0)
+            }
             Self::AuthorsCifar10Dvs => (NeuronModel::If, 32, 0.05, 0.05),
             Self::AuthorsDvsGesture => (NeuronModel::Lif, 16, 0.1, 0.2),
         };

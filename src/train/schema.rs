@@ -54,6 +54,7 @@ pub enum Presence {
 }
 
 /// One key.
+#[derive(Clone, Copy)]
 pub struct Key {
     pub name: &'static str,
     pub kind: Kind,
@@ -82,6 +83,22 @@ const fn key(name: &'static str, kind: Kind, default: &'static str, about: &'sta
 
 const fn required(name: &'static str, kind: Kind, about: &'static str) -> Key {
     Key { name, kind, presence: Presence::Required, about }
+}
+
+/// All keys of several lists.
+const fn join<const N: usize>(lists: &[&[Key]]) -> [Key; N] {
+    let mut all = [KERNEL; N];
+    let (mut list, mut count) = (0, 0);
+    while list < lists.len() {
+        let mut i = 0;
+        while i < lists[list].len() {
+            all[count] = lists[list][i];
+            (i, count) = (i + 1, count + 1);
+        }
+        list += 1;
+    }
+    assert!(count == N, "the array has as many keys as the lists");
+    all
 }
 
 /// The words that an enum is read from.
@@ -161,6 +178,12 @@ pub const AUGMENTATION: &[Key] = &[
         U32,
         "0",
         "Set a square of this many pixels a side, anywhere in the image, to bytes of 0; the last step.",
+    ),
+    key(
+        "mixup",
+        Kind::Number,
+        "0.0",
+        "Mix samples in pairs, and the losses of their labels, by shares from Beta(mixup, mixup); 0 to 1.",
     ),
 ];
 
@@ -280,6 +303,8 @@ const SHORTCUT_LIST: Key =
     key("shortcuts", Kind::Tables(SHORTCUTS), "none", "Up to two summands that are added to its currents.");
 const SCALE: Key = key("scale", Kind::Number, "1.0", "Factor of this summand.");
 const GAIN: Key = key("gain", Kind::Number, "none", "First value of a learned factor of the convolution's output.");
+const NEURONS_FOLLOW: Key =
+    key("neurons", Kind::Switch, "true", "Whether neurons follow; without them the output is the sum of its currents.");
 const SUM_NORM: Key = key("sum_norm", Kind::Word(words::<Norm>), "none", "Norm of the sum: `batch` or `none`.");
 const SUM_SCALE: Key = key("sum_scale", Kind::Number, "1.0", "Factor of the sum before the neurons.");
 const COMBINE_WITH: Key =
@@ -309,69 +334,32 @@ pub const COMBINE: &[Key] = &[
     required("with", Kind::Word(words::<Combination>), "Sum, both, or the other where this layer is silent."),
 ];
 
+/// Of whatever has weights.
+const SYNAPSE: [Key; 6] = [BIAS, NORM, NORM_GAIN, WEIGHT_SCALE, WEIGHT_VARIANCE, INIT];
+/// Of whatever has a population of its own.
+const LINKS: [Key; 9] =
+    [LAYER_NAME, FROM, SHORTCUT_LIST, SCALE, GAIN, NEURONS_FOLLOW, SUM_NORM, SUM_SCALE, COMBINE_WITH];
+const CONV: [Key; 19] = join(&[&[required("channels", COUNT, "Filters."), KERNEL, STRIDE, PADDING], &SYNAPSE, &LINKS]);
+const LINEAR: [Key; 16] = join(&[&[required("features", COUNT, "Outputs.")], &SYNAPSE, &LINKS]);
+const READOUT: [Key; 9] = join(&[
+    &[
+        required("classes", COUNT, "Classes."),
+        key("spiking", Kind::Switch, "false", "Average the spikes of its neurons, not its output."),
+        key("vote", COUNT, "1", "Number of outputs averaged per class."),
+    ],
+    &SYNAPSE,
+]);
+
 /// The types of layers and their keys, without `type` itself.
 pub const LAYERS: &[(&str, &[Key])] = &[
-    (
-        "conv",
-        &[
-            required("channels", COUNT, "Filters."),
-            KERNEL,
-            STRIDE,
-            PADDING,
-            BIAS,
-            NORM,
-            NORM_GAIN,
-            WEIGHT_SCALE,
-            WEIGHT_VARIANCE,
-            INIT,
-            LAYER_NAME,
-            FROM,
-            SHORTCUT_LIST,
-            SCALE,
-            GAIN,
-            SUM_NORM,
-            SUM_SCALE,
-            COMBINE_WITH,
-        ],
-    ),
-    (
-        "linear",
-        &[
-            required("features", COUNT, "Outputs."),
-            BIAS,
-            NORM,
-            NORM_GAIN,
-            WEIGHT_SCALE,
-            WEIGHT_VARIANCE,
-            INIT,
-            LAYER_NAME,
-            FROM,
-            SHORTCUT_LIST,
-            SCALE,
-            GAIN,
-            SUM_NORM,
-            SUM_SCALE,
-            COMBINE_WITH,
-        ],
-    ),
+    ("conv", &CONV),
+    ("linear", &LINEAR),
+    ("neurons", &LINKS),
     ("max_pool", &[KERNEL, POOL_STRIDE, PADDING]),
-    ("avg_pool", &[KERNEL, POOL_STRIDE]),
+    ("avg_pool", &[KERNEL, POOL_STRIDE, PADDING]),
     ("global_avg_pool", &[]),
     ("dropout", &[required("probability", Kind::Number, "Share of the values set to 0, below 1.")]),
-    (
-        "readout",
-        &[
-            required("classes", COUNT, "Classes."),
-            key("spiking", Kind::Switch, "false", "Average the spikes of its neurons, not its output."),
-            key("vote", COUNT, "1", "Number of outputs averaged per class."),
-            BIAS,
-            NORM,
-            NORM_GAIN,
-            WEIGHT_SCALE,
-            WEIGHT_VARIANCE,
-            INIT,
-        ],
-    ),
+    ("readout", &READOUT),
 ];
 
 /// The keys of a plan in addition to those of a configuration.

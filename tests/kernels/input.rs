@@ -3,19 +3,21 @@
 use super::harness::*;
 use crate::oracle::Rng;
 use adali::backend::Normalisation;
-use adali::backend::cpu::input::gather;
+use adali::backend::cpu::input::{gather, mix};
 use adali::backend::gpu::params::{InputBatch, Placement, Placements, dropout_threshold};
 use adali::backend::gpu::{Buffer, Launch};
-use adali::data::sampling::placement;
+use adali::data::sampling::{placement, shares};
 use adali::data::{Augmentation, SampleShape};
 
-const AUGMENTATIONS: [Augmentation; 6] = [
+const AUGMENTATIONS: [Augmentation; 8] = [
     Augmentation { crop_padding: 0, flip: false, roll: 0, drop: 0.0, ..Augmentation::NONE },
     Augmentation { crop_padding: 0, flip: true, roll: 0, drop: 0.0, ..Augmentation::NONE },
     Augmentation { crop_padding: 3, flip: false, roll: 0, drop: 0.0, ..Augmentation::NONE },
     Augmentation { crop_padding: 4, flip: true, roll: 0, drop: 0.3, ..Augmentation::NONE },
     Augmentation { crop_padding: 0, flip: true, roll: 4, drop: 0.0, ..Augmentation::NONE },
     Augmentation { crop_padding: 0, flip: false, roll: 3, drop: 0.9, ..Augmentation::NONE },
+    Augmentation { crop_padding: 2, flip: true, drop: 0.2, mixup: 1.0, ..Augmentation::NONE },
+    Augmentation { mixup: 0.1, ..Augmentation::NONE },
 ];
 
 /// `[N][T]` images of the CPU backend, reordered to the kernels' `[T][N]`.
@@ -43,12 +45,15 @@ fn input_matches() {
                 let placements: Vec<_> = indices.iter().map(|&i| placement(&augmentation, seed, 3, i)).collect();
                 let mut want = vec![0.0; batch * shape.len()];
                 gather(&set, &shape, &normalisation, &indices, &placements, augmentation.drop, &mut want);
+                let shares = shares(&augmentation, seed, 3, &indices);
+                mix(&shares, shape.len(), &mut want);
                 let want = steps_first(&want, &shape);
 
                 let device = Device::new(rng.next_u64());
                 let (on_device, table) = (device.put(&set), device.put(&normalisation.table()));
                 let placements: Vec<Placement> = placements.into_iter().map(Placement::from).collect();
                 let (indices, placements) = (device.put(&indices), device.put(&placements));
+                let shares = (!shares.is_empty()).then(|| device.put(&shares));
                 for value in VALUES {
                     let out = device.empty(want.len() * value.bytes());
                     let params = InputBatch {
@@ -64,6 +69,7 @@ fn input_matches() {
                         width: width as u32,
                         channels: channels as u32,
                         padding: 0,
+                        shares: address(shares.as_ref()),
                     };
                     let eights = (height * width * channels).div_ceil(8);
                     let grid = [eights.div_ceil(64) as u32, 3, 1];
@@ -76,7 +82,7 @@ fn input_matches() {
             }
         }
     }
-    assert_eq!(cases, 5 * 4 * 6 * 3);
+    assert_eq!(cases, 5 * 4 * 8 * 3);
 }
 
 #[test]
@@ -112,5 +118,5 @@ fn placements_match() {
             }
         }
     }
-    assert_eq!(drawn, 7 * 3 * 401);
+    assert_eq!(drawn, 9 * 3 * 401);
 }

@@ -19,11 +19,13 @@ fn on_device(
     spec: &LossSpec,
     logits: &Tensor,
     labels: &[u16],
+    shares: &[f32],
     metrics: Metrics,
     wants_gradient: bool,
 ) -> (Metrics, Option<Tensor>) {
     let Span { batch, steps } = logits.span;
     let (on_device, labels) = (device.values(Value::F32, logits), device.put(labels));
+    let shares = (!shares.is_empty()).then(|| device.put(shares));
     let gradient = wants_gradient.then(|| device.empty_values(Value::F32, logits.span, logits.volume));
     let samples = device.empty(batch * 16);
     let metrics = device.put(&[metrics]);
@@ -38,6 +40,7 @@ fn on_device(
         steps: steps as u32,
         classes: logits.volume.c as u32,
         tet: spec.tet.into(),
+        shares: address(shares.as_ref()),
     };
     device.run("loss", Launch::over(batch, 4, 128), &params);
     let total = LossTotal { samples: samples.address(), metrics: metrics.address(), batch: batch as u32, padding: 0 };
@@ -50,10 +53,10 @@ fn on_device(
     (device.get::<Metrics>(&metrics)[0], gradient)
 }
 
-fn on_cpu(spec: &LossSpec, logits: &Tensor, labels: &[u16]) -> (LossSums, Tensor) {
+fn on_cpu(spec: &LossSpec, logits: &Tensor, labels: &[u16], shares: &[f32]) -> (LossSums, Tensor) {
     let floats = logits.cpu_floats();
     let mut gradient = vec![0.0; floats.len()];
-    let sums = loss(spec, logits.volume.c, logits.span, &floats, labels, Some(&mut gradient));
+    let sums = loss(spec, logits.volume.c, logits.span, &floats, labels, shares, Some(&mut gradient));
     (sums, Tensor::from_cpu_floats(logits.span, logits.volume, &gradient))
 }
 
@@ -73,11 +76,18 @@ fn losses_match() {
                         let draw = || if votes { rng.below(5) as f32 / 10.0 } else { 3.0 * rng.normal() as f32 };
                         let logits = Tensor::new(span, Volume { h: 1, w: 1, c: classes }, draw);
                         let labels: Vec<u16> = (0..batch).map(|_| rng.below(classes) as u16).collect();
-                        let (sums, want) = on_cpu(&spec, &logits, &labels);
+                        let mixes = rng.below(2) == 0;
+                        let shares: Vec<f32> = if mixes {
+                            labels.iter().map(|_| rng.uniform(0.0, 1.0) as f32).collect()
+                        } else {
+                            Vec::new()
+                        };
+                        let (sums, want) = on_cpu(&spec, &logits, &labels, &shares);
                         let device = Device::new(rng.next_u64());
                         let before = Metrics { loss: 2.0, correct: 10, samples: 1000 };
-                        let (metrics, gradient) = on_device(&device, &spec, &logits, &labels, before, batch != 6);
-                        let what = format!("{spec:?} N={batch} T={steps} classes={classes}");
+                        let (metrics, gradient) =
+                            on_device(&device, &spec, &logits, &labels, &shares, before, batch != 6);
+                        let what = format!("{spec:?} mixes={mixes} N={batch} T={steps} classes={classes}");
                         let loss = metrics.loss - before.loss;
                         assert!(
                             (loss - sums.loss).abs() <= RELATIVE * sums.loss.abs(),
@@ -127,9 +137,9 @@ fn hits_at_ties_and_at_what_is_not_a_number() {
         let logits = Tensor::new(Span { batch: 1, steps: 1 }, volume, || values.next().unwrap());
         for label in 0..classes {
             let spec = LossSpec::default();
-            let (sums, _) = on_cpu(&spec, &logits, &[label as u16]);
+            let (sums, _) = on_cpu(&spec, &logits, &[label as u16], &[]);
             let device = Device::new(label as u64);
-            let (metrics, _) = on_device(&device, &spec, &logits, &[label as u16], Metrics::default(), false);
+            let (metrics, _) = on_device(&device, &spec, &logits, &[label as u16], &[], Metrics::default(), false);
             assert_eq!(metrics.correct, sums.correct, "{row:?}, label {label}");
             assert_eq!(metrics.loss.is_finite(), sums.loss.is_finite(), "{row:?}, label {label}");
         }

@@ -88,6 +88,7 @@ struct Block {
     /// Filters, kernel, stride, padding; 0 filters: as many values as another layer has, so that these can be added.
     own: (usize, [usize; 2], usize, usize),
     linear: bool,
+    form: Form,
     /// Which layer it reads, if not the one above.
     from: Option<usize>,
     shortcuts: Vec<Way>,
@@ -96,6 +97,14 @@ struct Block {
     /// 0: none, 1: max, 2: mean, 3: of everything; kernel, stride.
     pool: (usize, usize, usize),
     dropout: Option<f32>,
+}
+
+/// Whether a layer has a convolution and neurons.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Both,
+    Convolution,
+    Neurons,
 }
 
 /// A shortcut: which layer, its currents or spikes, whether through a convolution, with which pool, stride and padding, and its
@@ -145,7 +154,10 @@ fn genes() -> impl Strategy<Value = Genes> {
     );
     let block = (
         own,
-        proptest::bool::weighted(0.15),
+        (
+            proptest::bool::weighted(0.15),
+            prop_oneof![6 => Just(Form::Both), 2 => Just(Form::Convolution), 2 => Just(Form::Neurons)],
+        ),
         proptest::option::weighted(0.25, 0..8usize),
         proptest::collection::vec(way, 0..3),
         factors,
@@ -153,9 +165,10 @@ fn genes() -> impl Strategy<Value = Genes> {
         (prop_oneof![5 => Just(0usize), 2 => Just(1), 2 => Just(2), 1 => Just(3)], 1..4usize, 1..3usize),
         proptest::option::weighted(0.2, 0.0f32..0.5),
     );
-    let block = block.prop_map(|(own, linear, from, shortcuts, sum, combine, pool, dropout)| Block {
+    let block = block.prop_map(|(own, (linear, form), from, shortcuts, sum, combine, pool, dropout)| Block {
         own,
         linear,
+        form,
         from,
         shortcuts,
         sum,
@@ -177,6 +190,8 @@ struct Extents {
     output: [usize; 3],
     /// Whether its output is spikes that count 1.
     spikes: bool,
+    /// Whether it has no neurons.
+    bare: bool,
 }
 
 impl Extents {
@@ -219,11 +234,15 @@ impl Genes {
             Some(from) => placed[from].output,
             None => self.input,
         };
+        // Neurons alone cannot be first, nor is there a gain without a convolution.
+        let form = if block.form == Form::Neurons && count == 0 { Form::Both } else { block.form };
+        let bare = form == Form::Convolution;
         let plain = block.sum.0.is_none();
         // The layer itself, like one that may be added.
         let like = block.shortcuts.first().filter(|_| count > 0).map(|way| placed[way.from % count].of(way.take));
         let (filters, wished, stride, padding) = block.own;
         let (own, volume) = match (like, filters) {
+            _ if form == Form::Neurons => (LayerSpec::Neurons { links: Links::default() }, input),
             (Some([c, 1, 1]), 0) => (linear(c, Norm::None), [c, 1, 1]),
             (Some([c, h, w]), 0) => {
                 let (kernel, stride, padding) = fit([input[1], input[2]], [h, w], stride, padding);
@@ -254,18 +273,21 @@ impl Genes {
             shortcuts.truncate(1);
             shortcuts.extend(self.shortcut(&above, placed, volume, rng));
         }
-        let combine = block.combine.filter(|_| count > 0).and_then(|(other, with)| {
-            let others = (0..count).filter(|&i| placed[i].output == volume).collect::<Vec<_>>();
+        let combine = block.combine.filter(|_| count > 0 && !bare).and_then(|(other, with)| {
+            let fits = |other: &Extents| other.output == volume && !other.bare;
+            let others = (0..count).filter(|&i| fits(&placed[i])).collect::<Vec<_>>();
             let &other = others.get(other % others.len().max(1))?;
             let with = [Combination::And, Combination::Iand, Combination::Add][with];
             Some((other, if placed[other].spikes { with } else { Combination::Add }))
         });
-        let mut spikes = combine.is_none_or(|(_, with)| with != Combination::Add);
+        let mut spikes = !bare && combine.is_none_or(|(_, with)| with != Combination::Add);
         let own = linked(own, |links| {
-            let (scale, gain) = (block.sum.0.unwrap_or(1.0), block.sum.0.map(|_| 1.0));
-            let sum_norm = if block.sum.1 { Norm::Batch } else { Norm::None };
+            let scale = block.sum.0.unwrap_or(1.0);
+            let gain = block.sum.0.filter(|_| form != Form::Neurons).map(|_| 1.0);
+            let sum_norm = if block.sum.1 && !bare { Norm::Batch } else { Norm::None };
+            let sum_scale = if bare { 1.0 } else { block.sum.2 };
             let (name, from) = (Some(name(count)), from.map(name));
-            *links = Links { name, from, shortcuts, scale, gain, sum_norm, sum_scale: block.sum.2, combine: None };
+            *links = Links { name, from, shortcuts, scale, gain, neurons: !bare, sum_norm, sum_scale, combine: None };
         });
         layers.push(match combine {
             Some((other, with)) => combined(own, with, &name(other)),
@@ -275,8 +297,9 @@ impl Genes {
         let (kind, kernel, stride) = block.pool;
         let kernel = kernel.min(volume[1]).min(volume[2]);
         let pooled = [0, 1].map(|axis| (volume[axis + 1] - kernel) / stride + 1);
+        let mut pools = true;
         match kind {
-            1 if combine.is_none() => {
+            1 if combine.is_none() && !bare => {
                 layers.push(max_pool(kernel, stride, 0));
                 output = [volume[0], pooled[0], pooled[1]];
             }
@@ -288,13 +311,13 @@ impl Genes {
                 layers.push(LayerSpec::GlobalAvgPool);
                 (output, spikes) = ([volume[0], 1, 1], false);
             }
-            _ => {}
+            _ => pools = false,
         }
-        if let Some(probability) = block.dropout {
+        if let Some(probability) = block.dropout.filter(|_| pools || !bare) {
             layers.push(dropout(probability));
             spikes = false;
         }
-        Extents { neurons: volume, output, spikes }
+        Extents { neurons: volume, output, spikes, bare }
     }
 
     fn shortcut(&self, way: &Way, placed: &[Extents], to: [usize; 3], rng: &mut Rng) -> Option<Shortcut> {

@@ -3,8 +3,8 @@ use crate::launch;
 use crate::oracle::Rng;
 use crate::support::Case;
 use crate::support::layers::{
-    avg_pool, combined, conv, currents, dropout, linear, linked, max_pool, named, network, plus, reading, readout,
-    same, spiking_readout, through, times,
+    avg_pool, bare, combined, conv, currents, dropout, linear, linked, max_pool, named, network, neurons,
+    padded_avg_pool, plus, reading, readout, same, spiking_readout, through, times,
 };
 use crate::support::structures::vary;
 use adali::backend::cpu::Cpu;
@@ -52,7 +52,7 @@ fn train<B: Backend>(backend: B, case: &Case, bytes: &[u8], rule: UpdateRule) ->
     }
     let totals = Totals { loss_scale: backend.first_loss_scale(), ..Totals::default() };
     model.set_totals(&totals).expect("sums");
-    let augmentation = Augmentation { crop_padding: 1, flip: true, ..Augmentation::default() };
+    let augmentation = Augmentation { crop_padding: 1, flip: true, mixup: 0.5, ..Augmentation::default() };
     let update = Update { rule, decay: 1e-4, clip: 0.0 };
     let mut graph = None;
     let mut trained = Trained::default();
@@ -178,8 +178,27 @@ fn branches() -> Vec<(&'static str, NetworkSpec)> {
         ),
         readout(CLASSES),
     ];
+    let skip = |layer| linked(layer, |links| (links.scale, links.gain) = (0.5, Some(0.5)));
+    let bare = vec![
+        named("a", bare(conv3(9, batch))),
+        padded_avg_pool(3, 2, 1),
+        named("s", linked(neurons("a"), |links| links.sum_scale = 1.2)),
+        named("b", bare(plus(skip(conv3(9, weight)), same("a")))),
+        named("t", linked(neurons("b"), |links| links.sum_norm = batch)),
+        max_pool(2, 2, 0),
+        bare(plus(conv(12, 1, 1, 0, none), through(same("s"), 3, 3, 1, weight))),
+        LayerSpec::GlobalAvgPool,
+        dropout(0.2),
+        readout(CLASSES),
+    ];
     let frames = NetworkSpec { input: InputMode::Frames, ..network(3, combined) };
-    vec![("currents and spikes added", network(4, added)), ("spikes combined", frames), ("pools", network(2, pooled))]
+    vec![
+        ("currents and spikes added", network(4, added)),
+        ("spikes combined", frames),
+        ("pools", network(2, pooled)),
+        ("without neurons", network(3, bare.clone())),
+        ("frames without neurons", NetworkSpec { input: InputMode::Frames, ..network(2, bare) }),
+    ]
 }
 
 /// Networks that together use every operation of the backend.

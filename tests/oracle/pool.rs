@@ -20,6 +20,10 @@ impl Window {
         Self { kernel: [kernel; 2], stride: [stride; 2], padding }
     }
 
+    fn places(&self) -> f64 {
+        (self.kernel[0] * self.kernel[1]) as f64
+    }
+
     /// Output shape `[T, N, C, P, Q]` for an input shape `[T, N, C, H, W]`.
     pub fn output_shape(&self, [steps, batch, channels, height, width]: [usize; 5]) -> [usize; 5] {
         assert!(self.kernel.iter().all(|kernel| self.padding <= kernel / 2), "padding above half the kernel");
@@ -83,13 +87,12 @@ pub fn max_pool_backward(input_shape: &[usize], winners: &[usize], output_gradie
     gradient
 }
 
-/// Mean of each window (no padding).
+/// Mean of each window; padding counts as 0.
 pub fn avg_pool_forward(window: &Window, input: &Tensor) -> Tensor {
-    assert_eq!(window.padding, 0, "average pooling has no padding");
     let mut output = Tensor::zeros(&window.output_shape(input.dims5()));
     for (o, members) in window.members(input.dims5()).iter().enumerate() {
         let sum: f64 = members.iter().map(|i| input.data[*i]).sum();
-        output.data[o] = sum / members.len() as f64;
+        output.data[o] = sum / window.places();
     }
     output
 }
@@ -99,7 +102,7 @@ pub fn avg_pool_backward(window: &Window, input_shape: [usize; 5], output_gradie
     let mut gradient = Tensor::zeros(&input_shape);
     for (o, members) in window.members(input_shape).iter().enumerate() {
         for i in members {
-            gradient.data[*i] += output_gradient.data[o] / members.len() as f64;
+            gradient.data[*i] += output_gradient.data[o] / window.places();
         }
     }
     gradient

@@ -24,7 +24,8 @@ from safetensors.numpy import save_file
 HERE = Path(__file__).parent
 FIXED = ["vgg11"]  # its width
 PRESETS = ["digits", "conv2", "csnn", "dvs-gesture-net", "vggsnn", "resnet18-cifar", "resnet18-preact", "resnet19",
-           "sew-resnet18", "sew-resnet34", "ms-resnet18", "ms-resnet34", "sew-resnet18@64", "ms-resnet18@64", *FIXED]
+           "sew-resnet18", "sew-resnet34", "ms-resnet18", "ms-resnet34", "nf-resnet34", "sew-resnet18@64", "ms-resnet18@64",
+           "nf-resnet34@64", *FIXED]
 FRAMES = ["dvs-gesture-net", "vggsnn", "frames"]
 STEPS = 5
 

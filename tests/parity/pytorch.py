@@ -118,10 +118,10 @@ def per_step(function, x):
 
 
 def populations_of(layers):
-    """The layers that have weights, each with its name in the checkpoint and the pools and dropouts that follow it."""
+    """The layers with weights or neurons, each with its name in the checkpoint and the pools and dropouts that follow it."""
     populations = []
     for i, layer in enumerate(layers):
-        if layer["type"] in ("conv", "linear", "readout"):
+        if layer["type"] in ("conv", "linear", "neurons", "readout"):
             populations.append(layer | {"index": i, "label": f"layers.{i}", "after": []})
         else:
             populations[-1]["after"].append(layer)
@@ -193,7 +193,7 @@ def pooled(layer, x):
     if kind == "max_pool":
         return per_step(lambda y: F.max_pool2d(y, size, layer.get("stride", size), layer.get("padding", 0)), x)
     if kind == "avg_pool":
-        return per_step(lambda y: F.avg_pool2d(y, size, layer.get("stride", size)), x)
+        return per_step(lambda y: F.avg_pool2d(y, size, layer.get("stride", size), layer.get("padding", 0)), x)
     if kind == "global_avg_pool":
         return x.mean((3, 4), keepdim=True)
     if kind == "dropout":  # inactive in inspect
@@ -211,7 +211,7 @@ def forward(config, currents, x, given):
         x = sums[name] = currents.sum(population, x, outputs, sums)
         if population.get("sum_norm") == "batch":
             x = currents.batch_norm(f"{label}.sum_norm", x)
-        if population["type"] != "readout" or population.get("spiking", False):
+        if population.get("neurons", True) if population["type"] != "readout" else population.get("spiking", False):
             if given is not None and f"spikes.{i}" not in given:
                 raise SystemExit(f"the inspect file has no spikes.{i}")
             forced = given and (given[f"spikes.{i}"].view_as(x).to(x.dtype), given[f"membrane.{i}"].view_as(x))

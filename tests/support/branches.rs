@@ -1,8 +1,8 @@
 //! Networks that branch, of every structure.
 
 use super::layers::{
-    avg_pool, combined, conv, conv_of, currents, dropout, linear, linked, max_pool, named, plus, reading, readout,
-    same, spiking_readout, through, times,
+    avg_pool, bare, combined, conv, conv_of, currents, dropout, linear, linked, max_pool, named, neurons,
+    padded_avg_pool, plus, reading, readout, same, spiking_readout, through, times,
 };
 use crate::oracle::Rng;
 use adali::backend::shape::Extent;
@@ -12,7 +12,7 @@ use adali::network::spec::{Combination, LayerSpec, Shortcut, Synapse, Variance};
 /// Layers for an input of 3x9x8.
 pub fn branches() -> Vec<(&'static str, Vec<LayerSpec>)> {
     let none = Norm::None;
-    let all = [sums(), factors_and_norms(), combinations(), residual_networks(), sources()];
+    let all = [sums(), factors_and_norms(), combinations(), residual_networks(), sources(), without_neurons()];
     let mut all: Vec<_> = all.into_iter().flatten().collect();
     // Every kind of summand with channel counts on both sides of 32, where words end, and in words of which most is padding.
     for channels in CHANNELS {
@@ -28,7 +28,7 @@ pub fn branches() -> Vec<(&'static str, Vec<LayerSpec>)> {
 /// Channel counts of [`branches`].
 pub const CHANNELS: [usize; 5] = [1, 3, 17, 33, 40];
 /// How many networks [`branches`] makes.
-pub const COUNT: usize = 9 + 6 + 9 + 4 + 8 + CHANNELS.len();
+pub const COUNT: usize = 9 + 6 + 9 + 4 + 8 + 7 + CHANNELS.len();
 
 type Structures = Vec<(&'static str, Vec<LayerSpec>)>;
 
@@ -391,6 +391,103 @@ fn sources() -> Structures {
                     Shortcut { kernel: Some(Extent { h: 9, w: 8 }), ..through(same("a"), 1, 1, 0, Norm::Batch) },
                 ),
                 readout(3),
+            ],
+        ),
+    ]
+}
+
+/// Convolutions without neurons, and neurons without a convolution.
+fn without_neurons() -> Structures {
+    let none = Norm::None;
+    let stem = |norm| named("a", bare(conv(17, 3, 1, 1, norm)));
+    let next = |norm| conv(17, 3, 1, 1, norm);
+    let scaled = |by, layer| linked(layer, |links| links.sum_scale = by);
+    let sum_norm = |layer| linked(layer, |links| links.sum_norm = Norm::Batch);
+    let skip = |layer| linked(layer, |links| (links.scale, links.gain) = (0.2, Some(0.0)));
+    let pooled = |summand| Shortcut { pool: Some(Extent::square(2)), ..summand };
+    let half = |summand| Shortcut { kernel: Some(Extent::square(1)), stride: Extent::square(2), ..summand };
+    vec![
+        (
+            "pools before neurons",
+            vec![
+                stem(Norm::Batch),
+                padded_avg_pool(3, 2, 1),
+                named("s", neurons("a")),
+                named("b", bare(plus(next(none), same("a")))),
+                scaled(0.7, neurons("b")),
+                plus(next(none), same("s")),
+                padded_avg_pool(3, 1, 1),
+                readout(3),
+            ],
+        ),
+        (
+            "nf, from end to end",
+            vec![
+                stem(Norm::Weight),
+                padded_avg_pool(3, 1, 1),
+                named("a.s", scaled(1.0, neurons("a"))),
+                next(Norm::Weight),
+                named("b", bare(plus(skip(next(Norm::Weight)), same("a")))),
+                named("b.s", scaled(0.9, neurons("b"))),
+                conv(17, 3, 2, 1, Norm::Weight),
+                bare(plus(skip(next(Norm::Weight)), half(same("b.s")))),
+                LayerSpec::GlobalAvgPool,
+                readout(3),
+            ],
+        ),
+        (
+            "currents before and after a pool",
+            vec![
+                stem(Norm::Batch),
+                avg_pool(2, 2),
+                dropout(0.3),
+                named("b", next(none)),
+                conv(9, 3, 1, 1, none),
+                plus(conv(9, 1, 1, 0, none), pooled(through(currents("a"), 1, 1, 0, none))),
+                plus(conv(9, 3, 1, 1, none), through(same("b"), 1, 1, 0, Norm::Batch)),
+                readout(3),
+            ],
+        ),
+        (
+            "convolutions in a row",
+            vec![
+                stem(none),
+                named("b", bare(next(Norm::Batch))),
+                bare(plus(plus(conv(9, 3, 2, 1, Norm::Weight), half(currents("a"))), half(same("b")))),
+                readout(3),
+            ],
+        ),
+        (
+            "neurons of neurons, combined and pooled",
+            vec![
+                stem(none),
+                named("s", sum_norm(neurons("a"))),
+                named("t", combined(neurons("s"), Combination::Iand, "s")),
+                named("u", combined(plus(neurons("t"), times(0.5, same("a"))), Combination::Add, "t")),
+                neurons("u"),
+                max_pool(2, 2, 0),
+                dropout(0.2),
+                readout(3),
+            ],
+        ),
+        (
+            "sums of layers, without a convolution or neurons",
+            vec![
+                named("a", next(none)),
+                named("b", bare(next(none))),
+                named("c", bare(plus(plus(neurons("a"), same("b")), times(-0.6, same("a"))))),
+                plus(neurons("c"), currents("c")),
+                readout(3),
+            ],
+        ),
+        (
+            "linear layers",
+            vec![
+                named("a", bare(linear(20, Norm::Batch))),
+                named("b", neurons("a")),
+                dropout(0.3),
+                bare(plus(plus(linear(20, Norm::Weight), same("a")), same("b"))),
+                spiking_readout(3, 4, none),
             ],
         ),
     ]

@@ -64,20 +64,21 @@ impl Builder<'_> {
         match layer {
             LayerSpec::Conv { channels, kernel, stride, padding, synapse, links } => {
                 let own = convolution(case, *channels, (*kernel, *stride, *padding), synapse);
-                self.population(index, own, links, true);
+                self.population(index, Some(own), links, links.neurons);
             }
             LayerSpec::Linear { features, synapse, links } => {
-                self.population(index, linear(case, *features, synapse), links, true);
+                self.population(index, Some(linear(case, *features, synapse)), links, links.neurons);
             }
+            LayerSpec::Neurons { links } => self.population(index, None, links, links.neurons),
             LayerSpec::Readout { classes, spiking, vote, synapse } => {
                 self.graph.network.vote = *vote;
-                self.population(index, linear(case, classes * vote, synapse), &Links::default(), *spiking);
+                self.population(index, Some(linear(case, classes * vote, synapse)), &Links::default(), *spiking);
             }
             LayerSpec::MaxPool { kernel, stride, padding } => {
                 self.change_output(Layer::MaxPool(window(*kernel, stride.unwrap_or(*kernel), square(*padding))));
             }
-            LayerSpec::AvgPool { kernel, stride } => {
-                self.change_output(Layer::AvgPool(window(*kernel, stride.unwrap_or(*kernel), 0)));
+            LayerSpec::AvgPool { kernel, stride, padding } => {
+                self.change_output(Layer::AvgPool(window(*kernel, stride.unwrap_or(*kernel), square(*padding))));
             }
             LayerSpec::GlobalAvgPool => {
                 let [_, _, _, h, w] = self.shape(*self.outputs.last().expect("a layer to pool"));
@@ -92,15 +93,27 @@ impl Builder<'_> {
         }
     }
 
-    fn population(&mut self, index: usize, own: Layer, links: &Links, spiking: bool) {
+    fn population(&mut self, index: usize, own: Option<Layer>, links: &Links, spiking: bool) {
         let name = format!("layers.{index}");
         let stage = self.outputs.len();
-        let from = match &links.from {
-            Some(from) => self.outputs[self.stage_of[from.as_str()]],
-            None => self.outputs.last().copied().unwrap_or(Source::Input),
+        let above = match &links.from {
+            Some(from) => Some(self.stage_of[from.as_str()]),
+            None => stage.checked_sub(1),
         };
-        let own = self.add(own, vec![from], name.clone());
-        let mut decisive = vec![index_of(own)];
+        let from = above.map_or(Source::Input, |above| self.outputs[above]);
+        let mut decisive = Vec::new();
+        let own = match own {
+            Some(layer) => {
+                let own = self.add(layer, vec![from], name.clone());
+                decisive.push(index_of(own));
+                own
+            }
+            None => {
+                let above = above.expect("neurons read a layer");
+                decisive.clone_from(&self.graph.decisive[above]);
+                from
+            }
+        };
         let mut summands = vec![self.times(own, links.scale, links.gain, name.clone())];
         for (j, shortcut) in links.shortcuts.iter().enumerate() {
             let name = format!("{name}.shortcuts.{j}");

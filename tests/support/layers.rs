@@ -23,10 +23,20 @@ pub fn linear(features: usize, norm: Norm) -> LayerSpec {
     LayerSpec::Linear { features, synapse: Synapse::with_norm(norm), links: Links::default() }
 }
 
+/// Neurons that receive another layer's output.
+pub fn neurons(from: &str) -> LayerSpec {
+    LayerSpec::Neurons { links: Links { from: Some(from.into()), ..Links::default() } }
+}
+
+/// A layer without neurons.
+pub fn bare(layer: LayerSpec) -> LayerSpec {
+    linked(layer, |links| links.neurons = false)
+}
+
 /// A layer with other links.
 pub fn linked(mut layer: LayerSpec, change: impl FnOnce(&mut Links)) -> LayerSpec {
     match &mut layer {
-        LayerSpec::Conv { links, .. } | LayerSpec::Linear { links, .. } => change(links),
+        LayerSpec::Conv { links, .. } | LayerSpec::Linear { links, .. } | LayerSpec::Neurons { links } => change(links),
         _ => panic!("only layers with neurons of their own have links"),
     }
     layer
@@ -83,7 +93,13 @@ pub fn max_pool(kernel: usize, stride: usize, padding: usize) -> LayerSpec {
 
 /// An average pool.
 pub fn avg_pool(kernel: usize, stride: usize) -> LayerSpec {
-    LayerSpec::AvgPool { kernel: Extent::square(kernel), stride: Some(Extent::square(stride)) }
+    padded_avg_pool(kernel, stride, 0)
+}
+
+/// An average pool in which zeros around the input count.
+pub fn padded_avg_pool(kernel: usize, stride: usize, padding: usize) -> LayerSpec {
+    let [kernel, stride, padding] = [kernel, stride, padding].map(Extent::square);
+    LayerSpec::AvgPool { kernel, stride: Some(stride), padding }
 }
 
 /// A dropout.

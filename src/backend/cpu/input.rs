@@ -33,6 +33,18 @@ pub fn gather(
     });
 }
 
+/// Mixes samples of `len` values in pairs from both ends of the batch; see [`crate::data::sampling::shares`].
+pub fn mix(shares: &[f32], len: usize, samples: &mut [f32]) {
+    let mut pairs: Vec<_> = samples.chunks_exact_mut(len).zip(shares).collect();
+    while pairs.len() > 1 {
+        let ((first, of_first), (last, of_last)) = (pairs.remove(0), pairs.pop().expect("two samples"));
+        for (a, b) in first.iter_mut().zip(last) {
+            let (x, y) = (*a, *b);
+            (*a, *b) = (of_first.mul_add(x - y, y), of_last.mul_add(y - x, x));
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -60,34 +60,62 @@ pub fn vote_backward(
     }
 }
 
-/// See [`crate::backend::Training::loss`]; these are the sums of a batch.
+/// A sample's label, and with mixup the label of the sample that it is mixed with and its own share.
+struct Target {
+    label: usize,
+    other: usize,
+    share: f64,
+}
+
+impl Target {
+    fn of(n: usize, labels: &[u16], shares: &[f32]) -> Self {
+        let label = usize::from(labels[n]);
+        match shares.get(n) {
+            Some(&share) => Self { label, other: labels[labels.len() - 1 - n].into(), share: share.into() },
+            None => Self { label, other: label, share: 1.0 },
+        }
+    }
+
+    fn at(&self, class: usize) -> f64 {
+        let hot = |label: usize, share: f64| if class == label { share } else { 0.0 };
+        hot(self.label, self.share) + hot(self.other, 1.0 - self.share)
+    }
+
+    fn largest(&self) -> usize {
+        if self.share >= 0.5 { self.label } else { self.other }
+    }
+}
+
+/// See [`crate::backend::Training::loss`]; these are the sums of a batch. `shares` is empty without mixup.
 pub fn loss(
     spec: &LossSpec,
     classes: usize,
     span: Span,
     logits: &[f32],
     labels: &[u16],
+    shares: &[f32],
     mut grad: Option<&mut [f32]>,
 ) -> LossSums {
     let pitch = pitch(classes);
     let mut sums = LossSums::default();
     let steps = span.steps as f64;
     let mut gradient = vec![0.0; classes];
-    for (n, &label) in labels.iter().enumerate().take(span.batch) {
+    for n in 0..span.batch {
+        let target = Target::of(n, &labels[..span.batch], shares);
         let sample = &logits[n * span.steps * pitch..][..span.steps * pitch];
         let mean: Vec<f64> = (0..classes)
             .map(|k| sample.iter().skip(k).step_by(pitch).map(|&x| x as f64).sum::<f64>() / steps)
             .collect();
         // In f32, so that equal votes stay equal: their shares of spikes are rounded before they are summed.
         let rounded: Vec<f32> = mean.iter().map(|&x| x as f32).collect();
-        sums.correct += (argmax(&rounded) == label as usize) as u64;
+        sums.correct += (argmax(&rounded) == target.largest()) as u64;
         if !spec.tet {
-            sums.loss += sample_loss(spec, &mean, label as usize, &mut gradient);
+            sums.loss += sample_loss(spec, &mean, &target, &mut gradient);
         }
         for t in 0..span.steps {
             if spec.tet {
                 let step: Vec<f64> = sample[t * pitch..][..classes].iter().map(|&x| x as f64).collect();
-                sums.loss += sample_loss(spec, &step, label as usize, &mut gradient) / steps;
+                sums.loss += sample_loss(spec, &step, &target, &mut gradient) / steps;
             }
             if let Some(grad) = &mut grad {
                 let row = &mut grad[(n * span.steps + t) * pitch..][..pitch];
@@ -106,17 +134,20 @@ fn argmax(values: &[f32]) -> usize {
     (1..values.len()).fold(0, |best, k| if values[k] > values[best] { k } else { best })
 }
 
-/// One sample's loss on one set of logits, and its gradient: `(1 - m) CE(smoothed) + m mean((x - onehot)^2)`.
-fn sample_loss(spec: &LossSpec, logits: &[f64], label: usize, gradient: &mut [f64]) -> f64 {
+/// One sample's loss on one set of logits, and its gradient: `(1 - m) CE(smoothed) + m mean((x - onehot)^2)`; with mixup,
+/// that of both labels by their shares.
+fn sample_loss(spec: &LossSpec, logits: &[f64], labels: &Target, gradient: &mut [f64]) -> f64 {
     let classes = logits.len() as f64;
     let largest = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let total: f64 = logits.iter().map(|x| (x - largest).exp()).sum();
     let mut loss = 0.0;
     for (k, &x) in logits.iter().enumerate() {
-        let hot = (k == label) as u8 as f64;
+        let hot = labels.at(k);
         let target = hot * (1.0 - spec.label_smoothing) + spec.label_smoothing / classes;
         let log_share = x - largest - total.ln();
-        loss += (1.0 - spec.mse) * -target * log_share + spec.mse * (x - hot).powi(2) / classes;
+        // The mean of a label's square and that of 0 by their shares.
+        let square = (x - hot).powi(2) + hot * (1.0 - hot);
+        loss += (1.0 - spec.mse) * -target * log_share + spec.mse * square / classes;
         gradient[k] = (1.0 - spec.mse) * (log_share.exp() - target) + spec.mse * 2.0 * (x - hot) / classes;
     }
     loss
@@ -141,7 +172,7 @@ mod tests {
             }
             for (label, correct) in [(0, 1), (1, 0)] {
                 assert_eq!(
-                    loss(&LossSpec::default(), 2, span, &logits, &[label], None).correct,
+                    loss(&LossSpec::default(), 2, span, &logits, &[label], &[], None).correct,
                     correct,
                     "swap {swap}"
                 );

@@ -10,7 +10,7 @@ use crate::backend::{
     BoundsTuning, Fault, Histograms, LossSpec, Normalisation, Step, Totals, Trained, Training, Update, WeightNorm,
 };
 use crate::data::SampleShape;
-use crate::data::sampling::{Augmentation, Placement, placement};
+use crate::data::sampling::{Augmentation, Placement, placement, shares};
 use crate::surrogate::Bounds;
 use anyhow::Result;
 use rayon::prelude::*;
@@ -36,6 +36,8 @@ pub struct Batch {
     count: u64,
     /// The samples that the host has augmented, if it has.
     pub prepared: Vec<u8>,
+    /// See [`shares`].
+    shares: Vec<f32>,
 }
 
 /// Histograms of a layer: one, or one per channel.
@@ -54,6 +56,7 @@ impl Batch {
         self.labels.extend_from_slice(labels);
         (self.seed, self.epoch, self.position) = (seed, epoch, position);
         (self.dropout, self.rate, self.count) = (dropout, rate, count);
+        self.shares = shares(&step.augmentation, seed, epoch, samples);
     }
 
     pub fn placements(&self, augmentation: &Augmentation) -> Vec<Placement> {
@@ -70,6 +73,7 @@ impl Training for Cpu {
             prepared => (prepared, &places),
         };
         input::gather(bytes, &set.shape, &set.normalisation, indices, &placements, augmentation.drop, out);
+        input::mix(&batch.shares, set.shape.len(), out);
         Ok(())
     }
 
@@ -147,7 +151,7 @@ impl Training for Cpu {
         grad: Option<&mut Vec<f32>>,
         tally: &mut Totals,
     ) -> Result<()> {
-        let sums = loss::loss(spec, classes, span, logits, &batch.labels, grad.map(Vec::as_mut_slice));
+        let sums = loss::loss(spec, classes, span, logits, &batch.labels, &batch.shares, grad.map(Vec::as_mut_slice));
         tally.loss += sums.loss;
         tally.correct += sums.correct;
         tally.samples += span.batch as u64;

@@ -22,15 +22,12 @@ struct Buffers {
 
 impl Buffers {
     fn needs(&mut self, span: Span, layer: &LayerExtents) {
-        let conv = &layer.conv;
         let raise = |buffer: &mut usize, len: usize| *buffer = len.max(*buffer);
         if let Some(pool) = layer.pool.filter(|pool| layer.spiking && pool.kind == PoolKind::Max) {
             let places = pool.kernel.h * pool.kernel.w;
             raise(&mut self.words, span.steps * pool.output.pixels() * places * words(pool.input.c));
         }
-        if conv.is_linear() {
-            return;
-        }
+        let Some(conv) = layer.conv.as_ref().filter(|conv| !conv.is_linear()) else { return };
         let (input, output) = (conv.input.pixels(), conv.output.pixels());
         if conv.reads != InputKind::Image {
             raise(&mut self.values, Spread::new(conv).len(conv));
@@ -58,18 +55,20 @@ fn spikes(neurons: usize) -> usize {
 
 /// The most values that a single operation of a layer needs.
 fn of_operations(span: Span, layer: &LayerExtents) -> usize {
-    let LayerExtents { conv, pool, batch_norm, of_currents, spiking } = layer;
-    let pitch = pitch(conv.output.c);
+    let LayerExtents { volume, conv, pool, batch_norm, of_currents, spiking } = layer;
+    let pitch = pitch(volume.c);
     let rows = of_currents.batch * of_currents.steps;
     let moments = if *batch_norm { rows * 2 * pitch } else { 0 };
     let sums = span.batch * 2 * pitch + pool.map_or(0, |pool| pool.output.pixels() * pool.kernel.h * pool.kernel.w);
-    let synapses = if conv.is_linear() {
-        let currents = if *spiking { rows * pitch } else { 0 };
-        let lists =
-            if conv.reads == InputKind::Spikes { rows * spikes(conv.input.pixels() * input_pitch(conv)) } else { 0 };
-        currents + lists
-    } else {
-        partials_len(conv, span.batch)
+    let synapses = match conv {
+        None => 0,
+        Some(conv) if conv.is_linear() => {
+            let currents = if *spiking { rows * pitch } else { 0 };
+            let of_spikes = conv.reads == InputKind::Spikes;
+            let lists = if of_spikes { rows * spikes(conv.input.pixels() * input_pitch(conv)) } else { 0 };
+            currents + lists
+        }
+        Some(conv) => partials_len(conv, span.batch),
     };
     moments.max(sums).max(synapses)
 }

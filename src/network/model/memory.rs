@@ -78,18 +78,16 @@ impl Memory {
     }
 
     fn working<B: Backend>(backend: &B, plan: &Plan, capacity: usize) -> usize {
-        let extents = |(population, projection): (&Population, &Projection)| {
-            let convolution = projection.convolution.as_ref()?;
-            Some(LayerExtents {
-                conv: convolution.conv,
-                pool: population.pool,
-                batch_norm: convolution.synapse.norm == Norm::Batch || population.sum_norm == Norm::Batch,
-                spiking: population.spiking,
-                of_currents: Span { batch: capacity, steps: projection.steps },
-            })
+        let extents = |(population, projection): (&Population, &Projection)| LayerExtents {
+            volume: population.volume,
+            conv: projection.convolution.as_ref().map(|convolution| convolution.conv),
+            pool: population.pool,
+            batch_norm: projection.has_batch_norm() || population.sum_norm == Norm::Batch,
+            spiking: population.spiking,
+            of_currents: Span { batch: capacity, steps: projection.steps },
         };
         let each = plan.populations.iter().flat_map(|p| p.projections.iter().map(move |projection| (p, projection)));
-        let layers: Vec<LayerExtents> = each.filter_map(extents).collect();
+        let layers: Vec<LayerExtents> = each.map(extents).collect();
         let operations = backend.working_size(Span { batch: capacity, steps: plan.steps }, &layers);
         let tensor = plan.convolutions().map(|c| c.conv.output.c * c.conv.fan_in()).max().unwrap_or(0);
         operations.max(if backend.is_host() { size_of::<f32>() * tensor } else { 0 })
@@ -136,7 +134,9 @@ impl Memory {
         }
         match population.pool {
             None => {}
-            Some(pool) if pool.kind == PoolKind::Avg => self.activations += floats(pool.output),
+            Some(pool) if pool.kind == PoolKind::Avg => {
+                self.activations += backend.floats_size(of_steps(population.output_steps(span.steps)), pool.output);
+            }
             Some(pool) => self.spikes += bits(pool.output),
         }
         if population.dropout.is_some() && !population.is_dense() {
@@ -149,9 +149,9 @@ impl Memory {
             let span = of_steps(projection.steps);
             self.activations += projection.pool.map_or(0, |pool| backend.floats_size(span, pool.output));
             if keeps_currents(population, projection, keeps_bits) {
-                self.currents += match population.spiking {
-                    true => backend.floats_size(span, volume),
-                    false => backend.readouts_size(span, volume),
+                self.currents += match population.is_linear_readout() {
+                    true => backend.readouts_size(span, volume),
+                    false => backend.floats_size(span, volume),
                 };
             }
         }

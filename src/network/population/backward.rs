@@ -20,7 +20,7 @@ fn two<F>(slots: &mut [F], from: usize, to: usize) -> (&F, &mut F) {
 impl<B: Backend> Layer<'_, B> {
     /// From the gradient of the output to that of the summed currents, with the gradients of a norm or bias in between and of
     /// what the spikes are combined with.
-    pub fn neurons_backward(
+    pub fn output_backward(
         &self,
         state: &mut PopulationState<B>,
         below: &[PopulationState<B>],
@@ -32,9 +32,13 @@ impl<B: Backend> Layer<'_, B> {
         let (backend, population, volume, span) = (self.backend, self.population, self.volume(), self.span);
         if let Some(probability) = population.dropout.filter(|_| pass.dropout) {
             let output = &mut slots[gradients.output];
-            backend.dropout_floats(population.output(), span, probability, batch, self.index, output)?;
+            backend.dropout_floats(population.output(), self.of_output(), probability, batch, self.index, output)?;
         }
-        let own = state.neurons.spikes.as_ref().expect("a population with neurons has spikes");
+        let Some(own) = &state.neurons.spikes else {
+            let Some(pool) = &population.pool else { return Ok(()) };
+            let (from, to) = two(slots, gradients.output, gradients.sum.slot);
+            return backend.avg_pool_backward(pool, self.of_output(), from, gradients.sum.put, to);
+        };
         if let (Some(pool), true) = (&population.pool, population.combine.is_some()) {
             let (from, to) = two(slots, gradients.output, gradients.unpooled);
             backend.avg_pool_backward(pool, span, from, Put::Write, to)?;

@@ -52,7 +52,11 @@ impl<B: Backend> ProjectionState<B> {
     ) -> Result<Self> {
         let (volume, span) = (population.volume, Span { batch, steps: projection.steps });
         let currents = keeps_currents(population, projection, keeps_bits).then(|| {
-            if population.spiking { backend.activations(span, volume) } else { backend.readouts(span, volume) }
+            if population.is_linear_readout() {
+                backend.readouts(span, volume)
+            } else {
+                backend.activations(span, volume)
+            }
         });
         let synapses = projection.convolution.as_ref().map(|convolution| {
             let (conv, norm) = (&convolution.conv, convolution.synapse.norm);

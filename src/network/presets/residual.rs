@@ -3,7 +3,7 @@
 use super::network;
 use crate::backend::shape::{Extent, Volume};
 use crate::network::spec::{
-    Combination, Combine, Init, InputMode, LayerSpec, Links, NetworkSpec, Norm, Shortcut, Synapse, Take,
+    Combination, Combine, Init, InputMode, LayerSpec, Links, NetworkSpec, Norm, Shortcut, Synapse, Take, Variance,
 };
 use crate::neuron::{NeuronModel, NeuronSpec, ResetKind};
 
@@ -157,11 +157,11 @@ pub fn preact(classes: usize, channels: usize, stages: &[usize], stem: Stem) -> 
 
 /// Three stages and two fully connected layers (Zheng et al., "Going deeper with directly-trained larger spiking neural
 /// networks", 2021).
-pub fn resnet19(classes: usize, channels: usize, stem: Stem) -> NetworkSpec {
+pub fn resnet19(classes: usize, channels: usize, stages: &[usize], stem: Stem) -> NetworkSpec {
     // Their norm begins with the threshold as its gain.
     let synapse = Synapse { norm_gain: LIF.threshold, ..norm_of(Init::Pytorch) };
     let mut layers = vec![stem.conv(channels, synapse, named("stem"))];
-    blocks(&[3, 3, 2], channels, 1).for_each(|block| spikes_to_currents(&mut layers, &block, synapse));
+    blocks(stages, channels, 1).for_each(|block| spikes_to_currents(&mut layers, &block, synapse));
     layers.push(LayerSpec::GlobalAvgPool);
     layers.push(LayerSpec::Linear { features: 256, synapse: bias(), links: Links::default() });
     layers.push(LayerSpec::Readout { classes, spiking: false, vote: 1, synapse: bias() });
@@ -209,11 +209,45 @@ pub fn ms(classes: usize, channels: usize, stages: &[usize], stem: Stem) -> Netw
     network(4, InputMode::Direct, LIF, layers)
 }
 
+/// Factor of a block's output, and of spikes before a convolution, in [`nf`].
+const NF: [f32; 2] = [0.2, 2.74];
+
+/// The AdaLi authors' network for Tiny-ImageNet. Each block divides its input by the deviation that it is expected to have
+/// (Brock et al., "Characterizing signal propagation to close the performance gap in unnormalized ResNets", 2021).
+pub fn nf(classes: usize, channels: usize, stages: &[usize], stem: Stem) -> NetworkSpec {
+    let [alpha, of_spikes] = NF;
+    let synapse = |weight_scale| Synapse {
+        weight_scale,
+        weight_variance: Variance::Sample,
+        init: Init::FanOut,
+        ..Synapse::with_norm(Norm::Weight)
+    };
+    let without_neurons = |name: &str| Links { neurons: false, ..named(name) };
+    let mut layers = vec![stem.conv(channels, synapse(1.0), without_neurons("stem"))];
+    if stem == Stem::Large {
+        let (kernel, stride, padding) = (Extent::square(3), Some(Extent::square(2)), Extent::square(1));
+        layers.push(LayerSpec::AvgPool { kernel, stride, padding });
+    }
+    let mut variance = 1.0f32;
+    for Block { name, below, channels, stride, changes } in blocks(stages, channels, 1) {
+        let spikes = format!("{name}.spikes");
+        let links = Links { from: Some(below.clone()), sum_scale: 1.0 / variance.sqrt(), ..named(&spikes) };
+        layers.push(LayerSpec::Neurons { links });
+        layers.push(conv(channels, 3, stride, synapse(of_spikes), Links::default()));
+        let shortcut = if changes { projected(&spikes, stride, synapse(of_spikes)) } else { added(&below) };
+        let links = Links { shortcuts: vec![shortcut], scale: alpha, gain: Some(0.0), ..without_neurons(&name) };
+        layers.push(conv(channels, 3, 1, synapse(of_spikes), links));
+        variance = if changes { 1.0 } else { variance } + alpha * alpha;
+    }
+    layers.extend(finish(classes, Synapse { init: Init::Zeros, ..bias() }));
+    network(4, InputMode::Direct, IF, layers)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::network::Plan;
-    use crate::network::presets::Preset;
+    use crate::network::presets::{Preset, Size};
 
     /// Counts of PyTorch's modules: SpikingJelly's `sew_resnet` and `ms_resnet`, the AdaLi authors' `ResNet_Cifar` and
     /// `PreActResNet`, `VGGSNN` of "Temporal efficient training", and its ResNet-19, but with a stem of 128.
@@ -229,9 +263,11 @@ mod tests {
             (Preset::MsResnet18, volume(224, 3), 1000, 11_693_736),
             (Preset::MsResnet34, volume(224, 3), 1000, 21_801_896),
             (Preset::Vggsnn, volume(48, 2), 10, 9_271_498),
+            // The convolutions and norms of SEW-ResNet-34, a gain per block, and a readout of 200 classes.
+            (Preset::NfResnet34, volume(224, 3), 200, 21_797_672 - 513_000 + 102_600 + 16),
         ];
         for (preset, input, classes, want) in counts {
-            let plan = Plan::new(&preset.network(input, classes, None), input).expect("a network");
+            let plan = Plan::new(&preset.network(input, classes, &Size::default()), input).expect("a network");
             assert_eq!(plan.parameters(), want, "{preset:?}");
         }
     }
@@ -239,7 +275,7 @@ mod tests {
     #[test]
     fn a_weight_norm_drops_the_biases() {
         let input = Volume { h: 32, w: 32, c: 3 };
-        let mut network = Preset::Resnet18Preact.network(input, 10, Some(16));
+        let mut network = Preset::Resnet18Preact.network(input, 10, &Size::wide(16));
         network.set_conv_norm(Norm::Weight);
         Plan::new(&network, input).expect("a network");
     }

@@ -10,6 +10,7 @@ use crate::autotune::{Histogram, Tuning};
 use crate::backend::shape::{Span, Volume};
 use crate::backend::{self, BoundsTuning, Histograms, Normalisation, Step, Storage, Totals, dropout_mask};
 use crate::data::augment::prepared;
+use crate::data::sampling::shares;
 use crate::data::{SampleShape, Values};
 use crate::histogram::BINS;
 use anyhow::{Result, ensure};
@@ -21,7 +22,8 @@ const COUNTERS: usize = BINS + 3;
 /// Steps between two readings of the sums.
 const LOOK_EVERY: u32 = 16;
 /// The first part of a batch's memory. It is followed by the seeds of the dropout masks, `[stages]` u64, the samples and
-/// their places in what holds them, `[capacity]` u32 each, and the labels, `[capacity]` u16.
+/// their places in what holds them, `[capacity]` u32 each, their shares with mixup, `[capacity]` f32, and the labels,
+/// `[capacity]` u16.
 #[repr(C)]
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 struct Numbers {
@@ -40,6 +42,7 @@ pub struct Batch<D: Driver> {
     capacity: usize,
     /// Samples in the batch.
     pub size: usize,
+    mixes: bool,
     /// The slot to which the samples of a set on the host were copied.
     slot: usize,
 }
@@ -119,19 +122,26 @@ impl<D: Driver> Batch<D> {
         self.at(self.samples_offset() + self.capacity * size_of::<u32>())
     }
 
+    /// The shares of the samples, or 0 without mixup.
+    pub fn shares(&self) -> u64 {
+        if self.mixes { self.at(self.samples_offset() + 2 * self.capacity * size_of::<u32>()) } else { 0 }
+    }
+
     pub fn labels(&self) -> u64 {
-        self.at(self.samples_offset() + 2 * self.capacity * size_of::<u32>())
+        self.at(self.samples_offset() + 3 * self.capacity * size_of::<u32>())
     }
 
     /// The whole batch as bytes.
-    fn bytes(&self, step: &Step, places: &[u32]) -> Vec<u8> {
+    fn bytes(&mut self, step: &Step, places: &[u32]) -> Vec<u8> {
         let &Step { seed, position, count, epoch, rate, .. } = step;
         let numbers = Numbers { seed, position, count, epoch, rate };
         let mut bytes = bytemuck::bytes_of(&numbers).to_vec();
         bytes.extend((0..self.stages).flat_map(|stage| dropout_mask(step.dropout, stage).to_le_bytes()));
-        for indices in [step.samples, places] {
-            bytes.extend_from_slice(bytemuck::cast_slice(indices));
-            bytes.resize(bytes.len() + (self.capacity - indices.len()) * size_of::<u32>(), 0);
+        let shares = shares(&step.augmentation, seed, epoch, step.samples);
+        self.mixes = !shares.is_empty();
+        for words in [step.samples, places, bytemuck::cast_slice(&shares)] {
+            bytes.extend_from_slice(bytemuck::cast_slice(words));
+            bytes.resize(bytes.len() + (self.capacity - words.len()) * size_of::<u32>(), 0);
         }
         bytes.extend_from_slice(bytemuck::cast_slice(step.labels));
         bytes
@@ -212,10 +222,10 @@ impl From<Sums> for Totals {
 
 impl<D: Driver> Gpu<D> {
     pub(in super::super) fn batch_of(&self, capacity: usize, stages: usize) -> Result<Batch<D>> {
-        let sample = 2 * size_of::<u32>() + size_of::<u16>();
+        let sample = 3 * size_of::<u32>() + size_of::<u16>();
         let memory = self.allocate(size_of::<Numbers>() + stages * size_of::<u64>() + capacity * sample)?;
         let placements = self.allocate(capacity * size_of::<params::Placement>())?;
-        Ok(Batch { memory, placements, stages, capacity, size: 0, slot: 0 })
+        Ok(Batch { memory, placements, stages, capacity, size: 0, mixes: false, slot: 0 })
     }
 
     pub(in super::super) fn set_of(
@@ -244,7 +254,8 @@ impl<D: Driver> Gpu<D> {
         batch.size = step.samples.len();
         let Held::Host { values, batches, capacity } = &set.held else {
             ensure!(!step.augmentation.is_on_host(), "samples on the device cannot be augmented by the host");
-            return self.write(&batch.memory, 0, &batch.bytes(step, step.samples));
+            let bytes = batch.bytes(step, step.samples);
+            return self.write(&batch.memory, 0, &bytes);
         };
         batch.slot = (batch.slot + 1) % SLOTS;
         let (len, first) = (set.shape.len(), batch.slot * capacity);
@@ -254,7 +265,8 @@ impl<D: Driver> Gpu<D> {
             driver.upload_beside(batch.slot, to, first * len, &samples)?;
         }
         let places: Vec<u32> = (first..first + batch.size).map(|place| place as u32).collect();
-        self.write(&batch.memory, 0, &batch.bytes(step, &places))
+        let bytes = batch.bytes(step, &places);
+        self.write(&batch.memory, 0, &bytes)
     }
 
     pub(in super::super) fn move_position(&self, batch: &Batch<D>, position: f64) -> Result<()> {

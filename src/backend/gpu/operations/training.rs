@@ -109,6 +109,7 @@ impl<D: Driver> Training for Gpu<D> {
             width: shape.width as u32,
             channels: shape.channels as u32,
             padding: 0,
+            shares: batch.shares(),
         };
         let eights = (shape.height * shape.width * shape.channels).div_ceil(8);
         let launch =
@@ -226,6 +227,7 @@ impl<D: Driver> Training for Gpu<D> {
             steps: span.steps as u32,
             classes: classes as u32,
             tet: spec.tet.into(),
+            shares: batch.shares(),
         };
         self.run("loss", Launch::over(span.batch, 4, 128), &params)?;
         let total =

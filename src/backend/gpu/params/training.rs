@@ -32,6 +32,7 @@ params! {
         width: u32,
         channels: u32,
         padding: u32,
+        shares: u64,
     }
 
     /// `integrate_events`
@@ -88,6 +89,7 @@ params! {
         steps: u32,
         classes: u32,
         tet: u32,
+        shares: u64,
     }
 
     /// `loss_total`
