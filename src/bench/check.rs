@@ -4,6 +4,7 @@
 //! Only rounding errors are tolerated. A neuron whose spike or window bit could be flipped by rounding is undecided; most must
 //! not be.
 
+mod branches;
 mod synapses;
 mod training;
 
@@ -46,6 +47,9 @@ pub fn check<B: Backend>(operation: Operation, backend: &B, layer: &mut Layer<B>
     let above = &layer.neurons;
     if let (Part::Training, Some(training)) = (operation.part(), &layer.training) {
         return look.training(operation, layer, training);
+    }
+    if let (Part::Branches, Some(branches)) = (operation.part(), &layer.branches) {
+        return look.branches(operation, layer, branches);
     }
     match (operation, &layer.synapses) {
         (Operation::NormLifForward { .. }, _) => look.forward(above),

@@ -1,6 +1,7 @@
 //! The operations that are measured: what each runs, and the least that it must move and compute. They are those of a training
 //! step, except for a norm with running statistics, which is one value per channel.
 
+mod branches;
 mod run;
 mod work;
 
@@ -44,6 +45,17 @@ pub enum Operation {
     },
     MaxPoolForward,
     AvgPoolForward,
+    AvgPoolBackward,
+    SumLifForward,
+    SumCurrents,
+    BatchNormStatistics,
+    NormBackward,
+    PassGradient,
+    GainForward,
+    GainBackward,
+    AndSpikes,
+    MaskGradient,
+    AddSpikes,
     DropoutSpikes,
     DropoutFloats,
     BiasGrad,
@@ -84,6 +96,17 @@ impl Operation {
             Self::NormSpikeBackward { kind: SurrogateKind::Arctan },
             Self::MaxPoolForward,
             Self::AvgPoolForward,
+            Self::AvgPoolBackward,
+            Self::SumLifForward,
+            Self::SumCurrents,
+            Self::BatchNormStatistics,
+            Self::NormBackward,
+            Self::PassGradient,
+            Self::GainForward,
+            Self::GainBackward,
+            Self::AndSpikes,
+            Self::MaskGradient,
+            Self::AddSpikes,
             Self::DropoutSpikes,
             Self::DropoutFloats,
             Self::BiasGrad,
@@ -139,6 +162,17 @@ impl Operation {
             Self::NormSpikeBackward { .. } => "norm_spike_backward",
             Self::MaxPoolForward => "max_pool_forward",
             Self::AvgPoolForward => "avg_pool_forward",
+            Self::AvgPoolBackward => "avg_pool_backward",
+            Self::SumLifForward => "sum_lif_forward",
+            Self::SumCurrents => "sum_currents",
+            Self::BatchNormStatistics => "batch_norm_statistics",
+            Self::NormBackward => "norm_backward",
+            Self::PassGradient => "pass_gradient",
+            Self::GainForward => "gain_forward",
+            Self::GainBackward => "gain_backward",
+            Self::AndSpikes => "and_spikes",
+            Self::MaskGradient => "mask_gradient",
+            Self::AddSpikes => "add_spikes",
             Self::DropoutSpikes => "dropout_spikes",
             Self::DropoutFloats => "dropout_floats",
             Self::BiasGrad => "bias_grad",
@@ -200,6 +234,8 @@ impl Operation {
             | MembraneHistogram
             | CollectCounts
             | TuneBounds => Part::Training,
+            AvgPoolBackward | SumLifForward | SumCurrents | BatchNormStatistics | NormBackward | PassGradient
+            | GainForward | GainBackward | AndSpikes | MaskGradient | AddSpikes => Part::Branches,
         }
     }
 

@@ -152,4 +152,6 @@ pub enum Part {
     Neurons,
     /// What surrounds the layers of a network.
     Training,
+    /// Neurons, and what else reads and writes where networks branch.
+    Branches,
 }

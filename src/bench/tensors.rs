@@ -1,6 +1,7 @@
 //! Random tensors of a layer, at a firing rate that is targeted and measured. No device has a special way to make them:
 //! currents are a convolution of random samples.
 
+mod branches;
 mod training;
 
 use super::shape::{LayerShape, Part};
@@ -10,6 +11,7 @@ use crate::data::sampling::{Augmentation, CounterRng};
 use crate::neuron::{Neuron, NeuronSpec};
 use crate::surrogate::{Bounds, Surrogate, SurrogateKind};
 use anyhow::{Result, ensure};
+pub use branches::{Branches, FACTORS};
 use half::bf16;
 pub use training::{Moved, NORMALISATION, SAMPLE_CHANNELS, STEP, Samples, Training, votes};
 
@@ -182,6 +184,7 @@ pub struct Layer<B: Backend> {
     pub neurons: Activity<B>,
     pub synapses: Option<Synapses<B>>,
     pub training: Option<Training<B>>,
+    pub branches: Option<Branches<B>>,
     /// Spikes after a pool or dropout, and dense means.
     pub pooled: B::Bits,
     pub means: B::Floats,
@@ -205,11 +208,13 @@ impl<B: Backend> Layer<B> {
         let has = |part: Part| parts.contains(&part);
         let synapses = has(Part::Synapses).then(|| Synapses::new(backend, shape, rate, shifts, seed)).transpose()?;
         let training = has(Part::Training).then(|| Training::new(backend, shape, rate, shifts, seed)).transpose()?;
+        let branches = || Branches::new(backend, volume, backend.spikes(shape.span, volume)?);
         Ok(Self {
             shape,
             neurons,
             synapses,
             training,
+            branches: has(Part::Branches).then(branches).transpose()?,
             pooled: backend.spikes(shape.span, volume)?,
             means: backend.activations(shape.span, volume)?,
         })
@@ -224,7 +229,8 @@ impl<B: Backend> Layer<B> {
         let synapses = activity(shape.input) + 4 * weight + backend.packed_size(&conv);
         let training = 5 * weight + backend.samples_size(span, Volume { c: SAMPLE_CHANNELS, ..shape.neurons() });
         let neurons = activity(shape.neurons()) + 2 * backend.floats_size(span, shape.neurons());
-        neurons + has(Part::Synapses) * synapses + has(Part::Training) * training
+        let branches = backend.bits_size(span, shape.neurons());
+        neurons + has(Part::Synapses) * synapses + has(Part::Training) * training + has(Part::Branches) * branches
     }
 
     /// Checks that the device has drawn the right values, as [`Activity`] does.

@@ -33,6 +33,9 @@ Operations:
             weight_norm_forward, weight_norm_backward
   neurons   norm_lif_forward, spike_backward, norm_spike_backward,
             max_pool_forward, avg_pool_forward, bias_grad
+  branches  sum_lif_forward, sum_currents, batch_norm_statistics,
+            norm_backward, pass_gradient, gain_forward, gain_backward,
+            and_spikes, mask_gradient, add_spikes, avg_pool_backward
   training  input, dropout_spikes, dropout_floats, vote_currents, vote_spikes,
             vote_backward, loss, update, membrane_histogram,
             collect_counts, tune_bounds;

@@ -1,9 +1,9 @@
 //! Convolutions and operations on their weights.
 
 use super::{DECIDED, Look, PLACES, STEPS, SUMS, TRIED};
-use crate::backend::Backend;
+use crate::backend::{Backend, NormState};
 use crate::bench::operation::WEIGHT_SCALE;
-use crate::bench::reference::{Place, Sum, back, convolve, convolve_back, fire, over_channel, reached};
+use crate::bench::reference::{Host, Place, Sum, back, convolve, convolve_back, fire, over_channel, reached};
 use crate::bench::tensors::{Activity, BIAS, Synapses, usual_neuron};
 use crate::surrogate::SurrogateKind;
 use anyhow::{Result, ensure};
@@ -46,12 +46,18 @@ impl<B: Backend> Look<'_, B> {
     pub(super) fn batch_norm(&self, synapses: &Synapses<B>, above: &Activity<B>) -> Result<usize> {
         let compared = self.currents(synapses, above, 0.0)?;
         let currents = self.floats(&above.currents_grad, above.volume)?;
-        let channel = self.below(above.volume.c);
-        let count = (currents.values.len() / above.volume.c) as f64;
-        let mean = over_channel(&currents, channel, |x| x).value / count;
-        let variance = over_channel(&currents, channel, |x| (x - mean) * (x - mean)).value / count;
-        let read = |floats| self.backend.read_vector(floats, above.volume.c).map(|values| f64::from(values[channel]));
-        let (found, inverse) = (read(&synapses.state.mean)?, read(&synapses.state.inv_std)?);
+        Ok(compared + self.statistics(&currents, &synapses.state)?)
+    }
+
+    /// Checks mean and variance of one channel.
+    pub(super) fn statistics(&self, currents: &Host<f32>, state: &NormState<B::Floats>) -> Result<usize> {
+        let channel = self.below(currents.volume.c);
+        let count = (currents.values.len() / currents.volume.c) as f64;
+        let mean = over_channel(currents, channel, |x| x).value / count;
+        let variance = over_channel(currents, channel, |x| (x - mean) * (x - mean)).value / count;
+        let read =
+            |floats| self.backend.read_vector(floats, currents.volume.c).map(|values| f64::from(values[channel]));
+        let (found, inverse) = (read(&state.mean)?, read(&state.inv_std)?);
         let allowed = SUMS.max(self.backend.rounding());
         let deviation = variance.sqrt();
         ensure!(
@@ -63,7 +69,7 @@ impl<B: Backend> Look<'_, B> {
             (inverse / expected - 1.0).abs() <= 10.0 * allowed,
             "the inverse deviation of channel {channel} is {inverse}, not {expected}"
         );
-        Ok(compared + 2)
+        Ok(2)
     }
 
     pub(super) fn input_grad(&self, synapses: &Synapses<B>, above: &Activity<B>) -> Result<usize> {

@@ -34,6 +34,7 @@ impl Operation {
     pub fn prepare<B: Backend>(self, backend: &B, layer: &mut Layer<B>) -> Result<()> {
         let neuron = if let Self::SpikeBackward { neuron, .. } = self { neuron } else { usual_neuron() };
         layer.neurons.fire(backend, neuron, false)?;
+        self.prepare_branches(backend, layer)?;
         match (self, &mut layer.synapses, &mut layer.training) {
             (Self::WeightNormBackward, Some(synapses), _) => {
                 backend.copy(&synapses.given_grad, &mut synapses.weight_grad).map(drop)
@@ -52,6 +53,7 @@ impl Operation {
                 return self.run_synapses(backend, span, synapses, &mut layer.neurons);
             }
             Part::Training => return self.run_training(backend, layer).map(|()| true),
+            Part::Branches => return self.run_branches(backend, layer).map(|()| true),
             Part::Neurons => {}
         }
         let Activity { volume, .. } = layer.neurons;
