@@ -10,6 +10,7 @@ mod inspect;
 mod network;
 mod options;
 mod progress;
+mod sample_options;
 mod signals;
 mod simulate_events;
 mod train;

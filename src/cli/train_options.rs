@@ -2,6 +2,7 @@
 
 use super::data::{DataOptions, FrameOptions, load_data};
 use super::options::DeviceOptions;
+use super::sample_options::SampleOptions;
 use crate::autotune::BoundsMode;
 use crate::bail_input;
 use crate::data::Dataset;
@@ -223,47 +224,8 @@ pub struct TrainArguments {
     /// Temporal efficient training: the loss of every step, averaged [default: the loss of the average].
     #[arg(long, help_heading = TRAINING)]
     tet: bool,
-    /// Shift training images by up to this many pixels [default: 0].
-    #[arg(long, value_name = "PIXELS", help_heading = TRAINING)]
-    crop: Option<u32>,
-    /// Mirror half of the training images [default: none].
-    #[arg(long, help_heading = TRAINING)]
-    flip: bool,
-    /// Roll training images by up to this many pixels: what leaves on one side comes back on the other [default: 0].
-    #[arg(long, value_name = "PIXELS", help_heading = TRAINING)]
-    roll: Option<u32>,
-    /// Set this share of the training samples' values to 0 [default: 0].
-    #[arg(long, value_name = "SHARE", help_heading = TRAINING)]
-    drop: Option<f32>,
-    /// Replace training images by a random part, of 8 to 100 % of the area, enlarged to their size [default: none].
-    ///
-    /// The part is 3/4 to 4/3 as wide as high and is enlarged bilinearly, as by torchvision's RandomResizedCrop.
-    #[arg(long, help_heading = TRAINING)]
-    resized_crop: bool,
-    /// Apply AutoAugment's policy for CIFAR-10 to training images [default: none].
-    ///
-    /// As torchvision does it: one of 25 sub-policies for each image, after crop and flip; black comes in at the edges.
-    #[arg(long, help_heading = TRAINING)]
-    auto_augment: bool,
-    /// Set a square of this many pixels a side, anywhere in a training image, to black [default: 0].
-    #[arg(long, value_name = "PIXELS", help_heading = TRAINING)]
-    cutout: Option<u32>,
-    /// Mix training samples in pairs, with shares from the Beta distribution of this parameter, 0 to 1 [default: 0].
-    ///
-    /// Mixup: the loss is that of both labels by their shares. Training accuracy counts the label of the larger share.
-    #[arg(long, value_name = "ALPHA", help_heading = TRAINING)]
-    mixup: Option<f32>,
-    /// Mean of each channel, subtracted from it; images have values from 0 to 1 [default: that of the data set].
-    #[arg(long, value_name = "M,M,…", value_delimiter = ',', allow_hyphen_values = true, help_heading = TRAINING)]
-    mean: Option<Vec<f32>>,
-    /// Standard deviation of each channel, by which it is then divided [default: that of the data set].
-    #[arg(long, value_name = "S,S,…", value_delimiter = ',', help_heading = TRAINING)]
-    std: Option<Vec<f32>>,
-    /// Make pictures of image-folder and tiny-imagenet squares of this side [default: their own size, which must be one].
-    ///
-    /// The shorter side is resized to it (bilinear), and the middle is cut out.
-    #[arg(long, value_name = "PIXELS", help_heading = TRAINING)]
-    image_size: Option<u32>,
+    #[command(flatten)]
+    samples: SampleOptions,
     #[command(flatten)]
     frames: FrameOptions,
     /// Share of the training samples in use that is held out to choose the best epoch [default: 0.1].
@@ -301,13 +263,7 @@ impl TrainArguments {
         // Absolute, so that the configuration works from any folder.
         spec.dir = self.data.data_dir.as_ref().map(|dir| dir.canonicalize().unwrap_or(dir.clone())).or(spec.dir);
         spec.cache_dir = self.data.cache_dir.clone();
-        if let Some(side) = self.image_size.filter(|_| !spec.source.is_pictures()) {
-            bail_input!(
-                "--image-size {side} is for image-folder and tiny-imagenet, but the data set is {}",
-                spec.source
-            );
-        }
-        spec.image_size = self.image_size.or(spec.image_size).filter(|_| spec.source.is_pictures());
+        spec.image_size = self.samples.image_size(&spec)?;
         spec.events = self.frames.integration(&spec, self.steps)?;
         let data = load_data(&spec)?;
         if !self.size.is_usual() && self.network.is_none() && self.config.is_some() {
@@ -361,11 +317,6 @@ impl TrainArguments {
 
     /// Applies every option that was given.
     fn change(&self, config: &mut Config) {
-        fn set<V: Clone>(target: &mut V, given: &Option<V>) {
-            if let Some(value) = given {
-                *target = value.clone();
-            }
-        }
         fn set_pair(target: &mut [f64; 2], given: &Option<Vec<f64>>) {
             if let Some(&[first, last]) = given.as_deref() {
                 *target = [first, last];
@@ -418,17 +369,15 @@ impl TrainArguments {
         set(&mut config.loss.mse, &self.mse);
         set(&mut config.loss.label_smoothing, &self.label_smoothing);
         config.loss.tet |= self.tet;
-        set(&mut config.data.augmentation.crop_padding, &self.crop);
-        config.data.augmentation.flip |= self.flip;
-        set(&mut config.data.augmentation.roll, &self.roll);
-        set(&mut config.data.augmentation.drop, &self.drop);
-        config.data.augmentation.resized_crop |= self.resized_crop;
-        config.data.augmentation.auto_augment |= self.auto_augment;
-        set(&mut config.data.augmentation.cutout, &self.cutout);
-        set(&mut config.data.augmentation.mixup, &self.mixup);
-        config.data.mean = self.mean.clone().or(config.data.mean.take());
-        config.data.std = self.std.clone().or(config.data.std.take());
+        self.samples.change(&mut config.data);
         set(&mut config.data.validation, &self.validation);
         set(&mut config.data.limit, &self.limit);
+    }
+}
+
+/// Replaces a value by the one that was given.
+pub fn set<V: Clone>(target: &mut V, given: &Option<V>) {
+    if let Some(value) = given {
+        *target = value.clone();
     }
 }
