@@ -28,6 +28,8 @@ const TRIED: usize = 32 * PLACES;
 const SUMS: f64 = 1e-5;
 /// Permitted error of a neuron's gradient, relative to the largest of its terms.
 const STEPS: f64 = 1e-4;
+/// Half of the smallest f16: the largest error of small values stored in that format.
+const SMALLEST: f64 = 1.0 / (1 << 25) as f64;
 /// Distance to an edge, relative to the membrane, below which a neuron is undecided.
 const NEAR: f32 = 1e-4;
 

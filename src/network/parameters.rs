@@ -171,6 +171,7 @@ impl<B: Backend> SynapseParameters<B> {
                     Init::Pytorch => (2.0 * rng.uniform() - 1.0) * bound,
                     Init::FanOut => rng.normal_pair()[0] * (2.0 / fan_out).sqrt(),
                     Init::FanIn => rng.normal_pair()[0] / conv.fan_in() as f64,
+                    Init::Small => rng.normal_pair()[0] * 0.01,
                     Init::Zeros => 0.0,
                 };
                 *x = value as f32;
@@ -178,7 +179,7 @@ impl<B: Backend> SynapseParameters<B> {
             Ok(values)
         };
         let weight = draw(0, filters * conv.fan_in(), synapse.init)?;
-        let of_bias = if synapse.init == Init::Zeros { Init::Zeros } else { Init::Pytorch };
+        let of_bias = if matches!(synapse.init, Init::Small | Init::Zeros) { Init::Zeros } else { Init::Pytorch };
         let bias = |values: &[f32]| Parameter::new(backend, format!("{name}.bias"), vec![filters], None, values);
         let norm =
             |running: bool| NormParameters::new(backend, format!("{name}.norm"), filters, synapse.norm_gain, running);

@@ -169,7 +169,7 @@ pub enum Variance {
     Sample,
 }
 
-/// First values of a weight; a bias is always drawn as PyTorch does, or 0 with `zeros`.
+/// First values of a weight; a bias is drawn as PyTorch does, or 0 with `zeros` and `small`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "kebab-case")]
@@ -181,6 +181,8 @@ pub enum Init {
     FanOut,
     /// Normal with standard deviation `1/fan_in`.
     FanIn,
+    /// Normal with standard deviation 0.01; the bias is 0.
+    Small,
     /// All 0, the bias as well.
     Zeros,
 }

@@ -182,7 +182,7 @@ fn branches() -> Vec<(&'static str, NetworkSpec)> {
     let bare = vec![
         named("a", bare(conv3(9, batch))),
         padded_avg_pool(3, 2, 1),
-        named("s", linked(neurons("a"), |links| (links.sum_norm, links.sum_scale) = (batch, 1.2))),
+        named("s", linked(neurons("a"), |links| links.sum_scale = 1.2)),
         named("b", bare(plus(skip(conv3(9, weight)), same("a")))),
         named("t", neurons("b")),
         max_pool(2, 2, 0),

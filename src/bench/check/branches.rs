@@ -1,6 +1,6 @@
 //! Operations where networks branch.
 
-use super::{Look, PLACES, SUMS};
+use super::{Look, PLACES, SMALLEST, SUMS};
 use crate::backend::Backend;
 use crate::backend::shape::PoolKind;
 use crate::bench::operation::Operation;
@@ -95,7 +95,7 @@ impl<B: Backend> Look<'_, B> {
             let t = self.below(self.span.steps);
             let ((expected, magnitude), found) = (expected(t, place), f64::from(found.at(t, place)));
             ensure!(
-                (found - expected).abs() <= self.stored(expected) + SUMS * magnitude,
+                (found - expected).abs() <= self.stored(expected) + SUMS * magnitude + SMALLEST,
                 "the value at step {t} of {place:?} is {found}, not {expected}"
             );
         }

@@ -1,6 +1,6 @@
 //! Operations around the layers of a network.
 
-use super::{Look, PLACES, STEPS, SUMS};
+use super::{Look, PLACES, SMALLEST, STEPS, SUMS};
 use crate::backend::shape::Volume;
 use crate::backend::{Backend, UpdateRule, dropout_mask, keeps};
 use crate::bench::operation::{DROPPED, LOSS, Operation, UPDATE_DECAY, augmentation, tuning};
@@ -11,9 +11,6 @@ use crate::bench::tensors::{
 use crate::data::sampling::placement;
 use crate::histogram::Histogram;
 use anyhow::{Result, ensure};
-
-/// Half of the smallest f16: the largest error of small values stored in that format.
-const SMALLEST: f64 = 1.0 / (1 << 25) as f64;
 
 /// Whether the dropout of these steps keeps a place; the same at every step.
 fn kept(volume: Volume, place: Place) -> bool {
