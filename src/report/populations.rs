@@ -132,12 +132,16 @@ fn texts(population: &Population) -> Vec<String> {
 
 /// What a line of a projection says.
 fn label(projection: &Projection) -> String {
+    synapses_and_norm(projection) + &factors(projection)
+}
+
+fn synapses_and_norm(projection: &Projection) -> String {
     let norm = match projection.convolution.as_ref().map(|convolution| convolution.synapse.norm) {
         Some(Norm::Batch) => ", batch norm",
         Some(Norm::Weight) => ", weight norm",
         Some(Norm::None) | None => "",
     };
-    format!("{}{norm}{}", synapses(projection), factors(projection))
+    format!("{}{norm}", synapses(projection))
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -249,11 +253,14 @@ impl Picture<'_, '_> {
         let (population, centre) = (&plan.populations[i], self.centre);
         let own = &population.projections[0];
         let begin = if own.source == above(i) { above_y } else { row.join };
-        self.draw_arrow(begin, row.sum.map_or(row.top, |sum| sum - RADIUS))?;
+        self.draw_arrow(begin, row.sum.map_or(row.top, |sum| sum - RADIUS), own.convolution.is_none())?;
         let note = Text::NOTE.anchored(HPos::Right);
-        note.draw(self.area, (centre - 8.0, row.join + 10.0), &note.fit(&label(own), BOX / 2.0))?;
+        for (line, text) in [synapses_and_norm(own), factors(own).trim().into()].iter().enumerate() {
+            let y = row.join + 10.0 + 13.0 * line as f64;
+            note.draw(self.area, (centre - 8.0, y), &note.fit(text, BOX / 2.0))?;
+        }
         if let Some(sum) = row.sum {
-            self.draw_arrow(sum + RADIUS, row.top)?;
+            self.draw_arrow(sum + RADIUS, row.top, false)?;
             self.draw_circle(sum, "Σ")?;
         }
         self.draw_box((row.top, row.bottom), &texts(population), population.spiking)?;
@@ -283,8 +290,8 @@ impl Picture<'_, '_> {
         note.draw(self.area, (at + outward * 12.0, end - 8.0), &note.fit(&wire.label, BOX / 2.0))
     }
 
-    fn draw_arrow(&self, from: f64, to: f64) -> Result<()> {
-        draw_line(self.area, &[(self.centre, from), (self.centre, to)], INK, false)?;
+    fn draw_arrow(&self, from: f64, to: f64, dashed: bool) -> Result<()> {
+        draw_line(self.area, &[(self.centre, from), (self.centre, to)], INK, dashed)?;
         let wings = [(self.centre, to), (self.centre - 3.5, to - 7.0), (self.centre + 3.5, to - 7.0)];
         Ok(self.area.draw(&Polygon::new(wings.map(scaled), INK.filled()))?)
     }
