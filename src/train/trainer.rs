@@ -53,7 +53,7 @@ pub struct Trainer<B: Backend> {
     pub(crate) validation: Vec<u32>,
     /// Scores of the epoch that has just ended.
     held_out: Option<Scores>,
-    /// Bytes of the data set.
+    /// Bytes of the data set, and of a batch that the host prepares.
     data_size: usize,
 }
 
@@ -66,7 +66,9 @@ impl<B: Backend> Trainer<B> {
         let normalisation = evaluate::normalisation(&config.data, data);
         let empty = Samples { shape: data.train.shape, values: Vec::new().into(), labels: data.train.labels.clone() };
         let samples = std::mem::replace(&mut data.train, empty);
-        let data_size = data_size(&samples, &data.test);
+        // A batch that the host prepares: each sample, and all of them in a row.
+        let prepared = if config.data.augmentation.is_on_host() { 2 * batch * samples.shape.len() } else { 0 };
+        let data_size = data_size(&samples, &data.test) + prepared;
         let fingerprint = fingerprint(&samples);
         let mut model = Model::new(backend, &config.network, plan, batch, config.seed)?;
         let tracker = BoundsTracker::new(&mut model, config.effective_bounds(), config.training.epochs)?;
