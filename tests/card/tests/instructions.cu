@@ -66,6 +66,13 @@ KERNEL(instruction_warp, Instruction, 32, 1) {
     if (LANE % 2) out[256] = __ballot_sync(0xaaaaaaaa, x & 2);
     const double wide = __shfl_xor_sync(~0u, static_cast<double>(x) + 0.5, 1);
     out[288] = static_cast<uint32_t>(wide);
+    // Numbers as predicates: 0 is false, any other is true.
+    uint32_t chosen;
+    asm("{\n\t.reg .pred odd, both;\n\tsetp.ne.u32 odd, %1, 0;\n\tand.pred both, odd, -1;\n\tor.pred both, both, 0;\n\t"
+        "selp.b32 %0, 3, 5, both;\n\t}"
+        : "=r"(chosen)
+        : "r"(x & 1));
+    out[320] = chosen;
 }
 
 // f32 pairs -> packed pairs.

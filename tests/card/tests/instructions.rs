@@ -126,7 +126,7 @@ fn warp_instructions() {
     for seed in 0..20 {
         let x: Vec<u32> = (0..32).map(|_| rng.next() as u32 >> (seed % 3)).collect();
         let input = bytes(&x, u32::to_le_bytes);
-        let Some(got) = output("instruction_warp", (1, 32), &input, 10 * 128, 0, seed) else { return };
+        let Some(got) = output("instruction_warp", (1, 32), &input, 11 * 128, 0, seed) else { return };
         let got = words(&got);
         let all = |f: &dyn Fn(usize) -> u32| (0..32).map(f).collect::<Vec<u32>>();
         let permuted = |x: u32| {
@@ -145,6 +145,7 @@ fn warp_instructions() {
             ("ffs", all(&|i| if x[i] == 0 { 0 } else { x[i].trailing_zeros() + 1 })),
             ("ballot of some", all(&|i| if i % 2 == 1 { bits(&|x| x & 2 == 2) & 0xaaaa_aaaa } else { 0 })),
             ("shfl_xor of f64", all(&|i| x[i ^ 1])),
+            ("predicates", all(&|i| if x[i] & 1 == 1 { 3 } else { 5 })),
         ];
         for ((name, want), got) in want.iter().zip(got.chunks_exact(32)) {
             assert_eq!(got, want, "{name} of {x:?}");

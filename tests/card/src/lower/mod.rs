@@ -171,6 +171,13 @@ pub fn lower<'a>(module: &'a Module<'a>, name: &str) -> Result<Kernel, String> {
     Ok(lowering.kernel)
 }
 
+impl Instruction {
+    fn new(op: Op, guard: u32) -> Self {
+        let space = Space::Generic;
+        Self { op, space, width: 4, count: 1, flags: 0, guard, d: 0, a: 0, b: 0, c: 0, x: 0 }
+    }
+}
+
 fn class_of(name: &str) -> Class {
     match name {
         ".pred" => Class::P,
@@ -231,6 +238,16 @@ impl<'a> Lowering<'a> {
             })
     }
 
+    /// A predicate that an instruction before the current one sets.
+    fn constant_predicate(&mut self, value: bool) -> u32 {
+        let predicate = self.fresh(Class::P, 1);
+        let place = self.kernel.places.last().copied().unwrap_or_default();
+        let set = Instruction { d: predicate, x: value.into(), ..Instruction::new(Op::SetPredicate, 0) };
+        self.kernel.code.push(set);
+        self.kernel.places.push(place);
+        predicate
+    }
+
     pub(super) fn number(word: &str, negative: bool) -> Option<u64> {
         let value = if let Some(hex) = word.strip_prefix("0f").or(word.strip_prefix("0F")) {
             u32::from_str_radix(hex, 16).ok()? as u64
@@ -262,7 +279,7 @@ impl<'a> Lowering<'a> {
         match class {
             Class::R => Ok(self.constant32(value as u32)),
             Class::D => Ok(self.constant64(value)),
-            Class::P => Err("a number for a predicate".into()),
+            Class::P => Ok(self.constant_predicate(value != 0)),
         }
     }
 

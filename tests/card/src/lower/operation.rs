@@ -12,19 +12,7 @@ impl<'a> Lowering<'a> {
                 1 + 2 * self.source(&Operand::Word(predicate, false), Class::P)? + negated as u32
             }
         };
-        let mut i = Instruction {
-            op: Op::Return,
-            space: Space::Generic,
-            width: 4,
-            count: 1,
-            flags: 0,
-            guard,
-            d: 0,
-            a: 0,
-            b: 0,
-            c: 0,
-            x: 0,
-        };
+        let mut i = Instruction::new(Op::Return, guard);
         let parts: Vec<&str> = name.split('.').collect();
         let wanted = |count: usize| {
             if operands.len() == count { Ok(()) } else { Err(format!("{name} with {} operands", operands.len())) }
