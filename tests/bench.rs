@@ -5,6 +5,7 @@ use crate::process::{adali, command, run};
 use adali::bench::operation::Operation;
 use adali::kernels::MODULES;
 use serde_json::Value;
+use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
 use tempfile::TempDir;
@@ -44,6 +45,24 @@ fn operations_are_timed_and_compared_with_a_baseline() {
             adali(home.path(), &format!("bench norm_lif_forward {shape} --device cpu --baseline other.json")).done();
         assert_eq!(ran.out.matches(said).count(), 2, "{ran}");
     }
+}
+
+#[test]
+fn a_device_is_checked() {
+    let home = TempDir::new().unwrap();
+    let ran = adali(home.path(), "check --device cpu --json check.json").done();
+    assert!(ran.out.contains("norm_lif_forward") && ran.out.contains("checks passed"), "{ran}");
+    assert!(!ran.out.contains("FAILED"), "{ran}");
+    let report = report(&home.path().join("check.json"));
+    let results = report["results"].as_array().unwrap();
+    let checked: HashSet<&str> = results.iter().map(|result| result["operation"].as_str().unwrap()).collect();
+    let all: HashSet<&str> = Operation::all().iter().map(|operation| operation.name()).collect();
+    assert_eq!(all.difference(&checked).collect::<Vec<_>>(), [&"conv_input_grad_lif"], "the CPU has all but this one");
+    for result in results {
+        assert!(result["compared"].as_u64().unwrap() > 0 && result.get("error").is_none(), "{result}");
+    }
+    adali(home.path(), "check --device cpu --json check.json").failed(2, &["--force"]);
+    adali(home.path(), "check --device cuda:99").failed(2, &["CUDA"]);
 }
 
 #[test]
@@ -131,6 +150,11 @@ fn a_device_that_computes_nothing_is_found() {
         let shape = "--shape T=2,N=2,C=33,H=6,W=7 --rounds 2";
         on_nothing(&format!("bench {operation} {shape} --device cuda")).failed(1, &["does not compute"]);
     }
+    let ran = on_nothing("check --device cuda --json check.json");
+    ran.failed(1, &["does not compute", "checks failed"]);
+    let report = report(&home.path().join("check.json"));
+    let results = report["results"].as_array().unwrap();
+    assert!(results.iter().all(|result| result["error"].is_string() && result["compared"] == 0), "{report}");
     for more in ["", " --no-graph", " --precision f16", " --bounds auto-init"] {
         let ran = on_nothing(&format!("train --device cuda --epochs 1 --limit 100 --force --out run{more}"));
         ran.failed(1, &["does not compute"]);

@@ -288,17 +288,25 @@ impl<B: Backend> Copies<B> {
         Ok([*rate, share(&self.backend.read_spikes(inside, *span, *volume)?)])
     }
 
-    /// Runs, checks and warms up; `None` if the device does not have the operation.
+    /// Runs and checks; returns how many values were compared, or `None` if the device does not have the operation.
     ///
     /// # Errors
     /// If a result is wrong.
-    pub fn ready(&mut self, operation: Operation) -> Result<Option<Ready<B>>> {
+    pub fn checked(&mut self, operation: Operation) -> Result<Option<usize>> {
         let first = &mut self.layers[0];
         operation.prepare(&self.backend, first)?;
         if !operation.run(&self.backend, first)? {
             return Ok(None);
         }
-        let compared = check(operation, &self.backend, first, 1)?;
+        check(operation, &self.backend, first, 1).map(Some)
+    }
+
+    /// Runs, checks and warms up; `None` if the device does not have the operation.
+    ///
+    /// # Errors
+    /// If a result is wrong.
+    pub fn ready(&mut self, operation: Operation) -> Result<Option<Ready<B>>> {
+        let Some(compared) = self.checked(operation)? else { return Ok(None) };
         let mut ready = Ready { operation, graph: None, passes: 1, compared };
         self.time(&mut ready, 1)?;
         ready.passes = repetitions(self.time(&mut ready, 1)? * self.layers.len() as f64, TURN);

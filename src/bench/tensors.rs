@@ -296,12 +296,14 @@ pub fn randomise<B: Backend>(
     out: &mut B::Floats,
 ) -> Result<()> {
     let input = Volume { c: SAMPLE_CHANNELS, ..volume };
+    // Padding would count as values of 0 where an image is one pixel wide.
+    let [h, w] = [volume.h, volume.w].map(|side| if side == 1 { 1 } else { 3 });
     let conv = Conv {
         reads: InputKind::Image,
         input,
-        kernel: Extent::square(3),
+        kernel: Extent { h, w },
         stride: Extent::square(1),
-        padding: Extent::square(1),
+        padding: Extent { h: h / 2, w: w / 2 },
         output: volume,
     };
     let Samples { mut set, mut batch, .. } = Samples::new(backend, span, volume, 1, seed)?;

@@ -1,6 +1,7 @@
 //! The command line: one file per command.
 
 mod bench;
+mod check;
 mod compare;
 mod data;
 mod eval;
@@ -56,6 +57,9 @@ enum Command {
     #[command(after_long_help = compare::EXAMPLES, mut_arg("out", compare::out_help), mut_arg("resume", compare::resume_help),
         mut_arg("force", compare::force_help), mut_arg("seed", compare::seed_help))]
     Compare(Box<compare::CompareArguments>),
+    /// Check every operation on this machine's device; run it first on a new GPU.
+    #[command(after_long_help = check::AFTER_HELP)]
+    Check(check::CheckArguments),
     /// Check and time each operation, and compare it with the device's limits.
     #[command(after_long_help = bench::EXAMPLES)]
     Bench(Box<bench::BenchArguments>),
@@ -95,6 +99,7 @@ pub fn main() -> ExitCode {
         Command::Train(arguments) => train::run(*arguments),
         Command::Compare(arguments) => compare::run(*arguments),
         Command::Bench(arguments) => bench::run(*arguments),
+        Command::Check(arguments) => check::run(arguments),
         Command::Eval(arguments) => eval::run(arguments),
         Command::Events(arguments) => events::run(arguments),
         Command::SimulateEvents(arguments) => simulate_events::run(arguments),

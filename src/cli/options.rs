@@ -101,7 +101,11 @@ pub(super) use on_device;
 impl DeviceOptions {
     /// Starts the threads and opens the device.
     pub fn open(&self) -> Result<Opened> {
-        let cpu = self.on_cpu()?;
+        self.open_after(self.on_cpu()?)
+    }
+
+    /// Opens the device once the threads have started.
+    pub fn open_after(&self, cpu: Cpu) -> Result<Opened> {
         let precision = self.precision.into();
         match self.device {
             Device::Cpu => Ok(Opened::Cpu(cpu)),

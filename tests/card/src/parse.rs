@@ -311,11 +311,16 @@ impl<'a> Module<'a> {
                 }
                 ";" => at += 1,
                 ".reg" => {
-                    let (class, name) = (self.text(at + 1), self.text(at + 2));
-                    let count = if self.text(at + 3) == "<" { self.text(at + 4).parse().ok() } else { None };
-                    list.push(Statement::Registers { class, name, count });
+                    let class = self.text(at + 1);
+                    at += 1;
                     while self.text(at) != ";" {
-                        at += 1;
+                        let name = self.text(at + 1);
+                        let count = if self.text(at + 2) == "<" { self.text(at + 3).parse().ok() } else { None };
+                        list.push(Statement::Registers { class, name, count });
+                        at += 2;
+                        while !matches!(self.text(at), "," | ";") {
+                            at += 1;
+                        }
                     }
                     at += 1;
                 }
