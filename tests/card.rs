@@ -58,6 +58,7 @@ fn every_kind_of_network_and_bounds_trains_as_on_the_cpu() {
     adali(home.path(), "simulate-events --data digits --out events --side 10 --limit 40 --quiet").done();
     let csnn = "--network csnn --limit 24 --threshold 0.5";
     let digits = "--limit 24 --threshold 0.1";
+    let residual = "--network nf-resnet34 --blocks 1,1 --limit 24 --threshold 0.5";
     let events = "--data n-mnist --data-dir events --network conv2 --limit 24 --threshold 0.5";
     let cases = [
         (csnn, "bf16", "--norm batch --bounds auto-track --per-channel"),
@@ -67,6 +68,8 @@ fn every_kind_of_network_and_bounds_trains_as_on_the_cpu() {
         (events, "f32", "--norm batch --bounds manual"),
         (digits, "bf16", "--norm weight --bounds auto-symmetric"),
         (digits, "f16", "--norm none --bounds auto-balanced"),
+        (residual, "bf16", "--norm weight --bounds auto-track"),
+        (residual, "f16", "--norm weight --mixup 0.4 --flip"),
     ];
     let train = |device: &str, out: &str, seed: u64, options: &str| {
         let small =
@@ -92,6 +95,18 @@ fn every_kind_of_network_and_bounds_trains_as_on_the_cpu() {
         assert!(cpu.len() == 2 && graph.0.len() == 2, "{options}");
         assert!(apart <= tolerance, "{options}, {precision}: {:?} of {cpu:?}", graph.0);
     }
+}
+
+#[test]
+fn every_operation_is_right() {
+    let home = TempDir::new().unwrap();
+    let ran = on_card(home.path(), 5, "check --device cuda --json check.json").done();
+    assert!(ran.out.contains("checks passed") && !ran.out.contains("FAILED"), "{ran}");
+    let report: Value = serde_json::from_slice(&bytes(home.path().join("check.json"))).unwrap();
+    assert_eq!(report["devices"].as_array().unwrap().len(), 3, "f32, bf16 and f16");
+    let results = report["results"].as_array().unwrap();
+    assert!(results.iter().any(|result| result["operation"] == "conv_input_grad_lif" && result["precision"] == "bf16"));
+    assert!(results.iter().all(|result| result["compared"].as_u64().unwrap() > 0));
 }
 
 #[test]

@@ -113,6 +113,7 @@ first() {
         exit 1
     }
     tests driver 40 promises::
+    step check 60 "$adali" check --device cuda --json "$log/check.json"
 
     # The whole path: a network that learns, and the same bytes without graphs.
     train digits 40 $digits
