@@ -3,8 +3,8 @@
 //   q[k] = hot[k] (1 - smoothing) + smoothing/classes                  hot[k] = 1 at the label, else 0
 //   loss = sum over k of -(1 - mse) q[k] log softmax(x)[k] + mse (x[k] - hot[k])^2 / classes
 //
-// With mixup, sample n is mixed with N - 1 - n, and its loss is that of both labels by their shares: hot[k] is the share
-// of k's label, and the label of the larger share counts as correct.
+// With mixup, sample n is mixed with N - 1 - n, and its loss is that of both labels by their shares: hot[k] is the
+// share of k's label, and the label of the larger share counts as correct.
 //
 // with x the logits averaged over T, or (TET) the average of the losses of every step's logits. Correct: the first of
 // the largest averaged logits, in f32, is the label's.
