@@ -209,7 +209,7 @@ impl BoundsSpec {
         let by_deviation = self.mode == BoundsMode::AutoStd;
         let symmetric = by_deviation || self.mode == BoundsMode::AutoSymmetric;
         let both_sides = || match by_deviation {
-            true => Some(3f64.sqrt() * target * histogram.deviation()),
+            true => Some(3f64.sqrt() * target * histogram.std()),
             false => histogram.symmetric_quantile(target),
         };
         let left_side = || histogram.quantile((1.0 - rate) * (1.0 - target)).map(|z| -z);
@@ -383,7 +383,7 @@ mod tests {
     fn auto_std_gives_the_quantiles_width_where_potentials_are_spread_evenly() {
         let mut h = Histogram::default();
         (-2000..2000).for_each(|i| h.count((i as f32 + 0.5) / 1000.0));
-        assert!((h.deviation() - 2.0 / 3f64.sqrt()).abs() < 1e-4, "{}", h.deviation());
+        assert!((h.std() - 2.0 / 3f64.sqrt()).abs() < 1e-4, "{}", h.std());
         let (b, flags) = spec(BoundsMode::AutoStd).tune(&h, None, SCHEDULED, 0.4);
         assert!((b.left - 0.8).abs() < 1e-3 && b.left == b.right && flags.is_empty(), "{b:?} {flags:?}");
         let (quantiles, _) = spec(BoundsMode::AutoSymmetric).tune(&h, None, SCHEDULED, 0.4);

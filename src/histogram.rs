@@ -91,7 +91,7 @@ impl Histogram {
 
     /// Standard deviation of `z`, with a bin's samples at its centre and those beyond the range at its ends; 0 when nothing
     /// was sampled.
-    pub fn deviation(&self) -> f64 {
+    pub fn std(&self) -> f64 {
         // In half bins from the threshold, so that the sums are whole numbers.
         let halves = |bin: usize| 2 * bin as i64 + 1 - BINS as i64;
         let ends = [(-(BINS as i64), self.underflow), (BINS as i64, self.overflow)];

@@ -119,7 +119,7 @@ fn check_mnist(data: &Dataset) {
     assert_eq!(data.train.shape, SampleShape { frames: 1, height: 3, width: 4, channels: 1 });
     assert_eq!((&*data.train.bytes(), &*data.test.bytes()), (&pixels(60)[..], &pixels(24)[..]));
     assert_eq!((&data.train.labels[..], &data.test.labels[..]), (&[0u16, 9, 5, 5, 1][..], &[3u16, 8][..]));
-    assert_eq!((data.full_scale, &data.mean[..], &data.deviation[..]), (255.0, &[0.0][..], &[1.0][..]));
+    assert_eq!((data.full_scale, &data.mean[..], &data.std[..]), (255.0, &[0.0][..], &[1.0][..]));
     assert_eq!(data.classes(), 10);
 }
 
@@ -263,7 +263,7 @@ fn cifar_is_read_from_its_folder_or_the_one_above() {
             };
             assert_eq!((&data.train.labels[..], &data.test.labels[..]), (train, test));
             assert_eq!(*data.train.bytes(), [1, 2, 3].repeat(1024 * train.len()));
-            assert_eq!((data.mean.len(), data.deviation.len()), (3, 3));
+            assert_eq!((data.mean.len(), data.std.len()), (3, 3));
             if source == DataSource::Cifar100 {
                 assert_eq!((data.classes(), &data.class_names[42][..]), (100, "42"));
                 let names: String = (0..100).map(|i| format!("name{i}\r\n")).collect();

@@ -49,11 +49,11 @@ fn network(preset: Preset, input: Volume, classes: usize) -> (NetworkSpec, Plan)
 fn steps<B: Backend>(model: &mut Model<B>, size: usize, train: bool) {
     let (input, frames) = (model.plan().input, if model.plan().direct { 1 } else { model.plan().steps });
     let shape = SampleShape { frames, height: input.h, width: input.w, channels: input.c };
-    let normalisation = Normalisation { full_scale: 1.0, mean: vec![0.0; input.c], deviation: vec![1.0; input.c] };
+    let normalisation = Normalisation { full_scale: 1.0, mean: vec![0.0; input.c], std: vec![1.0; input.c] };
     let backend = model.backend().clone();
     let mut set = backend.set(vec![0; shape.len()].into(), shape, &normalisation, model.capacity()).unwrap();
     let (samples, labels) = (vec![0; size], vec![0; size]);
-    let step = Step { rate: 0.1, count: 1, ..Step::evaluate(&samples, &labels) };
+    let step = Step { learning_rate: 0.1, count: 1, ..Step::evaluate(&samples, &labels) };
     let tuning = |mode| Tuning { spec: BoundsSpec { mode, ..BoundsSpec::default() }, epochs: 1.0, first: false };
     model.write_batch(&mut set, &step).unwrap();
     if train {

@@ -222,7 +222,7 @@ fn updates_of_gradients_that_are_not_finite_are_left_out() {
             for (number, is_bad) in (first..).zip([false, true, false, true]) {
                 run_model_at(&mut model, &case, &drawn, pass(&case), 0.05);
                 let (samples, labels) = (drawn.indices(), drawn.model_labels());
-                let step = Step { rate: 0.05, count: number, ..Step::evaluate(&samples, &labels) };
+                let step = Step { learning_rate: 0.05, count: number, ..Step::evaluate(&samples, &labels) };
                 model.write_batch(&mut drawn.set(&case), &step).expect("a batch");
                 if is_bad {
                     let (_, parameters) = model.populations_mut().nth(rng.below(3)).expect("a population");
@@ -305,7 +305,7 @@ fn crops_and_flips_match() {
             let pixel = ((indices[n] as usize * frames + t) * h + row.max(0) as usize) * w + column.max(0) as usize;
             let byte = if inside { drawn.bytes[pixel * c + channel] } else { 0 };
             let scale = &drawn.normalisation;
-            assert_eq!(value, (f32::from(byte) / 128.0 - scale.mean[channel]) / scale.deviation[channel]);
+            assert_eq!(value, (f32::from(byte) / 128.0 - scale.mean[channel]) / scale.std[channel]);
             compared += 1;
         }
     }

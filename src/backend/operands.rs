@@ -36,16 +36,15 @@ pub struct Weights<'a, B: Storage> {
 pub struct Normalisation {
     pub full_scale: f32,
     pub mean: Vec<f32>,
-    pub deviation: Vec<f32>,
+    pub std: Vec<f32>,
 }
 
 impl Normalisation {
     /// The input values of all possible bytes, `[channels][256]`.
     pub fn table(&self) -> Vec<f32> {
-        let channel = |(&mean, &deviation): (&f32, &f32)| {
-            (0..=u8::MAX).map(move |byte| (byte as f32 / self.full_scale - mean) / deviation)
-        };
-        self.mean.iter().zip(&self.deviation).flat_map(channel).collect()
+        let channel =
+            |(&mean, &std): (&f32, &f32)| (0..=u8::MAX).map(move |byte| (byte as f32 / self.full_scale - mean) / std);
+        self.mean.iter().zip(&self.std).flat_map(channel).collect()
     }
 }
 
@@ -222,7 +221,7 @@ pub struct Step<'a> {
     /// Seed of the dropout masks.
     pub dropout: u64,
     /// Learning rate.
-    pub rate: f32,
+    pub learning_rate: f32,
     /// 1 for the first step of a training.
     pub count: u64,
     /// Of the samples. What it leaves to the host is done when the batch is written; the rest is for
@@ -234,7 +233,17 @@ impl<'a> Step<'a> {
     /// A step that neither draws random numbers nor trains.
     pub fn evaluate(samples: &'a [u32], labels: &'a [u16]) -> Self {
         let augmentation = Augmentation::NONE;
-        Self { samples, labels, seed: 0, epoch: 0, position: 1.0, dropout: 0, rate: 0.0, count: 0, augmentation }
+        Self {
+            samples,
+            labels,
+            seed: 0,
+            epoch: 0,
+            position: 1.0,
+            dropout: 0,
+            learning_rate: 0.0,
+            count: 0,
+            augmentation,
+        }
     }
 }
 

@@ -108,7 +108,7 @@ fn samples_of(network: &NetworkSpec, input: ImageShape, classes: usize) -> Datas
         class_names: (0..classes).map(|class| class.to_string()).collect(),
         full_scale: 255.0,
         mean: vec![0.5; input.channels],
-        deviation: vec![0.29; input.channels],
+        std: vec![0.29; input.channels],
         train: none.clone(),
         test: none,
         notes: Vec::new(),

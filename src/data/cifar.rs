@@ -285,7 +285,7 @@ fn load(source: DataSource, dir: &Path) -> Result<Dataset> {
     };
     let [train, test] = variant.whole_files();
     let (train, test) = (part(variant.train_files(), train)?, part(&[variant.test_file()], test)?);
-    let (mean, deviation) = match variant {
+    let (mean, std) = match variant {
         Variant::Cifar10 => (CIFAR10_MEAN, CIFAR10_DEVIATION),
         Variant::Cifar100 => (CIFAR100_MEAN, CIFAR100_DEVIATION),
     };
@@ -298,7 +298,7 @@ fn load(source: DataSource, dir: &Path) -> Result<Dataset> {
         },
         full_scale: 255.0,
         mean: mean.into(),
-        deviation: deviation.into(),
+        std: std.into(),
         train,
         test,
         notes,

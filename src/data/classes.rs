@@ -54,7 +54,7 @@ mod tests {
             class_names: (0..10).map(|class| format!("c{class}")).collect(),
             full_scale: 1.0,
             mean: vec![0.0],
-            deviation: vec![1.0],
+            std: vec![1.0],
             train: part(train),
             test: part(test),
             notes: Vec::new(),

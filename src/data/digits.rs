@@ -61,7 +61,7 @@ pub fn load() -> Result<Dataset> {
         class_names: files::numbered(CLASSES),
         full_scale: LEVELS.into(),
         mean: vec![0.0],
-        deviation: vec![1.0],
+        std: vec![1.0],
         train,
         test,
         notes: Vec::new(),

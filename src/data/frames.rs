@@ -70,7 +70,7 @@ fn from_file(file: &TensorFile) -> Result<Dataset> {
         class_names: files::numbered(classes),
         full_scale: 1.0,
         mean: vec![0.0; train.shape.channels],
-        deviation: vec![1.0; train.shape.channels],
+        std: vec![1.0; train.shape.channels],
         train,
         test,
         notes,

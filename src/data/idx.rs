@@ -267,7 +267,7 @@ fn load(source: DataSource, dir: &Path) -> Result<Dataset> {
         },
         full_scale: 255.0,
         mean: vec![0.0],
-        deviation: vec![1.0],
+        std: vec![1.0],
         train,
         test,
         notes: Vec::new(),

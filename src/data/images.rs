@@ -85,14 +85,14 @@ fn load(source: DataSource, dir: &Path, request: &Request) -> Result<Dataset> {
     let read = |pictures| decoding.samples(pictures, &folder, request.watch, &done, total);
     let (train, test) = (read(train)?, read(test)?);
     notes.extend(note_unused(&folder, &unused));
-    let [mean, deviation] = if tiny { TINY_IMAGENET_VALUES } else { IMAGENET };
+    let [mean, std] = if tiny { TINY_IMAGENET_VALUES } else { IMAGENET };
     Ok(Dataset {
         name: source.name().into(),
         source: folder.display().to_string(),
         class_names,
         full_scale: 255.0,
         mean: mean.into(),
-        deviation: deviation.into(),
+        std: std.into(),
         train,
         test,
         notes,

@@ -110,7 +110,7 @@ pub struct Dataset {
     /// `[channels]`, subtracted after dividing by `full_scale`.
     pub mean: Vec<f32>,
     /// `[channels]`, the last divisor.
-    pub deviation: Vec<f32>,
+    pub std: Vec<f32>,
     /// The training samples; [`split::hold_out`] takes the validation samples from them.
     pub train: Samples,
     /// The test samples, never trained on.

@@ -118,7 +118,7 @@ impl<B: Backend> Model<B> {
         let (input, frames) = (plan.input, plan.input_steps);
         let shape = SampleShape { frames, height: input.h, width: input.w, channels: input.c };
         let constant = vec![1.0; input.c];
-        let normalisation = Normalisation { full_scale: 1.0, mean: constant.clone(), deviation: constant };
+        let normalisation = Normalisation { full_scale: 1.0, mean: constant.clone(), std: constant };
         let set = || model.backend.set(vec![0; shape.len()].into(), shape, &normalisation, capacity);
         let (mut set, _another) = (set()?, set()?);
         let kept = model.backend.kept_memory();

@@ -422,7 +422,7 @@ mod tests {
         let normalisation = crate::train::evaluate::normalisation(&given.data, &data);
         assert_eq!(normalisation.table()[..2], [-0.5, 2.0 * (1.0 / data.full_scale - 0.25)]);
         let own = crate::train::evaluate::normalisation(&config().data, &data);
-        assert_eq!((own.mean, own.deviation), (data.mean.clone(), data.deviation.clone()));
+        assert_eq!((own.mean, own.std), (data.mean.clone(), data.std.clone()));
         for (bad, part) in [
             (
                 with(Some(&[0.1; 3]), None, false),

@@ -24,8 +24,8 @@ pub struct Scores {
 /// How a data set's bytes become input values: with the configured means and deviations, or its own.
 pub fn normalisation(spec: &DataSpec, data: &Dataset) -> Normalisation {
     let of = |given: &Option<Vec<f32>>, own: &[f32]| given.clone().unwrap_or(own.to_vec());
-    let (mean, deviation) = (of(&spec.mean, &data.mean), of(&spec.std, &data.deviation));
-    Normalisation { full_scale: data.full_scale, mean, deviation }
+    let (mean, std) = (of(&spec.mean, &data.mean), of(&spec.std, &data.std));
+    Normalisation { full_scale: data.full_scale, mean, std }
 }
 
 /// A callback that learns after every batch how many of all samples are done, and decides whether to go on.

@@ -250,14 +250,24 @@ impl<B: Backend> Trainer<B> {
         epoch: u32,
         position: f64,
         count: u64,
-        rate: f32,
+        learning_rate: f32,
     ) -> Result<()> {
         let labels: Vec<u16> = batch.iter().map(|&i| self.labels[i as usize]).collect();
         let seed = self.config.seed;
         let dropout = CounterRng::new(seed, backend::stream::DROPOUT).fork(count.wrapping_sub(1)).next_u64();
         let augmentation = self.config.data.augmentation;
         let position = self.config.bounds.delayed(position);
-        let step = Step { samples: batch, labels: &labels, seed, epoch, position, dropout, rate, count, augmentation };
+        let step = Step {
+            samples: batch,
+            labels: &labels,
+            seed,
+            epoch,
+            position,
+            dropout,
+            learning_rate,
+            count,
+            augmentation,
+        };
         self.model.write_batch(&mut self.set, &step)
     }
 
@@ -269,8 +279,8 @@ impl<B: Backend> Trainer<B> {
         let done = if self.tracker.tracks() { step + 1 } else { step };
         let position = epoch as f64 + done as f64 / total as f64;
         let training = &self.config.training;
-        let rate = training.rate(global, total * training.epochs as u64, total) as f32;
-        self.write_batch(&order[step as usize * size..][..size], epoch, position, global + 1, rate)?;
+        let learning_rate = training.rate(global, total * training.epochs as u64, total) as f32;
+        self.write_batch(&order[step as usize * size..][..size], epoch, position, global + 1, learning_rate)?;
         let counts = step.is_multiple_of(self.count_every(total));
         let updates = self.tracker.update_every().is_some_and(|every| (global + 1).is_multiple_of(every));
         let Self { model, tracker, set, graphs, config, .. } = self;

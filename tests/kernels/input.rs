@@ -37,8 +37,8 @@ fn input_matches() {
             let (samples, batch) = (6, 5);
             let set: Vec<u8> = (0..samples * shape.len()).map(|_| rng.next_u64() as u8).collect();
             let mut vector = |low: f64, high: f64| (0..channels).map(|_| rng.uniform(low, high) as f32).collect();
-            let (mean, deviation) = (vector(-0.5, 0.5), vector(0.2, 2.0));
-            let normalisation = Normalisation { full_scale: 255.0, mean, deviation };
+            let (mean, std) = (vector(-0.5, 0.5), vector(0.2, 2.0));
+            let normalisation = Normalisation { full_scale: 255.0, mean, std };
             for augmentation in AUGMENTATIONS {
                 let indices: Vec<u32> = (0..batch).map(|_| rng.below(samples) as u32).collect();
                 let seed = rng.next_u64();

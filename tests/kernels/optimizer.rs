@@ -169,8 +169,13 @@ fn updates_match() {
                 );
 
                 for p in &mut parameters {
-                    let update =
-                        Move { rule, rate, decay, gradient_scale: state.gradient_scale, count: state.count as u64 };
+                    let update = Move {
+                        rule,
+                        learning_rate: rate,
+                        decay,
+                        gradient_scale: state.gradient_scale,
+                        count: state.count as u64,
+                    };
                     let Parameter { value, gradient, first, second } = p;
                     optimizer::update(&update, value, gradient, first, second);
                 }

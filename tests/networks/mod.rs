@@ -46,7 +46,7 @@ fn train<B: Backend>(backend: B, case: &Case, bytes: &[u8], rule: UpdateRule) ->
     let [channels, height, width] = case.input;
     let frames = if case.spec.input == InputMode::Frames { case.spec.steps } else { 1 };
     let shape = SampleShape { frames, height, width, channels };
-    let normalisation = Normalisation { full_scale: 255.0, mean: vec![0.4; channels], deviation: vec![0.25; channels] };
+    let normalisation = Normalisation { full_scale: 255.0, mean: vec![0.4; channels], std: vec![0.25; channels] };
     let mut set = backend.set(bytes.to_vec().into(), shape, &normalisation, case.batch).expect("memory");
     let mut model = Model::new(backend.clone(), &case.spec, case.plan(), case.batch, 7).expect("a model");
     let bounds = [BOUNDS];
@@ -64,8 +64,17 @@ fn train<B: Backend>(backend: B, case: &Case, bytes: &[u8], rule: UpdateRule) ->
         let labels: Vec<u16> = samples.iter().map(|n| (n % CLASSES as u32) as u16).collect();
         let (samples, labels) = (&samples, &labels);
         let (epoch, count) = (step as u32, step);
-        let numbers =
-            Step { samples, labels, seed: 7, epoch, position: 1.0, dropout: step, rate: 0.05, count, augmentation };
+        let numbers = Step {
+            samples,
+            labels,
+            seed: 7,
+            epoch,
+            position: 1.0,
+            dropout: step,
+            learning_rate: 0.05,
+            count,
+            augmentation,
+        };
         model.write_batch(&mut set, &numbers).expect("a batch");
         let pass = Pass::train(false);
         if step == 1 {

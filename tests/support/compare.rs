@@ -98,7 +98,7 @@ pub fn run_model(model: &mut Model<Cpu>, case: &Case, drawn: &Drawn, pass: Pass)
 pub fn run_model_at(model: &mut Model<Cpu>, case: &Case, drawn: &Drawn, pass: Pass, rate: f32) -> LossSums {
     let (samples, labels) = (drawn.indices(), drawn.model_labels());
     let dropout = case.dropout.unwrap_or_default();
-    run_step(model, case, drawn, pass, &Step { dropout, rate, ..Step::evaluate(&samples, &labels) })
+    run_step(model, case, drawn, pass, &Step { dropout, learning_rate: rate, ..Step::evaluate(&samples, &labels) })
 }
 
 fn run_step(model: &mut Model<Cpu>, case: &Case, drawn: &Drawn, pass: Pass, step: &Step) -> LossSums {

@@ -145,14 +145,14 @@ fn draw_input(case: &Case, rng: &mut Rng) -> (Vec<u8>, SampleShape, Normalisatio
     let bytes: Vec<u8> = (0..samples * shape.len()).map(|_| rng.below(256) as u8).collect();
     // Powers of two and short fractions: every value is exact in f32.
     let mean: Vec<f32> = (0..c).map(|_| [0.75, 1.0, 1.25][rng.below(3)]).collect();
-    let deviation: Vec<f32> = (0..c).map(|_| [0.5, 1.0, 2.0][rng.below(3)]).collect();
+    let std: Vec<f32> = (0..c).map(|_| [0.5, 1.0, 2.0][rng.below(3)]).collect();
     let mut values = Tensor::zeros(&[frames, case.batch, c, h, w]);
     for (index, value) in values.data.iter_mut().enumerate() {
         let (pixel, channel) = (index % (h * w), index / (h * w) % c);
         let (n, t) = (index / (c * h * w) % case.batch, index / (c * h * w) / case.batch);
         let sample = samples - 1 - n;
         let byte = bytes[((sample * frames + t) * h * w + pixel) * c + channel];
-        *value = (f64::from(byte) / 128.0 - f64::from(mean[channel])) / f64::from(deviation[channel]);
+        *value = (f64::from(byte) / 128.0 - f64::from(mean[channel])) / f64::from(std[channel]);
     }
     let input = match case.spec.input {
         InputMode::Direct => {
@@ -160,7 +160,7 @@ fn draw_input(case: &Case, rng: &mut Rng) -> (Vec<u8>, SampleShape, Normalisatio
         }
         InputMode::Frames => Input::Frames(values),
     };
-    (bytes, shape, Normalisation { full_scale: 128.0, mean, deviation }, input)
+    (bytes, shape, Normalisation { full_scale: 128.0, mean, std }, input)
 }
 
 /// The first layers of which filters are to be redrawn, and these filters: those that cause membranes near an edge, or whose

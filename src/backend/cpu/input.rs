@@ -56,7 +56,7 @@ mod tests {
         let samples = 4;
         // Every value of a frame and channel occurs once, and none is 0.
         let set: Vec<u8> = (0..samples * shape.len()).map(|i| (i / 2 % 600 % 255 + 1) as u8).collect();
-        let normalisation = Normalisation { full_scale: 1.0, mean: vec![0.0; 2], deviation: vec![1.0; 2] };
+        let normalisation = Normalisation { full_scale: 1.0, mean: vec![0.0; 2], std: vec![1.0; 2] };
         let gathered = |augmentation: Augmentation| {
             let indices: Vec<u32> = (0..samples as u32).collect();
             let placements: Vec<_> = indices.iter().map(|&i| placement(&augmentation, 7, 1, i)).collect();

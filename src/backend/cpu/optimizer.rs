@@ -10,7 +10,7 @@ const CHUNK: usize = 1 << 14;
 #[derive(Clone, Copy, Debug)]
 pub struct Move {
     pub rule: UpdateRule,
-    pub rate: f32,
+    pub learning_rate: f32,
     pub decay: f32,
     /// Gradients are scaled by this first (clipping).
     pub gradient_scale: f32,
@@ -20,7 +20,7 @@ pub struct Move {
 
 /// Moves one parameter along its gradient.
 pub fn update(update: &Move, value: &mut [f32], gradient: &[f32], first: &mut [f32], second: &mut [f32]) {
-    let &Move { rule, rate, decay, gradient_scale, count } = update;
+    let &Move { rule, learning_rate, decay, gradient_scale, count } = update;
     match rule {
         UpdateRule::Sgd { momentum } => {
             let chunks = value.par_chunks_mut(CHUNK).zip(gradient.par_chunks(CHUNK)).zip(first.par_chunks_mut(CHUNK));
@@ -32,7 +32,7 @@ pub fn update(update: &Move, value: &mut [f32], gradient: &[f32], first: &mut [f
                             let g = decay.mul_add(value[i], gradient_scale * gradient[i]);
                             // PyTorch initialises the momentum to the first gradient; starting from zero gives the same.
                             first[i] = momentum.mul_add(first[i], g);
-                            value[i] = (-rate).mul_add(first[i], value[i]);
+                            value[i] = (-learning_rate).mul_add(first[i], value[i]);
                         }
                     },
                 );
@@ -40,9 +40,9 @@ pub fn update(update: &Move, value: &mut [f32], gradient: &[f32], first: &mut [f
         }
         UpdateRule::Adam { beta1, beta2, epsilon, decoupled } => {
             let correction = |beta: f32| 1.0 - (beta as f64).powi(count.min(i32::MAX as u64) as i32);
-            let step = (rate as f64 / correction(beta1)) as f32;
+            let step = (learning_rate as f64 / correction(beta1)) as f32;
             let root = correction(beta2).sqrt() as f32;
-            let (kept, added) = if decoupled { (1.0 - rate * decay, 0.0) } else { (1.0, decay) };
+            let (kept, added) = if decoupled { (1.0 - learning_rate * decay, 0.0) } else { (1.0, decay) };
             let moments = first.par_chunks_mut(CHUNK).zip(second.par_chunks_mut(CHUNK));
             let chunks = value.par_chunks_mut(CHUNK).zip(gradient.par_chunks(CHUNK)).zip(moments);
             chunks.for_each(|((value, gradient), (first, second))| {

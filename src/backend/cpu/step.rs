@@ -32,7 +32,7 @@ pub struct Batch {
     pub dropout: u64,
     seed: u64,
     epoch: u32,
-    rate: f32,
+    learning_rate: f32,
     count: u64,
     /// The samples that the host has augmented, if it has.
     pub prepared: Vec<u8>,
@@ -49,13 +49,13 @@ pub struct Counts {
 
 impl Batch {
     pub fn write(&mut self, step: &Step) {
-        let &Step { samples, labels, seed, epoch, position, dropout, rate, count, .. } = step;
+        let &Step { samples, labels, seed, epoch, position, dropout, learning_rate, count, .. } = step;
         self.samples.clear();
         self.samples.extend_from_slice(samples);
         self.labels.clear();
         self.labels.extend_from_slice(labels);
         (self.seed, self.epoch, self.position) = (seed, epoch, position);
-        (self.dropout, self.rate, self.count) = (dropout, rate, count);
+        (self.dropout, self.learning_rate, self.count) = (dropout, learning_rate, count);
         self.shares = shares(&step.augmentation, seed, epoch, samples);
     }
 
@@ -177,7 +177,7 @@ impl Training for Cpu {
         tally.updates += 1;
         let &Update { rule, decay, clip } = update;
         let gradient_scale = if clip > 0.0 && norm > clip { (clip / norm) as f32 } else { 1.0 };
-        let update = Move { rule, rate: batch.rate, decay, gradient_scale, count: tally.updates };
+        let update = Move { rule, learning_rate: batch.learning_rate, decay, gradient_scale, count: tally.updates };
         for Trained { value, gradient, moment1, moment2 } in parameters {
             optimizer::update(&update, value, gradient, moment1, moment2);
         }

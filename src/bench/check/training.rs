@@ -77,7 +77,7 @@ impl<B: Backend> Look<'_, B> {
         let volume = Volume { c: SAMPLE_CHANNELS, ..image };
         let values = self.backend.read_samples(&training.samples, self.span, volume)?;
         let found = Host { values, span: self.span, volume };
-        let [full_scale, mean, deviation] = NORMALISATION.map(f64::from);
+        let [full_scale, mean, std] = NORMALISATION.map(f64::from);
         for place in self.places(volume) {
             let t = self.below(self.span.steps);
             let placed = placement(&augmentation(image), STEP.seed, STEP.epoch, place.n as u32);
@@ -85,7 +85,7 @@ impl<B: Backend> Look<'_, B> {
                 let row = (place.n * self.span.steps + t) * volume.h + y;
                 training.drawn.bytes[(row * volume.w + x) * volume.c + place.c]
             });
-            let expected = (f64::from(byte) / full_scale - mean) / deviation;
+            let expected = (f64::from(byte) / full_scale - mean) / std;
             let off = (f64::from(found.at(t, place)) - expected).abs();
             ensure!(
                 off <= self.stored(expected) + 1e-6,
@@ -161,7 +161,7 @@ impl<B: Backend> Look<'_, B> {
         let moved = &training.moved;
         let read = |floats| self.backend.read_weight(&moved.conv, floats);
         let (start, gradient, found) = (read(&moved.start)?, read(&moved.gradient)?, read(&moved.value)?);
-        let (rate, decay) = (f64::from(STEP.rate), f64::from(UPDATE_DECAY));
+        let (rate, decay) = (f64::from(STEP.learning_rate), f64::from(UPDATE_DECAY));
         for _ in 0..PLACES {
             let i = self.below(start.len());
             let (w, g) = (f64::from(start[i]), f64::from(gradient[i]));

@@ -20,7 +20,7 @@ pub const STEP: Step<'static> = Step {
     epoch: 1,
     position: 1.0,
     dropout: 11,
-    rate: 0.01,
+    learning_rate: 0.01,
     count: 1,
     augmentation: Augmentation::NONE,
 };
@@ -42,9 +42,9 @@ impl<B: Backend> Samples<B> {
         let shape = SampleShape { frames: span.steps, height: pixels.h, width: pixels.w, channels: SAMPLE_CHANNELS };
         let bytes: Vec<u8> = (0..span.batch * shape.len()).map(|_| rng.below(256) as u8).collect();
         let labels: Vec<u16> = (0..span.batch).map(|_| rng.below(classes as u64) as u16).collect();
-        let [full_scale, mean, deviation] = NORMALISATION;
+        let [full_scale, mean, std] = NORMALISATION;
         let each = |value: f32| vec![value; SAMPLE_CHANNELS];
-        let normalisation = Normalisation { full_scale, mean: each(mean), deviation: each(deviation) };
+        let normalisation = Normalisation { full_scale, mean: each(mean), std: each(std) };
         let mut set = backend.set(bytes.clone().into(), shape, &normalisation, span.batch)?;
         let mut batch = backend.batch(span.batch, 1)?;
         let samples: Vec<u32> = (0..span.batch as u32).collect();

@@ -115,8 +115,8 @@ pub fn dataset(
     notes: Vec<String>,
 ) -> Dataset {
     let channels = train.shape.channels;
-    let (mean, deviation) = (vec![0.0; channels], vec![1.0; channels]);
-    Dataset { name, source, class_names, full_scale: 1.0, mean, deviation, train, test, notes }
+    let (mean, std) = (vec![0.0; channels], vec![1.0; channels]);
+    Dataset { name, source, class_names, full_scale: 1.0, mean, std, train, test, notes }
 }
 
 fn read_part(file: &TensorFile, part: &str, shape: SampleShape, classes: usize) -> Result<Samples> {

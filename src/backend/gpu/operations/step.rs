@@ -31,7 +31,7 @@ struct Numbers {
     position: f64,
     count: u64,
     epoch: u32,
-    rate: f32,
+    learning_rate: f32,
 }
 
 /// A step's numbers and samples; written as a whole.
@@ -106,8 +106,8 @@ impl<D: Driver> Batch<D> {
         self.at(offset_of!(Numbers, epoch))
     }
 
-    pub fn rate(&self) -> u64 {
-        self.at(offset_of!(Numbers, rate))
+    pub fn learning_rate(&self) -> u64 {
+        self.at(offset_of!(Numbers, learning_rate))
     }
 
     pub fn dropout_seed(&self, stage: usize) -> u64 {
@@ -133,8 +133,8 @@ impl<D: Driver> Batch<D> {
 
     /// The whole batch as bytes.
     fn bytes(&mut self, step: &Step, places: &[u32]) -> Vec<u8> {
-        let &Step { seed, position, count, epoch, rate, .. } = step;
-        let numbers = Numbers { seed, position, count, epoch, rate };
+        let &Step { seed, position, count, epoch, learning_rate, .. } = step;
+        let numbers = Numbers { seed, position, count, epoch, learning_rate };
         let mut bytes = bytemuck::bytes_of(&numbers).to_vec();
         bytes.extend((0..self.stages).flat_map(|stage| dropout_mask(step.dropout, stage).to_le_bytes()));
         let shares = shares(&step.augmentation, seed, epoch, step.samples);

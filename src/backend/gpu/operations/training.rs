@@ -263,7 +263,7 @@ impl<D: Driver> Training for Gpu<D> {
             chunks,
             squares: squares.address(),
             state,
-            rate: batch.rate(),
+            rate: batch.learning_rate(),
             step: batch.count(),
             limit: update.clip,
             beta1: params.beta1,
