@@ -8,8 +8,8 @@ decay 1e-4), cosine schedule and neurons are the same. Nothing is augmented. Eac
   curves   loss and test accuracy of every epoch, both programs at once; also curves.json and curves.svg in --out
   speed    images/s and peak memory, the programs in turn; also speed.json in --out
 
-adali's test at the end is in neither its images/s nor its steps. Both programs keep all samples in memory. "others" is
-what the rest of the machine used meanwhile: believe no round in which that was much.
+adali's test at the end is not in its images/s. Both programs keep all samples in memory. "others" is what the rest of
+the machine used meanwhile: where that was much, believe only images per second of CPU time.
 Needs requirements.txt, and matplotlib for curves.
 """
 
@@ -17,6 +17,7 @@ import argparse
 import json
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 import threading
@@ -127,18 +128,47 @@ def plot(runs, path):
     figure.savefig(path)
 
 
+def cpu_of(run, marks):
+    """A function that watches an adali: its CPU seconds at the end of every epoch."""
+
+    def watch(pid):
+        try:
+            while True:
+                after = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+                ended = len(epochs_of(run)) if (run / "metrics.jsonl").exists() else 0
+                if ended > len(marks):
+                    marks.append((int(after[11]) + int(after[12])) / os.sysconf("SC_CLK_TCK"))
+                time.sleep(0.05)
+        except OSError:  # it has ended
+            pass
+
+    return watch
+
+
 def speed(args):
     programs = {"against": adali(args, "speed")}
     programs |= {f"SpikingJelly {variant}": peer(args, variant=variant) for variant in args.variants.split(",")}
     results = {name: [] for name in programs}
     for number in range(1, args.rounds + 1):
         for name, command in programs.items():
-            result = sj.child(command)
+            if name == "against":
+                run, marks = args.out / "speed", []
+                (run / "metrics.jsonl").unlink(missing_ok=True)
+                result = sj.child(command, cpu_of(run, marks))
+                images = args.limit // args.batch * args.batch * (len(marks) - 1)
+                result["images_per_cpu_second"] = images / (marks[-1] - marks[0])
+            else:
+                result = sj.child(command)
             results[name].append(result)
-            print(f"round {number}: {'adali' if name == 'against' else name:20} {result['images_per_second']:7.1f} "
-                  f"images/s, others {result['others_cores']:.2f} cores", flush=True)
+            print(f"round {number}: {'adali' if name == 'against' else name:20} {result['images_per_second']:7.1f} images/s, "
+                  f"{result['images_per_cpu_second']:7.1f} a CPU second, others {result['others_cores']:.2f} cores", flush=True)
     print('\n"against" is adali:', end="")
     sj.table(results)
+    print("\nthe same of images per second of CPU time")
+    for name in list(programs)[1:]:
+        ratios = [a["images_per_cpu_second"] / b["images_per_cpu_second"] for a, b in zip(results["against"], results[name])]
+        low, middle, high = min(ratios), statistics.median(ratios), max(ratios)
+        print(f"against / {name:30} {low:8.2f}  {middle:8.2f}  {high:8.2f}")
     (args.out / "speed.json").write_text(json.dumps(results, indent=1))
 
 

@@ -8,6 +8,7 @@ import math
 import os
 import statistics
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -184,7 +185,7 @@ def train(args):
         training = sorted(order_of(training, 0)[: args.limit])
     per_epoch = len(training) // args.batch
     used = per_epoch * args.batch
-    clock, losses, epochs, right = sj.Windows(args.batch, WARMUP, WINDOW), [], [], 0
+    clock, losses, epochs, right, cpu = sj.Windows(args.batch, WARMUP, WINDOW), [], [], 0, 0.0
 
     def prepare(x):
         if args.data == "cifar10":
@@ -193,7 +194,9 @@ def train(args):
         return x.flatten(0, 1).float().contiguous(memory_format=layout).unflatten(0, x.shape[:2])
 
     def step(index):
-        nonlocal right
+        nonlocal right, cpu
+        if len(losses) == WARMUP:
+            cpu = time.process_time()
         share = len(losses) / (per_epoch * args.epochs)
         optimiser.param_groups[0]["lr"] = args.rate * 0.5 * (1 + math.cos(math.pi * share))
         optimiser.zero_grad(set_to_none=True)
@@ -220,10 +223,12 @@ def train(args):
         for index in torch.tensor(order_of(training, epoch)[:used]).split(args.batch):
             clock.time(step, index)
         epochs.append({"train_loss": statistics.mean(losses[-per_epoch:]), "train_accuracy": right / used})
+        used_cpu = time.process_time() - cpu
         if args.test:
             epochs[-1]["test_accuracy"] = accuracy()
         print(f"SpikingJelly epoch {epoch}: {epochs[-1]}", file=sys.stderr, flush=True)
     peak, rates = sj.memory("VmHWM"), clock.rates or [0.0]
     return {"images_per_second": statistics.median(rates), "images_per_second_min": min(rates),
             "images_per_second_max": max(rates), "peak_rss_bytes": peak, "rss_after_imports_bytes": imports,
+            "images_per_cpu_second": 0.0 if args.test else max(len(losses) - WARMUP, 0) * args.batch / used_cpu,
             "torch": torch.__version__, "epochs": epochs}
