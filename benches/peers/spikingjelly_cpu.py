@@ -18,6 +18,7 @@ import shlex
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -273,10 +274,15 @@ def busy_seconds():
     return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
 
 
-def child(command):
-    """Run a command, return its last line's JSON, the peak the kernel saw, and what other programs used meanwhile."""
+def child(command, watch=None):
+    """Run a command, return its last line's JSON, the peak the kernel saw, and what other programs used meanwhile.
+
+    `watch` is called with the number of the process, in a thread.
+    """
     start, busy = time.perf_counter(), busy_seconds()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    if watch:
+        threading.Thread(target=watch, args=(process.pid,), daemon=True).start()
     lines = process.stdout.read().strip().splitlines()
     _, status, usage = os.wait4(process.pid, 0)
     others = busy_seconds() - busy - usage.ru_utime - usage.ru_stime
