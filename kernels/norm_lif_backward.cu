@@ -246,19 +246,23 @@ DEVICE void norm_lif_reduce(const NormLifBackward& p) {
     }
 }
 
-template <class V>
+template <class V, bool KEEPS>
 struct Apply {
     const NormLifBackward& p;
     uint32_t channel;
-    float of_gradient[8], sum[8] = {};
+    float of_gradient[8], of_current[8], constant[8], sum[8] = {};
 
     DEVICE Apply(const NormLifBackward& p, const Quad& quad) : p(p), channel(quad.channel()) {
         F32::load8(p.of_gradient + channel, of_gradient);
+        if (KEEPS) load();
     }
-    DEVICE void write(size_t at, const float (&g)[8], const float (&y)[8]) const {
-        float of_current[8], constant[8], x[8];
+    DEVICE void load() {
         F32::load8(p.of_current + channel, of_current);
         F32::load8(p.constant + channel, constant);
+    }
+    DEVICE void write(size_t at, const float (&g)[8], const float (&y)[8]) {
+        if (!KEEPS) load();
+        float x[8];
 #pragma unroll
         for (int i = 0; i < 8; i++) x[i] = fmaf(of_gradient[i], g[i], fmaf(of_current[i], y[i], constant[i]));
         V::store8(static_cast<typename V::Stored*>(p.out) + at, x);
@@ -282,7 +286,8 @@ template <class V, class State>
 DEVICE void norm_lif_apply(const NormLifBackward& p) {
     const Quad quad(p.places);
     if (!quad.active) return;
-    Apply<V> apply(p, quad);
+    // Recomputed membranes leave no registers for constants.
+    Apply<V, State::AHEAD> apply(p, quad);
     steps_back<V, State>(p, quad, apply);
 }
 

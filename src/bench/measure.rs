@@ -415,7 +415,7 @@ mod tests {
             assert!(check(operation, &Cpu, &mut layer, 1).is_err(), "{operation:?}");
             found += 1;
         }
-        assert!(found >= 45, "{found}");
+        assert!(found >= 56, "{found}");
     }
 
     /// Doubles the outputs of operations, inverts their bits and clears their sums.
@@ -434,6 +434,11 @@ mod tests {
             double(&mut synapses.weight);
             double(&mut synapses.weight_grad);
             double(&mut synapses.effective);
+        }
+        if let Some(branches) = &mut layer.branches {
+            double(&mut branches.state.mean);
+            double(&mut branches.gain_grad);
+            double(&mut branches.factor);
         }
         if let Some(training) = &mut layer.training {
             double(&mut training.samples);

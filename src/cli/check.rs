@@ -24,12 +24,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 pub const AFTER_HELP: &str = "\
-Every operation runs on random tensors of several extents, odd ones too, and its
-result is compared with plain loops in f64, at random places. A GPU is checked in
-each of its precisions: f32 (plain kernels), bf16 and f16 (tensor cores).
+Every operation runs on random tensors of several extents, odd ones too. Its
+result is compared with plain loops in f64, at random places. A GPU is checked
+in each of its precisions: f32 (plain kernels), bf16 and f16 (tensor cores).
 
-Run this first on a new machine. If it fails, report what --json writes: it holds
-the device, its driver, the compiler of the kernels, and each error.
+Run this first on a new machine. If it fails, report what --json writes: the
+device, its driver, the compiler of the kernels, and each error.
 
 Examples:
   adali check                         the first GPU, or the CPU if there is none
