@@ -35,7 +35,8 @@ Examples:
   adali check                         the first GPU, or the CPU if there is none
   adali check --device cuda:1 --json check.json
 
-Exit codes: 0 all is right, 1 something is wrong or cannot run.";
+Exit codes: 0 all is right, 1 a result is wrong, 2 the device or an option
+cannot be used.";
 
 #[derive(Args)]
 pub struct CheckArguments {

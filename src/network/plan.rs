@@ -5,6 +5,8 @@
 //! population before it.
 
 mod builder;
+#[cfg(test)]
+mod tests;
 
 pub use crate::backend::shape::Volume;
 use crate::backend::shape::{Conv, InputKind, Pool, PoolKind};
