@@ -2,7 +2,7 @@
 
 use super::options::{Device, DeviceOptions, Opened, Stored};
 use super::progress::target;
-use super::{End, command_line, note, say, signals};
+use super::{End, command_line, is_quiet, say, signals};
 use crate::backend::Backend;
 use crate::backend::gpu::Precision;
 use crate::backend::gpu::cuda::Cuda;
@@ -104,13 +104,17 @@ pub fn run(arguments: CheckArguments) -> Result<End> {
     if stop.load(Ordering::Relaxed) {
         return Ok(End::Interrupted);
     }
-    let failed = checker.results.iter().filter(|result| result.error.is_some()).count();
     let all = checker.results.len();
-    if failed > 0 {
-        bail!("{failed} of {all} checks failed");
+    let failed: Vec<_> = checker.results.iter().filter(|result| result.error.is_some()).collect();
+    if let Some(Checked { operation, shape, error: Some(error), .. }) = failed.first() {
+        bail!("{} of {all} checks failed, first {operation} at {shape}: {error}", failed.len());
     }
-    say(format!("{all} checks passed in {seconds:.1} s"))?;
+    tell(format_args!("{all} checks passed in {seconds:.1} s"))?;
     Ok(End::Done)
+}
+
+fn tell(text: std::fmt::Arguments) -> Result<()> {
+    if is_quiet() { Ok(()) } else { say(text) }
 }
 
 impl CheckArguments {
@@ -141,7 +145,7 @@ impl Checker<'_> {
     /// Checks every operation on every shape, and prints one line per operation.
     fn check<B: Backend>(&mut self, backend: &B, precision: &'static str, options: &DeviceOptions) -> Result<()> {
         let device = options.describe(backend);
-        say(format!("device    {device}"))?;
+        tell(format_args!("device    {device}"))?;
         self.devices.push(device);
         let mut operations = Operation::all();
         operations
@@ -208,11 +212,11 @@ impl Checker<'_> {
         let failed: Vec<&Checked> = own().filter(|result| result.error.is_some()).collect();
         let compared: usize = own().map(|result| result.compared).sum();
         let verdict = if failed.is_empty() { "ok" } else { "FAILED" };
-        say(format!("  {:<52} {compared:>7} values  {verdict}", name.trim_end()))?;
+        tell(format_args!("  {:<52} {compared:>7} values  {verdict}", name.trim_end()))?;
         for Checked { shape, error, .. } in failed {
             let error = error.as_deref().unwrap_or_default();
             if said.insert((shape, error)) {
-                note(format_args!("    at {shape}: {error}"));
+                tell(format_args!("    at {shape}: {error}"))?;
             }
         }
         Ok(())
