@@ -1,6 +1,5 @@
 //! How training samples are varied, normalised and resized.
 
-use super::train_options::set;
 use crate::bail_input;
 use crate::train::config::DataSpec;
 use anyhow::Result;
@@ -82,5 +81,12 @@ impl SampleOptions {
         set(&mut augmentation.mixup, &self.mixup);
         data.mean = self.mean.clone().or(data.mean.take());
         data.std = self.std.clone().or(data.std.take());
+    }
+}
+
+/// Replaces a value by the one that was given.
+pub fn set<V: Clone>(target: &mut V, given: &Option<V>) {
+    if let Some(value) = given {
+        *target = value.clone();
     }
 }

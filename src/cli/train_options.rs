@@ -2,7 +2,7 @@
 
 use super::data::{DataOptions, FrameOptions, load_data};
 use super::options::DeviceOptions;
-use super::sample_options::SampleOptions;
+use super::sample_options::{SampleOptions, set};
 use crate::autotune::BoundsMode;
 use crate::bail_input;
 use crate::data::Dataset;
@@ -372,12 +372,5 @@ impl TrainArguments {
         self.samples.change(&mut config.data);
         set(&mut config.data.validation, &self.validation);
         set(&mut config.data.limit, &self.limit);
-    }
-}
-
-/// Replaces a value by the one that was given.
-pub fn set<V: Clone>(target: &mut V, given: &Option<V>) {
-    if let Some(value) = given {
-        *target = value.clone();
     }
 }
