@@ -212,7 +212,7 @@ impl Checker<'_> {
         let failed: Vec<&Checked> = own().filter(|result| result.error.is_some()).collect();
         let compared: usize = own().map(|result| result.compared).sum();
         let verdict = if failed.is_empty() { "ok" } else { "FAILED" };
-        tell(format_args!("  {:<52} {compared:>7} values  {verdict}", name.trim_end()))?;
+        tell(format_args!("  {:<54} {compared:>7} values  {verdict}", name.trim_end()))?;
         for Checked { shape, error, .. } in failed {
             let error = error.as_deref().unwrap_or_default();
             if said.insert((shape, error)) {
