@@ -335,7 +335,7 @@ fn compare(precision: Precision, losses: f64, gradients: f64, flips: f64) {
                     let together: Vec<f32> = own.iter().flat_map(|(_, want)| &want.2).copied().collect();
                     for (got, want) in own {
                         // A gain's gradient is one sum over all neurons. Its terms may cancel, their rounding does not.
-                        let gain = want.2.len() == 1 && precision != Precision::F32;
+                        let gain = want.2.len() == 1;
                         let size = if gain { norm(&together) } else { norm(&want.2) };
                         let mut apart = [distance(&got.1, &want.1, norm(&want.1)), distance(&got.2, &want.2, size)];
                         if matches!(rule, UpdateRule::Adam { .. }) {
