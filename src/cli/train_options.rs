@@ -273,7 +273,13 @@ impl TrainArguments {
         let usual = || self.recipe.map_or_else(|| usual_preset(spec.source), Recipe::preset);
         let network = match &self.network {
             Some(name) => self.network(name, &data)?,
-            None => preset_network(usual(), &data, &self.size)?,
+            None => {
+                let mut network = preset_network(usual(), &data, &self.size)?;
+                if let Some(recipe) = self.recipe {
+                    recipe.adapt(&mut network);
+                }
+                network
+            }
         };
         let mut usual = defaults(spec.clone(), network);
         if let Some(recipe) = self.recipe {

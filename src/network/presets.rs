@@ -5,7 +5,7 @@ mod residual;
 use crate::backend::shape::{Extent, Volume};
 use crate::bail_input;
 use crate::data::SampleShape;
-use crate::network::spec::{Init, InputMode, LayerSpec, Links, NetworkSpec, Norm, Synapse};
+use crate::network::spec::{InputMode, LayerSpec, Links, NetworkSpec, Norm, Synapse};
 use crate::neuron::{NeuronModel, NeuronSpec, ResetKind};
 use crate::surrogate::{Surrogate, SurrogateKind};
 use anyhow::Result;
@@ -22,7 +22,7 @@ pub enum Preset {
     Csnn,
     /// Two convolutions of `--channels` with LIF neurons and max-pools, a linear readout, T = 4.
     Conv2,
-    /// VGG-11 as the AdaLi authors use it, with average pools and batch norm.
+    /// VGG-11 as the AdaLi authors use it, with average pools and batch norm, but for the readout's input.
     Vgg11,
     /// SpikingJelly's network for DVS128 Gesture: five convolutions, two fully connected layers, voting.
     DvsGestureNet,
@@ -159,19 +159,15 @@ impl Preset {
             Self::Vgg11 => {
                 let mut layers = Vec::new();
                 for block in [&[64][..], &[128], &[256, 256], &[512, 512], &[512, 512]] {
-                    let synapse = Synapse { bias: Some(true), init: Init::FanOut, ..batch };
-                    layers.extend(block.iter().map(|&channels| conv3(channels, synapse)));
+                    layers.extend(block.iter().map(|&channels| biased_conv3(channels)));
                     layers.push(avg_pool(Extent::square(2)));
                 }
-                // With the authors' 48x48 pixels the last pool leaves one pixel, which they repeat 49 times for the readout.
-                // The sum of 49 equal weights' changes is that of one weight that reads 7 times the pixel, and so is the
-                // deviation of their first values. Here a larger pool leaves one pixel of any extent.
+                // With the authors' 48x48 pixels the last pool leaves one pixel, which they repeat 49 times for the readout;
+                // here a larger pool leaves one pixel of any extent, and the readout reads it once.
                 let last = |extent: usize| (extent / 16 / 2 * 2).max(1);
                 *layers.last_mut().expect("blocks were just pushed") =
                     avg_pool(Extent { h: last(input.h), w: last(input.w) });
-                layers.push(LayerSpec::Neurons { links: Links { neurons: false, scale: 7.0, ..Links::default() } });
-                let synapse = Synapse { bias: Some(true), init: Init::Small, ..Synapse::default() };
-                layers.push(LayerSpec::Readout { classes, spiking: false, vote: 1, synapse });
+                layers.push(readout(classes, true));
                 network(4, InputMode::Direct, lif, layers)
             }
             Self::DvsGestureNet => {
