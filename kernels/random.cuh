@@ -1,4 +1,4 @@
-// Random numbers without saved state: the only CUDA copy of CounterRng, number for number that of src/data/sampling.rs,
+// Random numbers without saved state: the only CUDA copy of CounterRng, number for number that of src/random.rs,
 // so that every backend draws the same masks and crops.
 #pragma once
 #include "device.cuh"

@@ -78,6 +78,8 @@ pub mod metrics;
 pub mod network;
 pub mod neuron;
 #[doc(hidden)]
+pub mod random;
+#[doc(hidden)]
 pub mod report;
 pub mod slope_means;
 pub mod surrogate;

@@ -12,7 +12,8 @@ use adali::data::auto_augment::{
     perform,
 };
 use adali::data::image_ops::Image;
-use adali::data::sampling::{Augmentation, placement, shares};
+use adali::data::mixup::shares;
+use adali::data::sampling::{Augmentation, placement};
 use std::collections::HashSet;
 
 /// The image of `tests/parity/augmentations.py`.

@@ -15,7 +15,8 @@ use adali::network::spec::{
 use adali::neuron::{NeuronModel, NeuronSpec, ResetKind};
 use adali::surrogate::{Schedule, Surrogate, SurrogateKind};
 use adali::train::Config;
-use adali::train::config::{DataSpec, TrainingSpec, parse_checked};
+use adali::train::config::{DataSpec, parse_checked};
+use adali::train::optimizer::TrainingSpec;
 use adali::train::optimizer::{Optimizer, RateSchedule};
 use adali::train::schema::{
     AUGMENTATION, BOUNDS, COMBINE, CONFIGURATION, DATA, Document, EVENTS, Key, Kind, LAYERS, LOSS, NETWORK, NEURON,

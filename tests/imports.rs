@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 /// The rooms; each may import those that come after it.
-const ROOMS: [&str; 20] = [
+const ROOMS: [&str; 21] = [
     "cli",
     "compare",
     "train",
@@ -23,6 +23,7 @@ const ROOMS: [&str; 20] = [
     "histogram",
     "neuron",
     "surrogate",
+    "random",
     "kernels",
     "terminal",
     "host",

@@ -12,19 +12,11 @@ pub mod operations;
 pub mod shape;
 mod storage;
 
-use crate::data::sampling::CounterRng;
+use crate::random::{CounterRng, stream};
 use anyhow::Result;
 pub use operands::*;
 pub use operations::{BoundsTuning, Branches, ConvBackward, ConvForward, NeuronLayers, Rates, Training};
 pub use storage::Storage;
-
-/// Random-number streams besides those of the data; see [`crate::data::sampling::stream`].
-pub mod stream {
-    /// Initial weights.
-    pub const WEIGHTS: u64 = 16;
-    /// Dropout masks.
-    pub const DROPOUT: u64 = 17;
-}
 
 /// Whether a dropout keeps element `index` (`[N][H][W][C]` order) of a mask: the same on every backend.
 pub fn keeps(mask: u64, index: u64, probability: f32) -> bool {

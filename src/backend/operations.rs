@@ -316,7 +316,7 @@ pub trait Branches: Storage {
 pub trait Training: Storage {
     /// Gathers, crops, flips and normalises a batch; bytes outside the sample are 0. Samples that the host has prepared
     /// are not shifted or flipped again; see [`Augmentation::after_host`]. With mixup, samples are mixed in pairs; see
-    /// [`crate::data::sampling::shares`].
+    /// [`crate::data::mixup::shares`].
     fn input(
         &self,
         set: &Self::Set,

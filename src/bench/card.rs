@@ -1,6 +1,6 @@
 //! GPUs by their data sheets.
 
-use super::measure::Ceilings;
+use super::ceilings::Ceilings;
 use crate::backend::gpu::Precision;
 use crate::backend::gpu::tile::Card;
 use crate::kernels::{Multiprocessor, REPORT, Resources};

@@ -14,8 +14,8 @@ use super::shape::Part;
 use super::tensors::{Activity, BIAS, Layer, usual_neuron};
 use crate::backend::Backend;
 use crate::backend::shape::{PoolKind, Span, Volume};
-use crate::data::sampling::CounterRng;
 use crate::neuron::Neuron;
+use crate::random::CounterRng;
 use crate::surrogate::SurrogateKind;
 use anyhow::{Result, bail, ensure};
 

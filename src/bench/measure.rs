@@ -1,16 +1,14 @@
-//! Timing: operations on several copies of a layer in turn, so that none finds its tensors in a cache, and the rates
-//! they are compared with.
+//! Timing: operations on several copies of a layer in turn, so that none finds its tensors in a cache.
 
+use super::ceilings::Ceilings;
 use super::check::check;
 use super::operation::{Operation, Work};
-use super::shape::LayerShape;
-use super::shape::Part;
-use super::tensors::{Activity, Layer, Shifts, random, share};
-use super::timing::{Timing, repetitions, take_turns};
+use super::record::{Failure, Measured, Record};
+use super::shape::{LayerShape, Part};
+use super::tensors::{Activity, Layer, Shifts, share};
+use super::timing::{TURN, Timing, repetitions, take_turns};
 use crate::backend::Backend;
-use crate::backend::shape::{Span, Volume};
-use anyhow::{Result, bail, ensure};
-use serde::{Deserialize, Serialize};
+use anyhow::Result;
 use std::sync::atomic::AtomicBool;
 
 /// The copies of a layer's tensors together should exceed this many bytes, more than any cache holds.
@@ -18,165 +16,6 @@ const CACHE: f64 = 256e6;
 /// The most copies, and the most bytes of them; within these limits small tensors stay in the cache.
 pub const COPIES: usize = 64;
 const MEMORY: usize = 2 << 30;
-/// Seconds that an operation's turn should take.
-const TURN: f64 = 0.02;
-/// Rounds for measuring the ceilings.
-const CEILING_ROUNDS: usize = 5;
-const CEILING_BYTES: usize = 256 << 20;
-
-/// Measured limits of the device.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Ceilings {
-    /// Bytes per second of a copy, read and written.
-    pub copy: f64,
-    /// Floating-point operations per second of matrix products (on the CPU and in f32: of vectors) in registers.
-    pub products: f64,
-}
-
-impl Ceilings {
-    /// Measures both.
-    pub fn measure<B: Backend>(backend: &B) -> Result<Self> {
-        let volume = Volume { h: 1, w: 1, c: 1024 };
-        let batch = CEILING_BYTES / backend.floats_size(Span { batch: 1, steps: 1 }, volume);
-        let span = Span { batch, steps: 1 };
-        let from = random(backend, span, volume, 1.0, 1)?;
-        let mut to = backend.activations(span, volume)?;
-        copies_right(backend)?;
-        let mut copied = 0;
-        let mut copy = |times: usize| {
-            backend.seconds(&mut || {
-                (0..times).try_for_each(|_| {
-                    copied = backend.copy(&from, &mut to)?;
-                    Ok(())
-                })
-            })
-        };
-        copy(1)?;
-        let times = repetitions(copy(1)?, TURN);
-        let seconds: Vec<f64> = (0..CEILING_ROUNDS).map(|_| copy(times)).collect::<Result<_>>()?;
-        let copy = 2.0 * (copied * times) as f64 / Timing::of(&seconds).median;
-
-        let mut flops = 0.0;
-        let mut multiply = |rounds: u32| {
-            backend.seconds(&mut || {
-                flops = backend.multiply(rounds)?;
-                Ok(())
-            })
-        };
-        // Rounds grow until they fill a turn; each takes at least a few nanoseconds.
-        let mut rounds = 1 << 2;
-        while multiply(rounds)? < TURN && rounds < 1 << 28 {
-            rounds *= 2;
-        }
-        let seconds: Vec<f64> = (0..CEILING_ROUNDS).map(|_| multiply(rounds)).collect::<Result<_>>()?;
-        Ok(Self { copy, products: flops / Timing::of(&seconds).median })
-    }
-
-    /// The least seconds for the work, and whether memory is the limit.
-    pub fn floor(&self, work: Work) -> (f64, bool) {
-        let (memory, products) = (work.bytes / self.copy, work.flops / self.products);
-        (memory.max(products), memory >= products)
-    }
-}
-
-/// Checks that a copy holds the values that were copied.
-fn copies_right<B: Backend>(backend: &B) -> Result<()> {
-    let (span, volume) = (Span { batch: 64, steps: 1 }, Volume { h: 1, w: 1, c: 1024 });
-    let from = random(backend, span, volume, 1.0, 2)?;
-    let mut to = backend.activations(span, volume)?;
-    backend.copy(&from, &mut to)?;
-    let [from, to] = [&from, &to].map(|floats| backend.read_activations(floats, span, volume));
-    let (from, to) = (from?, to?);
-    ensure!(
-        from == to && from.iter().any(|&x| x != 0.0),
-        "a copy does not hold what was copied: the device does not compute"
-    );
-    Ok(())
-}
-
-/// The measurement of an operation at a shape.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Record {
-    pub operation: String,
-    /// Distinguishes operations of the same name.
-    pub variant: String,
-    pub shape: String,
-    /// Copies of the tensors that took turns.
-    pub copies: usize,
-    /// Share of neuron-steps that spike in the operation's input.
-    pub firing_rate: f64,
-    /// Values that were compared with the reference, all of them correct.
-    pub compared: usize,
-    /// Seconds per call.
-    pub seconds: Timing,
-    /// Ratio to the first operation that took turns with it, round by round.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ratio: Option<Timing>,
-    /// The least that it must move and compute.
-    pub bytes: f64,
-    pub flops: f64,
-    /// The least seconds for that.
-    pub floor: f64,
-    /// Registers per thread, of the kernel with the most.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub registers: Option<u32>,
-    /// Only if a step of a network was timed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub images_per_second: Option<f64>,
-}
-
-impl Record {
-    /// The floor as a share of the time.
-    pub fn share(&self) -> f64 {
-        self.floor / self.seconds.median
-    }
-}
-
-/// An operation that could not be timed: its result is wrong, or the device reported an error.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Failure {
-    pub operation: String,
-    pub variant: String,
-    pub shape: String,
-    pub error: String,
-}
-
-impl Failure {
-    pub fn of(operation: Operation, shape: LayerShape, error: &anyhow::Error) -> Self {
-        Self {
-            operation: operation.name().into(),
-            variant: operation.variant(),
-            shape: shape.to_string(),
-            error: format!("{error:#}"),
-        }
-    }
-}
-
-/// Results of operations at a shape.
-#[derive(Debug, Default)]
-pub struct Measured {
-    pub records: Vec<Record>,
-    pub failures: Vec<Failure>,
-}
-
-impl Measured {
-    /// Adds other results.
-    pub fn extend(&mut self, others: Self) {
-        self.records.extend(others.records);
-        self.failures.extend(others.failures);
-    }
-
-    /// The records, if all operations were correct.
-    ///
-    /// # Errors
-    /// The first failure.
-    pub fn sound(self) -> Result<Vec<Record>> {
-        match self.failures.first() {
-            Some(Failure { operation, variant, shape, error }) => bail!("{operation} {variant} at {shape}: {error}"),
-            None => Ok(self.records),
-        }
-    }
-}
 
 /// Copies of one layer.
 pub struct Copies<B: Backend> {
@@ -448,11 +287,5 @@ mod tests {
             double(&mut training.moved.value);
             training.bounds[1][0].left *= 2.0;
         }
-    }
-
-    #[test]
-    fn the_larger_need_is_the_floor() {
-        assert_eq!(CEILINGS.floor(Work { bytes: 1e9, flops: 1e9 }), (0.1, true));
-        assert_eq!(CEILINGS.floor(Work { bytes: 1e9, flops: 1e11 }), (1.0, false));
     }
 }

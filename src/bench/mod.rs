@@ -2,11 +2,13 @@
 //! the device could need.
 
 pub mod card;
+pub mod ceilings;
 pub mod check;
 pub mod counters;
 pub mod measure;
 pub mod operation;
 pub mod paper;
+pub mod record;
 mod reference;
 pub mod report;
 pub mod roofline;

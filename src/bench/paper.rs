@@ -2,8 +2,8 @@
 //! on the kernels, and the GPU's data sheet. It is a plan, not a measurement.
 
 use super::card::NamedCard;
+use super::ceilings::Ceilings;
 use super::counters::{Counters, PerLaunch};
-use super::measure::Ceilings;
 use super::operation::Operation;
 use super::report::figure;
 use super::shape::LayerShape;

@@ -1,6 +1,7 @@
 //! Benchmark results: one JSON file, tables, and changes since an earlier file.
 
-use super::measure::{Ceilings, Failure, Record};
+use super::ceilings::Ceilings;
+use super::record::{Failure, Record};
 use crate::bench::table::Table;
 use crate::files::{MOST_SETTINGS, read_text};
 use crate::input_error;

@@ -1,7 +1,7 @@
 //! Records as a roofline plot (S. Williams, A. Waterman and D. Patterson, CACM 52, 2009): rates below the limits of the
 //! device's memory and arithmetic.
 
-use super::measure::Record;
+use super::record::Record;
 use super::report::{Report, figure};
 use super::timing::Timing;
 use crate::report::comparison::{Colour, Horizontal, Panel, Place, Series, Shown, Spanned, panels};
@@ -89,7 +89,7 @@ fn place(record: &Record, point: Point) -> Place {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::measure::Ceilings;
+    use crate::bench::ceilings::Ceilings;
 
     #[test]
     fn convolutions_and_the_others_have_a_panel_each() {

@@ -8,6 +8,8 @@ use std::time::Instant;
 
 /// Rounds in which the alternatives take turns.
 pub const ROUNDS: usize = 11;
+/// Seconds that an operation's turn should take.
+pub const TURN: f64 = 0.02;
 
 /// Median and extremes over rounds.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]

@@ -7,8 +7,10 @@
 //! 3. The cost of a membrane histogram in the forward pass of neurons.
 
 use crate::backend::Backend;
-use crate::bench::measure::{COPIES, Ceilings, Copies, Measured, Record};
+use crate::bench::ceilings::Ceilings;
+use crate::bench::measure::{COPIES, Copies};
 use crate::bench::operation::Operation;
+use crate::bench::record::{Measured, Record};
 use crate::bench::shape::LayerShape;
 use crate::bench::tensors::usual_neuron;
 use crate::bench::timing::{ROUNDS, Timing};

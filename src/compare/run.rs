@@ -100,7 +100,8 @@ mod tests {
     use crate::network::parameters::Part;
     use crate::network::presets::{Preset, Size};
     use crate::surrogate::SurrogateKind;
-    use crate::train::config::{DataSpec, TrainingSpec};
+    use crate::train::config::DataSpec;
+    use crate::train::optimizer::TrainingSpec;
 
     #[test]
     fn configurations_begin_with_the_same_weights_and_see_the_same_batches() {

@@ -7,9 +7,9 @@
 use crate::backend::{Backend, Totals, Update};
 use crate::bench::timing::{ROUNDS, Timing, repetitions, seconds, take_turns};
 use crate::compare::plan::Plan;
-use crate::data::sampling::CounterRng;
 use crate::data::{Dataset, Samples};
 use crate::network::model::Pass;
+use crate::random::CounterRng;
 use crate::train::config::DataSpec;
 use crate::train::graphs::{Graphs, Repeated};
 use crate::train::{Config, Trainer};

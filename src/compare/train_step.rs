@@ -1,7 +1,7 @@
 //! A whole training step of a network, timed as one operation.
 
 use crate::backend::Backend;
-use crate::bench::measure::Record;
+use crate::bench::record::Record;
 use crate::compare::plan::REACH;
 use crate::compare::steps::step_costs;
 use crate::compare::{Configuration, Plan};
@@ -10,7 +10,8 @@ use crate::input_error;
 use crate::network::spec::{InputMode, NetworkSpec};
 use crate::surrogate::{Surrogate, SurrogateKind};
 use crate::train::Config;
-use crate::train::config::{DataSpec, TrainingSpec};
+use crate::train::config::DataSpec;
+use crate::train::optimizer::TrainingSpec;
 use anyhow::Result;
 use std::sync::atomic::AtomicBool;
 

@@ -5,7 +5,8 @@
 use super::SampleShape;
 use super::auto_augment;
 use super::image_ops::Image;
-use super::sampling::{Augmentation, CounterRng, Placement, draws, placement};
+use super::sampling::{Augmentation, Draw, Placement, draws, placement};
+use crate::random::CounterRng;
 use rayon::prelude::*;
 use std::borrow::Cow;
 
@@ -42,22 +43,22 @@ pub fn augmented(
     epoch: u32,
     index: u32,
 ) -> Vec<u8> {
-    let draws = draws(seed, epoch, index);
+    let rng = |draw| draws(seed, epoch, index, draw);
     let SampleShape { height, width, channels, .. } = shape;
     let frame = height * width * channels;
     let image = |bytes: Vec<u8>| Image { height, width, channels, bytes };
     let mut bytes = sample.to_vec();
     if augmentation.resized_crop {
-        bytes = resized_crop(&image(bytes), draws.fork(4)).bytes;
+        bytes = resized_crop(&image(bytes), rng(Draw::Part)).bytes;
     }
     bytes = placed(&bytes, shape, &placement(augmentation, seed, epoch, index));
     if augmentation.auto_augment {
         let mut whole = image(bytes);
-        auto_augment::apply(&mut whole, draws.fork(5));
+        auto_augment::apply(&mut whole, rng(Draw::Policy));
         bytes = whole.bytes;
     }
     if augmentation.cutout > 0 {
-        bytes.chunks_exact_mut(frame).for_each(|frame| cut_out(frame, shape, augmentation.cutout, draws.fork(6)));
+        bytes.chunks_exact_mut(frame).for_each(|frame| cut_out(frame, shape, augmentation.cutout, rng(Draw::Cutout)));
     }
     bytes
 }

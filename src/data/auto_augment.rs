@@ -2,7 +2,7 @@
 //! with torchvision's meaning of its magnitudes (`AutoAugment(AutoAugmentPolicy.CIFAR10)`, nearest pixels, fill 0).
 
 use super::image_ops::Image;
-use super::sampling::CounterRng;
+use crate::random::CounterRng;
 
 /// The operations of the policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -19,6 +19,7 @@ pub mod idx;
 pub mod image_ops;
 pub mod images;
 mod listing;
+pub mod mixup;
 mod pickle;
 pub mod sampling;
 pub mod split;
@@ -29,7 +30,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 pub use events::integrate::Integration;
-pub use sampling::{Augmentation, CounterRng, Placement};
+pub use sampling::{Augmentation, Placement};
 pub use values::Values;
 
 /// The extents of one sample: `[frames][height][width][channels]`; images have one frame.

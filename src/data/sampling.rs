@@ -1,92 +1,9 @@
-//! Stateless random numbers: the order of an epoch and the shift of an image depend only on the
-//! seed, the epoch and the sample, so resumed runs and all backends draw the same.
+//! The order of an epoch, and how its samples are varied: draws that depend only on the seed, the epoch and the sample.
 
 use super::SampleShape;
+use crate::random::{CounterRng, stream};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
-
-/// Streams of [`CounterRng`] that this folder uses; other users take theirs from 16 on.
-pub mod stream {
-    /// The order of an epoch.
-    pub const ORDER: u64 = 1;
-    /// Shifts, flips and all other augmentation.
-    pub const PLACEMENT: u64 = 2;
-    /// Which samples are held out.
-    pub const HOLD_OUT: u64 = 3;
-    /// A simulated sensor's thresholds.
-    pub const THRESHOLDS: u64 = 4;
-    /// A simulated sensor's noise.
-    pub const SENSOR_NOISE: u64 = 5;
-}
-
-/// SplitMix64's increment, 2^64 over the golden ratio.
-const GAMMA: u64 = 0x9e37_79b9_7f4a_7c15;
-
-/// SplitMix64's finaliser (G. Steele, D. Lea and C. Flood, OOPSLA 2014, with D. Stafford's constants "Mix13").
-fn mix(mut z: u64) -> u64 {
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
-}
-
-/// A generator whose `n`-th number is a function of its key and `n`: SplitMix64 from a hashed start.
-///
-/// Not cryptographically secure.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CounterRng {
-    state: u64,
-}
-
-impl CounterRng {
-    /// The generator for a seed and a purpose (see [`stream`]); different streams of one seed are independent.
-    pub fn new(seed: u64, stream: u64) -> Self {
-        Self { state: mix(seed.wrapping_add(GAMMA)) }.fork(stream)
-    }
-
-    /// Derives the generator of one case, such as an epoch or a sample; `self` does not change.
-    pub fn fork(&self, case: u64) -> Self {
-        // The complement keeps this apart from the numbers that `next_u64` returns.
-        Self { state: mix(!mix(self.state.wrapping_add(case.wrapping_mul(GAMMA)))) }
-    }
-
-    /// The next number, uniform over all 64-bit values.
-    pub fn next_u64(&mut self) -> u64 {
-        self.state = self.state.wrapping_add(GAMMA);
-        mix(self.state)
-    }
-
-    /// The next number below `n`, all equally likely (D. Lemire, "Fast random integer generation in an interval",
-    /// 2019). Panics if `n` is 0.
-    pub fn below(&mut self, n: u64) -> u64 {
-        assert!(n > 0, "no number is below 0");
-        let rejected = n.wrapping_neg() % n;
-        loop {
-            let product = u128::from(self.next_u64()) * u128::from(n);
-            if product as u64 >= rejected {
-                return (product >> 64) as u64;
-            }
-        }
-    }
-
-    /// The next number in `[0, 1)`, a multiple of 2^-53.
-    pub fn uniform(&mut self) -> f64 {
-        (self.next_u64() >> 11) as f64 / (1u64 << 53) as f64
-    }
-
-    /// Two independent standard normal numbers (Box and Muller).
-    pub fn normal_pair(&mut self) -> [f64; 2] {
-        let radius = (-2.0 * (1.0 - self.uniform()).ln()).sqrt();
-        let (sine, cosine) = (std::f64::consts::TAU * self.uniform()).sin_cos();
-        [radius * cosine, radius * sine]
-    }
-
-    /// Shuffles `items`; all permutations are equally likely (Fisher and Yates).
-    pub fn shuffle<T>(&mut self, items: &mut [T]) {
-        for last in (1..items.len()).rev() {
-            items.swap(last, self.below(last as u64 + 1) as usize);
-        }
-    }
-}
 
 /// The order in which an epoch visits `samples`.
 pub fn epoch_order(samples: &[u32], seed: u64, epoch: u32) -> Vec<u32> {
@@ -116,7 +33,7 @@ pub struct Augmentation {
     /// The side in pixels of a square, anywhere in the image, whose bytes are set to 0.
     #[serde(skip_serializing_if = "is_default")]
     pub cutout: u32,
-    /// Mixes each sample with another of its batch, and the loss of their labels; see [`shares`]. 0 for never, at most 1.
+    /// Mixes each sample with another of its batch, and the loss of their labels; see [`super::mixup`]. 0 for never, at most 1.
     #[serde(skip_serializing_if = "is_default")]
     pub mixup: f32,
 }
@@ -224,108 +141,44 @@ impl Placement {
     }
 }
 
-/// The generator of everything that is drawn for a sample in an epoch; each kind of draw forks its own.
-pub(super) fn draws(seed: u64, epoch: u32, sample: u32) -> CounterRng {
-    CounterRng::new(seed, stream::PLACEMENT).fork(epoch.into()).fork(sample.into())
+/// What is drawn for a sample in an epoch, each independently of the others. The numbers are part of what a seed means.
+#[derive(Clone, Copy)]
+pub(super) enum Draw {
+    ShiftX = 0,
+    ShiftY = 1,
+    Flip = 2,
+    Mask = 3,
+    Part = 4,
+    Policy = 5,
+    Cutout = 6,
+    Share = 7,
+}
+
+/// The generator of one draw for a sample in an epoch.
+pub(super) fn draws(seed: u64, epoch: u32, sample: u32, draw: Draw) -> CounterRng {
+    CounterRng::new(seed, stream::PLACEMENT).fork(epoch.into()).fork(sample.into()).fork(draw as u64)
 }
 
 /// The placement of a sample in an epoch: `dx` and `dy` uniform in `-crop_padding ..= crop_padding`, or in the range of
 /// the roll, and a flip in half of the cases. No draw depends on whether the others are enabled.
 pub fn placement(augmentation: &Augmentation, seed: u64, epoch: u32, sample: u32) -> Placement {
-    let case = draws(seed, epoch, sample);
+    let case = |draw| draws(seed, epoch, sample, draw);
     let padding = i64::from(augmentation.crop_padding.max(augmentation.roll));
     let shift = |mut rng: CounterRng| (rng.below(2 * padding as u64 + 1) as i64 - padding) as i32;
     Placement {
-        dx: shift(case.fork(0)),
-        dy: shift(case.fork(1)),
-        flip: augmentation.flip && case.fork(2).next_u64() >> 63 == 1,
+        dx: shift(case(Draw::ShiftX)),
+        dy: shift(case(Draw::ShiftY)),
+        flip: augmentation.flip && case(Draw::Flip).next_u64() >> 63 == 1,
         wraps: augmentation.roll > 0,
-        mask: if augmentation.drop > 0.0 { case.fork(3).next_u64() } else { 0 },
-    }
-}
-
-/// Mixup (Zhang et al., 2018): the share of each of these samples in what the network sees, drawn from Beta(a, a); the sample
-/// at position `n` of a batch of `N` is mixed with that at `N - 1 - n`. Empty without mixup.
-pub fn shares(augmentation: &Augmentation, seed: u64, epoch: u32, samples: &[u32]) -> Vec<f32> {
-    if augmentation.mixup == 0.0 {
-        return Vec::new();
-    }
-    samples.iter().map(|&sample| beta(augmentation.mixup, draws(seed, epoch, sample).fork(5))).collect()
-}
-
-/// A draw of Beta(a, a) for `a` up to 1 (Jöhnk, 1964), in logarithms because powers of small numbers may be 0.
-fn beta(a: f32, mut rng: CounterRng) -> f32 {
-    loop {
-        let mut log_power = || (1.0 - rng.uniform()).ln() / f64::from(a);
-        let (x, y) = (log_power(), log_power());
-        if x.exp() + y.exp() <= 1.0 {
-            return (1.0 / (1.0 + (y - x).exp())) as f32;
-        }
+        mask: if augmentation.drop > 0.0 { case(Draw::Mask).next_u64() } else { 0 },
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::random::tests::chi_square;
     use std::collections::HashSet;
-
-    #[test]
-    fn the_numbers_are_split_mix_64() {
-        // The published sequences for the seeds 0 and 1234567.
-        let mut zero = CounterRng { state: 0 };
-        assert_eq!([(); 3].map(|()| zero.next_u64()), [0xe220a8397b1dcdaf, 0x6e789e6aa1b965f4, 0x06c45d188009454f]);
-        let mut other = CounterRng { state: 1234567 };
-        assert_eq!([(); 3].map(|()| other.next_u64()), [6457827717110365317, 3203168211198807973, 9817491932198370423]);
-    }
-
-    #[test]
-    fn keys_do_not_meet() {
-        let mut seen = HashSet::new();
-        for seed in 0..40 {
-            for stream in 0..20 {
-                let mut rng = CounterRng::new(seed, stream);
-                for case in 0..10 {
-                    assert!(seen.insert(rng.fork(case).next_u64()));
-                }
-                for _ in 0..10 {
-                    assert!(seen.insert(rng.next_u64()));
-                }
-            }
-        }
-        assert_eq!(seen.len(), 40 * 20 * 20);
-    }
-
-    /// Chi-square of counts that should be equal.
-    fn chi_square(counts: &[u32]) -> f64 {
-        let mean = counts.iter().sum::<u32>() as f64 / counts.len() as f64;
-        counts.iter().map(|&count| (count as f64 - mean).powi(2) / mean).sum()
-    }
-
-    #[test]
-    fn below_is_uniform_and_in_range() {
-        let mut rng = CounterRng::new(5, 99);
-        let mut counts = [0; 7];
-        for _ in 0..70_000 {
-            counts[rng.below(7) as usize] += 1;
-        }
-        // The 99.9 % quantile at 6 degrees of freedom is 22.5.
-        assert!(chi_square(&counts) < 22.5, "{counts:?}");
-        assert_eq!(rng.below(1), 0);
-        // Three quarters of 2^64: without rejection, half of the numbers would be multiples of 3.
-        let bound = 3 << 62;
-        let multiples = (0..30_000).filter(|_| rng.below(bound).is_multiple_of(3)).count();
-        assert!((9_650..10_350).contains(&multiples), "{multiples}");
-    }
-
-    #[test]
-    fn uniform_fills_the_unit_interval() {
-        let mut rng = CounterRng::new(1, 77);
-        let draws: Vec<f64> = (0..100_000).map(|_| rng.uniform()).collect();
-        assert!(draws.iter().all(|draw| (0.0..1.0).contains(draw)));
-        let mean = draws.iter().sum::<f64>() / draws.len() as f64;
-        let square = draws.iter().map(|draw| draw * draw).sum::<f64>() / draws.len() as f64;
-        assert!((mean - 0.5).abs() < 0.004 && (square - 1.0 / 3.0).abs() < 0.004, "{mean} {square}");
-    }
 
     #[test]
     fn an_epoch_is_a_permutation_that_repeats() {

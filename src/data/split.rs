@@ -1,6 +1,6 @@
 //! Chooses the training samples that are held out for validation.
 
-use super::sampling::{CounterRng, stream};
+use crate::random::{CounterRng, stream};
 use anyhow::Result;
 
 /// The largest share that may be held out.

@@ -1,11 +1,11 @@
 //! A population's trained values, with their names and initial values.
 
 use crate::backend::shape::Conv;
-use crate::backend::{Backend, Trained, stream};
-use crate::data::sampling::CounterRng;
+use crate::backend::{Backend, Trained};
 use crate::host::zeros;
 use crate::network::plan::{Convolution, Population, Projection};
 use crate::network::spec::{Init, Norm};
+use crate::random::{CounterRng, stream};
 use anyhow::Result;
 
 /// A trained tensor with its gradient and the optimiser's moments, all in the same order.

@@ -6,17 +6,18 @@ mod observer;
 pub use observer::{Observer, Scored};
 
 use crate::backend::{Backend, Normalisation, Step, Totals, Update};
-use crate::data::sampling::{CounterRng, epoch_order};
+use crate::bail_input;
+use crate::data::sampling::epoch_order;
 use crate::data::{Dataset, SampleShape, Samples, Values};
 use crate::network::Model;
 use crate::network::model::Pass;
 use crate::network::model::memory::Memory;
+use crate::random::{CounterRng, stream};
 use crate::train::bounds::{BoundsTracker, not_finite};
 use crate::train::checkpoint::{Checkpoint, Progress, load_state};
 use crate::train::config::Config;
 use crate::train::evaluate::{self, Scores, Waiting};
 use crate::train::graphs::{Graphs, Repeated};
-use crate::{backend, bail_input};
 use anyhow::{Result, bail};
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -254,7 +255,7 @@ impl<B: Backend> Trainer<B> {
     ) -> Result<()> {
         let labels: Vec<u16> = batch.iter().map(|&i| self.labels[i as usize]).collect();
         let seed = self.config.seed;
-        let dropout = CounterRng::new(seed, backend::stream::DROPOUT).fork(count.wrapping_sub(1)).next_u64();
+        let dropout = CounterRng::new(seed, stream::DROPOUT).fork(count.wrapping_sub(1)).next_u64();
         let augmentation = self.config.data.augmentation;
         let position = self.config.bounds.delayed(position);
         let step = Step {

@@ -4,7 +4,8 @@ use crate::launch;
 use crate::oracle::Rng;
 use adali::backend::gpu::tile::Card;
 use adali::backend::gpu::{Gpu, Precision};
-use adali::bench::measure::{Ceilings, Copies};
+use adali::bench::ceilings::Ceilings;
+use adali::bench::measure::Copies;
 use adali::bench::operation::Operation;
 use std::sync::atomic::AtomicBool;
 

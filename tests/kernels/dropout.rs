@@ -93,7 +93,7 @@ fn the_threshold_is_the_probability() {
     let mut kept = 0;
     for case in 0..100_000 {
         let (mask, probability) = (rng.next_u64(), rng.uniform(0.0, 1.0) as f32);
-        let drawn = adali::data::CounterRng::new(mask, adali::backend::stream::DROPOUT).fork(case).next_u64() >> 11;
+        let drawn = adali::random::CounterRng::new(mask, adali::random::stream::DROPOUT).fork(case).next_u64() >> 11;
         assert_eq!(drawn >= dropout_threshold(probability), keeps(mask, case, probability), "{mask} {probability}");
         kept += usize::from(keeps(mask, case, probability));
     }

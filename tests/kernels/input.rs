@@ -6,7 +6,8 @@ use adali::backend::Normalisation;
 use adali::backend::cpu::input::{gather, mix};
 use adali::backend::gpu::params::{InputBatch, Placement, Placements, dropout_threshold};
 use adali::backend::gpu::{Buffer, Launch};
-use adali::data::sampling::{placement, shares};
+use adali::data::mixup::shares;
+use adali::data::sampling::placement;
 use adali::data::{Augmentation, SampleShape};
 
 const AUGMENTATIONS: [Augmentation; 8] = [

@@ -24,6 +24,7 @@ mod optimizer;
 mod pool;
 mod readout;
 mod spike_backward;
+mod sums;
 mod tune_bounds;
 mod unfold;
 mod weight_norm;

@@ -33,7 +33,7 @@ pub fn gather(
     });
 }
 
-/// Mixes samples of `len` values in pairs from both ends of the batch; see [`crate::data::sampling::shares`].
+/// Mixes samples of `len` values in pairs from both ends of the batch; see [`crate::data::mixup::shares`].
 pub fn mix(shares: &[f32], len: usize, samples: &mut [f32]) {
     let mut pairs: Vec<_> = samples.chunks_exact_mut(len).zip(shares).collect();
     while pairs.len() > 1 {

@@ -10,7 +10,8 @@ use crate::backend::{
     BoundsTuning, Fault, Histograms, LossSpec, Normalisation, Step, Totals, Trained, Training, Update, WeightNorm,
 };
 use crate::data::SampleShape;
-use crate::data::sampling::{Augmentation, Placement, placement, shares};
+use crate::data::mixup::shares;
+use crate::data::sampling::{Augmentation, Placement, placement};
 use crate::surrogate::Bounds;
 use anyhow::Result;
 use rayon::prelude::*;

@@ -5,7 +5,8 @@ use crate::backend::shape::{Conv, Span, Volume};
 use crate::backend::{Backend, Normalisation, Step, Trained};
 use crate::bench::shape::LayerShape;
 use crate::data::SampleShape;
-use crate::data::sampling::{Augmentation, CounterRng};
+use crate::data::sampling::Augmentation;
+use crate::random::CounterRng;
 use anyhow::Result;
 
 /// Channels of samples, as of event frames.

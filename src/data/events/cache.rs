@@ -185,7 +185,7 @@ fn checksum(bytes: &[u8]) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::CounterRng;
+    use crate::random::CounterRng;
 
     const SHAPE: SampleShape = SampleShape { frames: 2, height: 3, width: 4, channels: 2 };
 

@@ -153,7 +153,7 @@ impl EventCounts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::CounterRng;
+    use crate::random::CounterRng;
 
     #[test]
     fn events_are_counted_and_counts_end_at_255() {

@@ -123,7 +123,7 @@ impl Integration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::CounterRng;
+    use crate::random::CounterRng;
 
     fn frames(integration: Integration, size: SensorSize, events: &[Event]) -> Vec<u8> {
         let shape = integration.shape(size).unwrap();

@@ -7,7 +7,7 @@
 //! modelled: the photoreceptor's bandwidth and the bus on which events queue.
 
 use super::{Event, SensorSize};
-use crate::data::sampling::{CounterRng, stream};
+use crate::random::{CounterRng, stream};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 

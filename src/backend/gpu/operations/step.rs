@@ -10,7 +10,7 @@ use crate::autotune::{Histogram, Tuning};
 use crate::backend::shape::{Span, Volume};
 use crate::backend::{self, BoundsTuning, Histograms, Normalisation, Step, Storage, Totals, dropout_mask};
 use crate::data::augment::prepared;
-use crate::data::sampling::shares;
+use crate::data::mixup::shares;
 use crate::data::{SampleShape, Values};
 use crate::histogram::BINS;
 use anyhow::{Result, ensure};
