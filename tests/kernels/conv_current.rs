@@ -281,5 +281,5 @@ fn current_moments_match() {
             }
         }
     }
-    assert_eq!(cases, 4 * 4 * 4 * ORDERS);
+    assert_eq!(cases, 4 * 4 * 4 * orders());
 }

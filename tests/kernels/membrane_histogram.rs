@@ -185,8 +185,8 @@ fn collect_counts_matches() {
             }
         }
     }
-    assert_eq!(cases, (1 + 2 + 7 + 5) * ORDERS * 2);
-    assert_eq!(collected, 3 * (2 + 7 * 37 + 5 * 6) * ORDERS * 2);
+    assert_eq!(cases, (1 + 2 + 7 + 5) * orders() * 2);
+    assert_eq!(collected, 3 * (2 + 7 * 37 + 5 * 6) * orders() * 2);
 }
 
 /// Launched as the host does: into the first layer, then from it to the others.
