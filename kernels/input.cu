@@ -6,7 +6,7 @@
 // With mixup, sample n becomes share[n] sample[n] + (1 - share[n]) sample[N - 1 - n].
 //
 // set [any][T][H][W][C] bytes -> samples [T][N][H][W][C], C not padded; T frames, 1 for images. Memory traffic, per
-// value: 1 byte in, 2 bytes out.
+// value: 1 byte in (2 with mixup), 2 bytes out.
 //
 // A thread owns eight consecutive values in a row of an image, keeps that place and walks over images (t, n): the grid
 // is (groups of eight per image, any number of blocks of images). The dynamic shared memory is 1024 C bytes for the

@@ -97,7 +97,7 @@ DEVICE double loss_of(const Loss& p, const Averaged& logits, const Target& label
         if (k < p.classes) {
             const double x = logits(k), hot = labels(k), log_share = x - largest - log_total;
             const double target = hot * (1.0 - p.label_smoothing) + p.label_smoothing / classes;
-            // The mean of a label's square and that of 0 by their shares.
+            // hot (x - 1)^2 + (1 - hot) x^2: the squared error, averaged over both labels.
             const double square = (x - hot) * (x - hot) + hot * (1.0 - hot);
             loss += (1.0 - p.mse) * -target * log_share + p.mse * square / classes;
             const double g = (1.0 - p.mse) * (exp(log_share) - target) + p.mse * 2.0 * (x - hot) / classes;

@@ -2,8 +2,8 @@
 //
 //   I = scale[c] current + shift[c]; then the neuron of neuron.cuh, its membrane in registers
 //
-// `sum_lif_forward` adds up to three such currents, or spikes, and keeps the sum on request; `sum_currents` only that:
-// the shifts first, then each product.
+// `sum_lif_forward` adds up to three such currents, or spikes, and keeps the sum on request; `sum_currents` only adds.
+// Both start from the sum of all shifts and add the products in order.
 //
 // currents [T or 1][places][C] (1: the same current at every step) -> spikes, windows [T][places][C/32], and on request
 // the membranes H [T][places][C], the sum [T or 1][places][C] and the histogram. Threads as in places.cuh. For a

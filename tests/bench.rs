@@ -1,7 +1,7 @@
 //! `adali bench` as a user runs it.
 
 use crate::process::driver::driver;
-use crate::process::{adali, command, run};
+use crate::process::{adali, bytes, command, run};
 use adali::bench::operation::Operation;
 use adali::kernels::MODULES;
 use serde_json::Value;
@@ -63,6 +63,10 @@ fn a_device_is_checked() {
     }
     adali(home.path(), "check --device cpu --json check.json").failed(2, &["--force"]);
     adali(home.path(), "check --device cuda:99").failed(2, &["CUDA"]);
+    let bf16 = "check --device cpu --precision bf16 --json bf16.json";
+    adali(home.path(), bf16).failed(2, &["--precision is for GPUs", "leave it out"]);
+    let refused: Value = serde_json::from_slice(&bytes(home.path().join("bf16.json"))).unwrap();
+    assert!(refused["error"].as_str().unwrap().contains("--precision") && refused["interrupted"] == false, "{refused}");
 }
 
 #[test]

@@ -16,8 +16,7 @@ use adali::neuron::{NeuronModel, NeuronSpec, ResetKind};
 use adali::surrogate::{Schedule, Surrogate, SurrogateKind};
 use adali::train::Config;
 use adali::train::config::{DataSpec, parse_checked};
-use adali::train::optimizer::TrainingSpec;
-use adali::train::optimizer::{Optimizer, RateSchedule};
+use adali::train::optimizer::{Optimizer, RateSchedule, TrainingSpec};
 use adali::train::schema::{
     AUGMENTATION, BOUNDS, COMBINE, CONFIGURATION, DATA, Document, EVENTS, Key, Kind, LAYERS, LOSS, NETWORK, NEURON,
     PLAN, Presence, SHORTCUTS, SURROGATE, TRAINING,
@@ -143,7 +142,7 @@ fn everything() -> Config {
                     links: links.clone(),
                 },
                 LayerSpec::Linear { features: 2, synapse, links: links.clone() },
-                LayerSpec::Neurons { links },
+                LayerSpec::Neurons { links: Links { gain: None, ..links } },
                 LayerSpec::MaxPool { kernel: extent, stride: Some(extent), padding: extent },
                 LayerSpec::AvgPool { kernel: extent, stride: Some(extent), padding: extent },
                 LayerSpec::GlobalAvgPool,

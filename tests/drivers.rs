@@ -67,6 +67,15 @@ fn each_function_that_is_missing_is_named() {
     }
 }
 
+#[test]
+#[cfg(target_os = "linux")]
+fn the_clocks_are_said() {
+    let home = TempDir::new().unwrap();
+    let Some(folder) = driver("nothing.c", "", home.path()) else { return };
+    let info = with_driver(home.path(), &folder, "info").done();
+    assert!(info.out.contains(", clock 1980 MHz, memory 3201 MHz"), "{info}");
+}
+
 /// The kernels' format, not a number in the source, decides which driver is required.
 #[test]
 #[cfg(target_os = "linux")]

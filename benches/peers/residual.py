@@ -135,7 +135,8 @@ def cpu_of(run, marks):
         try:
             while True:
                 after = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-                ended = len(epochs_of(run)) if (run / "metrics.jsonl").exists() else 0
+                metrics = run / "metrics.jsonl"
+                ended = metrics.read_text().count("\n") if metrics.exists() else 0
                 if ended > len(marks):
                     marks.append((int(after[11]) + int(after[12])) / os.sysconf("SC_CLK_TCK"))
                 time.sleep(0.05)
@@ -146,6 +147,8 @@ def cpu_of(run, marks):
 
 
 def speed(args):
+    if args.epochs < 2:
+        sys.exit("speed needs --epochs 2 or more: the first one is a warm-up")
     programs = {"against": adali(args, "speed")}
     programs |= {f"SpikingJelly {variant}": peer(args, variant=variant) for variant in args.variants.split(",")}
     results = {name: [] for name in programs}

@@ -21,7 +21,7 @@ TIME_OVERFLOWED = 240  # N-MNIST's y of a mark that is no event
 WARMUP, WINDOW = 5, 5
 
 
-# adali's order of samples: src/data/sampling.rs
+# adali's order of samples: src/random.rs and src/data/sampling.rs
 
 
 def mix(z):
@@ -78,9 +78,10 @@ def network_of(config, tensors, features):
     given, populations = config["neuron"], parity.populations_of(config["layers"])
     steps = config["steps"]
     once = config["direct"] and "once" in features
-    unknown = {"gain", "scale", "sum_norm", "sum_scale", "pool", "spiking", "vote"}
+    usual = {"gain": None, "scale": 1, "sum_norm": "none", "sum_scale": 1, "pool": None, "spiking": False, "vote": 1}
     for spec in [p for p in populations] + [s for p in populations for s in p.get("shortcuts", [])]:
-        assert not any(spec.get(k) not in (None, 1, 1.0, False, "none") for k in unknown), spec
+        assert all(spec.get(key, value) == value for key, value in usual.items()), spec
+        assert spec.get("neurons", True), spec
     assert given["threshold"] == 1 and config["surrogate"]["kind"] == "arctan"
 
     def neurons():

@@ -31,7 +31,7 @@ pub struct Weights<'a, B: Storage> {
     pub packed: &'a B::Packed,
 }
 
-/// How bytes of a data set become input values: `(byte / full_scale - mean[c]) / deviation[c]`.
+/// How bytes of a data set become input values: `(byte / full_scale - mean[c]) / std[c]`.
 #[derive(Clone, Debug)]
 pub struct Normalisation {
     pub full_scale: f32,

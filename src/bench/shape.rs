@@ -152,6 +152,10 @@ pub enum Part {
     Neurons,
     /// What surrounds the layers of a network.
     Training,
-    /// Neurons, and what else reads and writes where networks branch.
+    /// Sums, combinations and learned factors of branching networks, with their gradients.
     Branches,
+}
+
+impl Part {
+    pub const ALL: [Self; 4] = [Self::Synapses, Self::Neurons, Self::Branches, Self::Training];
 }

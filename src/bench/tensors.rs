@@ -274,7 +274,7 @@ impl<B: Backend> Synapses<B> {
             given_grad: backend.weight(&conv, &values.iter().rev().copied().collect::<Vec<_>>())?,
             gain_grad: channels(0.0)?,
             effective: backend.weight(&conv, &values)?,
-            running: [channels(0.0)?, channels(1.0)?],
+            running: running(backend, conv.output.c)?,
             state: NormState {
                 mean: channels(0.0)?,
                 inv_std: channels(0.0)?,
@@ -286,13 +286,19 @@ impl<B: Backend> Synapses<B> {
     }
 }
 
-/// Writes random values around 0 with a deviation of about `deviation` to `out`: a convolution of random samples, which
+/// The running mean and variance that a batch norm begins with.
+pub fn running<B: Backend>(backend: &B, channels: usize) -> Result<[B::Floats; 2]> {
+    let vector = |value: f32| backend.vector(&vec![value; channels]);
+    Ok([vector(0.0)?, vector(1.0)?])
+}
+
+/// Writes random values with mean 0 and standard deviation `std`, nearly, to `out`: a convolution of random samples, which
 /// every device has.
 pub fn randomise<B: Backend>(
     backend: &B,
     span: Span,
     volume: Volume,
-    deviation: f64,
+    std: f64,
     seed: u64,
     out: &mut B::Floats,
 ) -> Result<()> {
@@ -312,7 +318,7 @@ pub fn randomise<B: Backend>(
     backend.input(&set, &batch, &Augmentation::default(), &mut gathered)?;
     backend.release_batch(&mut batch, &mut set)?;
     // Normalised samples have deviation 1, and so do their weighted sums.
-    let bound = deviation * (3.0 / conv.fan_in() as f64).sqrt();
+    let bound = std * (3.0 / conv.fan_in() as f64).sqrt();
     let mut rng = CounterRng::new(seed, 3);
     let values: Vec<f32> =
         (0..volume.c * conv.fan_in()).map(|_| ((2.0 * rng.uniform() - 1.0) * bound) as f32).collect();
@@ -327,8 +333,8 @@ pub fn randomise<B: Backend>(
 }
 
 /// The same in new activations.
-pub fn random<B: Backend>(backend: &B, span: Span, volume: Volume, deviation: f64, seed: u64) -> Result<B::Floats> {
+pub fn random<B: Backend>(backend: &B, span: Span, volume: Volume, std: f64, seed: u64) -> Result<B::Floats> {
     let mut out = backend.activations(span, volume)?;
-    randomise(backend, span, volume, deviation, seed, &mut out)?;
+    randomise(backend, span, volume, std, seed, &mut out)?;
     Ok(out)
 }

@@ -7,6 +7,7 @@ use crate::backend::Backend;
 use crate::backend::gpu::Precision;
 use crate::backend::gpu::cuda::Cuda;
 use crate::backend::shape::Volume;
+use crate::bail_input;
 use crate::bench::measure::Copies;
 use crate::bench::operation::Operation;
 use crate::bench::shape::{LayerShape, Part};
@@ -24,9 +25,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 pub const AFTER_HELP: &str = "\
-Every operation runs on random tensors of several extents, odd ones too. Its
-result is compared with plain loops in f64, at random places. A GPU is checked
-in each of its precisions: f32 (plain kernels), bf16 and f16 (tensor cores).
+Runs every operation on random tensors of several shapes, including odd extents,
+and compares the results with plain loops in f64 at random positions. A GPU is
+checked in each of its precisions: f32 (plain kernels), bf16 and f16 (tensor
+cores).
 
 Run this first on a new machine. If it fails, report what --json writes: the
 device, its driver, the compiler of the kernels, and each error.
@@ -36,7 +38,7 @@ Examples:
   adali check --device cuda:1 --json check.json
 
 Exit codes: 0 all is right, 1 a result is wrong, 2 the device or an option
-cannot be used.";
+cannot be used, 130 interrupted.";
 
 #[derive(Args)]
 pub struct CheckArguments {
@@ -86,22 +88,13 @@ pub fn run(arguments: CheckArguments) -> Result<End> {
     let stop = signals::watch()?;
     let began = Instant::now();
     let mut checker = Checker { results: Vec::new(), devices: Vec::new(), stop };
-    let devices = arguments.devices();
-    let cpu = devices[0].on_cpu()?;
-    for options in devices {
-        match options.open_after(cpu)? {
-            Opened::Cuda(backend) => checker.check(&*backend, Precision::from(options.precision).name(), &options)?,
-            Opened::Cpu(backend) => {
-                checker.check(&backend, Precision::F32.name(), &options)?;
-                break;
-            }
-        }
-    }
+    let checked = arguments.devices().and_then(|devices| checker.check_all(&devices));
     let seconds = began.elapsed().as_secs_f64();
     if let Some(json) = &json {
-        json.write(checker.report(seconds).to_string().as_bytes())?;
+        json.write(checker.report(seconds, checked.as_ref().err()).to_string().as_bytes())?;
     }
-    if stop.load(Ordering::Relaxed) {
+    checked?;
+    if checker.stopped() {
         return Ok(End::Interrupted);
     }
     let all = checker.results.len();
@@ -119,19 +112,24 @@ fn tell(text: std::fmt::Arguments) -> Result<()> {
 
 impl CheckArguments {
     /// One opening of the device per precision.
-    fn devices(&self) -> Vec<DeviceOptions> {
+    fn devices(&self) -> Result<Vec<DeviceOptions>> {
         let on_card = match self.device {
             Device::Cpu => false,
             Device::Auto => Cuda::has_driver(),
             Device::Cuda(_) => true,
         };
         let precisions = match self.precision {
+            Some(precision) if !on_card && precision != Stored::F32 => {
+                bail_input!(
+                    "--precision is for GPUs, and the CPU computes in f32; leave it out, or choose a GPU with --device"
+                )
+            }
             Some(precision) => vec![precision],
             None if on_card => Stored::value_variants().to_vec(),
             None => vec![Stored::F32],
         };
         let of = |precision| DeviceOptions { device: self.device, precision, no_graph: true, threads: self.threads };
-        precisions.into_iter().map(of).collect()
+        Ok(precisions.into_iter().map(of).collect())
     }
 }
 
@@ -142,6 +140,24 @@ struct Checker<'a> {
 }
 
 impl Checker<'_> {
+    fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    fn check_all(&mut self, devices: &[DeviceOptions]) -> Result<()> {
+        let cpu = devices[0].on_cpu()?;
+        for options in devices {
+            match options.open_after(cpu)? {
+                Opened::Cuda(backend) => self.check(&*backend, Precision::from(options.precision).name(), options)?,
+                Opened::Cpu(backend) => return self.check(&backend, Precision::F32.name(), options),
+            }
+            if self.stopped() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// Checks every operation on every shape, and prints one line per operation.
     fn check<B: Backend>(&mut self, backend: &B, precision: &'static str, options: &DeviceOptions) -> Result<()> {
         let device = options.describe(backend);
@@ -154,10 +170,11 @@ impl Checker<'_> {
         bar.set_style(ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}").expect("a valid template"));
         let first = self.results.len();
         for shape in SHAPES {
-            for part in [Part::Synapses, Part::Neurons, Part::Branches, Part::Training] {
+            for part in Part::ALL {
                 let of_part: Vec<_> = operations.iter().copied().filter(|operation| operation.part() == part).collect();
                 self.check_part(backend, precision, shape, &of_part, &bar);
-                if self.stop.load(Ordering::Relaxed) {
+                if self.stopped() {
+                    bar.finish_and_clear();
                     return Ok(());
                 }
             }
@@ -179,7 +196,7 @@ impl Checker<'_> {
         for operation in operations {
             bar.set_message(operation.name());
             bar.inc(1);
-            if self.stop.load(Ordering::Relaxed) {
+            if self.stopped() {
                 return;
             }
             let checked = match &mut copies {
@@ -222,7 +239,8 @@ impl Checker<'_> {
         Ok(())
     }
 
-    fn report(&self, seconds: f64) -> serde_json::Value {
+    /// With what kept the checks from their end, if something did.
+    fn report(&self, seconds: f64, error: Option<&anyhow::Error>) -> serde_json::Value {
         let time = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         json!({
             "command": command_line(),
@@ -233,6 +251,8 @@ impl Checker<'_> {
             "compiler": COMPILER,
             "time": time.map_or(0, |time| time.as_secs()),
             "seconds": seconds,
+            "interrupted": self.stopped(),
+            "error": error.map(|error| format!("{error:#}")),
             "results": self.results,
         })
     }

@@ -57,7 +57,7 @@ pub struct NetworkArguments {
     classes: Option<usize>,
     #[command(flatten)]
     size: Size,
-    /// Normalisation of every convolution [default: that of the network; batch in presets].
+    /// Normalisation of every convolution [default: that of the network].
     #[arg(long, value_enum)]
     norm: Option<Norm>,
     /// Share of neuron-steps that spike.

@@ -134,7 +134,7 @@ pub struct TrainArguments {
     /// Time steps T, and frames of a recording of events [default: that of the preset; 16 for recordings].
     #[arg(long, value_name = "T", help_heading = NETWORK)]
     steps: Option<usize>,
-    /// Normalisation of every convolution [default: that of the network; batch in presets].
+    /// Normalisation of every convolution [default: that of the network].
     #[arg(long, value_enum, help_heading = NETWORK)]
     norm: Option<Norm>,
     /// Neuron model [default: that of the network; lif in files].
@@ -271,16 +271,14 @@ impl TrainArguments {
         }
         // The default network may not fit if another one is named.
         let usual = || self.recipe.map_or_else(|| usual_preset(spec.source), Recipe::preset);
-        let network = match &self.network {
+        let mut network = match &self.network {
             Some(name) => self.network(name, &data)?,
-            None => {
-                let mut network = preset_network(usual(), &data, &self.size)?;
-                if let Some(recipe) = self.recipe {
-                    recipe.adapt(&mut network);
-                }
-                network
-            }
+            None => preset_network(usual(), &data, &self.size)?,
         };
+        let is_usual = self.network.as_deref().is_none_or(|name| Preset::from_str(name, true) == Ok(usual()));
+        if let Some(recipe) = self.recipe.filter(|_| is_usual) {
+            recipe.adapt(&mut network);
+        }
         let mut usual = defaults(spec.clone(), network);
         if let Some(recipe) = self.recipe {
             recipe.apply(&mut usual);

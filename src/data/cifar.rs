@@ -19,9 +19,9 @@ pub const SHAPE: SampleShape = SampleShape { frames: 1, height: 32, width: 32, c
 
 /// Mean and deviation of each channel over the training images, as commonly used.
 const CIFAR10_MEAN: [f32; 3] = [0.4914, 0.4822, 0.4465];
-const CIFAR10_DEVIATION: [f32; 3] = [0.2470, 0.2435, 0.2616];
+const CIFAR10_STD: [f32; 3] = [0.2470, 0.2435, 0.2616];
 const CIFAR100_MEAN: [f32; 3] = [0.5071, 0.4865, 0.4409];
-const CIFAR100_DEVIATION: [f32; 3] = [0.2673, 0.2564, 0.2762];
+const CIFAR100_STD: [f32; 3] = [0.2673, 0.2564, 0.2762];
 const CIFAR10_NAMES: [&str; 10] =
     ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"];
 /// The largest file that is accepted; a complete CIFAR-100 file has 154 MB.
@@ -286,8 +286,8 @@ fn load(source: DataSource, dir: &Path) -> Result<Dataset> {
     let [train, test] = variant.whole_files();
     let (train, test) = (part(variant.train_files(), train)?, part(&[variant.test_file()], test)?);
     let (mean, std) = match variant {
-        Variant::Cifar10 => (CIFAR10_MEAN, CIFAR10_DEVIATION),
-        Variant::Cifar100 => (CIFAR100_MEAN, CIFAR100_DEVIATION),
+        Variant::Cifar10 => (CIFAR10_MEAN, CIFAR10_STD),
+        Variant::Cifar100 => (CIFAR100_MEAN, CIFAR100_STD),
     };
     Ok(Dataset {
         name: source.name().into(),

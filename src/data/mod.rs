@@ -106,7 +106,7 @@ pub struct Dataset {
     pub source: String,
     /// One name per class; the class's number if the format has no names.
     pub class_names: Vec<String>,
-    /// A byte `b` of channel `c` becomes `(b / full_scale - mean[c]) / deviation[c]`.
+    /// A byte `b` of channel `c` becomes `(b / full_scale - mean[c]) / std[c]`.
     pub full_scale: f32,
     /// `[channels]`, subtracted after dividing by `full_scale`.
     pub mean: Vec<f32>,

@@ -61,7 +61,8 @@ impl Augmentation {
         self.resized_crop || self.auto_augment || self.cutout > 0
     }
 
-    /// What is left to do where a batch is gathered, after [`super::augment::augmented`] if [`Self::is_on_host`].
+    /// What is left to do for each sample where a batch is gathered, after [`super::augment::augmented`] if
+    /// [`Self::is_on_host`]. Mixup, which is for pairs, comes after that.
     pub fn after_host(&self) -> Self {
         if self.is_on_host() { Self { drop: self.drop, ..Self::NONE } } else { *self }
     }

@@ -11,7 +11,7 @@ use crate::network::spec::Combination;
 /// The gradients of one population.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gradients {
-    /// Of its output; the readers have written it. Unused by a readout without neurons.
+    /// Of its output; the readers have written it. Unused by a layer without neurons.
     pub output: usize,
     /// Of what its pool reads, if the neurons' backward pass does not include the pool.
     pub unpooled: usize,

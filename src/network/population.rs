@@ -243,7 +243,7 @@ impl<'a, B: Backend> Layer<'a, B> {
         backend.norm_lif_forward(volume, self.span, sum, steps, affine(Some(norm), ones, zeros), &neurons, out)
     }
 
-    /// The neurons, and what they write in this pass; `None` for a readout without neurons.
+    /// The neurons, and what they write in this pass; `None` for a layer without neurons.
     fn neurons<'s>(&self, state: &'s mut NeuronState<B>, pass: Pass) -> Option<(Neurons<'s, B>, SpikeOutput<'s, B>)> {
         let NeuronState { bounds, spikes, inside, membrane, counts, .. } = state;
         let out = SpikeOutput {
@@ -296,7 +296,7 @@ impl<'a, B: Backend> Layer<'a, B> {
             }
             (Activations::Spikes(spikes), ..) | (Activations::None, Activations::Spikes(spikes), _) => spikes,
             (Activations::None, Activations::None, Some(spikes)) => spikes,
-            (Activations::None, Activations::None, None) => return Ok(()),
+            (Activations::None, Activations::None, None) => unreachable!("a dropout follows spikes or a pool"),
         };
         let kept = state.kept.as_mut().expect("allocated for a population that drops spikes");
         self.backend.dropout_spikes(volume, span, probability, batch, index, spikes, kept)?;

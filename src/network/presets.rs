@@ -59,8 +59,10 @@ pub struct Size {
     pub blocks: Option<Vec<usize>>,
 }
 
-/// The most stages of a residual preset, whose widths double from one to the next, and the most blocks of a stage.
-const MOST_BLOCKS: [usize; 2] = [6, 256];
+/// The most stages of a residual preset, whose widths double from one to the next.
+const MOST_STAGES: usize = 6;
+/// The most blocks of a stage.
+const MOST_BLOCKS: usize = 256;
 
 impl Size {
     /// The usual depth, but this width.
@@ -89,10 +91,9 @@ impl Size {
                 "--blocks is for residual networks, such as resnet18-cifar; leave it out, or choose one of them"
             );
         }
-        let [stages, most] = MOST_BLOCKS;
-        if blocks.len() > stages || blocks.iter().any(|&count| count == 0 || count > most) {
+        if !(1..=MOST_STAGES).contains(&blocks.len()) || blocks.iter().any(|count| !(1..=MOST_BLOCKS).contains(count)) {
             bail_input!(
-                "--blocks needs at most {stages} numbers between 1 and {most}, such as 2,2,2,2, not {blocks:?}"
+                "--blocks needs 1 to {MOST_STAGES} numbers between 1 and {MOST_BLOCKS}, such as 2,2,2,2, not {blocks:?}"
             );
         }
         Ok(())
@@ -129,7 +130,8 @@ impl Preset {
     ///
     /// `channels` replaces the width of the convolutions of `digits` (32), `conv2` (32), `csnn` (128) and
     /// `dvs-gesture-net` (128), and that of the first stage of the others (64; `resnet19` 128), whose further stages are
-    /// multiples of it. ResNets begin with a 7x7 convolution of stride 2 for inputs of at least 64x64 pixels, else with a
+    /// multiples of it; `blocks` replaces the depth of residual ones. Call [`Size::check`] first: what a preset does not have
+    /// is not used. ResNets begin with a 7x7 convolution of stride 2 for inputs of at least 64x64 pixels, else with a
     /// 3x3 one of stride 1.
     pub fn network(self, input: Volume, classes: usize, size: &Size) -> NetworkSpec {
         let width = |usual: usize| size.channels.unwrap_or(usual);
@@ -255,12 +257,13 @@ mod tests {
         let mut cases = 0;
         for preset in Preset::value_variants() {
             for norm in [Norm::Batch, Norm::Weight, Norm::None] {
-                // The gains of its blocks do not go with a batch norm.
-                if (*preset, norm) == (Preset::NfResnet34, Norm::Batch) {
-                    continue;
-                }
                 let mut network = preset.network(input, 11, &Size::default());
                 network.set_conv_norm(norm);
+                if (*preset, norm) == (Preset::NfResnet34, Norm::Batch) {
+                    let error = Plan::new(&network, input).unwrap_err().to_string();
+                    assert!(error.contains("scale and gain cannot be combined with a batch norm"), "{error}");
+                    continue;
+                }
                 let plan = Plan::new(&network, input).unwrap_or_else(|error| panic!("{preset:?}, {norm:?}: {error}"));
                 let convolutions: Vec<_> = plan.convolutions().filter(|convolution| !convolution.linear).collect();
                 assert!(!convolutions.is_empty() && convolutions.iter().all(|stage| stage.synapse.norm == norm));

@@ -28,10 +28,10 @@ pub struct Layer {
     pub layer: String,
     /// Its name in the configuration, if it has one.
     pub name: Option<String>,
-    /// 0 for a readout without neurons.
+    /// 0 for a layer without neurons.
     pub neurons: usize,
     pub kept_bytes: Kept,
-    /// In order; the first is its own convolution.
+    /// In order; the first is its own convolution, or what it reads as it is.
     pub parts: Vec<Part>,
 }
 

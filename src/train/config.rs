@@ -211,6 +211,9 @@ impl Config {
         if training.len() < batch {
             bail_input!("batch {batch} is larger than the {} training samples; use a smaller batch", training.len());
         }
+        if batch == 1 && self.data.augmentation.mixup > 0.0 {
+            bail_input!("mixup mixes the samples of a batch in pairs, but batch is 1; use a larger batch");
+        }
         Ok((training, validation))
     }
 
@@ -309,6 +312,20 @@ mod tests {
             Config { data: DataSpec { limit: 90, ..DataSpec::default() }, ..config() }.parts(&labels).unwrap().1.len(),
             10
         );
+    }
+
+    #[test]
+    fn a_batch_fits_the_samples_and_mixup() {
+        let split = |batch, mixup| {
+            let data = DataSpec { augmentation: Augmentation { mixup, ..Augmentation::NONE }, ..DataSpec::default() };
+            let training = TrainingSpec { batch, ..TrainingSpec::default() };
+            Config { data, training, ..config() }.split(&[0; 20])
+        };
+        assert!(split(1, 0.0).is_ok() && split(2, 0.5).is_ok());
+        for (refused, part) in [(split(19, 0.0), "larger than the 18"), (split(1, 0.5), "mixup mixes")] {
+            let error = refused.unwrap_err();
+            assert!(error.is::<crate::error::InputError>() && error.to_string().contains(part), "{error}");
+        }
     }
 
     #[test]

@@ -74,9 +74,9 @@ impl Recipe {
         }
     }
 
-    /// Changes its preset to what the authors have: their VGG-11 begins as torchvision's, and repeats its last pixel 49 times for
-    /// the readout. The sum of 49 equal changes is that of one weight that reads 7 times the pixel, and so is the deviation of
-    /// the first values.
+    /// Changes its preset to the authors' form. Their VGG-11 has torchvision's first values, and copies its last pixel 49
+    /// times for the readout. One weight that reads 7 times the pixel starts with the same standard deviation and learns at
+    /// the same rate as the sum of those 49 weights.
     pub fn adapt(self, network: &mut NetworkSpec) {
         if self != Self::AuthorsCifar10Dvs {
             return;
@@ -113,5 +113,68 @@ impl Recipe {
         if model == NeuronModel::Lif {
             neuron.tau = 1.1;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::SampleShape;
+    use crate::network::presets::Size;
+    use crate::network::{Plan, Volume};
+    use crate::train::defaults::{defaults, preset_for};
+
+    /// A recipe's configuration, and the number of its parameters, for its usual samples.
+    fn prepared(recipe: Recipe) -> (Config, usize) {
+        let (frames, side, channels, classes) = match recipe {
+            Recipe::AuthorsCifar10 => (1, 32, 3, 10),
+            Recipe::AuthorsCifar100 => (1, 32, 3, 100),
+            Recipe::AuthorsCifar10Dvs => (16, 43, 2, 10),
+            Recipe::AuthorsDvsGesture => (16, 128, 2, 11),
+            Recipe::AuthorsTinyImagenet => (1, 224, 3, 200),
+        };
+        let shape = SampleShape { frames, height: side, width: side, channels };
+        let mut network = preset_for(recipe.preset(), shape, classes, &Size::default()).unwrap();
+        let before = network.clone();
+        recipe.adapt(&mut network);
+        assert_eq!(network == before, recipe != Recipe::AuthorsCifar10Dvs, "{recipe:?}");
+        let mut config = defaults(recipe.data(), network);
+        recipe.apply(&mut config);
+        let plan = Plan::new(&config.network, Volume { h: side, w: side, c: channels }).unwrap();
+        recipe.data().augmentation.validate(shape).unwrap();
+        (config, plan.parameters())
+    }
+
+    #[test]
+    fn every_recipe_is_the_authors_experiment() {
+        for (recipe, model, steps, batch, rate, mse, parameters) in [
+            (Recipe::AuthorsCifar10, NeuronModel::If, 4, 128, 0.1, 0.0, 11_173_962),
+            (Recipe::AuthorsCifar100, NeuronModel::If, 4, 128, 0.1, 0.0, 11_223_076),
+            (Recipe::AuthorsCifar10Dvs, NeuronModel::If, 16, 32, 0.05, 0.05, 9_230_538),
+            (Recipe::AuthorsDvsGesture, NeuronModel::Lif, 16, 16, 0.1, 0.2, 1_699_566),
+            (Recipe::AuthorsTinyImagenet, NeuronModel::If, 4, 128, 0.1, 0.0, 21_387_288),
+        ] {
+            let (config, found) = prepared(recipe);
+            let Config { network, training, loss, bounds, data, .. } = &config;
+            assert_eq!((network.neuron.model, network.steps, training.batch), (model, steps, batch), "{recipe:?}");
+            assert_eq!((training.learning_rate, loss.mse, data.validation), (rate, mse, 0.0), "{recipe:?}");
+            assert_eq!((bounds.delay, bounds.left, bounds.right), (1.0, [1.5, 0.3], [1.5, 0.3]), "{recipe:?}");
+            assert_eq!((network.neuron.reset, network.neuron.detach_reset), (ResetKind::Soft, false), "{recipe:?}");
+            assert_eq!(found, parameters, "{recipe:?}");
+            assert_eq!(Config::parse(&config.to_toml(), "x").unwrap(), config);
+        }
+    }
+
+    #[test]
+    fn the_authors_vgg_11_reads_its_last_pixel_seven_times() {
+        let (config, _) = prepared(Recipe::AuthorsCifar10Dvs);
+        let mut layers = config.network.layers.iter().rev();
+        let Some(LayerSpec::Readout { synapse, .. }) = layers.next() else { panic!("a readout") };
+        assert_eq!(synapse.init, Init::Small);
+        let Some(LayerSpec::Neurons { links }) = layers.next() else { panic!("a sum") };
+        assert!(!links.neurons && links.scale == 7.0);
+        let of_convolution =
+            |layer: &LayerSpec| if let LayerSpec::Conv { synapse, .. } = layer { Some(synapse.init) } else { None };
+        assert_eq!(layers.filter_map(of_convolution).collect::<Vec<_>>(), [Init::FanOut; 8]);
     }
 }

@@ -295,7 +295,13 @@ const NORM_GAIN: Key =
 const WEIGHT_SCALE: Key = key("weight_scale", Kind::Number, "2.5", "Scale of the weight norm.");
 const WEIGHT_VARIANCE: Key =
     key("weight_variance", Kind::Word(words::<Variance>), "population", "Variance that the weight norm divides by.");
-const INIT: Key = key("init", Kind::Word(words::<Init>), "pytorch", "First values of the weight.");
+const INIT: Key = key(
+    "init",
+    Kind::Word(words::<Init>),
+    "pytorch",
+    "First values of the weight: PyTorch's uniform ones; normal with standard deviation sqrt(2/fan_out), 1/fan_in or 0.01; \
+     or 0. The bias starts at 0 with `small` and `zeros`.",
+);
 const STRIDE: Key = key("stride", Kind::Extent, "1", "Stride.");
 const LAYER_NAME: Key = key("name", Kind::Text, "none", "Name by which later layers refer to this one.");
 const FROM: Key = key("from", Kind::Text, "the layer above", "Name of the layer whose output it reads.");
@@ -334,13 +340,20 @@ pub const COMBINE: &[Key] = &[
     required("with", Kind::Word(words::<Combination>), "Sum, both, or the other where this layer is silent."),
 ];
 
-/// Of whatever has weights.
+/// Keys of every layer with weights.
 const SYNAPSE: [Key; 6] = [BIAS, NORM, NORM_GAIN, WEIGHT_SCALE, WEIGHT_VARIANCE, INIT];
-/// Of whatever has a population of its own.
-const LINKS: [Key; 9] =
-    [LAYER_NAME, FROM, SHORTCUT_LIST, SCALE, GAIN, NEURONS_FOLLOW, SUM_NORM, SUM_SCALE, COMBINE_WITH];
-const CONV: [Key; 19] = join(&[&[required("channels", COUNT, "Filters."), KERNEL, STRIDE, PADDING], &SYNAPSE, &LINKS]);
-const LINEAR: [Key; 16] = join(&[&[required("features", COUNT, "Outputs.")], &SYNAPSE, &LINKS]);
+/// Keys of every layer that is a population.
+const LINKS: [Key; 7] = [LAYER_NAME, FROM, SHORTCUT_LIST, SCALE, SUM_NORM, SUM_SCALE, COMBINE_WITH];
+const CONV: [Key; 19] = join(&[
+    &[required("channels", COUNT, "Filters."), KERNEL, STRIDE, PADDING],
+    &SYNAPSE,
+    &LINKS,
+    &[GAIN, NEURONS_FOLLOW],
+]);
+const LINEAR: [Key; 16] =
+    join(&[&[required("features", COUNT, "Outputs.")], &SYNAPSE, &LINKS, &[GAIN, NEURONS_FOLLOW]]);
+const NEURONS: [Key; 8] =
+    join(&[&LINKS, &[key("neurons", Kind::Switch, "true", "False for a plain sum of what it reads.")]]);
 const READOUT: [Key; 9] = join(&[
     &[
         required("classes", COUNT, "Classes."),
@@ -354,7 +367,7 @@ const READOUT: [Key; 9] = join(&[
 pub const LAYERS: &[(&str, &[Key])] = &[
     ("conv", &CONV),
     ("linear", &LINEAR),
-    ("neurons", &LINKS),
+    ("neurons", &NEURONS),
     ("max_pool", &[KERNEL, POOL_STRIDE, PADDING]),
     ("avg_pool", &[KERNEL, POOL_STRIDE, PADDING]),
     ("global_avg_pool", &[]),

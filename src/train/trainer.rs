@@ -67,7 +67,7 @@ impl<B: Backend> Trainer<B> {
         let normalisation = evaluate::normalisation(&config.data, data);
         let empty = Samples { shape: data.train.shape, values: Vec::new().into(), labels: data.train.labels.clone() };
         let samples = std::mem::replace(&mut data.train, empty);
-        // A batch that the host prepares: each sample, and all of them in a row.
+        // While the host prepares a batch, it holds the samples one by one and then joined.
         let prepared = if config.data.augmentation.is_on_host() { 2 * batch * samples.shape.len() } else { 0 };
         let data_size = data_size(&samples, &data.test) + prepared;
         let fingerprint = fingerprint(&samples);

@@ -35,7 +35,9 @@ Result cuDeviceGetCount(int *count) { *count = CARDS; return OK; }
 Result cuDeviceGetName(char *name, int length, int device) { snprintf(name, length, "a card that does nothing"); return OK; }
 Result cuDeviceGetAttribute(int *value, int attribute, int device) {
     switch (attribute) {
+        case 13: *value = 1980000; break; // clock in kHz
         case 16: *value = 132; break;    // multiprocessors
+        case 36: *value = 3201000; break; // memory clock
         case 75: *value = 9; break;      // compute capability 9.0
         case 97: *value = 232448; break; // shared memory of a block
         default: *value = attribute == 115; break; // memory pools

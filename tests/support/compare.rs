@@ -25,6 +25,8 @@ const CANCELLED: f64 = 3e-6;
 /// once. In 3 of 20000 random
 /// networks the CPU was off by up to 12 of these.
 const ROUNDINGS: f64 = 40.0;
+/// What a slope on an edge may add to a gradient, as a share of the whole gradient's norm.
+const ON_AN_EDGE: f64 = 1e-6;
 
 /// What was compared.
 #[derive(Clone, Copy, Debug, Default)]
@@ -181,7 +183,8 @@ pub fn check(case: &Case, rng: &mut Rng) -> Outcome {
     if !missed.is_empty() {
         let moved = moved_by_rounding(case, &drawn, &gradients, rng);
         for Miss { layer, kind, name, error, norm } in missed {
-            let limit = ROUNDINGS * moved[layer][kind];
+            // A slope that is 0 from an edge on is not quite 0 where a potential on the edge is rounded.
+            let limit = ROUNDINGS * moved[layer][kind] + ON_AN_EDGE * squares.sqrt();
             assert!(error <= limit, "gradient of {name} is off by {error:e} of {norm:e}: {case:?}");
             outcome.excused += 1;
         }

@@ -1,5 +1,6 @@
 //! Gathers a batch from the data set's bytes.
 
+use super::simd::simd;
 use crate::backend::{Normalisation, keeps};
 use crate::data::SampleShape;
 use crate::data::sampling::Placement;
@@ -35,14 +36,22 @@ pub fn gather(
 
 /// Mixes samples of `len` values in pairs from both ends of the batch; see [`crate::data::mixup::shares`].
 pub fn mix(shares: &[f32], len: usize, samples: &mut [f32]) {
-    let mut pairs: Vec<_> = samples.chunks_exact_mut(len).zip(shares).collect();
-    while pairs.len() > 1 {
-        let ((first, of_first), (last, of_last)) = (pairs.remove(0), pairs.pop().expect("two samples"));
-        for (a, b) in first.iter_mut().zip(last) {
-            let (x, y) = (*a, *b);
-            (*a, *b) = (of_first.mul_add(x - y, y), of_last.mul_add(y - x, x));
-        }
-    }
+    let half = shares.len() / 2;
+    let (front, back) = samples[..shares.len() * len].split_at_mut(half * len);
+    let (fronts, backs) = (front.par_chunks_exact_mut(len), back.par_chunks_exact_mut(len).rev());
+    fronts.zip(backs).zip(&shares[..half]).zip(shares.par_iter().rev()).for_each(
+        |(((first, last), of_first), of_last)| {
+            simd(
+                #[inline(always)]
+                || {
+                    for (a, b) in first.iter_mut().zip(last) {
+                        let (x, y) = (*a, *b);
+                        (*a, *b) = (of_first.mul_add(x - y, y), of_last.mul_add(y - x, x));
+                    }
+                },
+            )
+        },
+    );
 }
 
 #[cfg(test)]

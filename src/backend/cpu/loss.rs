@@ -145,7 +145,7 @@ fn sample_loss(spec: &LossSpec, logits: &[f64], labels: &Target, gradient: &mut 
         let hot = labels.at(k);
         let target = hot * (1.0 - spec.label_smoothing) + spec.label_smoothing / classes;
         let log_share = x - largest - total.ln();
-        // The mean of a label's square and that of 0 by their shares.
+        // hot (x - 1)^2 + (1 - hot) x^2: the squared error, averaged over both labels.
         let square = (x - hot).powi(2) + hot * (1.0 - hot);
         loss += (1.0 - spec.mse) * -target * log_share + spec.mse * square / classes;
         gradient[k] = (1.0 - spec.mse) * (log_share.exp() - target) + spec.mse * 2.0 * (x - hot) / classes;

@@ -6,7 +6,7 @@ use crate::backend::shape::PoolKind;
 use crate::bench::operation::Operation;
 use crate::bench::reference::{Host, Place, over_channel, over_channel_of_both};
 use crate::bench::tensors::{Activity, Branches, FACTORS, Layer};
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 
 impl<B: Backend> Look<'_, B> {
     pub(super) fn branches(&self, operation: Operation, layer: &Layer<B>, branches: &Branches<B>) -> Result<usize> {
@@ -30,7 +30,10 @@ impl<B: Backend> Look<'_, B> {
                     (terms.iter().sum(), terms.iter().map(|term| term.abs()).sum())
                 })
             }
-            Operation::BatchNormStatistics => self.statistics(&floats(&neurons.currents)?, &branches.state),
+            Operation::BatchNormStatistics => {
+                let Branches { affine: [gain, bias], running, state, .. } = branches;
+                self.statistics(&floats(&neurons.currents)?, [gain, bias], running, state)
+            }
             Operation::NormBackward => self.norm_alone(neurons),
             Operation::PassGradient => {
                 let gradient = floats(&neurons.gradient)?;
@@ -75,7 +78,7 @@ impl<B: Backend> Look<'_, B> {
                 let (own, other) = (bits(&neurons.spikes)?, bits(&branches.other)?);
                 self.each(&floats(&layer.means)?, |t, place| alone((own.at(t, place) + other.at(t, place)).into()))
             }
-            _ => {
+            Operation::AvgPoolBackward => {
                 let pool = layer.shape.pool(PoolKind::Avg);
                 let pooled = self.floats(&layer.means, pool.output)?;
                 let places = (pool.kernel.h * pool.kernel.w) as f64;
@@ -86,6 +89,7 @@ impl<B: Backend> Look<'_, B> {
                     alone(if covered { f64::from(pooled.at(t, Place { y, x, ..place })) / places } else { 0.0 })
                 })
             }
+            _ => bail!("the layer was not made for this operation"),
         }
     }
 

@@ -8,6 +8,8 @@ use crate::bench::tensors::{Activity, BIAS, Synapses, usual_neuron};
 use crate::surrogate::SurrogateKind;
 use anyhow::{Result, ensure};
 
+/// How far a batch moves the running statistics.
+const RUNNING: f64 = 0.1;
 /// Places of a weight's gradient, each a sum over all positions, samples and steps.
 const WEIGHTS: usize = 4;
 
@@ -46,30 +48,44 @@ impl<B: Backend> Look<'_, B> {
     pub(super) fn batch_norm(&self, synapses: &Synapses<B>, above: &Activity<B>) -> Result<usize> {
         let compared = self.currents(synapses, above, 0.0)?;
         let currents = self.floats(&above.currents_grad, above.volume)?;
-        Ok(compared + self.statistics(&currents, &synapses.state)?)
+        let Synapses { gain, bias, running, state, .. } = synapses;
+        Ok(compared + self.statistics(&currents, [gain, bias], running, state)?)
     }
 
-    /// Checks mean and variance of one channel.
-    pub(super) fn statistics(&self, currents: &Host<f32>, state: &NormState<B::Floats>) -> Result<usize> {
+    /// Checks what a batch norm with this gain and bias has computed for one channel, and how far its running statistics
+    /// have moved from 0 and 1.
+    pub(super) fn statistics(
+        &self,
+        currents: &Host<f32>,
+        [gain, bias]: [&B::Floats; 2],
+        [running_mean, running_variance]: &[B::Floats; 2],
+        state: &NormState<B::Floats>,
+    ) -> Result<usize> {
         let channel = self.below(currents.volume.c);
         let count = (currents.values.len() / currents.volume.c) as f64;
         let mean = over_channel(currents, channel, |x| x).value / count;
         let variance = over_channel(currents, channel, |x| (x - mean) * (x - mean)).value / count;
         let read =
             |floats| self.backend.read_vector(floats, currents.volume.c).map(|values| f64::from(values[channel]));
-        let (found, inverse) = (read(&state.mean)?, read(&state.inv_std)?);
-        let allowed = SUMS.max(self.backend.rounding());
-        let deviation = variance.sqrt();
-        ensure!(
-            (found - mean).abs() <= allowed * (deviation + mean.abs()),
-            "the mean of channel {channel} is {found}, not {mean}"
-        );
-        let expected = 1.0 / (variance + 1e-5).sqrt();
-        ensure!(
-            (inverse / expected - 1.0).abs() <= 10.0 * allowed,
-            "the inverse deviation of channel {channel} is {inverse}, not {expected}"
-        );
-        Ok(2)
+        let (allowed, std) = (SUMS.max(self.backend.rounding()), variance.sqrt());
+        let (inv_std, unbiased) = (1.0 / (variance + 1e-5).sqrt(), variance * count / (count - 1.0).max(1.0));
+        let [gain, bias] = [read(gain)?, read(bias)?];
+        let scale = gain * inv_std;
+        for (what, found, expected, magnitude) in [
+            ("mean", &state.mean, mean, std + mean.abs()),
+            ("inverse deviation", &state.inv_std, inv_std, 10.0 * inv_std),
+            ("scale", &state.scale, scale, 10.0 * scale.abs()),
+            ("shift", &state.shift, bias - mean * scale, bias.abs() + (std + 11.0 * mean.abs()) * scale.abs()),
+            ("running mean", running_mean, RUNNING * mean, RUNNING * (std + mean.abs())),
+            ("running variance", running_variance, 1.0 + RUNNING * (unbiased - 1.0), 1.0 + unbiased),
+        ] {
+            let found = read(found)?;
+            ensure!(
+                (found - expected).abs() <= allowed * magnitude,
+                "the {what} of channel {channel} is {found}, not {expected}"
+            );
+        }
+        Ok(6)
     }
 
     pub(super) fn input_grad(&self, synapses: &Synapses<B>, above: &Activity<B>) -> Result<usize> {

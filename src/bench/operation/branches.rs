@@ -3,7 +3,7 @@
 use super::Operation;
 use crate::backend::shape::PoolKind;
 use crate::backend::{Affine, Backend, Input, Neurons, NormBackward, Put, SpikeOutput, Summand};
-use crate::bench::tensors::{Activity, Branches, FACTORS, Layer, usual_neuron};
+use crate::bench::tensors::{Activity, Branches, FACTORS, Layer, running, usual_neuron};
 use crate::surrogate::{Surrogate, SurrogateKind};
 use anyhow::Result;
 
@@ -15,6 +15,13 @@ impl Operation {
         if self == Self::AvgPoolBackward {
             let input = Input::Spikes { bits: spikes, scale: 1.0 };
             backend.avg_pool_forward(&shape.pool(PoolKind::Avg), shape.span, input, means)?;
+        }
+        if self == Self::PassGradient {
+            let Branches { gain, factor, .. } = branches;
+            backend.gain_forward(gain, FACTORS[0], volume.c, factor)?;
+        }
+        if self == Self::BatchNormStatistics {
+            branches.running = running(backend, volume.c)?;
         }
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! What operations where networks branch read and write besides a layer's neurons.
 
+use super::running;
 use crate::backend::shape::Volume;
 use crate::backend::{Backend, BatchNorm, NormState};
 use anyhow::Result;
@@ -33,11 +34,11 @@ impl<B: Backend> Branches<B> {
             channels: volume.c,
             other,
             affine: [vector(1.0)?, vector(0.0)?],
-            running: [vector(0.0)?, vector(1.0)?],
+            running: running(backend, volume.c)?,
             state,
             gain: backend.vector(&[FACTORS[1]])?,
             gain_grad: backend.vector(&[0.0])?,
-            factor: vector(FACTORS[0] * FACTORS[1])?,
+            factor: vector(0.0)?,
             ones: vector(1.0)?,
             zeros: vector(0.0)?,
         })

@@ -82,7 +82,7 @@ impl<B: Backend> Bench<'_, B> {
         for (shape, operations) in cases {
             bar.tick();
             let mut measured = Measured::default();
-            for part in [Part::Synapses, Part::Neurons, Part::Branches, Part::Training] {
+            for part in Part::ALL {
                 let of_part: Vec<_> = operations.iter().copied().filter(|operation| operation.part() == part).collect();
                 if !of_part.is_empty() {
                     measured.extend(self.operations(shape, &of_part, ceilings).unwrap_or_else(|error| {

@@ -21,11 +21,11 @@ pub fn costs<B: Backend>(backend: &B, arguments: &CompareArguments) -> Result<En
         Output::new("--out", &folder.join("cost.json"), arguments.train.force, &[])
     };
     let out = arguments.train.out.as_ref().map(output).transpose()?;
+    let stop = signals::watch()?;
     let quiet = is_quiet() || arguments.train.json;
     if !quiet {
         say(format!("device   {}", arguments.train.device.describe(backend)))?;
     }
-    let stop = signals::watch()?;
     let mut all = Vec::new();
     for shape in SHAPES {
         let Some(costs) = operation_costs(backend, shape, rate, stop)? else { break };

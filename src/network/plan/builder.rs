@@ -368,7 +368,9 @@ fn check_factors(at: At, projection: Projection) -> Result<Projection> {
         bail_input!("{at}: gain must be a finite number");
     }
     if projection.has_batch_norm() && !projection.is_plain() {
-        bail_input!("{at}: scale and gain do not go with a batch norm, whose gain does the same; set norm_gain");
+        bail_input!(
+            "{at}: scale and gain cannot be combined with a batch norm, whose own gain does the same; use another norm"
+        );
     }
     Ok(projection)
 }

@@ -45,7 +45,7 @@ fn what_does_not_fit_is_refused() {
         (vec![with(A, "sum_norm = \"weight\"")], "a weight norm belongs to a convolution"),
         (vec![with(A, "sum_scale = -1.0")], "sum_scale -1 must be"),
         (vec![with(A, "scale = 0.0")], "scale 0 must be a finite number other than 0"),
-        (vec![with(A, "norm = \"batch\"\ngain = 1.0")], "do not go with a batch norm"),
+        (vec![with(A, "norm = \"batch\"\ngain = 1.0")], "cannot be combined with a batch norm"),
         (vec![with(A, "norm = \"weight\"\nbias = true")], "weight norm has its own bias"),
         (
             vec![A.into(), with(NEXT, "name = \"b\""), with(NEXT, "from = \"a\""), READOUT.into()],

@@ -34,7 +34,7 @@ pub struct NeuronState<B: Backend> {
     pub bounds: B::Bounds,
     /// The first bounds of auto-init.
     pub start: B::Bounds,
-    /// `None` for a readout without neurons.
+    /// `None` for a layer without neurons.
     pub spikes: Option<B::Bits>,
     /// Present if the bits are all that the backward pass needs.
     pub(super) inside: Option<B::Bits>,

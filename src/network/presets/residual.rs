@@ -209,13 +209,15 @@ pub fn ms(classes: usize, channels: usize, stages: &[usize], stem: Stem) -> Netw
     network(4, InputMode::Direct, LIF, layers)
 }
 
-/// Factor of a block's output, and of spikes before a convolution, in [`nf`].
-const NF: [f32; 2] = [0.2, 2.74];
+/// Factor of a block's output in [`nf`].
+const NF_BRANCH_SCALE: f32 = 0.2;
+/// Factor of spikes before a convolution in [`nf`].
+const NF_SPIKE_SCALE: f32 = 2.74;
 
 /// The AdaLi authors' network for Tiny-ImageNet. Each block divides its input by the deviation that it is expected to have
 /// (Brock et al., "Characterizing signal propagation to close the performance gap in unnormalized ResNets", 2021).
 pub fn nf(classes: usize, channels: usize, stages: &[usize], stem: Stem) -> NetworkSpec {
-    let [alpha, of_spikes] = NF;
+    let (alpha, of_spikes) = (NF_BRANCH_SCALE, NF_SPIKE_SCALE);
     let synapse = |weight_scale| Synapse {
         weight_scale,
         weight_variance: Variance::Sample,

@@ -209,6 +209,7 @@ calls! {
     }
     cuDeviceGetAttribute(value: *mut c_int, attribute: c_int, _device: c_int) {
         *value = match attribute {
+            13 | 36 => 0, // the clocks of multiprocessors and memory: it has none
             16 => MULTIPROCESSORS,
             75 => 9,
             76 => 0,

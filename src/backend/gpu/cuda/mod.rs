@@ -140,7 +140,7 @@ impl Cuda {
         }
     }
 
-    /// The cards' names with compute capability and driver; loads nothing.
+    /// The cards' names with compute capability, driver and, where it tells them, the highest clocks; loads nothing.
     ///
     /// # Errors
     /// If the machine has no usable card, with the reason.
@@ -149,7 +149,18 @@ impl Cuda {
         let name = |ordinal| -> Result<String, DriverError> {
             let context = CudaContext::new(ordinal)?;
             let (major, minor) = context.compute_capability()?;
-            Ok(format!("{}, compute capability {major}.{minor}, driver {}", context.name()?, version(driver)))
+            let kilohertz = [
+                ("clock", CUdevice_attribute::CU_DEVICE_ATTRIBUTE_CLOCK_RATE),
+                ("memory", CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE),
+            ];
+            let mut clocks = String::new();
+            for (name, attribute) in kilohertz {
+                if let rate @ 1.. = context.attribute(attribute)? {
+                    clocks += &format!(", {name} {} MHz", rate / 1000);
+                }
+            }
+            let name = context.name()?;
+            Ok(format!("{name}, compute capability {major}.{minor}, driver {}{clocks}", version(driver)))
         };
         let name = |ordinal| name(ordinal).unwrap_or_else(|error| format!("cannot be opened: {}", text(error)));
         Ok((0..cards).map(name).collect())

@@ -132,13 +132,12 @@ impl<D: Driver> Batch<D> {
     }
 
     /// The whole batch as bytes.
-    fn bytes(&mut self, step: &Step, places: &[u32]) -> Vec<u8> {
+    fn bytes(&self, step: &Step, places: &[u32]) -> Vec<u8> {
         let &Step { seed, position, count, epoch, learning_rate, .. } = step;
         let numbers = Numbers { seed, position, count, epoch, learning_rate };
         let mut bytes = bytemuck::bytes_of(&numbers).to_vec();
         bytes.extend((0..self.stages).flat_map(|stage| dropout_mask(step.dropout, stage).to_le_bytes()));
         let shares = shares(&step.augmentation, seed, epoch, step.samples);
-        self.mixes = !shares.is_empty();
         for words in [step.samples, places, bytemuck::cast_slice(&shares)] {
             bytes.extend_from_slice(bytemuck::cast_slice(words));
             bytes.resize(bytes.len() + (self.capacity - words.len()) * size_of::<u32>(), 0);
@@ -251,11 +250,10 @@ impl<D: Driver> Gpu<D> {
     }
 
     pub(in super::super) fn fill_batch(&self, batch: &mut Batch<D>, set: &Set<D>, step: &Step) -> Result<()> {
-        batch.size = step.samples.len();
+        (batch.size, batch.mixes) = (step.samples.len(), step.augmentation.mixup > 0.0);
         let Held::Host { values, batches, capacity } = &set.held else {
             ensure!(!step.augmentation.is_on_host(), "samples on the device cannot be augmented by the host");
-            let bytes = batch.bytes(step, step.samples);
-            return self.write(&batch.memory, 0, &bytes);
+            return self.write(&batch.memory, 0, &batch.bytes(step, step.samples));
         };
         batch.slot = (batch.slot + 1) % SLOTS;
         let (len, first) = (set.shape.len(), batch.slot * capacity);
@@ -265,8 +263,7 @@ impl<D: Driver> Gpu<D> {
             driver.upload_beside(batch.slot, to, first * len, &samples)?;
         }
         let places: Vec<u32> = (first..first + batch.size).map(|place| place as u32).collect();
-        let bytes = batch.bytes(step, &places);
-        self.write(&batch.memory, 0, &bytes)
+        self.write(&batch.memory, 0, &batch.bytes(step, &places))
     }
 
     pub(in super::super) fn move_position(&self, batch: &Batch<D>, position: f64) -> Result<()> {
