@@ -81,9 +81,11 @@ fn steps<B: Backend>(model: &mut Model<B>, size: usize, train: bool) {
 fn what_is_planned_is_what_is_taken() {
     let mut cases = 0;
     for (preset, input, classes) in PRESETS {
-        let (spec, plan) = network(preset, input, classes);
-        for (precision, batches) in [(Precision::Bf16, &[1, 16, 64, 256][..]), (Precision::F32, &[7, 64])] {
-            for &batch in batches {
+        let (spec, mut plan) = network(preset, input, classes);
+        let of_bf16 = [(1, false), (16, true), (64, false), (64, true), (256, false)];
+        for (precision, batches) in [(Precision::Bf16, &of_bf16[..]), (Precision::F32, &[(7, true), (64, false)])] {
+            for &(batch, recompute) in batches {
+                plan.recompute = recompute;
                 let rehearsal = gpu(H100, precision, LARGE).rehearse();
                 let planned = Memory::plan(&rehearsal, &spec, &plan, batch).unwrap();
                 assert_eq!(rehearsal.rehearsed().kept, 0, "planning takes nothing");
@@ -107,7 +109,7 @@ fn what_is_planned_is_what_is_taken() {
             }
         }
     }
-    assert_eq!(cases, 30);
+    assert_eq!(cases, 35);
 }
 
 /// A kernel's maximum threads, and its static shared memory, as reported by the compiler.

@@ -85,7 +85,11 @@ fn what_is_planned_is_what_the_process_takes() {
             "train --network {name} --data frames --data-dir frames --out {name} --batch {batch} --limit {} --epochs 1 \
              --threads 2 --device cpu {}",
             2 * batch,
-            if name.contains("resnet") { "--channels 16" } else { "" }
+            match preset {
+                Preset::MsResnet18 => "--channels 16 --memory low",
+                _ if name.contains("resnet") => "--channels 16",
+                _ => "",
+            }
         );
         let (ran, most) = watched(command(home.path(), &arguments));
         let ran = ran.done();

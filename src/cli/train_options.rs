@@ -13,7 +13,7 @@ use crate::surrogate::{Schedule, Surrogate, SurrogateKind};
 use crate::train::Config;
 use crate::train::config::DataSpec;
 use crate::train::defaults::{defaults, network_file, preset_network, usual_preset, usual_rate};
-use crate::train::optimizer::{Optimizer, RateSchedule};
+use crate::train::optimizer::{MemoryUse, Optimizer, RateSchedule};
 use crate::train::recipes::Recipe;
 use anyhow::Result;
 use clap::{Args, ValueEnum};
@@ -83,6 +83,7 @@ pub const NOT_WITH_RESUME: &[&str] = &[
     "validation",
     "limit",
     "checkpoint_every",
+    "memory",
 ];
 
 #[derive(Args)]
@@ -237,6 +238,12 @@ pub struct TrainArguments {
     /// Steps between extra checkpoints within an epoch; 0 for none [default: 0].
     #[arg(long, value_name = "STEPS", help_heading = TRAINING)]
     checkpoint_every: Option<u32>,
+    /// Keep the currents for the backward pass, or compute them again [default: full].
+    ///
+    /// With low, a step takes less memory and more time, and gives the same result. It is about the currents before a batch
+    /// norm and those of surrogates that need the membrane potential; docs/results.md has figures.
+    #[arg(long, value_enum, help_heading = TRAINING)]
+    memory: Option<MemoryUse>,
 }
 
 impl TrainArguments {
@@ -370,6 +377,7 @@ impl TrainArguments {
         set(&mut training.warmup, &self.warmup);
         set(&mut training.clip, &self.clip);
         set(&mut training.checkpoint_every, &self.checkpoint_every);
+        set(&mut training.memory, &self.memory);
         set(&mut config.loss.mse, &self.mse);
         set(&mut config.loss.label_smoothing, &self.label_smoothing);
         config.loss.tet |= self.tet;

@@ -6,6 +6,7 @@ use crate::data::sampling::{Augmentation, epoch_order};
 use crate::network::Plan;
 use crate::network::model::Pass;
 use crate::network::parameters::Part;
+use crate::network::plan::Projection;
 use crate::network::population::{keeps_currents, keeps_sum};
 use crate::network::spec::NetworkSpec;
 use crate::train::Trainer;
@@ -155,7 +156,8 @@ pub fn saved_bytes<B: Backend>(backend: &B, spec: &NetworkSpec, plan: &Plan, bat
         let floats = |steps: usize| backend.floats_size(Span { batch, steps }, volume);
         bytes += backend.bits_size(span, volume) * (1 + usize::from(suffice));
         bytes += usize::from(keeps_sum(population, suffice)) * floats(population.current_steps);
-        let kept = population.projections.iter().filter(|projection| keeps_currents(population, projection, suffice));
+        let keeps = |projection: &&Projection| keeps_currents(population, projection, suffice, plan.recompute);
+        let kept = population.projections.iter().filter(keeps);
         bytes += kept.map(|projection| floats(projection.steps)).sum::<usize>();
         values += batch * plan.steps * volume.values();
     }

@@ -5,14 +5,14 @@ pub mod memory;
 mod predict;
 
 use crate::backend::shape::{Span, Volume};
-use crate::backend::{Backend, LossSpec, Normalisation, Step, Totals, Trained, Update};
+use crate::backend::{Backend, LossSpec, Normalisation, Step, Totals, Trained, Update, bits_suffice};
 use crate::data::SampleShape;
 use crate::data::sampling::Augmentation;
 use crate::network::lifetimes::Lifetimes;
 use crate::network::parameters::{Parameter, PopulationParameters};
 use crate::network::plan::{Plan, Population};
 pub use crate::network::population::Pass;
-use crate::network::population::{Layer, PopulationState};
+use crate::network::population::{Layer, PopulationState, borrowed_currents};
 use crate::network::spec::NetworkSpec;
 use crate::neuron::Neuron;
 use crate::surrogate::Surrogate;
@@ -32,6 +32,8 @@ pub struct Model<B: Backend> {
     /// Gradients of activations and currents, in the places that `lifetimes` gives them.
     gradients: Vec<B::Floats>,
     lifetimes: Lifetimes,
+    /// Currents that one population after the other borrows, if they are recomputed.
+    shared: Vec<Option<B::Floats>>,
     batch: B::Batch,
     optimizer: B::Optimizer,
     tally: B::Tally,
@@ -62,8 +64,13 @@ impl<B: Backend> Model<B> {
         let neuron = spec.neuron.neuron()?;
         let populations = plan.populations.iter();
         let mut populations = populations
-            .map(|population| PopulationState::new(&backend, population, span, &neuron, &spec.surrogate, seed))
+            .map(|population| {
+                PopulationState::new(&backend, population, span, &neuron, &spec.surrogate, seed, plan.recompute)
+            })
             .collect::<Result<Vec<_>>>()?;
+        let suffice = bits_suffice(&neuron, &spec.surrogate);
+        let shared = borrowed_currents(&backend, &plan, suffice, capacity).into_iter();
+        let shared = shared.map(|(span, volume)| backend.activations(span, volume).map(Some)).collect::<Result<_>>()?;
         let lifetimes = Lifetimes::new(&plan);
         let (largest_span, largest) = Self::largest(&backend, &plan, capacity);
         let gradients = (0..lifetimes.slots).map(|_| backend.activations(largest_span, largest));
@@ -79,6 +86,7 @@ impl<B: Backend> Model<B> {
             logits_grad: backend.readouts(span, classes)?,
             gradients: gradients.collect::<Result<_>>()?,
             lifetimes,
+            shared,
             populations,
             neuron,
             surrogate: spec.surrogate,
@@ -225,7 +233,9 @@ impl<B: Backend> Model<B> {
         for i in 0..self.populations.len() {
             let (below, rest) = self.populations.split_at_mut(i);
             let layer = Layer::new(&self.backend, &self.plan, self.neuron, self.surrogate, span.batch, i);
+            layer.borrow_currents(&mut rest[0], &mut self.shared);
             layer.forward(&mut rest[0], below, &self.input, pass, &self.batch)?;
+            layer.return_currents(&mut rest[0], &mut self.shared);
         }
         let readout = self.populations.last().expect("a network has a readout");
         let steps = self.plan.populations[self.populations.len() - 1].current_steps;
@@ -249,7 +259,7 @@ impl<B: Backend> Model<B> {
     /// Computes the gradients of every parameter, after a forward pass with `backward` and a loss with `grad`.
     pub fn backward(&mut self, pass: Pass) -> Result<()> {
         let span = self.span();
-        let Self { backend, plan, populations, gradients: slots, lifetimes, .. } = self;
+        let Self { backend, plan, populations, gradients: slots, lifetimes, shared, .. } = self;
         let layer = |i| Layer::new(&*backend, &*plan, self.neuron, self.surrogate, span.batch, i);
         let last = populations.len() - 1;
         let readout = &plan.populations[last];
@@ -261,6 +271,8 @@ impl<B: Backend> Model<B> {
         for i in (0..=last).rev() {
             let (below, rest) = populations.split_at_mut(i);
             let (state, gradients) = (&mut rest[0], &lifetimes.populations[i]);
+            layer(i).borrow_currents(state, shared);
+            layer(i).recompute_currents(state, below, &self.input)?;
             if through == Some(i) {
                 slots.swap(gradients.output, gradients.sum.slot);
             } else {
@@ -272,6 +284,7 @@ impl<B: Backend> Model<B> {
                 (possible && !plan.populations[source].has_batch_norm()).then(|| layer(source))
             };
             through = layer(i).projections_backward(state, below, &self.input, slots, gradients, pass, fuse)?;
+            layer(i).return_currents(state, shared);
         }
         Ok(())
     }

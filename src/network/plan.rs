@@ -28,6 +28,8 @@ pub struct Plan {
     pub classes: usize,
     /// Each class is the mean of this many outputs of the last population.
     pub vote: usize,
+    /// Whether currents are computed again in the backward pass instead of kept; the results are the same.
+    pub recompute: bool,
 }
 
 /// What is summed, the neurons that receive the sum, and what is done to their spikes; or to the sum, if it has no neurons.
@@ -203,7 +205,7 @@ impl Plan {
         let direct = spec.input == InputMode::Direct;
         let input_steps = if direct { 1 } else { spec.steps };
         let (populations, classes, vote) = builder::build(spec, input, input_steps)?;
-        let plan = Self { steps: spec.steps, input, direct, input_steps, populations, classes, vote };
+        let plan = Self { steps: spec.steps, input, direct, input_steps, populations, classes, vote, recompute: false };
         plan.check_readers()?;
         Ok(plan)
     }

@@ -12,7 +12,7 @@ use crate::network::spec::Combination;
 use crate::neuron::Neuron;
 use crate::surrogate::Surrogate;
 use anyhow::Result;
-pub use projection::keeps_currents;
+pub use projection::{borrowed_currents, keeps_currents};
 use state::{Activations, norm_state};
 pub use state::{NeuronState, PopulationState, keeps_sum};
 
@@ -93,6 +93,8 @@ pub struct Layer<'a, B: Backend> {
     pub surrogate: Surrogate,
     /// Samples and steps of the spikes.
     pub span: Span,
+    /// See [`Plan::recompute`].
+    pub recompute: bool,
 }
 
 impl<'a, B: Backend> Layer<'a, B> {
@@ -108,7 +110,13 @@ impl<'a, B: Backend> Layer<'a, B> {
         let population = &plan.populations[index];
         // A factor of the sum is a factor of what the neurons make of it.
         let neuron = Neuron { gain: neuron.gain * population.sum_scale, ..neuron };
-        Self { backend, index, population, neuron, surrogate, span: Span { batch, steps: plan.steps } }
+        let (span, recompute) = (Span { batch, steps: plan.steps }, plan.recompute);
+        Self { backend, index, population, neuron, surrogate, span, recompute }
+    }
+
+    /// Whether the neurons' bits suffice for their backward pass.
+    fn keeps_bits(&self) -> bool {
+        self.population.spiking && bits_suffice(&self.neuron, &self.surrogate)
     }
 
     fn volume(&self) -> Volume {

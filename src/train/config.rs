@@ -9,7 +9,7 @@ use crate::files::{MOST_SETTINGS, read_text};
 use crate::network::spec::{InputMode, NetworkSpec};
 use crate::network::{Plan, Volume};
 use crate::surrogate::{Surrogate, SurrogateKind};
-use crate::train::optimizer::TrainingSpec;
+use crate::train::optimizer::{MemoryUse, TrainingSpec};
 use crate::train::schema::{self, Document};
 use crate::{bail_input, input_error};
 use anyhow::Result;
@@ -173,7 +173,8 @@ impl Config {
             ),
             _ => {}
         }
-        let plan = Plan::new(&self.network, Volume { h: shape.height, w: shape.width, c: shape.channels })?;
+        let mut plan = Plan::new(&self.network, Volume { h: shape.height, w: shape.width, c: shape.channels })?;
+        plan.recompute = self.training.memory == MemoryUse::Low;
         if plan.classes != data.classes() {
             bail_input!("the readout has {} classes, but {} has {}", plan.classes, data.name, data.classes());
         }

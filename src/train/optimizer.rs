@@ -28,6 +28,18 @@ pub enum RateSchedule {
     Constant,
 }
 
+/// What is kept from the forward pass for the backward pass. Both give the same bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
+#[serde(rename_all = "kebab-case")]
+pub enum MemoryUse {
+    /// Everything that the backward pass reads.
+    #[default]
+    Full,
+    /// Not the currents before a batch norm, or for a slope that needs them: they are computed again.
+    Low,
+}
+
 /// Epochs, batches, optimiser.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -52,6 +64,15 @@ pub struct TrainingSpec {
     pub histogram_every: u32,
     /// Steps between checkpoints; 0 for only one at the end of each epoch.
     pub checkpoint_every: u32,
+    // Written only if it is not the default, so that other runs have the bytes of older versions.
+    #[serde(skip_serializing_if = "MemoryUse::is_full")]
+    pub memory: MemoryUse,
+}
+
+impl MemoryUse {
+    fn is_full(&self) -> bool {
+        *self == Self::Full
+    }
 }
 
 impl Default for TrainingSpec {
@@ -69,6 +90,7 @@ impl Default for TrainingSpec {
             clip: 0.0,
             histogram_every: 0,
             checkpoint_every: 0,
+            memory: MemoryUse::Full,
         }
     }
 }

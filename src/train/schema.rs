@@ -13,7 +13,7 @@ use crate::data::events::options::Sensor;
 use crate::network::spec::{Combination, Init, InputMode, Norm, Take, Variance};
 use crate::neuron::{NeuronModel, ResetKind};
 use crate::surrogate::{Schedule, SurrogateKind};
-use crate::train::optimizer::{Optimizer, RateSchedule};
+use crate::train::optimizer::{MemoryUse, Optimizer, RateSchedule};
 use serde::Deserialize;
 use serde::de::IntoDeserializer;
 use std::borrow::Cow;
@@ -221,6 +221,12 @@ pub const TRAINING: &[Key] = &[
     key("clip", Kind::Number, "0.0", "Scale gradients down to this norm; 0 for never."),
     key("histogram_every", U32, "0", "Steps between counts of the membrane potentials; 0 for eight counts per epoch."),
     key("checkpoint_every", U32, "0", "Steps between extra checkpoints within an epoch; 0 for none."),
+    key(
+        "memory",
+        Kind::Word(words::<MemoryUse>),
+        "full",
+        "Whether currents are kept for the backward pass, or computed again; the results are the same.",
+    ),
 ];
 
 /// `[loss]`.

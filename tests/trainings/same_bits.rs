@@ -3,13 +3,18 @@
 use super::training::{Seen, assert_same, config, digits, gpu, network, second, train};
 use crate::launch::on_card;
 use adali::autotune::{BoundsMode, BoundsSpec};
-use adali::backend::Storage;
+use adali::backend::cpu::Cpu;
 use adali::backend::gpu::Precision;
 use adali::backend::gpu::cuda::Cuda;
 use adali::backend::gpu::{Gpu, SLOTS};
+use adali::backend::{Backend, Storage};
 use adali::data::events::counts::EventCounts;
 use adali::data::{Augmentation, Dataset, Samples};
-use adali::train::optimizer::Optimizer;
+use adali::network::NetworkSpec;
+use adali::network::presets::{Preset, Size};
+use adali::surrogate::{Surrogate, SurrogateKind};
+use adali::train::defaults::preset_network;
+use adali::train::optimizer::{MemoryUse, Optimizer};
 use adali::train::{Config, Trainer};
 
 /// Everything that may depend on a step: dropout, augmentation, bounds that follow the counts, held-out samples in batches of
@@ -113,4 +118,48 @@ fn samples_that_are_integrated_on_the_device_change_no_bit() {
     let counts = train(gpu(Precision::Bf16, true, 5, None), &config, counts);
     assert!(counts.0.is_resident());
     assert_same((&bytes.0, &bytes.1), (&counts.0, &counts.1), "integrated on the device");
+}
+
+/// Trains with kept and with recomputed currents.
+fn recompute<B: Backend>(backend: impl Fn() -> B, config: &Config, data: &Dataset, what: &str) {
+    let [full, low] = [MemoryUse::Full, MemoryUse::Low].map(|memory| {
+        let mut config = config.clone();
+        config.training.memory = memory;
+        train(backend(), &config, data.clone())
+    });
+    assert_same((&full.0, &full.1), (&low.0, &low.1), what);
+    let [full, low] = [full.0, low.0].map(|trainer| trainer.model.memory().currents);
+    assert!(low < full, "{what}: {low} bytes of currents, and {full} if they are kept");
+}
+
+#[test]
+fn recomputed_currents_change_no_bit() {
+    let data = digits(44, 1);
+    let preset = |preset: Preset| {
+        let size = Size { channels: Some(4), blocks: Some(vec![1, 1]) };
+        preset_network(preset, &data, &size).unwrap()
+    };
+    let with = |norm: &str, kind: SurrogateKind| NetworkSpec {
+        surrogate: Surrogate::new(kind),
+        ..network(2, "direct", norm, &second(norm))
+    };
+    let mut cases = 0;
+    for (name, network) in [
+        ("batch norm", with("batch", SurrogateKind::Adali)),
+        ("batch norm, arctan", with("batch", SurrogateKind::Arctan)),
+        ("weight norm, arctan", with("weight", SurrogateKind::Arctan)),
+        ("no norm, arctan", with("none", SurrogateKind::Arctan)),
+        ("resnet18-cifar", preset(Preset::Resnet18Cifar)),
+        ("resnet18-preact", preset(Preset::Resnet18Preact)),
+        ("nf-resnet34", preset(Preset::NfResnet34)),
+        ("ms-resnet18", preset(Preset::MsResnet18)),
+    ] {
+        let config = Config { network, ..everything() };
+        for (precision, graphs) in [(Precision::Bf16, true), (Precision::F32, false)] {
+            recompute(|| gpu(precision, graphs, 1, None), &config, &data, &format!("{name}, {precision:?}"));
+        }
+        recompute(|| Cpu, &config, &data, &format!("{name}, CPU"));
+        cases += 1;
+    }
+    assert_eq!(cases, 8);
 }

@@ -6,7 +6,7 @@ use crate::bail_input;
 use crate::network::lifetimes::Lifetimes;
 use crate::network::model::Model;
 use crate::network::plan::{Convolution, Plan, Population, Projection};
-use crate::network::population::{keeps_currents, keeps_sum};
+use crate::network::population::{borrowed_currents, keeps_currents, keeps_sum};
 use crate::network::spec::{Combination, NetworkSpec, Norm};
 use anyhow::Result;
 
@@ -49,8 +49,10 @@ impl Memory {
         let suffice = bits_suffice(&spec.neuron.neuron()?, &spec.surrogate);
         for population in &plan.populations {
             memory.add_parameters(backend, population);
-            memory.add_activations(backend, population, span, suffice);
+            memory.add_activations(backend, population, span, suffice, plan.recompute);
         }
+        let shared = borrowed_currents(backend, plan, suffice, capacity).into_iter();
+        memory.currents += shared.map(|(span, volume)| backend.floats_size(span, volume)).sum::<usize>();
         let input = Span { batch: capacity, steps: plan.input_steps };
         let (largest_span, largest) = Model::largest(backend, plan, capacity);
         let slots = Lifetimes::new(plan).slots;
@@ -66,7 +68,7 @@ impl Memory {
     /// What one population keeps of a forward pass, if the neurons' bits `suffice` for the backward pass or not.
     pub fn of_activations<B: Backend>(backend: &B, population: &Population, span: Span, suffice: bool) -> Self {
         let mut memory = Self::default();
-        memory.add_activations(backend, population, span, suffice);
+        memory.add_activations(backend, population, span, suffice, false);
         memory
     }
 
@@ -119,7 +121,14 @@ impl Memory {
         self.optimizer += 3 * trained;
     }
 
-    fn add_activations<B: Backend>(&mut self, backend: &B, population: &Population, span: Span, suffice: bool) {
+    fn add_activations<B: Backend>(
+        &mut self,
+        backend: &B,
+        population: &Population,
+        span: Span,
+        suffice: bool,
+        recompute: bool,
+    ) {
         let keeps_bits = population.spiking && suffice;
         let volume = population.volume;
         let of_steps = |steps: usize| Span { steps, ..span };
@@ -148,7 +157,7 @@ impl Memory {
         for projection in &population.projections {
             let span = of_steps(projection.steps);
             self.activations += projection.pool.map_or(0, |pool| backend.floats_size(span, pool.output));
-            if keeps_currents(population, projection, keeps_bits) {
+            if keeps_currents(population, projection, keeps_bits, recompute) {
                 self.currents += match population.is_linear_readout() {
                     true => backend.readouts_size(span, volume),
                     false => backend.floats_size(span, volume),

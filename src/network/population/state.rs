@@ -79,6 +79,7 @@ impl<B: Backend> PopulationState<B> {
         neuron: &Neuron,
         surrogate: &Surrogate,
         seed: u64,
+        recompute: bool,
     ) -> Result<Self> {
         let (volume, span) = (population.volume, Span { batch, steps });
         let keeps_bits = population.spiking && bits_suffice(neuron, surrogate);
@@ -100,7 +101,7 @@ impl<B: Backend> PopulationState<B> {
         Ok(Self {
             parameters: PopulationParameters::new(backend, population, seed)?,
             projections: projections
-                .map(|projection| ProjectionState::new(backend, population, projection, batch, keeps_bits))
+                .map(|projection| ProjectionState::new(backend, population, projection, batch, keeps_bits, recompute))
                 .collect::<Result<_>>()?,
             sum: sum.then(|| backend.activations(of_sum, volume)).transpose()?,
             sum_norm: (population.sum_norm == Norm::Batch).then(|| norm_state(backend, volume.c)).transpose()?,
