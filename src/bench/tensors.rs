@@ -274,7 +274,7 @@ impl<B: Backend> Synapses<B> {
             given_grad: backend.weight(&conv, &values.iter().rev().copied().collect::<Vec<_>>())?,
             gain_grad: channels(0.0)?,
             effective: backend.weight(&conv, &values)?,
-            running: running(backend, conv.output.c)?,
+            running: [channels(0.0)?, channels(1.0)?],
             state: NormState {
                 mean: channels(0.0)?,
                 inv_std: channels(0.0)?,
@@ -284,12 +284,6 @@ impl<B: Backend> Synapses<B> {
             values,
         })
     }
-}
-
-/// The running mean and variance that a batch norm begins with.
-pub fn running<B: Backend>(backend: &B, channels: usize) -> Result<[B::Floats; 2]> {
-    let vector = |value: f32| backend.vector(&vec![value; channels]);
-    Ok([vector(0.0)?, vector(1.0)?])
 }
 
 /// Writes random values with mean 0 and standard deviation `std`, nearly, to `out`: a convolution of random samples, which

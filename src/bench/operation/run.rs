@@ -7,7 +7,7 @@ use crate::backend::{
     Affine, Backend, BatchNorm, Below, Histograms, Input, LossSpec, Neurons, NormBackward, Put, Saved, SpikeOutput,
     Totals, Trained, Update, WeightNorm, Weights, bits_suffice,
 };
-use crate::bench::tensors::{Activity, Layer, Moved, Synapses, Training, running, usual_neuron};
+use crate::bench::tensors::{Activity, Layer, Moved, Synapses, Training, usual_neuron};
 use crate::data::sampling::Augmentation;
 use crate::neuron::Neuron;
 use crate::surrogate::{Surrogate, SurrogateKind};
@@ -37,8 +37,9 @@ impl Operation {
         self.prepare_branches(backend, layer)?;
         match (self, &mut layer.synapses, &mut layer.training) {
             (Self::ConvBatchNorm, Some(synapses), _) => {
-                synapses.running = running(backend, synapses.conv.output.c)?;
-                Ok(())
+                let Synapses { no_bias, gain, running: [mean, variance], .. } = synapses;
+                backend.copy(no_bias, mean)?;
+                backend.copy(gain, variance).map(drop)
             }
             (Self::WeightNormBackward, Some(synapses), _) => {
                 backend.copy(&synapses.given_grad, &mut synapses.weight_grad).map(drop)

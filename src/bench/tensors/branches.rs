@@ -1,6 +1,5 @@
 //! What operations where networks branch read and write besides a layer's neurons.
 
-use super::running;
 use crate::backend::shape::Volume;
 use crate::backend::{Backend, BatchNorm, NormState};
 use anyhow::Result;
@@ -34,7 +33,7 @@ impl<B: Backend> Branches<B> {
             channels: volume.c,
             other,
             affine: [vector(1.0)?, vector(0.0)?],
-            running: running(backend, volume.c)?,
+            running: [vector(0.0)?, vector(1.0)?],
             state,
             gain: backend.vector(&[FACTORS[1]])?,
             gain_grad: backend.vector(&[0.0])?,
