@@ -151,7 +151,7 @@ mod tests {
             (Recipe::AuthorsCifar10, NeuronModel::If, 4, 128, 0.1, 0.0, 11_173_962),
             (Recipe::AuthorsCifar100, NeuronModel::If, 4, 128, 0.1, 0.0, 11_223_076),
             (Recipe::AuthorsCifar10Dvs, NeuronModel::If, 16, 32, 0.05, 0.05, 9_230_538),
-            (Recipe::AuthorsDvsGesture, NeuronModel::Lif, 16, 16, 0.1, 0.2, 1_699_566),
+            (Recipe::AuthorsDvsGesture, NeuronModel::Lif, 16, 16, 0.1, 0.2, 1_698_926),
             (Recipe::AuthorsTinyImagenet, NeuronModel::If, 4, 128, 0.1, 0.0, 21_387_288),
         ] {
             let (config, found) = prepared(recipe);
