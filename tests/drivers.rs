@@ -72,8 +72,9 @@ fn each_function_that_is_missing_is_named() {
 fn the_clocks_are_said() {
     let home = TempDir::new().unwrap();
     let Some(folder) = driver("nothing.c", "", home.path()) else { return };
-    let info = with_driver(home.path(), &folder, "info").done();
-    assert!(info.out.contains(", clock 1980 MHz, memory 3201 MHz"), "{info}");
+    // Without kernels, a note says that the card cannot be used.
+    let info = with_driver(home.path(), &folder, "info");
+    assert!(info.code == Some(0) && info.out.contains(", clock 1980 MHz, memory 3201 MHz"), "{info}");
 }
 
 /// The kernels' format, not a number in the source, decides which driver is required.
