@@ -27,7 +27,7 @@ pub trait Branches: Storage {
         sum: &mut Self::Floats,
     ) -> Result<()>;
 
-    /// Statistics and affine map of a batch norm over stored currents; see [`ConvForward::conv_batch_norm`].
+    /// Statistics and affine map of a batch norm over stored currents; see [`super::ConvForward::conv_batch_norm`].
     fn batch_norm_statistics(
         &self,
         volume: Volume,
